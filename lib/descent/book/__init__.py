@@ -1,0 +1,1 @@
+"""From source to site: digest, execute, assemble, publish, and the command line."""

@@ -1,0 +1,1 @@
+"""Instruments: usable on any model, independent of the book."""

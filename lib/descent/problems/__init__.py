@@ -1,0 +1,1 @@
+"""Objectives, each beside its own exact theory."""
