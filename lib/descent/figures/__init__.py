@@ -1,0 +1,126 @@
+"""House style: one palette per concept, theory as thin grey lines, data as marks with intervals.
+
+Every figure is drawn once and read on a light and on a dark page, so the background is transparent and every
+colour keeps a contrast of at least three to one on both. Line style and marker differ as well as colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#7f7f7f"
+"""Text, axes and theory: the grey that reads on white and on near-black alike."""
+
+DPI = 144
+WIDTH = 7.2
+"""Full text width in inches."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one value of a concept is drawn everywhere in the book."""
+
+    color: str
+    marker: str
+    dashes: tuple[float, ...] | str
+
+
+# The momentum ramp: cold for plain SGD, warm for strong momentum.
+_MOMENTUM: tuple[tuple[float, Look], ...] = (
+    (0.0, Look("#3d85c6", "o", "-")),
+    (0.5, Look("#1f9d8b", "s", "--")),
+    (0.7, Look("#6f9a2e", "D", "-.")),
+    (0.8, Look("#b58a1a", "^", (5.0, 1.5))),
+    (0.9, Look("#e0702f", "v", "-")),
+    (0.95, Look("#d6405f", "P", "--")),
+    (0.99, Look("#a862c4", "X", "-.")),
+)
+
+ARMS: dict[str, Look] = {
+    "plain": Look("#3d85c6", "o", "-"),
+    "momentum": Look("#e0702f", "v", "-"),
+    "step annealed": Look("#1f9d8b", "s", "--"),
+    "momentum annealed": Look("#a862c4", "P", "-."),
+    "momentum decayed": Look("#b58a1a", "^", (5.0, 1.5)),
+    "plain, matched step": Look("#d6405f", "X", (2.0, 1.2)),
+    "plain, matched, annealed": Look("#d6405f", "X", (2.0, 1.2)),
+}
+"""The arms of an annealing experiment, one look each."""
+
+
+def momentum_look(momentum: float) -> Look:
+    """Return the look of the nearest momentum of the ramp, on the scale of 1/(1 − momentum)."""
+    return min(_MOMENTUM, key=lambda item: abs((1 - momentum) / (1 - item[0]) - 1))[1]
+
+
+def use_style() -> None:
+    """Set the house style for every later figure of this process."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        rc={
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "figure.dpi": DPI,
+            "savefig.dpi": DPI,
+            "font.size": 9,
+            "axes.labelsize": 9,
+            "axes.titlesize": 9.5,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "legend.fontsize": 8,
+            "legend.frameon": False,
+            "lines.linewidth": 1.5,
+            "lines.markersize": 4.5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.8,
+            **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+            "axes.titlecolor": INK,
+        },
+    )
+
+
+def panels(columns: int = 1, rows: int = 1, height: float = 2.9, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure of the text width and its axes in reading order; `height` is that of one row."""
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), layout="constrained", squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def line(axis: Axes, x: Any, y: Any, look: Look, **options: Any) -> Any:
+    """Draw a measured curve in its look."""
+    style = look.dashes if isinstance(look.dashes, str) else (0, look.dashes)
+    return axis.plot(x, y, color=look.color, linestyle=style, **options)
+
+
+def marks(axis: Axes, x: Any, y: Any, low: Any, high: Any, look: Look, **options: Any) -> Any:
+    """Draw measured points with their 95 % intervals."""
+    below = [v - lo for v, lo in zip(y, low, strict=True)]
+    above = [hi - v for v, hi in zip(y, high, strict=True)]
+    return axis.errorbar(
+        x, y, yerr=[below, above], fmt=look.marker, color=look.color, linestyle="none", capsize=2, elinewidth=1, **options
+    )
+
+
+def theory(axis: Axes, x: Any, y: Any, *, dashed: bool = False, **options: Any) -> Any:
+    """Draw a theoretical curve: thin grey, solid when exact, dashed when an approximation."""
+    return axis.plot(x, y, color=INK, linewidth=1.0, linestyle=(0, (4, 2)) if dashed else "-", zorder=1, **options)
+
+
+def label_panels(axes: Sequence[Axes]) -> None:
+    """Write (a), (b), … before each title, left-aligned."""
+    for letter, axis in zip("abcdefgh", axes, strict=False):
+        axis.set_title(f"({letter}) {axis.get_title()}", loc="left")
+        if axis.get_title():
+            axis.set_title("")
+
+
+__all__ = ["ARMS", "DPI", "INK", "WIDTH", "Look", "label_panels", "line", "marks", "momentum_look", "panels", "theory", "use_style"]
