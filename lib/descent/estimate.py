@@ -103,7 +103,7 @@ def exponential_interval(total: float, events: int, censored: bool, level: float
 
 
 def _writer(numbers: Sequence[float]) -> Callable[[float], str]:
-    """Choose one format for the three numbers: the half-width keeps one digit, two if it starts below 3.55."""
+    """Choose one format for all three: the half-width keeps one digit, two if it starts below 3.55."""
     finite = [number for number in numbers if math.isfinite(number)]
     half = (max(finite) - min(finite)) / 2
     if half == 0:

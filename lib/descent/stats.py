@@ -142,7 +142,7 @@ def quantile(x: ArrayLike, p: float, seed: int, *, level: float = 0.95) -> Estim
 
 def variance_ratio(x: ArrayLike, reference: ArrayLike, seed: int, *, paired: bool = True,
                    level: float = 0.95) -> Estimate:
-    """Estimate var(x)/reference for a known variance, or var(x)/var(reference) for a sample, by the bootstrap.
+    """Estimate var(x)/reference (a number), or var(x)/var(reference) (a sample), by the bootstrap.
 
     x: (R,) or (R, T); the T values of a replica are pooled into the variance and resampled together.
     """
@@ -162,8 +162,8 @@ def _moments(x: ArrayLike) -> Array:
 
 def _pooled_variance(moments: Array) -> Array:
     n = moments.shape[1]
-    average: Array = moments.mean(1)
-    return (average[:, 1] - average[:, 0] ** 2) * (n / (n - 1))
+    first, second = moments.mean(1).T
+    return np.asarray((second - first**2) * n / (n - 1))
 
 
 def slope(x: ArrayLike, y: ArrayLike, seed: int, *, level: float = 0.95) -> Estimate:
@@ -347,7 +347,7 @@ def _pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
 def _positive(x: ArrayLike) -> Array:
     a = _sample(x)
     if (a <= 0).any():
-        raise ValueError(f"logarithms need positive values, got {int((a <= 0).sum())} of {a.size} at or below 0")
+        raise ValueError(f"logarithms need positive values, {int((a <= 0).sum())} of {a.size} are not")
     return a
 
 
