@@ -86,7 +86,7 @@ class Recorder(Protocol):
     def record(self, step: int, params: Params, velocity: Params) -> None:
         """Look at the state before `step`, unless that was done already."""
 
-    def finished(self, diverged: Tensor) -> bool:
+    def finished(self, diverged_at: Tensor) -> bool:
         """Tell whether this record is a reason to end the run."""
 
     def series(self, name: str) -> dict[str, Series]:
@@ -130,7 +130,7 @@ class Trace:
             self._values[key] = value.new_empty((self._length, *value.shape))
         return self._values[key]
 
-    def finished(self, diverged: Tensor) -> bool:
+    def finished(self, diverged_at: Tensor) -> bool:
         """Never end a run."""
         return False
 
@@ -171,12 +171,12 @@ class Passages:
             self._times = torch.full(passed.shape, -1, dtype=torch.int64, device=passed.device)
         self._times.masked_fill_(passed & (self._times < 0), step)
 
-    def finished(self, diverged: Tensor) -> bool:
+    def finished(self, diverged_at: Tensor) -> bool:
         """End the run when asked to and nobody is left who could still pass."""
         if not self._probe.stop or self._times is None:
             return False
         waiting = self._times.view(len(self._times), -1).amin(dim=1) < 0
-        return not bool((waiting & ~diverged).any())
+        return not bool((waiting & (diverged_at < 0)).any())
 
     def series(self, name: str) -> dict[str, Series]:
         """Return the first-passage times."""

@@ -1,0 +1,300 @@
+"""The working side of the engine: the state of a stack, and the chunks that advance it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from descent.probes import Params
+from descent.rules import Coefficients, Factors, Hyper, Schedule
+from descent.streams import Streams
+
+__all__ = ["Chunk", "Leaves", "Objective", "Plan", "State", "crew", "cut", "leaves", "shown"]
+
+Leaves = dict[str, Tensor]
+_EXPAND_BELOW = 64  # elements per replica under which a contiguous coefficient beats a broadcast one
+
+
+class Objective(Protocol):
+    """What is descended."""
+
+    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+        """Return the stochastic gradient of every replica, shaped like `params`."""
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """An objective that can be cut along the replica axis, to bound its memory and to stay in cache."""
+
+    def chunks(self, replicas: int, budget: int) -> Sequence[slice]:
+        """Cut the stack into consecutive slices that each need at most `budget` bytes of working memory."""
+
+    def subset(self, rows: slice) -> Objective:
+        """Return the objective of the replicas `rows`."""
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """An objective that can write its gradient into tensors it is handed."""
+
+    def gradient_into(self, params: Params, streams: Streams, step: int, out: Leaves) -> None:
+        """Write the stochastic gradient of every replica into `out`."""
+
+
+@dataclass
+class State:
+    """Everything that moves, as leaves by name; a single tensor is the leaf named ""."""
+
+    x: Leaves
+    v: Leaves
+    diverged_at: Tensor
+    step: int
+
+    @staticmethod
+    def fresh(start: Params, velocity: Params | None, hyper: Hyper, streams: Streams, begin: int) -> State:
+        """Copy the start and check that every part speaks of the same number of replicas."""
+        x = {
+            name: leaf.detach().clone(memory_format=torch.contiguous_format)
+            for name, leaf in leaves(start).items()
+        }
+        sizes = {f"start {name}".strip(): len(leaf) if leaf.ndim else 0 for name, leaf in x.items()}
+        sizes |= {"hyper": hyper.replicas, "streams": streams.replicas}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"all parts of a stack need the same number of replicas, got {sizes}")
+        given = {} if velocity is None else leaves(velocity)
+        v = {
+            name: given[name].detach().clone() if given else torch.zeros_like(leaf)
+            for name, leaf in x.items()
+        }
+        device = next(iter(x.values())).device
+        return State(x, v, torch.full((hyper.replicas,), -1, dtype=torch.int64, device=device), begin)
+
+    @property
+    def params(self) -> Params:
+        """The parameters in the user's form."""
+        return self.x.get("", self.x)
+
+    @property
+    def velocity(self) -> Params:
+        """The buffer in the user's form."""
+        return self.v.get("", self.v)
+
+    def tensors(self) -> Leaves:
+        """Return every tensor by a name of its own."""
+        named = {f"{part}.{name}": leaf for part in "xv" for name, leaf in getattr(self, part).items()}
+        return named | {"diverged_at": self.diverged_at}
+
+
+class Plan(NamedTuple):
+    """What all chunks share: the schedule, the step that fills an empty buffer, when and how to look."""
+
+    schedule: Schedule | None
+    starting: int
+    limit: float
+    check: int
+
+
+class Chunk:
+    """A slice of the stack with all it needs to run on its own for a while; its tensors are views."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        state: State,
+        rows: slice,
+        hyper: Hyper,
+        streams: Streams,
+        plan: Plan,
+    ) -> None:
+        self.objective, self.hyper, self.streams, self.plan, self.rows = (
+            objective,
+            hyper,
+            streams,
+            plan,
+            rows,
+        )
+        self.x = {name: leaf[rows] for name, leaf in state.x.items()}
+        self.v = {name: leaf[rows] for name, leaf in state.v.items()}
+        self.diverged_at = state.diverged_at[rows]
+        self.flat = [leaf.view(-1) for leaf in self.x.values()]
+        self.params: Params = self.x.get("", self.x)
+        self.write = objective.gradient_into if isinstance(objective, Buffered) else None
+        self.g = {name: torch.empty_like(leaf) for name, leaf in self.x.items()} if self.write else {}
+        self.weight_decay = hyper.weight_decay if bool((hyper.weight_decay != 0).any()) else None
+        self.sign = hyper.sign if bool((hyper.sign < 0).any()) else None
+        self.settings: tuple[object, ...] | None = None
+        self.coefficients: dict[str, _Shaped] = {}
+        self.graves: list[tuple[Tensor, Leaves, Leaves]] = []
+        self.bury(self.diverged_at >= 0)
+
+    def advance(self, begin: int, end: int) -> None:
+        """Take the steps begin … end − 1."""
+        for step in range(begin, end):
+            self.set(step)
+            for name, g in self.gradient(step).items():
+                _update(self.x[name], self.v[name], g, self.coefficients[name])
+            if (step + 1) % self.plan.check == 0 or step + 1 == end:
+                self.look(step)
+
+    def set(self, step: int) -> None:
+        """Work out the coefficients, unless nothing moved since the last step."""
+        factors = None if self.plan.schedule is None else self.plan.schedule(step)
+        settings = (factors, step == self.plan.starting)
+        if settings == self.settings:
+            return
+        self.settings = settings
+        hyper = self.hyper if factors is None else self.hyper.scaled(_part(factors, self.rows))
+        numbers = hyper.coefficients(starting=step == self.plan.starting)
+        alive = (self.diverged_at < 0).to(numbers.momentum.dtype)
+        self.coefficients = {
+            name: _shape(numbers, self.sign, self.weight_decay, alive, x) for name, x in self.x.items()
+        }
+
+    def gradient(self, step: int) -> Leaves:
+        """Ask the objective, which writes into our buffers if it can."""
+        if self.write is None:
+            return leaves(self.objective.gradient(self.params, self.streams, step))
+        self.write(self.params, self.streams, step, self.g)
+        return self.g
+
+    def look(self, step: int) -> None:
+        """Freeze who left the ball of radius `limit`; one sum over the chunk settles the usual case."""
+        total = torch.dot(self.flat[0], self.flat[0])
+        for flat in self.flat[1:]:
+            total += torch.dot(flat, flat)
+        if float(total) <= self.plan.limit**2:
+            return
+        squares = sum(x.reshape(len(x), -1).square().sum(dim=1) for x in self.x.values())
+        out = ~(squares <= self.plan.limit**2) & (self.diverged_at < 0)
+        self.diverged_at.masked_fill_(out, step)
+        self.bury(out)
+
+    def bury(self, out: Tensor) -> None:
+        """Set the rows `out` aside as they are and let zeros run in their place."""
+        index = out.nonzero().squeeze(1)
+        if len(index):
+            x = {name: leaf[index] for name, leaf in self.x.items()}
+            v = {name: leaf[index] for name, leaf in self.v.items()}
+            self.graves.append((index, x, v))
+            self.settings = None
+        self.hide()
+
+    def show(self) -> None:
+        """Put the frozen rows back for others to see."""
+        for index, x, v in self.graves:
+            for name in x:
+                self.x[name][index] = x[name]
+                self.v[name][index] = v[name]
+
+    def hide(self) -> None:
+        """Let zeros run in place of the frozen rows."""
+        for index, x, _ in self.graves:
+            for name in x:
+                self.x[name][index] = 0.0
+                self.v[name][index] = 0.0
+
+
+class _Shaped(NamedTuple):
+    """Coefficients in the shape of one leaf; None where the operation can be left out without changing a bit."""
+
+    momentum: Tensor
+    inflow: Tensor | None
+    direct: Tensor | None
+    carry: Tensor
+    sign: Tensor | None
+    weight_decay: Tensor | None
+
+
+def _shape(
+    numbers: Coefficients, sign: Tensor | None, weight_decay: Tensor | None, alive: Tensor, leaf: Tensor
+) -> _Shaped:
+    """Shape the numbers of one step to a leaf; a frozen replica gets momentum, direct and carry 0."""
+
+    def fit(value: Tensor) -> Tensor:
+        column = value.to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
+        small = leaf[0].numel() < _EXPAND_BELOW
+        return column.expand(leaf.shape).contiguous() if small else column
+
+    return _Shaped(
+        fit(numbers.momentum * alive),
+        None if bool((numbers.inflow == 1).all()) else fit(numbers.inflow),
+        None if bool((numbers.direct == 0).all()) else fit(-numbers.direct * alive),
+        fit(-numbers.carry * alive),
+        None if sign is None else fit(sign),
+        None if weight_decay is None else fit(weight_decay),
+    )
+
+
+def _update(x: Tensor, v: Tensor, g: Tensor, c: _Shaped) -> None:
+    """Take one step in place: v ← momentum·v + inflow·g, x ← x − direct·g − carry·v."""
+    if g.shape != x.shape:
+        raise ValueError(
+            f"the gradient has shape {tuple(g.shape)} where the parameters have {tuple(x.shape)}"
+        )
+    if c.sign is not None:
+        g = g * c.sign
+    if c.weight_decay is not None:
+        g = torch.addcmul(g, c.weight_decay, x)
+    torch.addcmul(g if c.inflow is None else g * c.inflow, c.momentum, v, out=v)
+    if c.direct is not None:
+        x.addcmul_(c.direct, g)
+    x.addcmul_(c.carry, v)
+
+
+def cut(
+    objective: Objective, state: State, hyper: Hyper, streams: Streams, plan: Plan, budget: int
+) -> list[Chunk]:
+    """Cut the stack as the objective asks for, or leave it whole."""
+    hyper = hyper.to(state.diverged_at.device)
+    if not isinstance(objective, Chunked):
+        return [Chunk(objective, state, slice(0, hyper.replicas), hyper, streams, plan)]
+    return [
+        Chunk(objective.subset(rows), state, rows, hyper.subset(rows), streams.subset(rows), plan)
+        for rows in objective.chunks(hyper.replicas, budget)
+    ]
+
+
+@contextmanager
+def shown(chunks: Sequence[Chunk]) -> Iterator[None]:
+    """Show the frozen rows as they are for the length of a look from outside."""
+    for chunk in chunks:
+        chunk.show()
+    yield
+    for chunk in chunks:
+        chunk.hide()
+
+
+@contextmanager
+def crew(chunks: Sequence[Chunk]) -> Iterator[Callable[[int, int], None]]:
+    """Yield the function that advances all chunks, side by side on the threads torch was given.
+
+    A thread per chunk needs no barrier inside a step, so a busy neighbour on the machine costs its share only.
+    """
+    threads = torch.get_num_threads()
+    workers = min(len(chunks), threads) if chunks[0].diverged_at.device.type == "cpu" else 1
+    if workers == 1:
+        yield lambda begin, end: [chunk.advance(begin, end) for chunk in chunks].clear()
+        return
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield lambda begin, end: list(pool.map(lambda chunk: chunk.advance(begin, end), chunks)).clear()
+        finally:
+            torch.set_num_threads(threads)  # the setting reaches beyond the thread that makes it
+
+
+def leaves(params: Params) -> Leaves:
+    return {"": params} if isinstance(params, Tensor) else params
+
+
+def _part(factors: Factors, rows: slice) -> Factors:
+    """Return a schedule's factors for a slice of the stack."""
+    lr, momentum = (
+        v[rows] if isinstance(v, Tensor) and v.ndim else v for v in (factors.lr, factors.momentum)
+    )
+    return Factors(lr, momentum)

@@ -1,0 +1,178 @@
+"""Supervised learning as an objective: a model, a loss, data that stay put, and how a batch is drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from descent.models import MLP, Loss, Model
+from descent.probes import Params
+from descent.streams import Purpose, Streams
+
+__all__ = ["Sampling", "Supervised"]
+
+Sampling = Literal["with_replacement", "without_replacement", "shuffled_epochs", "full"]
+_SAMPLINGS = ("with_replacement", "without_replacement", "shuffled_epochs", "full")
+Leaves = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Supervised:
+    """The mean loss over a batch of `batch_size` examples, drawn anew at every step for every replica.
+
+    inputs (n, …), targets (n, …): one data set shared by all. batch_size: one number, or (R,) numbers; keep
+    replicas of equal batch size next to one another, each run of them is one program.
+    sampling: "with_replacement" and "without_replacement" draw every batch afresh; "shuffled_epochs" walks
+    through a new permutation every ⌊n/batch_size⌋ steps (a remainder waits for the next one); "full" takes
+    everything, `batch_size` left out.
+    """
+
+    model: Model
+    loss: Loss
+    inputs: Tensor
+    targets: Tensor
+    batch_size: int | Sequence[int] | Tensor | None = None
+    sampling: Sampling = "with_replacement"
+
+    def __post_init__(self) -> None:
+        n = len(self.inputs)
+        if len(self.targets) != n:
+            raise ValueError(
+                f"inputs and targets must pair up, got {n} inputs and {len(self.targets)} targets"
+            )
+        if self.sampling not in _SAMPLINGS:
+            raise ValueError(f"sampling must be one of {', '.join(_SAMPLINGS)}, got {self.sampling!r}")
+        if (self.batch_size is None) != (self.sampling == "full"):
+            raise ValueError('give a batch_size, or sampling="full" without one')
+        if not all(0 < size <= n for size in self._sizes):
+            raise ValueError(
+                f"batch sizes must be between 1 and the {n} examples, got {sorted(set(self._sizes))}"
+            )
+
+    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+        """Return the gradient of every replica's mean batch loss."""
+        leaves = _named(params)
+        out = {name: torch.empty_like(leaf) for name, leaf in leaves.items()}
+        self.gradient_into(leaves, streams, step, out)
+        return out
+
+    def gradient_into(self, params: Params, streams: Streams, step: int, out: Leaves) -> None:
+        """Write the gradient of every replica's mean batch loss into `out`."""
+        leaves = _named(params)
+        parts = self._runs(streams.replicas)
+        if len(parts) > 1:
+            for rows in parts:
+                some, into = ({k: leaf[rows] for k, leaf in full.items()} for full in (leaves, out))
+                self.subset(rows).gradient_into(some, streams.subset(rows), step, into)
+            return
+        self._write(leaves, *self.batch(streams, step), out)
+
+    def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
+        if self.sampling == "full":
+            rows = streams.replicas
+            return self.inputs.expand(rows, *self.inputs.shape), self.targets.expand(
+                rows, *self.targets.shape
+            )
+        index = self.indices(streams, step)
+        flat, size = index.reshape(-1), index.shape
+        inputs, targets = self.inputs.index_select(0, flat), self.targets.index_select(0, flat)
+        return inputs.view(*size, *self.inputs.shape[1:]), targets.view(*size, *self.targets.shape[1:])
+
+    def indices(self, streams: Streams, step: int) -> Tensor:
+        """Return which examples (R, B) make up the batch of one step."""
+        n, size = len(self.inputs), self._sizes[0] if self._sizes else len(self.inputs)
+        if self.sampling == "full":
+            return torch.arange(n, device=streams.device).expand(streams.replicas, n)
+        if self.sampling == "with_replacement":
+            return streams.integers(Purpose.BATCH, step, n, (size,))
+        if self.sampling == "without_replacement":
+            return streams.sample(Purpose.BATCH, step, n, size)
+        epoch, place = divmod(step, n // size)
+        return streams.permutation(Purpose.ORDER, epoch, n, slice(place * size, (place + 1) * size))
+
+    def value(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+        """Return the mean loss (R,) over all examples, or over those given."""
+        inputs, targets = (
+            (self.inputs if inputs is None else inputs),
+            (self.targets if targets is None else targets),
+        )
+        leaves = _named(params)
+        values = []
+        for rows in self._cut(len(next(iter(leaves.values()))), len(inputs), 256 << 20):
+            some = {name: leaf[rows] for name, leaf in leaves.items()}
+            count = rows.stop - rows.start
+            outputs = self.model.forward(some, inputs.expand(count, *inputs.shape))
+            values.append(self.loss(outputs, targets.expand(count, *targets.shape)).mean(dim=1))
+        return torch.cat(values)
+
+    def chunks(self, replicas: int, budget: int) -> list[slice]:
+        """Cut the stack at every change of the batch size, and below `budget` bytes (on a CPU: into its cache)."""
+        pieces = []
+        for rows in self._runs(replicas):
+            size = self._sizes[rows.start % len(self._sizes)] if self._sizes else len(self.inputs)
+            pieces += [
+                slice(rows.start + part.start, rows.start + part.stop)
+                for part in self._cut(rows.stop - rows.start, size, budget)
+            ]
+        return pieces
+
+    def subset(self, rows: slice) -> Supervised:
+        """Return the objective of the replicas `rows`."""
+        sizes = self._sizes if len(self._sizes) < 2 else self._sizes[rows]
+        return replace(self, batch_size=sizes or None)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """The batch sizes: none (full), one for all, or one per replica."""
+        if self.batch_size is None:
+            return []
+        sizes = torch.as_tensor(self.batch_size).reshape(-1).tolist()
+        return sizes[:1] if len(set(sizes)) == 1 else sizes
+
+    def _runs(self, replicas: int) -> list[slice]:
+        """Return the longest slices of equal batch size."""
+        if len(self._sizes) < 2:
+            return [slice(0, replicas)]
+        if len(self._sizes) != replicas:
+            raise ValueError(
+                f"batch_size has {len(self._sizes)} entries for {replicas} replicas; give one or all"
+            )
+        changes = [i for i in range(1, replicas) if self._sizes[i] != self._sizes[i - 1]]
+        return [slice(a, b) for a, b in pairwise([0, *changes, replicas])]
+
+    def _cut(self, replicas: int, batch_size: int, budget: int) -> list[slice]:
+        """Cut into slices of nearly equal length that fit the budget, on a CPU also the model's working set."""
+        if self.inputs.device.type == "cpu":
+            budget = min(budget, getattr(self.model, "working_set", budget))
+        most = max(1, budget // self.model.footprint(self.inputs, batch_size))
+        pieces = -(-replicas // most)
+        edges = [replicas * i // pieces for i in range(pieces + 1)]
+        return [slice(a, b) for a, b in pairwise(edges)]
+
+    def _write(self, params: Leaves, inputs: Tensor, targets: Tensor, out: Leaves) -> None:
+        """Write the gradient of Σ_replicas (mean loss): by hand where the model and the loss know how."""
+        slope = getattr(self.loss, "slope", None)
+        if isinstance(self.model, MLP) and slope is not None:
+            weight = 1.0 / inputs.shape[1]
+            self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
+            return
+        free = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+        with torch.enable_grad():
+            total = self.loss(self.model.forward(free, inputs), targets).mean(dim=1).sum()
+        for leaf, gradient in zip(out.values(), torch.autograd.grad(total, list(free.values())), strict=True):
+            leaf.copy_(gradient)
+
+
+def _named(params: Params) -> Leaves:
+    if isinstance(params, Tensor):
+        raise ValueError(
+            "a model's parameters are a dictionary of tensors by name; start from model.initial(streams)"
+        )
+    return params
