@@ -1,0 +1,163 @@
+"""The ledger of a chapter: estimates go in under their keys, verdicts and finished strings come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pandas import DataFrame
+
+from descent.claims.paper import Claim, Paper, load_paper
+from descent.claims.record import Outcome, Record, save_records, tally
+from descent.claims.verdict import Test, Verdict, check_estimates
+from descent.estimate import Estimate
+from descent.results import Provenance, digest, output_folder
+
+__all__ = ["Ledger"]
+
+RUN_FIELDS = ("seed", "replicas", "device")
+"""Fields of a configuration that the provenance records; without them in the digest, other seeds compare."""
+
+
+class Ledger:
+    """Collect the estimates of one paper's claims in one run of its chapter.
+
+    Keys are "<claim>.<test>". Every test gets its estimate or a reason for its absence, exactly once; a test
+    not stated for the run's scale gets its reason by itself.
+    """
+
+    def __init__(self, paper: str | Paper, provenance: Provenance, folder: Path | None = None) -> None:
+        self.paper = load_paper(paper) if isinstance(paper, str) else paper
+        self.provenance = provenance
+        self._folder = folder
+        self._tests = {f"{claim.id}.{test.key}": test for claim in self.paper.claims for test in claim.tests}
+        self._outcomes: dict[str, Outcome] = {}
+
+    @property
+    def folder(self) -> Path:
+        """The folder that records and tables of this chapter go to."""
+        return self._folder or output_folder(self.paper.chapter)
+
+    def add(self, estimates: Mapping[str, Estimate | Sequence[Estimate]], *, experiment: str, config: object,
+            seconds: float) -> None:
+        """Enter the estimates of one experiment; a list belongs to an ordering.
+
+        config: the experiment's configuration, digested without seed, replicas and device.
+        Raises: KeyError for an unknown key, ValueError for a second entry or an estimate that does not suit
+        the rule; nothing is entered then.
+        """
+        entries = {}
+        for key, estimate in estimates.items():
+            test = self._open_test(key)
+            if self.provenance.scale not in test.scales:
+                raise ValueError(f"{key} is stated for scale {' and '.join(test.scales)} only, this run is "
+                                 f"{self.provenance.scale}; correct `scales` in the claims, or leave it out")
+            entries[key] = Outcome(test, self.paper.family, check_estimates(test, estimate), "", experiment,
+                                   digest(config, ignore=RUN_FIELDS), float(seconds))
+        self._outcomes |= entries
+
+    def skip(self, key: str, reason: str) -> None:
+        """State why a test ("P3-C16.cifar"), or a whole claim ("P3-C16"), is not tested in this run."""
+        if not reason.strip():
+            raise ValueError(f"{key}: say why it is not tested here")
+        keys = [key] if "." in key else [f"{key}.{test.key}" for test in self._claim(key).tests]
+        entries = {name: Outcome(self._open_test(name), self.paper.family, reason=reason) for name in keys}
+        self._outcomes |= entries
+
+    def text(self, key: str) -> str:
+        """Return a finished string for prose: of a test, or of a claim's first test that was made."""
+        if "." not in key:
+            return self.record(key).headline.text
+        outcome = self._outcome(key, self._test(key))
+        if outcome is None:
+            raise ValueError(f"{key} has no estimate yet; add it before quoting it")
+        return outcome.text
+
+    def verdict(self, key: str) -> str:
+        """Return the verdict's word for a claim or, with a dotted key, for one of its tests."""
+        if "." not in key:
+            return str(self.record(key).verdict)
+        self.text(key)
+        outcome = self._outcome(key, self._test(key))
+        return str(outcome.verdict) if outcome else ""
+
+    def record(self, id: str) -> Record:
+        """Return the record of a claim; raise ValueError naming the tests that lack estimate and reason."""
+        claim = self._claim(id)
+        found = {test.key: self._outcome(f"{id}.{test.key}", test) for test in claim.tests}
+        missing = [key for key, outcome in found.items() if outcome is None]
+        if missing:
+            raise ValueError(f"{id} lacks {', '.join(missing)}: add the estimate, or skip it with a reason")
+        outcomes = tuple(outcome for outcome in found.values() if outcome is not None)
+        return Record(claim, self.paper.paper, self.paper.chapter, outcomes, self.provenance)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records of all claims, in the order of the claims; raise ValueError naming every gap."""
+        records, gaps = [], []
+        for claim in self.paper.claims:
+            try:
+                records.append(self.record(claim.id))
+            except ValueError as error:
+                gaps.append(str(error))
+        if gaps:
+            raise ValueError("the ledger is not complete:\n" + "\n".join(gaps))
+        return tuple(records)
+
+    def table(self, *, tests: bool = False) -> DataFrame:
+        """Return the complete claims as rounded text, one row per claim or per test."""
+        rows_of = _test_rows if tests else _claim_rows
+        rows = [row for record in self._complete() for row in rows_of(record)]
+        name = ["test", "quantity"] if tests else ["claim", "statement"]
+        return DataFrame(rows, columns=[*name, "estimate", "family interval", "region", "verdict"])
+
+    def summary(self) -> str:
+        """Return a sentence part such as "17 hold, 3 fail, 1 inconclusive, 0 not tested here"."""
+        count = tally(self._complete())
+        words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
+        return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in count.items())
+
+    def save(self) -> Path:
+        """Write records.json; raise ValueError when a claim lacks estimates and a reason."""
+        path = self.folder / "records.json"
+        save_records(path, self.records)
+        return path
+
+    def _complete(self) -> list[Record]:
+        lacking = {key.partition(".")[0] for key, test in self._tests.items() if not self._outcome(key, test)}
+        return [self.record(claim.id) for claim in self.paper.claims if claim.id not in lacking]
+
+    def _claim(self, id: str) -> Claim:
+        return self.paper.claim(id)
+
+    def _test(self, key: str) -> Test:
+        if key not in self._tests:
+            raise KeyError(f"{self.paper.paper} has no test {key!r}; add it to data/claims, or use one of "
+                           f"{', '.join(self._tests)}")
+        return self._tests[key]
+
+    def _open_test(self, key: str) -> Test:
+        test = self._test(key)
+        if key in self._outcomes:
+            raise ValueError(f"{key} is already in the ledger; open a new ledger to enter it again")
+        return test
+
+    def _outcome(self, key: str, test: Test) -> Outcome | None:
+        if key not in self._outcomes and self.provenance.scale not in test.scales:
+            reason = f"stated for scale {' and '.join(test.scales)} only"
+            return Outcome(test, self.paper.family, reason=reason)
+        return self._outcomes.get(key)
+
+
+def _claim_rows(record: Record) -> list[list[str]]:
+    return [[record.claim.id, record.claim.statement, *_row(record.headline), str(record.verdict)]]
+
+
+def _test_rows(record: Record) -> list[list[str]]:
+    id = record.claim.id
+    return [[f"{id}.{outcome.test.key}", outcome.test.quantity, *_row(outcome), str(outcome.verdict)]
+            for outcome in record.outcomes]
+
+
+def _row(outcome: Outcome) -> list[str]:
+    return [outcome.text, outcome.family_text, str(outcome.test.rule)]

@@ -1,0 +1,196 @@
+"""The claims of a paper, read from data/claims and checked field by field."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from descent.claims.verdict import Test, rule_from
+from descent.results import project_root
+
+__all__ = ["Claim", "Paper", "load_paper", "load_papers"]
+
+SCHEMA = 1
+SCALES = ("cpu", "gpu")
+KNOWN = ("read", "secondary", "recalled", "derived")
+LINKS = ("see", "paired_with")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One falsifiable sentence with its tests.
+
+    known: how the statement is known: read in the paper's own text, in a secondary source, recalled, or
+    derived for this book; conditions: under which the verdict was reached; paper_shape: the paper's number
+    or shape; see, paired_with: ids of related claims.
+    """
+
+    id: str
+    place: str
+    known: str
+    statement: str
+    scales: tuple[str, ...]
+    tests: tuple[Test, ...]
+    conditions: str = ""
+    paper_shape: str = ""
+    see: tuple[str, ...] = ()
+    paired_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper, the chapter that tests it, and its claims."""
+
+    paper: str
+    chapter: str
+    title: str
+    claims: tuple[Claim, ...]
+    authors: str = ""
+    year: int = 0
+    arxiv: str = ""
+    doi: str = ""
+
+    @property
+    def family(self) -> int:
+        """The number of tests judged together, by which intervals are widened."""
+        return sum(len(claim.tests) for claim in self.claims)
+
+    def claim(self, id: str) -> Claim:
+        """Return a claim by id; raise KeyError naming those there are."""
+        for claim in self.claims:
+            if claim.id == id:
+                return claim
+        ids = ", ".join(claim.id for claim in self.claims)
+        raise KeyError(f"{self.paper} has no claim {id!r}; it has {ids}")
+
+
+def load_paper(paper: str | Path) -> Paper:
+    """Read one paper's claims, by its id ("P3") or from a file.
+
+    Raises: ValueError naming file, claim, field and remedy.
+    """
+    path = paper if isinstance(paper, Path) else project_root() / "data" / "claims" / f"{paper}.yaml"
+    if not path.is_file():
+        raise ValueError(f"no claims of {paper!r}: {path.name} does not exist in data/claims")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is not YAML: {error}") from error
+    return _paper(_Node(path.name, content))
+
+
+def load_papers(folder: Path | None = None) -> tuple[Paper, ...]:
+    """Read every paper's claims with the links between papers; raise ValueError for a link to nowhere."""
+    files = sorted((folder or project_root() / "data" / "claims").glob("*.yaml"))
+    papers = tuple(load_paper(file) for file in files)
+    known = {claim.id for paper in papers for claim in paper.claims}
+    for claim in (claim for paper in papers for claim in paper.claims):
+        _check_links(claim, known, {paper.paper for paper in papers})
+    return papers
+
+
+class _Node:
+    """A mapping of the file with the place it stands at, for error messages."""
+
+    def __init__(self, where: str, content: object) -> None:
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{where}: expected fields with values, got {content!r}")
+        self.where, self.content = where, content
+
+    def fault(self, field: str, problem: str) -> ValueError:
+        return ValueError(f"{self.where}: {field}: {problem}")
+
+    def only(self, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+        required, optional = set(required), set(optional)
+        for field in sorted(required - set(self.content)):
+            raise self.fault(field, "is missing; add it")
+        for field in sorted(set(map(str, self.content)) - required - optional):
+            raise self.fault(field, f"is unknown; allowed are {', '.join(sorted(required | optional))}")
+
+    def text(self, field: str, pattern: str = r"(?s).*\S.*", default: str | None = None) -> str:
+        value = self.content.get(field, default)
+        if default is not None and value == default:
+            return default
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            number = isinstance(value, (int, float))
+            remedy = "put it in quotes" if number else f"write a text of the form {pattern}"
+            raise self.fault(field, f"{value!r} will not do; {remedy}")
+        return " ".join(value.split())
+
+    def choice(self, field: str, allowed: tuple[str, ...]) -> str:
+        value = self.content.get(field)
+        if value not in allowed:
+            raise self.fault(field, f"{value!r} will not do; choose one of {', '.join(allowed)}")
+        return str(value)
+
+    def texts(self, field: str, default: tuple[str, ...] | None = None,
+              allowed: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        value = self.content.get(field, default)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise self.fault(field, f"{value!r} will not do; write a list of texts, such as [a, b]")
+        if allowed is not None and (not value or not set(value) <= set(allowed)):
+            raise self.fault(field, f"{value!r} will not do; choose from {', '.join(allowed)}")
+        return tuple(value)
+
+    def nodes(self, field: str, name: str) -> list[_Node]:
+        value = self.content[field]
+        if not isinstance(value, list) or not value:
+            raise self.fault(field, "must be a list with at least one entry")
+        labels = [item.get(name) if isinstance(item, Mapping) else None for item in value]
+        for label, count in Counter(map(str, labels)).items():
+            if count > 1:
+                raise self.fault(field, f"{name} {label!r} occurs {count} times; keep one or rename")
+        return [_Node(f"{self.where}: {label or f'{field}[{i}]'}", item)
+                for i, (label, item) in enumerate(zip(labels, value, strict=True))]
+
+
+def _paper(node: _Node) -> Paper:
+    node.only(("schema", "paper", "chapter", "title", "claims"), ("authors", "year", "arxiv", "doi"))
+    if node.content["schema"] != SCHEMA:
+        raise node.fault("schema", f"{node.content['schema']!r} will not do; this library reads {SCHEMA}")
+    name, year = node.text("paper", r"[A-Z][A-Z0-9]*"), node.content.get("year", 0)
+    if not isinstance(year, int):
+        raise node.fault("year", f"{year!r} will not do; write a whole number")
+    claims = tuple(_claim(item, name) for item in node.nodes("claims", "id"))
+    for claim in claims:
+        _check_links(claim, {item.id for item in claims}, {name})
+    authors, arxiv, doi = (node.text(field, default="") for field in ("authors", "arxiv", "doi"))
+    chapter = node.text("chapter", r"[a-z][a-z0-9_]*")
+    return Paper(name, chapter, node.text("title"), claims, authors, year, arxiv, doi)
+
+
+def _claim(node: _Node, paper: str) -> Claim:
+    node.only(("id", "place", "known", "statement", "scales", "tests"), ("conditions", "paper_shape", *LINKS))
+    scales = node.texts("scales", allowed=SCALES)
+    return Claim(
+        id=node.text("id", rf"{paper}-[A-Z][0-9]+"), place=node.text("place"),
+        known=node.choice("known", KNOWN), statement=node.text("statement"), scales=scales,
+        tests=tuple(_test(item, scales) for item in node.nodes("tests", "key")),
+        conditions=node.text("conditions", default=""), paper_shape=node.text("paper_shape", default=""),
+        see=node.texts("see", ()), paired_with=node.texts("paired_with", ()),
+    )  # fmt: skip
+
+
+def _test(node: _Node, scales: tuple[str, ...]) -> Test:
+    node.only(("key", "quantity", "rule"), ("scales",))
+    rule = node.content["rule"]
+    if not isinstance(rule, Mapping):
+        raise node.fault("rule", f"{rule!r} will not do; write {{kind: …, …}}")
+    try:
+        judged = rule_from(rule)
+    except ValueError as error:
+        raise node.fault("rule", str(error)) from None
+    return Test(node.text("key", r"[a-z][a-z0-9_]*"), node.text("quantity"), judged,
+                node.texts("scales", scales, allowed=scales))
+
+
+def _check_links(claim: Claim, known: set[str], papers: set[str]) -> None:
+    for field in LINKS:
+        for target in getattr(claim, field):
+            if target.partition("-")[0] in papers and (target not in known or target == claim.id):
+                raise ValueError(f"{claim.id}: {field}: {target!r} is not another claim; correct the id")

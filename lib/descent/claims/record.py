@@ -1,0 +1,310 @@
+"""The record of a claim: its verdict with everything the verdict was computed from, as JSON and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from descent.claims.paper import Claim, Paper
+from descent.claims.verdict import (
+    Ordering,
+    Test,
+    Verdict,
+    combine,
+    deciding,
+    family_wise,
+    judge,
+    replicas_needed,
+    rule_from,
+    rule_to,
+)
+from descent.estimate import EXACT, Estimate
+from descent.results import Comparison, Kind, Measured, Provenance, compare, write_json
+
+__all__ = ["Outcome", "Record", "compare_records", "faults", "load_records", "save_records", "tally"]
+
+SCHEMA = 1
+CLAIM_TEXTS = ("id", "place", "known", "statement", "conditions", "paper_shape")
+CLAIM_LISTS = ("scales", "see", "paired_with")
+VOLATILE = ("seconds", "date", "sha256")
+"""Fields outside the hash: two runs that agree in every digit have one hash."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One test with its estimates, or the reason why it was not tested."""
+
+    test: Test
+    family: int
+    estimates: tuple[Estimate, ...] = ()
+    reason: str = ""
+    experiment: str = ""
+    config: str = ""
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict, computed."""
+        if not self.estimates:
+            return Verdict.NOT_TESTED
+        ordering = isinstance(self.test.rule, Ordering)
+        return judge(self.test, self.estimates if ordering else self.estimates[0], self.family)
+
+    @property
+    def text(self) -> str:
+        """A finished string for prose, such as "13.1 [12.6, 13.6], 1000 replicas"."""
+        if not self.estimates:
+            return f"{Verdict.NOT_TESTED}: {self.reason}"
+        estimate, count = self._deciding[0], len(self.estimates)
+        lead = f"weakest of {count}: " if count > 1 else ""
+        source = "deterministic" if estimate.method == EXACT else _replicas(estimate.n)
+        return f"{lead}{estimate}, {source}"
+
+    @property
+    def family_text(self) -> str:
+        """The estimate with its family-wise interval, without the replicas."""
+        return str(self._deciding[1]) if self.estimates else "—"
+
+    @property
+    def _deciding(self) -> tuple[Estimate, Estimate]:
+        index = deciding(self.test, self.estimates, self.family)
+        return self.estimates[index], family_wise(self.estimates, self.family)[index]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the fields that a claim takes over from its headline test."""
+        raw, wide = self._deciding if self.estimates else (None, None)
+        region = self.test.rule.region
+        return {
+            "rule": rule_to(self.test.rule),
+            "predicted": {"text": str(self.test.rule), "low": _end(region.low), "high": _end(region.high)},
+            "estimate": _end(raw.value) if raw else None,
+            "interval": [_end(raw.low), _end(raw.high)] if raw else None,
+            "family_interval": [_end(wide.low), _end(wide.high)] if wide else None,
+            "text": self.text,
+            "replicas": raw.n if raw else None,
+            "config": self.config,
+        }
+
+    @property
+    def replicas_to_settle(self) -> int | None:
+        """How many replicas would settle an inconclusive test; None when settled, or when none would."""
+        return replicas_needed(self.test, self.estimates, self.family)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the test as JSON values: what it was computed from, and what was computed."""
+        return {
+            "key": self.test.key, "quantity": self.test.quantity, "scales": list(self.test.scales),
+            "family": self.family, "reason": self.reason, "experiment": self.experiment,
+            "seconds": self.seconds, "verdict": str(self.verdict), **self.summary(),
+            "replicas_to_settle": self.replicas_to_settle,
+            "estimates": [_estimate_to(item) for item in self.estimates],
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Outcome:
+        """Read the primary fields of what to_json wrote."""
+        rule, scales = rule_from(content["rule"]), tuple(content["scales"])
+        estimates = tuple(_estimate_from(item) for item in content["estimates"])
+        others = {name: content[name] for name in ("family", "reason", "experiment", "config", "seconds")}
+        return cls(Test(content["key"], content["quantity"], rule, scales), estimates=estimates, **others)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A claim as tested in one run of its chapter."""
+
+    claim: Claim
+    paper: str
+    chapter: str
+    outcomes: tuple[Outcome, ...]
+    provenance: Provenance = field(repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict: fails if a test fails, holds if every test that was made holds, else inconclusive."""
+        return combine(outcome.verdict for outcome in self.outcomes)
+
+    @property
+    def headline(self) -> Outcome:
+        """The first test that was made; the first of all if none was."""
+        return next((outcome for outcome in self.outcomes if outcome.estimates), self.outcomes[0])
+
+    @property
+    def notes(self) -> str:
+        """Which tests were not made, and why."""
+        missing = [outcome for outcome in self.outcomes if not outcome.estimates]
+        return "; ".join(f"{outcome.test.key} not tested here: {outcome.reason}" for outcome in missing)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the experiments behind the claim, each counted once."""
+        return float(sum({outcome.experiment: outcome.seconds for outcome in self.outcomes}.values()))
+
+    def measured(self) -> dict[str, Measured]:
+        """Return every estimate by key, "P3-C1.faster" or, within an ordering, "P3-C1.monotone[2]"."""
+        found = {}
+        for outcome in self.outcomes:
+            for index, estimate in enumerate(outcome.estimates):
+                member = f"[{index}]" if len(outcome.estimates) > 1 else ""
+                key = f"{self.claim.id}.{outcome.test.key}{member}"
+                found[key] = Measured(key, estimate, outcome.config, self.provenance)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values, with its hash; an infinite number is written as null."""
+        claim, made = self.claim, self.provenance
+        content = {
+            "schema": SCHEMA, "paper": self.paper, "chapter": self.chapter, **_claim_to(claim),
+            "verdict": str(self.verdict), "notes": self.notes,
+            "headline": self.headline.test.key, **self.headline.summary(),
+            "scale": made.scale, "device_class": made.device_class, "seed": made.seed,
+            "library": made.library, "torch": made.torch, "seconds": self.seconds,
+            "provenance": made.to_json(),
+            "tests": [outcome.to_json() for outcome in self.outcomes],
+        }  # fmt: skip
+        return content | {"sha256": _hash(content)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Record:
+        """Read a record and recompute everything that follows from its estimates, verdicts first.
+
+        Raises: ValueError naming the claim and the field that does not follow.
+        """
+        name = content.get("id", "a record without id")
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"{name}: schema {content.get('schema')!r}, this library reads {SCHEMA}")
+        try:
+            record = cls._rebuilt(content)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{name}: incomplete or malformed ({error}); run its chapter again") from error
+        _check_follows(name, content, record.to_json())
+        if _hash(content) != content["sha256"]:
+            raise ValueError(f"{name}: the record was changed after it was written; run its chapter again")
+        return record
+
+    @classmethod
+    def _rebuilt(cls, content: Mapping[str, Any]) -> Record:
+        outcomes = tuple(Outcome.from_json(test) for test in content["tests"])
+        stated: dict[str, Any] = {name: content[name] for name in CLAIM_TEXTS}
+        stated |= {name: tuple(content[name]) for name in CLAIM_LISTS}
+        claim = Claim(tests=tuple(outcome.test for outcome in outcomes), **stated)
+        made = Provenance.from_json(content["provenance"])
+        return cls(claim, content["paper"], content["chapter"], outcomes, made)
+
+
+def save_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records as {"schema": 1, "records": […]}, atomically."""
+    write_json(path, {"schema": SCHEMA, "records": [record.to_json() for record in records]})
+
+
+def load_records(path: Path) -> tuple[Record, ...]:
+    """Read records; raise ValueError when a stored verdict is not the one that follows from its numbers."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"{path.name}: schema {content.get('schema')!r}, this library reads {SCHEMA}")
+    return tuple(Record.from_json(record) for record in content["records"])
+
+
+def faults(records: Sequence[Record], papers: Sequence[Paper]) -> list[str]:
+    """Say where records and claims do not match: one without the other, or another wording or rule."""
+    claims = {claim.id: (claim, paper.family) for paper in papers for claim in paper.claims}
+    recorded = {record.claim.id for record in records}
+    found = [f"{id}: a claim without a record" for id in claims if id not in recorded]
+    for record in records:
+        current = claims.get(record.claim.id)
+        if current is None:
+            found.append(f"{record.claim.id}: a record without a claim")
+        elif (record.claim, record.outcomes[0].family) != current:
+            found.append(f"{record.claim.id}: recorded under another wording, rule or number of tests")
+    return found
+
+
+def tally(records: Iterable[Record]) -> dict[Verdict, int]:
+    """Count the verdicts, all four words always present."""
+    return dict.fromkeys(Verdict, 0) | Counter(record.verdict for record in records)
+
+
+def compare_records(published: Iterable[Record], yours: Iterable[Record]) -> tuple[Comparison, ...]:
+    """Compare every estimate of two runs, in the published order; what only one run has is incompatible."""
+    first, second = _all_measured(published), _all_measured(yours)
+    return tuple(_compared(key, first, second) for key in first | second)
+
+
+def _compared(key: str, first: Mapping[str, Measured], second: Mapping[str, Measured]) -> Comparison:
+    if key in first and key in second:
+        return compare(first[key], second[key])
+    shown = (_shown(first, key), _shown(second, key))
+    return Comparison(key, Kind.INCOMPATIBLE, *shown, None, "measured in one run only")
+
+
+def _all_measured(records: Iterable[Record]) -> dict[str, Measured]:
+    return {key: item for record in records for key, item in record.measured().items()}
+
+
+def _shown(measured: Mapping[str, Measured], key: str) -> str:
+    return str(measured[key].estimate) if key in measured else "—"
+
+
+def _replicas(n: int) -> str:
+    return "1 replica" if n == 1 else f"{n} replicas"
+
+
+def _end(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+def _claim_to(claim: Claim) -> dict[str, Any]:
+    texts = {name: getattr(claim, name) for name in CLAIM_TEXTS}
+    return texts | {name: list(getattr(claim, name)) for name in CLAIM_LISTS}
+
+
+def _estimate_to(estimate: Estimate) -> dict[str, Any]:
+    numbers = {name: _end(getattr(estimate, name)) for name in ("value", "low", "high", "dof", "level")}
+    return {**numbers, "n": int(estimate.n), "method": estimate.method}
+
+
+def _estimate_from(content: Mapping[str, Any]) -> Estimate:
+    infinite = {"value": math.inf, "low": -math.inf, "high": math.inf, "dof": math.inf}
+    values: dict[str, Any] = {name: infinite[name] if x is None else x for name, x in content.items()}
+    return Estimate(**values)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    text = json.dumps(_lasting(content), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lasting(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _lasting(value) for name, value in content.items() if name not in VOLATILE}
+    return [_lasting(item) for item in content] if isinstance(content, list) else content
+
+
+def _check_follows(name: str, stored: Mapping[str, Any], computed: Mapping[str, Any], where: str = "") -> None:
+    """Compare a stored record with the one recomputed; floats may differ in the last digits between machines."""
+    for key in sorted(set(stored) | set(computed), key=lambda key: (key != "verdict", key)):
+        if key in VOLATILE:
+            continue
+        a, b, place = stored.get(key), computed.get(key), f"{where}{key}"
+        if key == "tests" and isinstance(a, list):
+            for before, after in zip(a, computed[key], strict=True):
+                _check_follows(name, before, after, f"{before['key']}: ")
+        elif not _same(a, b):
+            raise ValueError(f"{name}: {place}: stored {a!r}, but the estimates give {b!r}; the file was changed "
+                             "or written under other rules, run its chapter again")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-300)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return bool(a == b)

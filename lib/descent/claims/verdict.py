@@ -1,0 +1,252 @@
+"""Rules stated before a run, the region each asks an interval to lie in, and the verdict.
+
+An interval inside the region holds, one entirely outside fails, one that straddles an end is inconclusive.
+Intervals are widened first, so that all tests of a paper are covered jointly (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar, NamedTuple
+
+from descent.estimate import Estimate
+from descent.stats import replicas_to_settle
+
+__all__ = [
+    "Direction", "Equivalence", "Ordering", "Region", "Rule", "Scaling", "Test", "Verdict", "combine",
+    "deciding", "family_wise", "judge", "replicas_needed", "rule_from",
+]  # fmt: skip
+
+LEVEL = 0.95
+
+
+class Verdict(StrEnum):
+    """The four outcomes of a claim or a test."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    INCONCLUSIVE = "inconclusive"
+    NOT_TESTED = "not tested here"
+
+
+class Region(NamedTuple):
+    """The values for which a prediction is right; `closed` counts the finite ends in."""
+
+    low: float
+    high: float
+    closed: bool = True
+
+    def judge(self, low: float, high: float) -> Verdict:
+        """Compare an interval with the region."""
+        if self._starts_below(low) and self._ends_above(high):
+            return Verdict.HOLDS
+        if self._starts_below(high) and self._ends_above(low):
+            return Verdict.INCONCLUSIVE
+        return Verdict.FAILS
+
+    def _starts_below(self, x: float) -> bool:
+        return x > self.low or self.low == -math.inf or (self.closed and x == self.low)
+
+    def _ends_above(self, x: float) -> bool:
+        return x < self.high or self.high == math.inf or (self.closed and x == self.high)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The quantity is above (or below) a reference by more than the smallest effect that matters."""
+
+    kind: ClassVar[str] = "direction"
+    above: float | None = None
+    below: float | None = None
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("a direction needs exactly one of `above` and `below`")
+        _nonnegative("margin", self.margin)
+
+    @property
+    def region(self) -> Region:
+        """(above + margin, ∞) or (−∞, below − margin), end not included."""
+        if self.above is not None:
+            return Region(self.above + self.margin, math.inf, closed=False)
+        assert self.below is not None
+        return Region(-math.inf, self.below - self.margin, closed=False)
+
+    def __str__(self) -> str:
+        """Return the prediction in signs, such as "> 1.1"."""
+        return f"> {number(self.region.low)}" if self.above is not None else f"< {number(self.region.high)}"
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The quantity equals the target within a tolerance stated in advance."""
+
+    kind: ClassVar[str] = "equivalence"
+    target: float
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        if self.tolerance <= 0:
+            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}; say how close is close enough")
+
+    @property
+    def region(self) -> Region:
+        """[target − tolerance, target + tolerance]."""
+        return Region(self.target - self.tolerance, self.target + self.tolerance)
+
+    def __str__(self) -> str:
+        """Return the prediction in signs, such as "1 ± 0.1"."""
+        return f"{number(self.target)} ± {number(self.tolerance)}"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The quantity, usually a fitted exponent, lies in a region."""
+
+    kind: ClassVar[str] = "scaling"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"`low` must be smaller than `high`, got {self.low} and {self.high}")
+
+    @property
+    def region(self) -> Region:
+        """[low, high]."""
+        return Region(self.low, self.high)
+
+    def __str__(self) -> str:
+        """Return the prediction in signs, such as "0.9 to 1.1"."""
+        return f"{number(self.low)} to {number(self.high)}"
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Every one of a list of successive differences exceeds the margin."""
+
+    kind: ClassVar[str] = "ordering"
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        _nonnegative("margin", self.margin)
+
+    @property
+    def region(self) -> Region:
+        """(margin, ∞) for each difference, end not included."""
+        return Region(self.margin, math.inf, closed=False)
+
+    def __str__(self) -> str:
+        """Return the prediction in signs, such as "each > 0"."""
+        return f"each > {number(self.margin)}"
+
+
+Rule = Direction | Equivalence | Scaling | Ordering
+RULES: tuple[type[Rule], ...] = (Direction, Equivalence, Scaling, Ordering)
+
+
+@dataclass(frozen=True)
+class Test:
+    """One measured quantity of a claim with the rule that judges it, at the scales where it is measured."""
+
+    key: str
+    quantity: str
+    rule: Rule
+    scales: tuple[str, ...]
+
+
+def rule_from(content: Mapping[str, Any]) -> Rule:
+    """Build a rule from {kind: …, …}; raise ValueError naming what is wrong and what is allowed."""
+    kinds = {rule.kind: rule for rule in RULES}
+    kind = kinds.get(content.get("kind", ""))
+    if kind is None:
+        raise ValueError(f"`kind` must be one of {', '.join(kinds)}, got {content.get('kind')!r}")
+    allowed = {item.name for item in fields(kind)}
+    unknown = sorted(set(content) - allowed - {"kind"})
+    if unknown:
+        raise ValueError(f"unknown {', '.join(unknown)}; kind {kind.kind} has {', '.join(sorted(allowed))}")
+    numbers = {name: _real(name, value) for name, value in content.items() if name != "kind"}
+    try:
+        return kind(**numbers)
+    except TypeError:
+        raise ValueError(f"a rule of kind {kind.kind} needs {', '.join(sorted(allowed))}") from None
+
+
+def rule_to(rule: Rule) -> dict[str, Any]:
+    """Return a rule as rule_from reads it, without empty fields."""
+    return {"kind": rule.kind, **{name: value for name, value in asdict(rule).items() if value is not None}}
+
+
+def judge(test: Test, estimate: Estimate | Sequence[Estimate], family: int) -> Verdict:
+    """Judge one test on intervals widened for `family` tests judged together.
+
+    An ordering, given a list, holds when every member holds and fails when one fails; its members count
+    as tests of their own in the widening.
+    Raises: ValueError for a list without an ordering, an ordering without a list, or another level than 95 %.
+    """
+    estimates = check_estimates(test, estimate)
+    return combine(test.rule.region.judge(wide.low, wide.high) for wide in family_wise(estimates, family))
+
+
+def family_wise(estimates: Sequence[Estimate], family: int) -> tuple[Estimate, ...]:
+    """Widen the estimates of one test for all tests of the family, and for one another."""
+    return tuple(estimate.widened(family * len(estimates)) for estimate in estimates)
+
+
+def combine(verdicts: Iterable[Verdict]) -> Verdict:
+    """Join verdicts: one failure fails, else one open question leaves it open; untested parts do not count."""
+    tested = set(verdicts) - {Verdict.NOT_TESTED}
+    for verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.HOLDS):
+        if verdict in tested:
+            return verdict
+    return Verdict.NOT_TESTED
+
+
+def deciding(test: Test, estimates: Sequence[Estimate], family: int) -> int:
+    """Return the index of the estimate that decides a test: the worst verdict, then the lowest end."""
+    order = (Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.HOLDS)
+    wide = family_wise(estimates, family)
+    ranks = [(order.index(test.rule.region.judge(item.low, item.high)), item.low) for item in wide]
+    return ranks.index(min(ranks))
+
+
+def replicas_needed(test: Test, estimates: Sequence[Estimate], family: int) -> int | None:
+    """Return how many replicas would settle an inconclusive test; None when it is settled or cannot be."""
+    region = test.rule.region
+    opened = [wide for wide in family_wise(estimates, family)
+              if region.judge(wide.low, wide.high) is Verdict.INCONCLUSIVE]
+    needed = [replicas_to_settle(wide, (region.low, region.high)) for wide in opened]
+    return max((count for count in needed if count is not None), default=None) if None not in needed else None
+
+
+def check_estimates(test: Test, estimate: Estimate | Sequence[Estimate]) -> tuple[Estimate, ...]:
+    """Return the estimates of a test as a tuple; raise ValueError when they do not suit its rule."""
+    estimates = (estimate,) if isinstance(estimate, Estimate) else tuple(estimate)
+    if isinstance(test.rule, Ordering) == isinstance(estimate, Estimate) or not estimates:
+        expected = "a list of estimates" if isinstance(test.rule, Ordering) else "one estimate"
+        raise ValueError(f"{test.key}: a rule of kind {test.rule.kind} is judged by {expected}")
+    for item in estimates:
+        if not math.isclose(item.level, LEVEL):
+            raise ValueError(f"{test.key}: give the 95 % interval, not one of level {item.level:g}; "
+                             "the widening for many tests is done here")
+    return estimates
+
+
+def number(x: float) -> str:
+    """Return a number of a rule as text, such as "0.0001" or "−2"."""
+    return f"{x:.10g}".replace("-", "−").replace("inf", "∞")
+
+
+def _real(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a number, got {value!r}; YAML reads 1e-4 as text, write 1.0e-4")
+    return float(value)
+
+
+def _nonnegative(name: str, value: float) -> None:
+    if value < 0:
+        raise ValueError(f"`{name}` must not be negative, got {value}; the sign is in the rule")

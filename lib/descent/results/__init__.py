@@ -1,0 +1,35 @@
+"""What a run leaves behind: digests, provenance, tables that verify themselves, and how two runs compare."""
+
+from descent.results.compare import Comparison, Kind, Measured, compare
+from descent.results.digests import canonical, data_digest, digest, library_digest, library_files
+from descent.results.provenance import Provenance, provenance
+from descent.results.store import (
+    Table,
+    load_table,
+    output_folder,
+    project_root,
+    save_table,
+    write_atomic,
+    write_json,
+)
+
+__all__ = [
+    "Comparison",
+    "Kind",
+    "Measured",
+    "Provenance",
+    "Table",
+    "canonical",
+    "compare",
+    "data_digest",
+    "digest",
+    "library_digest",
+    "library_files",
+    "load_table",
+    "output_folder",
+    "project_root",
+    "provenance",
+    "save_table",
+    "write_atomic",
+    "write_json",
+]

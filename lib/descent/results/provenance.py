@@ -1,0 +1,92 @@
+"""Under which conditions a result was made; no host names, no paths, and nothing that names a person."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from descent.results.digests import library_digest
+
+__all__ = ["Provenance", "provenance"]
+
+SCALES = ("cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The conditions of a run.
+
+    device_class: "cpu", or the accelerator's model name; instructions: operating system and vector
+    instructions, which choose the arithmetic kernels; matmul, convolution: float32 precision as torch names
+    it; library: digest of the source that ran; date: day of the run, outside every hash and comparison.
+    """
+
+    scale: str
+    device_class: str
+    dtype: str
+    threads: int
+    instructions: str
+    matmul: str
+    convolution: str
+    python: str
+    torch: str
+    numpy: str
+    seed: int
+    replicas: int
+    library: str
+    date: str = field(compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Provenance:
+        """Read what to_json wrote; raise ValueError for missing or unknown fields."""
+        expected = {item.name for item in fields(cls)}
+        if set(content) != expected:
+            raise ValueError(f"provenance: fields {sorted(expected ^ set(content))} are missing or unknown; "
+                             "was the file written by another version of the library?")
+        return cls(**content)
+
+
+def provenance(scale: str, device: str | torch.device, seed: int, replicas: int, *, modules: Iterable[str],
+               dtype: torch.dtype | str | None = None) -> Provenance:
+    """Record the present conditions; `modules` (with all they import) is the source that runs.
+
+    dtype: that of the training runs, torch's default if not given.
+    Raises: ValueError for an unknown scale, an absent device, or a module without source.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
+    return Provenance(
+        scale=scale, device_class=device_class(device),
+        dtype=str(dtype or torch.get_default_dtype()).removeprefix("torch."),
+        threads=torch.get_num_threads(), instructions=_instructions(),
+        matmul=torch.get_float32_matmul_precision(),
+        convolution=torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__,
+        seed=seed, replicas=replicas, library=library_digest(modules),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )  # fmt: skip
+
+
+def device_class(device: str | torch.device) -> str:
+    """Return "cpu", or the model name of an accelerator."""
+    kind = torch.device(device)
+    if kind.type != "cuda":
+        return kind.type
+    if not torch.cuda.is_available():
+        raise ValueError(f'device {str(device)!r} is not available here: use device="cpu"')
+    return torch.cuda.get_device_name(kind)
+
+
+def _instructions() -> str:
+    return f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
