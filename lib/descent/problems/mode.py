@@ -65,8 +65,8 @@ def roots(curvature: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> tuple[NDA
     A saddle has negative curvature; there z₊ > 1 > z₋ ≥ 0. Always z₊z₋ = β.
     """
     h, alpha, beta = _broadcast(curvature, lr, momentum)
-    trace = 1 + beta - alpha * h
-    width = np.emath.sqrt(trace**2 - 4 * beta)
+    trace, lift = 1 + beta - alpha * h, alpha * h
+    width = np.emath.sqrt((1 - beta - lift) ** 2 - 4 * beta * lift)  # trace² − 4β without its cancellation
     return (trace + width) / 2, (trace - width) / 2
 
 
