@@ -1,0 +1,70 @@
+"""What every experiment shares: the parameters a reader sets, and the record an experiment is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pandas import DataFrame
+
+from descent.estimate import Estimate
+
+__all__ = ["Estimates", "Experiment", "Settings"]
+
+SCALES = ("cpu", "gpu")
+
+Estimates = Mapping[str, Estimate | list[Estimate]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a chapter.
+
+    scale: "cpu" runs in a minute or two, "gpu" is the paper-scale configuration; replicas: independent runs of
+    every low-dimensional arm; momentum, lr: the headline arm, heavy-ball convention.
+    Raises ValueError naming the valid values.
+    """
+
+    scale: str = "cpu"
+    seed: int = 0
+    replicas: int = 1000
+    device: str = "cpu"
+    momentum: float = 0.9
+    lr: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise ValueError(f'scale must be "cpu" or "gpu", got {self.scale!r}')
+        _whole("seed", self.seed, 0)
+        _whole("replicas", self.replicas, 2)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must satisfy 0 <= momentum < 1, got {self.momentum}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be a positive number, got {self.lr}")
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f'device must be a torch device such as "cpu" or "cuda:0", got {self.device!r}') from error
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A piece of a chapter: `run` makes a result of arrays, from which estimates, tables and figures are drawn.
+
+    claims: the ids its estimates speak to; an estimate's key is "<claim>.<test>".
+    """
+
+    name: str
+    claims: tuple[str, ...]
+    run: Callable[[Settings], Any]
+    estimates: Callable[[Any], Estimates]
+    tables: Callable[[Any], dict[str, DataFrame]]
+
+
+def _whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        reason = ", since an interval needs a spread" if least == 2 else ""
+        raise ValueError(f"{name} must be a whole number of at least {least}{reason}; got {value!r}")

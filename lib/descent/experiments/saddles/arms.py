@@ -1,0 +1,92 @@
+"""Heavy-ball arms that share their noise, and what their runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from descent.estimate import Estimate
+from descent.experiments.common import Settings
+from descent.probes import Series
+from descent.rules import Hyper, heavy_ball, repeat
+from descent.streams import Streams, replica_seeds
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+
+def momenta(base: Sequence[float], headline: float) -> tuple[float, ...]:
+    """Return the momenta of an experiment in rising order: its own, 0 and the headline one."""
+    return tuple(sorted({0.0, *base, headline}))
+
+
+def configure(kind: Any, settings: Settings) -> Any:
+    """Return the configuration of that kind at the scale the settings ask for."""
+    return kind.cpu(settings) if settings.scale == "cpu" else kind.paper(settings)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Arms (lr, momentum), each of `replicas` rows, arm-major; row i of every arm sees the same random numbers.
+
+    With `shared` off, every arm draws its own.
+    """
+
+    lr: tuple[float, ...]
+    momentum: tuple[float, ...]
+    replicas: int
+    seed: int
+    device: str = "cpu"
+    shared: bool = True
+
+    @property
+    def hyper(self) -> Hyper:
+        """The hyper-parameters of the stack."""
+        return repeat(heavy_ball(list(self.lr), list(self.momentum)), self.replicas).to(self.device)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the stack, arms × replicas."""
+        return len(self.momentum) * self.replicas
+
+    def streams(self, dtype: torch.dtype = torch.float32) -> Streams:
+        """Return the random numbers of the stack."""
+        if not self.shared:
+            return Streams(replica_seeds(self.seed, self.rows, self.device), dtype)
+        return Streams(replica_seeds(self.seed, self.replicas, self.device).repeat(len(self.momentum)), dtype)
+
+    def split(self, values: Tensor) -> Array:
+        """Cut (A·N, …) into arms, (A, N, …)."""
+        return to_numpy(values).reshape(len(self.momentum), self.replicas, *values.shape[1:])
+
+    def split_series(self, series: Series, keep: int | None = None) -> Array:
+        """Cut a record (T, A·N, …) into arms of the first `keep` replicas (default: all), (A, N, T, …)."""
+        values = series.values.unflatten(1, (len(self.momentum), self.replicas))[:, :, :keep]
+        return np.moveaxis(to_numpy(values), 0, 2)
+
+
+def arms_at(lr: float, momentum: Sequence[float], replicas: int, seed: int, device: str, *, shared: bool = True) -> Arms:
+    """Return arms of one learning rate."""
+    return Arms((lr,) * len(momentum), tuple(momentum), replicas, seed, device, shared)
+
+
+def to_numpy(values: Tensor) -> Array:
+    """Return the values as float64 on the host."""
+    return np.asarray(values.detach().to("cpu", torch.float64))
+
+
+def passage_times(times: Array, steps: int, every: int) -> Array:
+    """Return first-passage times with the mean delay (every − 1)/2 of looking every few steps taken off.
+
+    Who has not passed is entered with the length of the run: the mean is the mean of min(T, steps).
+    """
+    return np.where(times < 0, float(steps), times - (every - 1) / 2)
+
+
+def rows_of(estimates: Sequence[Estimate]) -> dict[str, list[float]]:
+    """Return the columns value, low, high of a table."""
+    return {name: [getattr(e, name) for e in estimates] for name in ("value", "low", "high")}

@@ -1,0 +1,117 @@
+"""Quadratics, stiff saddles and double wells under additive Gaussian noise.
+
+The exact discrete theory of one direction is in `mode` (optima) and `escape` (saddles, wells); here live the
+objectives and what is particular to each. `noise` is the variance σ² of the gradient noise per coordinate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from descent.problems.escape import escape_level
+from descent.problems.mode import growth, growth_ceiling
+from descent.streams import Purpose, Streams
+
+__all__ = ["DoubleWell", "Quadratic", "StiffSaddle", "best_gain", "hops", "matching_noise"]
+
+Array = NDArray[np.float64]
+
+_LANES = 4  # normals per word of the generator
+
+
+def _white(streams: Streams, step: int, like: Tensor) -> Tensor:
+    """Draw standard normals shaped like `like`, (R, d); narrow ones are cut from draws of four, which cost the same."""
+    width = like.shape[-1]
+    if _LANES % width:
+        return streams.normal(Purpose.NOISE, step, (width,))
+    steps = _LANES // width
+    left = step % steps * width
+    return streams.normal(Purpose.NOISE, step // steps, (_LANES,))[:, left : left + width]
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """½ Σ_i curvature_i x_i²; a negative curvature makes a saddle. Parameters (R, d)."""
+
+    curvatures: tuple[float, ...]
+    noise: float = 1.0
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        """Return curvature·x + √noise ξ, (R, d)."""
+        slope = params * params.new_tensor(self.curvatures)
+        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+
+
+@dataclass(frozen=True)
+class DoubleWell:
+    """¼(x² − 1)²: wells of curvature 2 at ±1 under a barrier of ¼ at 0. Parameters (R, 1)."""
+
+    noise: float = 1.0
+    barrier: float = 0.25
+    instability: float = 1.0  # −F''(0)
+    curvature: float = 2.0  # F''(±1)
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        """Return x³ − x + √noise ξ, (R, 1)."""
+        slope = torch.addcmul(-params, params.square(), params)
+        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+
+
+@dataclass(frozen=True)
+class StiffSaddle:
+    """½ stiffness·y² + ¼(x² − 1)²: a saddle at 0 between two wells, beside a sharp direction. Parameters (R, 2)."""
+
+    stiffness: float = 100.0
+    noise: float = 1e-4
+    instability: float = 1.0
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        """Return (x³ − x, stiffness·y) + √noise ξ, (R, 2)."""
+        x, y = params[:, 0], params[:, 1]
+        slope = torch.stack([x * (x * x - 1.0), self.stiffness * y], dim=1)
+        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+
+    def limit(self, momentum: ArrayLike) -> Array:
+        """Return the largest stable lr, 2(1 + momentum)/stiffness."""
+        return np.asarray(2 * (1 + np.asarray(momentum, dtype=np.float64)) / self.stiffness)
+
+
+def best_gain(stiffness: ArrayLike, share: float = 0.95) -> Array:
+    """Return the best growth with momentum over the best without, at a saddle of that stiffness.
+
+    Each is held at `share` of its own stability limit. Growth and limit both rise with momentum, so the best is
+    approached as momentum → 1, where lr = 4·share/stiffness: a gain of about √stiffness.
+    """
+    kappa = np.asarray(stiffness, dtype=np.float64)
+    plain = growth(1.0, 2 * share / kappa, 0.0)
+    return np.asarray(growth_ceiling(1.0, 4 * share / kappa) / plain)
+
+
+def matching_noise(instability: float, lr: float, momentum: float) -> float:
+    """Return the factor on the noise variance at which momentum starts its escape as late as plain descent does.
+
+    Far out, a path is Z·A·z₊ᵏ with Z standard normal and A = radius/escape_level. Cut by (A(0)/A(momentum))², momentum
+    keeps its faster growth and loses its larger noise.
+    """
+    level = escape_level(1.0, instability, lr, np.array([0.0, momentum]))
+    return float((level[1] / level[0]) ** 2)
+
+
+def hops(path: ArrayLike, commit: float = 0.5) -> NDArray[np.int64]:
+    """Count the committed crossings of 0 in a recorded path, (T, …) → (…).
+
+    A crossing counts once the path has come from beyond one of ±commit to beyond the other; touches of the top
+    and returns do not count.
+    """
+    x = np.asarray(path)
+    side = np.where(x >= commit, 1, np.where(x <= -commit, -1, 0)).astype(np.int8)
+    times = np.arange(len(side), dtype=np.int64).reshape(-1, *[1] * (side.ndim - 1))
+    last = np.maximum.accumulate(np.where(side != 0, times, 0), axis=0)
+    held = np.take_along_axis(side, last, axis=0)
+    return np.asarray((held[1:] * held[:-1] == -1).sum(axis=0))
