@@ -131,11 +131,26 @@ def test_simulated_escape_follows_the_law_where_it_is_valid(lr, beta):
     assert distance < law.kstwo.isf(0.001, len(times))
 
 
-def test_law_is_an_upper_bound_on_the_mean_outside_its_domain():
-    lr, radius = 0.02, 0.1
-    assert linear.escape_level(radius, 1, lr, 0) == pytest.approx(1.0, abs=0.05)
-    mean = escape_times(lr, 0.0, 4000, radius, 12).mean()
-    assert mean / linear.escape_mean(radius, 1, lr, 0) == pytest.approx(0.57, abs=0.04)
+@pytest.mark.parametrize(("level", "mean", "distance"), [
+    (1, 0.567, 0.207), (2, 0.859, 0.084), (3, 0.955, 0.037),
+    (4, 0.982, 0.0185), (6, 0.995, 0.0062), (8, 0.998, 0.0026),
+])
+def test_law_against_exact_first_passage_without_momentum(level, mean, distance):
+    """The density inside the radius is carried from step to step by Gauss–Legendre quadrature."""
+    lr = 0.02
+    radius = level / float(linear.escape_level(1, 1, lr, 0))
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = nodes * radius, weights * radius
+    carry = law.norm.pdf(nodes[:, None], (1 + lr) * nodes, lr) * weights
+    density, survival = law.norm.pdf(nodes, 0, lr), [1.0]
+    while survival[-1] > 1e-9:
+        survival.append(float(weights @ density))
+        density = carry @ density
+    exact = 1 - np.array(survival)
+    assert sum(survival) / linear.escape_mean(radius, 1, lr, 0) == pytest.approx(mean, abs=6e-4)
+    claimed = linear.escape_cdf(np.arange(len(exact)), radius, 1, lr, 0)
+    assert (exact >= claimed - 1e-9).all()
+    assert (exact - claimed).max() == pytest.approx(distance, abs=6e-4)
 
 
 def test_kramers_time_oracle():

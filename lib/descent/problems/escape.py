@@ -41,7 +41,10 @@ def escape_level(radius: ArrayLike, instability: ArrayLike, lr: ArrayLike, momen
     """Return Λ = R(z₊ − z₋)√(z₊² − 1)/(z₊ασ), the radius in units of the noise the escape starts from.
 
     The laws below are the marginal law of |x_k| ≥ R: a lower bound on P(T ≤ k), hence an upper bound on the
-    mean, accurate for Λ ≥ 4. At Λ = 1, 2, 3 without momentum the true mean is 0.57, 0.86, 0.96 of theirs.
+    mean. They are sound for Λ ≥ 4, and the closer the larger Λ. At Λ = 1, 2, 3, 4, 6, 8 in the worst case
+    (plain SGD, small αb) the true mean is 0.57, 0.86, 0.96, 0.98, 0.995, 0.998 of theirs and the largest
+    difference of the distribution functions 0.21, 0.084, 0.037, 0.019, 0.006, 0.003: a test against the law
+    with N samples needs a level at which that is small against 1.6/√N.
     """
     radius, b, alpha, beta, variance = _broadcast(radius, _unstable(instability), lr, momentum, noise)
     z_plus, z_minus = roots(-b, alpha, beta)
