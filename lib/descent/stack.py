@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,7 +13,7 @@ from descent.probes import Params
 from descent.rules import Coefficients, Factors, Hyper, Schedule
 from descent.streams import Streams
 
-__all__ = ["Chunk", "Leaves", "Objective", "Plan", "State", "crew", "cut", "leaves", "shown"]
+__all__ = ["Chunk", "Leaves", "Objective", "Plan", "State", "cut", "leaves"]
 
 Leaves = dict[str, Tensor]
 _EXPAND_BELOW = 64  # elements per replica under which a contiguous coefficient beats a broadcast one
@@ -59,14 +57,13 @@ class State:
     @staticmethod
     def fresh(start: Params, velocity: Params | None, hyper: Hyper, streams: Streams, begin: int) -> State:
         """Copy the start and check that every part speaks of the same number of replicas."""
-        x = {
-            name: leaf.detach().clone(memory_format=torch.contiguous_format)
-            for name, leaf in leaves(start).items()
-        }
+        x = {name: leaf.detach().clone() for name, leaf in leaves(start).items()}
         sizes = {f"start {name}".strip(): len(leaf) if leaf.ndim else 0 for name, leaf in x.items()}
         sizes |= {"hyper": hyper.replicas, "streams": streams.replicas}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"all parts of a stack need the same number of replicas, got {sizes}")
+        if len({(leaf.dtype, leaf.device) for leaf in x.values()}) != 1:
+            raise ValueError("all leaves of a stack need one dtype and one device; convert the start")
         given = {} if velocity is None else leaves(velocity)
         v = {
             name: given[name].detach().clone() if given else torch.zeros_like(leaf)
@@ -101,35 +98,27 @@ class Plan(NamedTuple):
 
 
 class Chunk:
-    """A slice of the stack with all it needs to run on its own for a while; its tensors are views."""
+    """A slice of the stack with all it needs to run on its own for a while.
+
+    It works on its own copy, every leaf a view into one flat buffer, so that a step costs few operations;
+    `show` publishes the copy. A replica that diverged is kept aside as it was, and zeros run in its place.
+    """
 
     def __init__(
-        self,
-        objective: Objective,
-        state: State,
-        rows: slice,
-        hyper: Hyper,
-        streams: Streams,
-        plan: Plan,
+        self, objective: Objective, state: State, rows: slice, hyper: Hyper, streams: Streams, plan: Plan
     ) -> None:
-        self.objective, self.hyper, self.streams, self.plan, self.rows = (
-            objective,
-            hyper,
-            streams,
-            plan,
-            rows,
-        )
-        self.x = {name: leaf[rows] for name, leaf in state.x.items()}
-        self.v = {name: leaf[rows] for name, leaf in state.v.items()}
-        self.diverged_at = state.diverged_at[rows]
-        self.flat = [leaf.view(-1) for leaf in self.x.values()]
+        self.objective, self.state, self.rows = objective, state, rows
+        self.hyper, self.streams, self.plan = hyper, streams, plan
+        self.flat_x, self.x = _flatten(state.x, rows)
+        self.flat_v, self.v = _flatten(state.v, rows)
         self.params: Params = self.x.get("", self.x)
         self.write = objective.gradient_into if isinstance(objective, Buffered) else None
-        self.g = {name: torch.empty_like(leaf) for name, leaf in self.x.items()} if self.write else {}
+        self.flat_g, self.g = _flatten(state.x, rows) if self.write else (self.flat_x, {})
         self.weight_decay = hyper.weight_decay if bool((hyper.weight_decay != 0).any()) else None
         self.sign = hyper.sign if bool((hyper.sign < 0).any()) else None
         self.settings: tuple[object, ...] | None = None
-        self.coefficients: dict[str, _Shaped] = {}
+        self.moves: list[tuple[str | None, Tensor, Tensor, _Shaped]] = []
+        self.diverged_at = state.diverged_at[rows]
         self.graves: list[tuple[Tensor, Leaves, Leaves]] = []
         self.bury(self.diverged_at >= 0)
 
@@ -137,13 +126,17 @@ class Chunk:
         """Take the steps begin … end − 1."""
         for step in range(begin, end):
             self.set(step)
-            for name, g in self.gradient(step).items():
-                _update(self.x[name], self.v[name], g, self.coefficients[name])
+            g = self.gradient(step)
+            for name, x, v, coefficients in self.moves:
+                _update(x, v, self.flat_g if name is None else g[name], coefficients)
             if (step + 1) % self.plan.check == 0 or step + 1 == end:
                 self.look(step)
 
     def set(self, step: int) -> None:
-        """Work out the coefficients, unless nothing moved since the last step."""
+        """Work out the coefficients, unless nothing moved since the last step.
+
+        Where the whole chunk shares them, all leaves move at once as one flat buffer, by the same operations.
+        """
         factors = None if self.plan.schedule is None else self.plan.schedule(step)
         settings = (factors, step == self.plan.starting)
         if settings == self.settings:
@@ -152,23 +145,22 @@ class Chunk:
         hyper = self.hyper if factors is None else self.hyper.scaled(_part(factors, self.rows))
         numbers = hyper.coefficients(starting=step == self.plan.starting)
         alive = (self.diverged_at < 0).to(numbers.momentum.dtype)
-        self.coefficients = {
-            name: _shape(numbers, self.sign, self.weight_decay, alive, x) for name, x in self.x.items()
-        }
+        columns = _columns(numbers, alive, self.sign, self.weight_decay)
+        if self.write and all(c is None or bool((c == c[0]).all()) for c in columns):
+            self.moves = [(None, self.flat_x, self.flat_v, columns.fit(self.flat_x[:1]))]
+        else:
+            self.moves = [(name, x, self.v[name], columns.fit(x)) for name, x in self.x.items()]
 
     def gradient(self, step: int) -> Leaves:
-        """Ask the objective, which writes into our buffers if it can."""
+        """Ask the objective, which writes into our buffer if it can."""
         if self.write is None:
             return leaves(self.objective.gradient(self.params, self.streams, step))
         self.write(self.params, self.streams, step, self.g)
         return self.g
 
     def look(self, step: int) -> None:
-        """Freeze who left the ball of radius `limit`; one sum over the chunk settles the usual case."""
-        total = torch.dot(self.flat[0], self.flat[0])
-        for flat in self.flat[1:]:
-            total += torch.dot(flat, flat)
-        if float(total) <= self.plan.limit**2:
+        """Find who left the ball of radius `limit`; one sum over the chunk settles the usual case."""
+        if float(torch.dot(self.flat_x, self.flat_x)) <= self.plan.limit**2:
             return
         squares = sum(x.reshape(len(x), -1).square().sum(dim=1) for x in self.x.values())
         out = ~(squares <= self.plan.limit**2) & (self.diverged_at < 0)
@@ -176,32 +168,30 @@ class Chunk:
         self.bury(out)
 
     def bury(self, out: Tensor) -> None:
-        """Set the rows `out` aside as they are and let zeros run in their place."""
+        """Set the rows `out` aside as they are and let zeros run in the place of all who are aside."""
         index = out.nonzero().squeeze(1)
         if len(index):
             x = {name: leaf[index] for name, leaf in self.x.items()}
             v = {name: leaf[index] for name, leaf in self.v.items()}
             self.graves.append((index, x, v))
             self.settings = None
-        self.hide()
-
-    def show(self) -> None:
-        """Put the frozen rows back for others to see."""
-        for index, x, v in self.graves:
-            for name in x:
-                self.x[name][index] = x[name]
-                self.v[name][index] = v[name]
-
-    def hide(self) -> None:
-        """Let zeros run in place of the frozen rows."""
         for index, x, _ in self.graves:
             for name in x:
                 self.x[name][index] = 0.0
                 self.v[name][index] = 0.0
 
+    def show(self) -> None:
+        """Publish where the replicas are, and where the diverged ones were left."""
+        for name in self.x:
+            self.state.x[name][self.rows] = self.x[name]
+            self.state.v[name][self.rows] = self.v[name]
+            for index, x, v in self.graves:
+                self.state.x[name][self.rows][index] = x[name]
+                self.state.v[name][self.rows][index] = v[name]
+
 
 class _Shaped(NamedTuple):
-    """Coefficients in the shape of one leaf; None where the operation can be left out without changing a bit."""
+    """Coefficients ready for use; None where the operation can be left out without changing a bit."""
 
     momentum: Tensor
     inflow: Tensor | None
@@ -210,33 +200,32 @@ class _Shaped(NamedTuple):
     sign: Tensor | None
     weight_decay: Tensor | None
 
-
-def _shape(
-    numbers: Coefficients, sign: Tensor | None, weight_decay: Tensor | None, alive: Tensor, leaf: Tensor
-) -> _Shaped:
-    """Shape the numbers of one step to a leaf; a frozen replica gets momentum, direct and carry 0."""
-
-    def fit(value: Tensor) -> Tensor:
-        column = value.to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
+    def fit(self, leaf: Tensor) -> _Shaped:
+        """Give the (R,) columns the shape and type of a leaf; one row of a leaf keeps the first entry."""
         small = leaf[0].numel() < _EXPAND_BELOW
-        return column.expand(leaf.shape).contiguous() if small else column
 
-    return _Shaped(
-        fit(numbers.momentum * alive),
-        None if bool((numbers.inflow == 1).all()) else fit(numbers.inflow),
-        None if bool((numbers.direct == 0).all()) else fit(-numbers.direct * alive),
-        fit(-numbers.carry * alive),
-        None if sign is None else fit(sign),
-        None if weight_decay is None else fit(weight_decay),
-    )
+        def shaped(column: Tensor | None) -> Tensor | None:
+            if column is None:
+                return None
+            column = column[: len(leaf)].to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
+            return column.expand(leaf.shape).contiguous() if small else column
+
+        return _Shaped(*(shaped(column) for column in self))  # type: ignore[arg-type]
+
+
+def _columns(
+    numbers: Coefficients, alive: Tensor, sign: Tensor | None, weight_decay: Tensor | None
+) -> _Shaped:
+    """Collect the coefficients (R,) of one step; a replica put aside has momentum, direct and carry 0."""
+    inflow = None if bool((numbers.inflow == 1).all()) else numbers.inflow
+    direct = None if bool((numbers.direct == 0).all()) else -numbers.direct * alive
+    return _Shaped(numbers.momentum * alive, inflow, direct, -numbers.carry * alive, sign, weight_decay)
 
 
 def _update(x: Tensor, v: Tensor, g: Tensor, c: _Shaped) -> None:
     """Take one step in place: v ← momentum·v + inflow·g, x ← x − direct·g − carry·v."""
     if g.shape != x.shape:
-        raise ValueError(
-            f"the gradient has shape {tuple(g.shape)} where the parameters have {tuple(x.shape)}"
-        )
+        raise ValueError(f"the gradient has shape {tuple(g.shape)} where the parameters have {tuple(x.shape)}")
     if c.sign is not None:
         g = g * c.sign
     if c.weight_decay is not None:
@@ -260,41 +249,20 @@ def cut(
     ]
 
 
-@contextmanager
-def shown(chunks: Sequence[Chunk]) -> Iterator[None]:
-    """Show the frozen rows as they are for the length of a look from outside."""
-    for chunk in chunks:
-        chunk.show()
-    yield
-    for chunk in chunks:
-        chunk.hide()
-
-
-@contextmanager
-def crew(chunks: Sequence[Chunk]) -> Iterator[Callable[[int, int], None]]:
-    """Yield the function that advances all chunks, side by side on the threads torch was given.
-
-    A thread per chunk needs no barrier inside a step, so a busy neighbour on the machine costs its share only.
-    """
-    threads = torch.get_num_threads()
-    workers = min(len(chunks), threads) if chunks[0].diverged_at.device.type == "cpu" else 1
-    if workers == 1:
-        yield lambda begin, end: [chunk.advance(begin, end) for chunk in chunks].clear()
-        return
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield lambda begin, end: list(pool.map(lambda chunk: chunk.advance(begin, end), chunks)).clear()
-        finally:
-            torch.set_num_threads(threads)  # the setting reaches beyond the thread that makes it
-
-
 def leaves(params: Params) -> Leaves:
+    """Return the leaves by name; a single tensor is the leaf named ""."""
     return {"": params} if isinstance(params, Tensor) else params
+
+
+def _flatten(source: Leaves, rows: slice) -> tuple[Tensor, Leaves]:
+    """Copy a slice of all leaves into one buffer and return it with the views that stand for the leaves."""
+    parts = [leaf[rows] for leaf in source.values()]
+    flat = torch.cat([part.reshape(-1) for part in parts])
+    views = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
+    return flat, dict(zip(source, views, strict=True))
 
 
 def _part(factors: Factors, rows: slice) -> Factors:
     """Return a schedule's factors for a slice of the stack."""
-    lr, momentum = (
-        v[rows] if isinstance(v, Tensor) and v.ndim else v for v in (factors.lr, factors.momentum)
-    )
+    lr, momentum = (v[rows] if isinstance(v, Tensor) and v.ndim else v for v in (factors.lr, factors.momentum))
     return Factors(lr, momentum)

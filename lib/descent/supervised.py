@@ -150,7 +150,7 @@ class Supervised:
     def _cut(self, replicas: int, batch_size: int, budget: int) -> list[slice]:
         """Cut into slices of nearly equal length that fit the budget, on a CPU also the model's working set."""
         if self.inputs.device.type == "cpu":
-            budget = min(budget, getattr(self.model, "working_set", budget))
+            budget = min(budget, getattr(self.model, "working_set", budget) * torch.get_num_threads())
         most = max(1, budget // self.model.footprint(self.inputs, batch_size))
         pieces = -(-replicas // most)
         edges = [replicas * i // pieces for i in range(pieces + 1)]
@@ -161,7 +161,8 @@ class Supervised:
         slope = getattr(self.loss, "slope", None)
         if isinstance(self.model, MLP) and slope is not None:
             weight = 1.0 / inputs.shape[1]
-            self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
+            with torch.inference_mode():
+                self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
             return
         free = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
         with torch.enable_grad():

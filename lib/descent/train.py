@@ -16,7 +16,7 @@ from torch import Tensor
 from descent.checkpoint import Checkpoint, fingerprint
 from descent.probes import Every, FirstPassage, Params, Probe, Recorder, Series, every, recorder
 from descent.rules import Hyper, Schedule
-from descent.stack import Chunk, Objective, Plan, State, crew, cut, leaves, shown
+from descent.stack import Chunk, Objective, Plan, State, cut, leaves
 from descent.streams import Streams
 
 __all__ = [
@@ -102,15 +102,13 @@ def train(
     chunks = cut(objective, state, hyper, streams, plan, budget)
     periods = [steps, *(item.every for item in recorders.values())]
     periods += [checkpoint.every] if checkpoint is not None else []
-    with crew(chunks) as advance:
-        while not _look(state, recorders, steps, keeper, chunks):
-            end = min(steps, *(_next_multiple(state.step, period) for period in periods))
-            advance(state.step, end)
-            state.step = end
-            if progress is not None:
-                progress(end, steps)
-    for chunk in chunks:
-        chunk.show()
+    while not _look(state, recorders, steps, keeper, chunks):
+        end = min(steps, *(_next_multiple(state.step, period) for period in periods))
+        for chunk in chunks:
+            chunk.advance(state.step, end)
+        state.step = end
+        if progress is not None:
+            progress(end, steps)
     records = {k: series for name, item in recorders.items() for k, series in item.series(name).items()}
     return Run(state.params, state.velocity, state.diverged_at, records, state.step, keeper.seconds())
 
@@ -119,16 +117,17 @@ def _look(
     state: State, recorders: Mapping[str, Recorder], steps: int, keeper: _Keeper, chunks: Sequence[Chunk]
 ) -> bool:
     """Let the probes look that are due, save if it is time, and tell whether the run is over."""
+    for chunk in chunks:
+        chunk.show()
     over = state.step >= steps
-    with shown(chunks):
+    for item in recorders.values():
+        if over or state.step % item.every == 0:
+            item.record(state.step, state.params, state.velocity)
+    if not over and any(item.finished(state.diverged_at) for item in recorders.values()):
+        over = True
         for item in recorders.values():
-            if over or state.step % item.every == 0:
-                item.record(state.step, state.params, state.velocity)
-        if not over and any(item.finished(state.diverged_at) for item in recorders.values()):
-            over = True
-            for item in recorders.values():
-                item.record(state.step, state.params, state.velocity)
-        keeper.keep(state, recorders, over)
+            item.record(state.step, state.params, state.velocity)
+    keeper.keep(state, recorders, over)
     return over
 
 
