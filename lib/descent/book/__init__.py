@@ -1,1 +1,1 @@
-"""From source to site: digest, execute, assemble, publish, and the command line."""
+"""From MyST chapters to a site: digest, execute, assemble, check, publish; and the command line over it."""

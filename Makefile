@@ -1,0 +1,46 @@
+# Everything here needs Python >= 3.11, make and git, nothing else. `make help` lists the actions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint check reference lock serve clean
+
+help: ## list the actions
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+book: $(READY) ## execute the chapters whose inputs moved and build the site into _build/html
+	$(BIN)/descent build --jobs $(JOBS)
+
+test: $(READY) ## run every test: library, pipeline, chapters against their references, site in a browser
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: $(READY) ## run the experiments of a chapter for other master seeds: make check CHAPTER=saddles SEEDS=5
+	$(BIN)/descent check $(or $(CHAPTER),saddles) --seeds $(or $(SEEDS),5)
+
+reference: $(READY) ## renew the reference notebooks and print what changed
+	$(BIN)/descent reference
+	git --no-pager diff --stat -- tests/notebooks data/published
+	git --no-pager diff -- tests/notebooks
+
+lock: ## renew requirements.lock (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url -o requirements.lock
+
+serve: $(READY) ## read the built site at http://127.0.0.1:8000
+	$(BIN)/descent serve
+
+clean: ## remove everything that is built
+	rm -rf _build runs .pytest_cache .mypy_cache .ruff_cache

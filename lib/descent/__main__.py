@@ -1,0 +1,7 @@
+"""`python -m descent` is the command `descent`."""
+
+import sys
+
+from descent.book.cli import main
+
+sys.exit(main())

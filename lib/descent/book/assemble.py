@@ -1,0 +1,101 @@
+"""Stage the pages with their executed notebooks and let Jupyter Book turn them into a site."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from descent.book import source
+from descent.book.project import BookError, Project
+from descent.book.stamps import book_place
+from descent.book.worker import ANSI
+
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
+
+
+def stage(project: Project, generated: Mapping[str, str], footers: Mapping[str, str]) -> Path:
+    """Write what Jupyter Book reads: `generated` replaces placeholders, `footers` end the notebooks."""
+    target = project.build / "source"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(project.chapters, target, ignore=shutil.ignore_patterns("*.md", "*.ipynb", ".*"))
+    for page in project.pages:
+        text = project.source(page)
+        if page in project.notebooks:
+            notebook = _notebook(project, page, footers.get(page, ""))
+            (target / f"{page}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
+        else:
+            (target / text.name).write_text(_filled(project, text, generated), encoding="utf-8")
+    (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
+    shutil.copy(project.root / "_config.yml", target / "_config.yml")
+    return target
+
+
+def render(project: Project, staged: Path) -> Path:
+    """Run Jupyter Book on a clean output, every warning an error; return the folder of the HTML."""
+    output = project.build / "site"
+    shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(staged), "--path-output", str(output)]
+    options = ["--all", "-W", "-n", "--keep-going"]
+    run = subprocess.run(
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        check=False,
+    )
+    log = ANSI.sub("", run.stdout + run.stderr)
+    (project.build / "jupyter-book.log").write_text(log, encoding="utf-8")
+    if run.returncode:
+        raise BookError(f"Jupyter Book refuses the pages:\n{_complaints(log)}")
+    return output / "_build" / "html"
+
+
+def _notebook(project: Project, page: str, footer: str) -> source.Notebook:
+    executed = source.load(book_place(project, page).notebook)
+    merged = source.with_outputs(source.read(project.source(page)), executed)
+    if footer:
+        merged.cells.append(source.text_cell(footer))
+    for cell in merged.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _linked(project, cell.source)
+    return merged
+
+
+def _filled(project: Project, path: Path, generated: Mapping[str, str]) -> str:
+    text = path.read_text(encoding="utf-8")
+    for name, content in generated.items():
+        text = text.replace(f"<!-- {name} -->", content)
+    left = re.search(r"^<!-- [\w-]+ -->$", text, re.M)
+    if left:
+        raise BookError(f"{path.name}: nothing is generated for {left[0]}; there are {', '.join(generated)}")
+    return _linked(project, text)
+
+
+def _linked(project: Project, text: str) -> str:
+    """Point links at the staged file: a chapter's source is .md, what stands in its place is .ipynb."""
+    return LINK.sub(lambda m: f"{m[1]}{m[2]}.ipynb" if m[2] in project.notebooks else m[0], text)
+
+
+def _flat(node: Any) -> Any:
+    """Return a table of contents without folders: the site's root is the landing page."""
+    if isinstance(node, list):
+        return [_flat(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: Path(value).name if key in ("root", "file") else _flat(value) for key, value in node.items()}
+
+
+def _complaints(log: str) -> str:
+    """Return the lines of a log that say what is wrong, or its end when none does."""
+    lines = log.splitlines()
+    found = [line for line in lines if re.search(r"WARNING|ERROR|Error|error:", line)]
+    return "\n".join(dict.fromkeys(found or lines[-30:]))

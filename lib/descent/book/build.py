@@ -1,0 +1,124 @@
+"""Build the book: execute what moved, stage, render, publish, check; the stamp of the site comes last."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from descent.book import assemble, checks, digest, pages, publish, records
+from descent.book.execute import Given, execute_all
+from descent.book.process import TIMEOUT
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project
+from descent.book.stamps import Stamp, book_place, read_stamp
+from descent.claims import Record
+from descent.results import write_atomic
+
+TOOLS = (
+    "jupyter-book",
+    "sphinx",
+    "myst-nb",
+    "sphinx-book-theme",
+    "pydata-sphinx-theme",
+    "sphinx-mathjax-offline",
+)
+
+
+def build(
+    project: Project,
+    progress: Progress,
+    given: Given | None = None,
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    timeout: float = TIMEOUT,
+) -> Path:
+    """Return the folder of the finished site; raise BookError and leave no site when anything is wrong."""
+    given = given or {}
+    on_device = any(values.get("device", "cpu") != "cpu" for values in given.values())
+    try:
+        checks.require(checks.prose_faults(project))
+        jobs = 1 if on_device else jobs or cores()
+        execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
+        if force or not is_current(project):
+            _site(project, progress)
+    except BaseException:
+        _stamp(project).unlink(missing_ok=True)
+        shutil.rmtree(project.html, ignore_errors=True)
+        raise
+    progress.say(f"site: {project.html / 'index.html'}")
+    return project.html
+
+
+def cores() -> int:
+    """Return how many chapters may run side by side here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def site_inputs(project: Project) -> digest.Inputs:
+    """Return everything the site depends on beside the library: pages, configuration, executions, tools."""
+    files = [project.root / "_config.yml", project.root / "_toc.yml"]
+    files += [
+        path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)
+    ]
+    for chapter in project.notebooks:
+        files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
+    pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    sources = {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}
+    return sources | pipeline | {name: digest.installed(name) for name in TOOLS}
+
+
+def is_current(project: Project) -> bool:
+    """Tell whether there is a site, built from today's sources."""
+    stamps = [_stamp(project), *(book_place(project, name).stamp for name in project.notebooks)]
+    if not all(path.is_file() for path in (*stamps, project.html / "index.html")):
+        return False
+    return bool(json.loads(_stamp(project).read_text(encoding="utf-8")) == site_inputs(project))
+
+
+def _site(project: Project, progress: Progress) -> None:
+    progress.say("site: assembling")
+    found = records.load(project)
+    stamps = {name: _read(project, name) for name in project.notebooks}
+    html = assemble.render(project, assemble.stage(project, *_generated(project, stamps, found)))
+    publish.publish(project, html, found)
+    checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
+    shutil.rmtree(project.html, ignore_errors=True)
+    os.replace(html, project.html)
+    write_atomic(_stamp(project), json.dumps(site_inputs(project), indent=1))
+
+
+def _generated(
+    project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what replaces the placeholders of the pages, and what ends each chapter."""
+    titles = {name: _title(project, name) for name in stamps}
+    generated = {
+        "ledger-summary": pages.summary(found, titles),
+        "ledger-table": pages.ledger_table(found),
+        "status-table": pages.status_table(stamps, titles),
+    }
+    tables = {name: publish.tables(project.results(name)) for name in stamps}
+    return generated, {name: pages.footer(name, stamp, tables[name]) for name, stamp in stamps.items()}
+
+
+def _stamp(project: Project) -> Path:
+    return project.build / "site.json"
+
+
+def _read(project: Project, chapter: str) -> Stamp:
+    stamp = read_stamp(book_place(project, chapter))
+    if stamp is None:
+        raise BookError(f"{chapter}: its execution left no stamp")
+    return stamp
+
+
+def _title(project: Project, page: str) -> str:
+    found = re.search(r"^# (.+)$", project.source(page).read_text(encoding="utf-8"), re.M)
+    if found is None:
+        raise BookError(f"{page}.md has no title")
+    return found[1]

@@ -1,0 +1,180 @@
+"""The command line: `descent build | run | check | compare | reference | serve | claims`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project, find_project
+
+T = TypeVar("T")
+USAGE_FAULT = 2
+
+
+class UsageError(BookError):
+    """The command was called with something that does not exist or cannot be; nothing was run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 the book is at fault, 2 the call is."""
+    options = parser().parse_args(arguments)
+    try:
+        project = find_project((options.root or Path.cwd()).resolve())
+        return int(options.action(project, options) or 0)
+    except UsageError as fault:
+        print(f"descent: {fault}", file=sys.stderr)
+        return USAGE_FAULT
+    except BookError as fault:
+        print(f"descent: {fault}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("descent: interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser with all sub-commands."""
+    top = argparse.ArgumentParser(prog="descent", description="Execute, check and publish the book.")
+    top.add_argument(
+        "--root", type=Path, help="folder of the book (default: found from the current folder upwards)"
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        return sub
+
+    sub = command("build", _build, "execute the chapters whose inputs moved and build the site")
+    _execution_options(sub)
+    sub.add_argument("--scale", choices=("cpu", "gpu"), help="short for -p scale=…")
+    sub.add_argument("--force", action="store_true", help="execute every chapter again")
+    sub.add_argument("--jobs", type=_jobs, default=None, help="chapters at a time (default: one per core)")
+
+    sub = command(
+        "run", _run, "run one chapter with your own parameters and compare with the published intervals"
+    )
+    sub.add_argument("chapter")
+    _execution_options(sub)
+
+    sub = command(
+        "check", _check, "run a chapter's experiments for other master seeds and show which verdicts move"
+    )
+    sub.add_argument("chapter")
+    sub.add_argument(
+        "--seeds", type=_positive, default=5, help="how many master seeds beside the published one"
+    )
+    sub.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only this experiment (repeatable)"
+    )
+    sub.add_argument("--jobs", type=_jobs, default=None, help="experiments at a time (default: one per core)")
+    sub.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter"
+    )
+
+    sub = command("compare", _compare, "compare two sets of records, claim by claim")
+    sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
+    sub.add_argument("b", type=Path)
+
+    sub = command("reference", _reference, "renew the reference notebooks that the tests compare with")
+    sub.add_argument("chapters", nargs="*", metavar="chapter")
+
+    sub = command("serve", _serve, "serve the built site")
+    sub.add_argument("--port", type=int, default=8000)
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+
+    command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
+    return top
+
+
+def _execution_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter"
+    )
+    sub.add_argument("--timeout", type=_positive, default=1800, help="seconds a chapter may take")
+
+
+def _build(project: Project, options: argparse.Namespace) -> None:
+    from descent.book import build, parameters
+
+    pairs = [*options.parameters, *([f"scale={options.scale}"] if options.scale else [])]
+    given = _usage(parameters.given, project, project.notebooks, pairs)
+    build.build(project, Progress(), given, jobs=options.jobs, force=options.force, timeout=options.timeout)
+
+
+def _run(project: Project, options: argparse.Namespace) -> None:
+    from descent.book import parameters, rerun
+
+    chapter = _usage(project.notebook, options.chapter)
+    values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
+    print(rerun.run(project, chapter, values, options.timeout))
+
+
+def _check(project: Project, options: argparse.Namespace) -> int:
+    from descent.book import build, parameters, survive
+
+    chapter = _usage(project.notebook, options.chapter)
+    values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
+    chosen = _usage(survive.experiments, project, chapter, options.only)
+    outcome = survive.check(
+        project, chapter, chosen, values, options.seeds, jobs=options.jobs or build.cores()
+    )
+    print(outcome.table())
+    return 0 if outcome.survives else 1
+
+
+def _compare(project: Project, options: argparse.Namespace) -> None:
+    from descent.book import rerun
+
+    print(_usage(rerun.compare_files, options.a, options.b))
+
+
+def _reference(project: Project, options: argparse.Namespace) -> None:
+    from descent.book import build, reference
+    from descent.book.execute import execute_all
+
+    chapters = [_usage(project.notebook, name) for name in options.chapters] or project.notebooks
+    execute_all(project, chapters, {}, Progress(), jobs=build.cores())
+    for chapter in chapters:
+        for path in reference.renew(project, chapter):
+            print(path.relative_to(project.root))
+
+
+def _serve(project: Project, options: argparse.Namespace) -> None:
+    if not (project.html / "index.html").is_file():
+        raise UsageError("there is no site yet; run `make book` first")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(project.html))
+    with http.server.ThreadingHTTPServer((options.host, options.port), handler) as server:
+        print(f"http://{options.host}:{server.server_port}/ (stop with Ctrl-C)", flush=True)
+        server.serve_forever()
+
+
+def _claims(project: Project, options: argparse.Namespace) -> None:
+    from descent.book import rerun
+
+    print(rerun.claims_table(project))
+
+
+def _usage(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a checking function; what it refuses is a fault of the call."""
+    try:
+        return function(*arguments)
+    except BookError as fault:
+        raise UsageError(str(fault)) from None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _jobs(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)

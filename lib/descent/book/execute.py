@@ -1,0 +1,102 @@
+"""Execute the chapters whose inputs moved, side by side, and say why."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+from descent.book import digest, source
+from descent.book.process import TIMEOUT, Job, run_worker
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project
+from descent.book.stamps import Place, Stamp, book_place, read_stamp
+from descent.results import write_atomic
+
+Given = Mapping[str, Mapping[str, source.Value]]
+"""Per chapter, the parameters that differ from its defaults."""
+
+
+def reasons(project: Project, chapter: str, parameters: Mapping[str, source.Value]) -> list[str]:
+    """Return why a chapter must be executed again; none when its execution can be reused."""
+    place = book_place(project, chapter)
+    stamp = read_stamp(place)
+    if stamp is None or not place.notebook.is_file() or not place.results.is_dir():
+        return ["no finished execution"]
+    return digest.moved(stamp.inputs, digest.inputs(project, chapter, parameters))
+
+
+def execute_all(
+    project: Project,
+    chapters: Iterable[str],
+    given: Given,
+    progress: Progress,
+    *,
+    jobs: int = 1,
+    force: bool = False,
+    timeout: float = TIMEOUT,
+) -> dict[str, list[str]]:
+    """Execute what moved; return the reasons per chapter, none for a reused one.
+
+    Raises: BookError with the tracebacks when cells fail, after the other chapters have ended.
+    """
+    why = {name: ["asked for"] if force else reasons(project, name, given.get(name, {})) for name in chapters}
+
+    def one(name: str) -> str:
+        if not why[name]:
+            progress.say(f"{name}: reused")
+            return ""
+        progress.say(f"{name}: re-executed because: {', '.join(why[name])}")
+        job = Job(project, name, given.get(name, {}), book_place(project, name), timeout)
+        try:
+            execute(job, progress)
+        except BookError as fault:
+            return str(fault)
+        return ""
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        faults = list(filter(None, pool.map(one, why)))
+    if faults:
+        raise BookError("\n\n".join(faults))
+    return why
+
+
+def execute(job: Job, progress: Progress) -> Stamp:
+    """Execute one chapter; raise BookError with the traceback when a cell fails, and leave nothing then."""
+    before = read_stamp(job.place)
+    inputs = digest.inputs(job.project, job.chapter, job.parameters)
+    job.place.prepare()
+    progress.start(job.chapter, before.seconds if before else None)
+    with _cleared_on_failure(job.place), tempfile.TemporaryDirectory(prefix=f"{job.chapter}-") as work:
+        cost = run_worker(job, Path(work), progress)
+        write_atomic(job.place.notebook, source.dump(_plain(source.load(Path(work) / "executed.ipynb"))))
+        today = date.today().isoformat()
+        stamp = Stamp(
+            inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today
+        )
+        write_atomic(job.place.stamp, json.dumps(asdict(stamp), indent=1, sort_keys=True))
+    progress.finish(job.chapter, f"{job.chapter}: executed in {stamp.seconds:.0f} s, {stamp.peak_mib} MiB")
+    return stamp
+
+
+@contextlib.contextmanager
+def _cleared_on_failure(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        place.clear()
+        raise
+
+
+def _plain(notebook: source.Notebook) -> source.Notebook:
+    """Drop paths and times from an executed notebook."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+    return notebook

@@ -1,0 +1,131 @@
+"""One worker process for one chapter: started with one thread, followed, and stopped when it is too slow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from descent.book import digest, source
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project
+from descent.book.stamps import Place
+
+TIMEOUT = 1800.0
+"""Seconds a chapter may take before it is stopped."""
+
+_LIMITS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+ONE_THREAD = dict.fromkeys(_LIMITS, "1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One chapter to be executed, with parameters that differ from its defaults, into a place."""
+
+    project: Project
+    chapter: str
+    parameters: Mapping[str, source.Value]
+    place: Place
+    timeout: float = TIMEOUT
+
+
+def run_worker(job: Job, work: Path, progress: Progress) -> dict[str, Any]:
+    """Leave `executed.ipynb` in the folder `work`; return seconds and peak_mib.
+
+    Raises: BookError with the traceback when a cell fails, or when the time is over.
+    """
+    notebook = source.read(job.project.source(job.chapter))
+    (work / "source.ipynb").write_text(source.dump(notebook), encoding="utf-8")
+    (work / "job.json").write_text(json.dumps(_order(job, work)), encoding="utf-8")
+    command = [sys.executable, "-m", "descent.book.worker", str(work / "job.json")]
+    with (work / "stderr").open("w+", encoding="utf-8") as errors:
+        with (
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment(job)
+            ) as process,
+            _stopped_after(process, job.timeout) as late,
+        ):
+            last = _follow(process, job.chapter, len(notebook.cells), progress)
+        errors.seek(0)
+        text = errors.read().strip()
+    if process.returncode:
+        reason = f"stopped after {job.timeout:.0f} s" if late.is_set() else "a cell failed"
+        progress.finish(job.chapter, f"{job.chapter}: {reason}")
+        raise BookError(f"{job.chapter}: {reason}\n{text}")
+    return last
+
+
+def _order(job: Job, work: Path) -> dict[str, Any]:
+    return {
+        "input": str(work / "source.ipynb"),
+        "output": str(work / "executed.ipynb"),
+        "cwd": str(job.project.chapters),
+        "parameters": dict(job.parameters),
+        "timeout": int(job.timeout),
+    }
+
+
+def _environment(job: Job) -> dict[str, str]:
+    library = os.pathsep.join(filter(None, (str(job.project.library), os.environ.get("PYTHONPATH"))))
+    folders = {"DESCENT_OUT": job.place.results.resolve(), "DESCENT_DATA": digest.data_root(job.project)}
+    return (
+        os.environ
+        | ONE_THREAD
+        | {name: str(path) for name, path in folders.items()}
+        | {"PYTHONPATH": library}
+    )
+
+
+def _follow(process: subprocess.Popen[str], chapter: str, cells: int, progress: Progress) -> dict[str, Any]:
+    """Read progress until the process ends."""
+    last: dict[str, Any] = {}
+    for line in process.stdout or ():
+        last = json.loads(line)
+        if "cell" in last:
+            progress.advance(chapter, last["cell"] / cells)
+    process.wait()
+    return last
+
+
+@contextlib.contextmanager
+def _stopped_after(process: subprocess.Popen[str], seconds: float) -> Iterator[threading.Event]:
+    """Stop the process with its kernel after a time limit, or when we are interrupted ourselves."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        _kill(process)
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill the worker and its kernel, which lives in a session of its own."""
+    if process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker = psutil.Process(process.pid)
+            for member in [*worker.children(recursive=True), worker]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+    process.wait()

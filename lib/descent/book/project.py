@@ -1,0 +1,132 @@
+"""Where things lie in a book project: sources, library, claims, and everything that is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class BookError(Exception):
+    """A fault in the book or in how it was called; its text is meant for the person at the terminal."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A book: a folder with `_toc.yml`, `_config.yml`, `chapters/`, `lib/` and `data/claims/`."""
+
+    root: Path
+
+    @property
+    def chapters(self) -> Path:
+        """Folder of the sources."""
+        return self.root / "chapters"
+
+    @property
+    def library(self) -> Path:
+        """Folder that holds the importable packages."""
+        return self.root / "lib"
+
+    @property
+    def claims(self) -> Path:
+        """Folder of the claims, one YAML file per paper."""
+        return self.root / "data" / "claims"
+
+    @property
+    def build(self) -> Path:
+        """Folder of everything that is built."""
+        return self.root / "_build"
+
+    @property
+    def executed(self) -> Path:
+        """Folder of executed notebooks and their stamps."""
+        return self.build / "executed"
+
+    @property
+    def html(self) -> Path:
+        """Folder of the finished site."""
+        return self.build / "html"
+
+    @property
+    def published(self) -> Path:
+        """Folder of the measurements of record."""
+        return self.root / "data" / "published"
+
+    @property
+    def references(self) -> Path:
+        """Folder of the executed notebooks that the tests compare against."""
+        return self.root / "tests" / "notebooks"
+
+    def results(self, chapter: str) -> Path:
+        """Return the folder of a chapter's records and tables."""
+        return self.build / "results" / chapter
+
+    def source(self, page: str) -> Path:
+        """Return a page's source; raise BookError when there is none."""
+        path = self.chapters / f"{page}.md"
+        if not path.is_file():
+            raise BookError(f"_toc.yml names {page!r}, but {path.relative_to(self.root)} does not exist")
+        return path
+
+    @cached_property
+    def toc(self) -> dict[str, Any]:
+        """The table of contents as Jupyter Book reads it."""
+        return dict(yaml.safe_load((self.root / "_toc.yml").read_text(encoding="utf-8")))
+
+    @cached_property
+    def pages(self) -> tuple[str, ...]:
+        """All pages in reading order, without folder and suffix."""
+        return tuple(Path(name).name for name in _files(self.toc))
+
+    @cached_property
+    def notebooks(self) -> tuple[str, ...]:
+        """The pages that hold code, in reading order."""
+        return tuple(page for page in self.pages if is_notebook(self.source(page)))
+
+    def notebook(self, chapter: str) -> str:
+        """Return `chapter` when it is one of the notebooks; raise BookError naming the valid ones."""
+        if chapter not in self.notebooks:
+            raise BookError(
+                f"unknown chapter {chapter!r}: the chapters are {', '.join(self.notebooks) or 'none'}"
+            )
+        return chapter
+
+    def claim_files(self, chapter: str) -> tuple[Path, ...]:
+        """Return the claim files that name `chapter` as theirs."""
+        named = re.compile(rf"^chapter: *{re.escape(chapter)}$", re.M)
+        return tuple(
+            path
+            for path in sorted(self.claims.glob("*.yaml"))
+            if named.search(path.read_text(encoding="utf-8"))
+        )
+
+
+def is_notebook(path: Path) -> bool:
+    """Tell whether a Markdown page holds code cells."""
+    return re.search(r"^`{3,}\{code-cell\}", path.read_text(encoding="utf-8"), re.M) is not None
+
+
+def find_project(start: Path) -> Project:
+    """Return the project that contains `start`, searching upwards; raise BookError when there is none."""
+    for folder in (start, *start.parents):
+        if (folder / "_toc.yml").is_file() and (folder / "chapters").is_dir():
+            return Project(folder)
+    raise BookError(f"no book here: neither {start} nor a folder above it holds _toc.yml and chapters/")
+
+
+def _files(node: Any) -> Iterator[str]:
+    """Yield every file of a table of contents in reading order."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _files(item)
+    elif isinstance(node, dict):
+        for key in ("root", "file"):
+            if key in node:
+                yield node[key]
+        for key in ("parts", "chapters", "sections", "subtrees", "entries"):
+            yield from _files(node.get(key))

@@ -1,0 +1,41 @@
+"""Put beside the pages what readers and programs take along: ledger, tables, notebooks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from descent.book import source
+from descent.book.project import Project
+from descent.book.stamps import book_place
+from descent.claims import Record, save_records
+
+IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
+
+
+def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
+    """Copy ledger, executed notebooks (without pictures) and tables into the site."""
+    save_records(html / "ledger.json", records)
+    downloads = html / "downloads"
+    for chapter in project.notebooks:
+        place = book_place(project, chapter)
+        (downloads / chapter).mkdir(parents=True)
+        notebook = text_only(source.load(place.notebook))
+        (downloads / f"{chapter}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
+        for name in tables(place.results):
+            shutil.copy(place.results / name, downloads / chapter / name)
+
+
+def tables(results: Path) -> list[str]:
+    """Return the names of the tables and records a chapter has left."""
+    return sorted(path.name for path in results.iterdir() if path.suffix in (".csv", ".json"))
+
+
+def text_only(notebook: source.Notebook) -> source.Notebook:
+    """Return a notebook whose outputs are text: small to store, and the same on every machine that draws."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for kind in IMAGES:
+                output.get("data", {}).pop(kind, None)
+    return notebook

@@ -1,0 +1,40 @@
+"""The records the chapters have left, verified, and the claims they must answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from descent.book.project import BookError, Project
+from descent.claims import Paper, Record, faults, load_papers, load_records
+
+
+def papers(project: Project) -> tuple[Paper, ...]:
+    """Return the papers whose chapters are in the book; raise BookError for a faulty claims file."""
+    try:
+        return tuple(paper for paper in load_papers(project.claims) if paper.chapter in project.notebooks)
+    except ValueError as fault:
+        raise BookError(str(fault)) from None
+
+
+def load(project: Project) -> tuple[Record, ...]:
+    """Return the records of all chapters; raise BookError when claims and records do not match."""
+    found = tuple(record for chapter in project.notebooks for record in read(project.results(chapter)))
+    wrong = faults(found, papers(project))
+    if wrong:
+        raise BookError("\n".join(wrong))
+    return found
+
+
+def read(path: Path) -> tuple[Record, ...]:
+    """Return the records of a file, or of the records.json or ledger.json in a folder.
+
+    Raises: BookError when there is none, or when a verdict does not follow from its numbers.
+    """
+    candidates = [path / "records.json", path / "ledger.json"] if path.is_dir() else [path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise BookError(f"no records at {path}: expected records.json or ledger.json")
+    try:
+        return load_records(file)
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise BookError(f"{file} is not a file of records: {fault}") from None

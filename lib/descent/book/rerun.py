@@ -1,0 +1,99 @@
+"""Run a chapter with parameters of one's own, and compare records claim by claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from descent.book import digest, records, source
+from descent.book.execute import execute
+from descent.book.process import TIMEOUT, Job
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project
+from descent.book.stamps import Place
+from descent.claims import Record, Verdict, compare_records
+
+COMPARISON = ("test", "published interval", "your interval", "compatible?", "comparison")
+
+
+def run(project: Project, chapter: str, values: Mapping[str, source.Value], timeout: float = TIMEOUT) -> str:
+    """Execute a chapter into a folder of its own under runs/; return the comparison with the published."""
+    place = run_place(project, chapter, values)
+    execute(Job(project, chapter, values, place, timeout), Progress())
+    lines = [compared(published(project, chapter), records.read(place.results))]
+    return "\n".join(
+        [*lines, f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"]
+    )
+
+
+def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:
+    """Return the folder of a run, named by its parameters, so that no run overwrites another."""
+    name = digest.text_hash(json.dumps(dict(values), sort_keys=True))[:8]
+    folder = project.root / "runs" / f"{chapter}-{name}"
+    return Place(folder / f"{chapter}.ipynb", folder / "results", folder / "stamp.json")
+
+
+def published(project: Project, chapter: str) -> tuple[Record, ...]:
+    """Return the records of record, or those of the built book where there are none."""
+    kept = published_file(project, chapter)
+    return records.read(kept if kept.is_file() else project.results(chapter))
+
+
+def published_file(project: Project, chapter: str) -> Path:
+    """Return where the records of record lie: outside the folder of data the chapter itself reads."""
+    return project.published / "records" / f"{chapter}.json"
+
+
+def compare_files(a: Path, b: Path) -> str:
+    """Return the comparison of two files of records."""
+    return compared(records.read(a), records.read(b))
+
+
+def compared(first: Sequence[Record], second: Sequence[Record]) -> str:
+    """Return one line per test and one per claim whose verdict moved."""
+    rows = [
+        (
+            line.key,
+            line.published,
+            line.yours,
+            line.answer,
+            f"{line.kind}{'; ' + line.remark if line.remark else ''}",
+        )
+        for line in compare_records(first, second)
+    ]
+    after = {record.claim.id: record.verdict for record in second}
+    moved = [
+        f"{record.claim.id}: {record.verdict} → {after[record.claim.id]}"
+        for record in first
+        if after.get(record.claim.id, record.verdict) != record.verdict
+    ]
+    return "\n".join([columns(COMPARISON, rows), "", "verdicts that moved: " + ("; ".join(moved) or "none")])
+
+
+def claims_table(project: Project) -> str:
+    """Check the claims files; return every claim with its rules and, where the book has one, its verdict."""
+    verdicts: dict[str, Verdict] = {}
+    for chapter in project.notebooks:
+        if (project.results(chapter) / "records.json").is_file():
+            verdicts |= {record.claim.id: record.verdict for record in records.read(project.results(chapter))}
+    rows = [
+        (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), test.quantity)
+        for paper in records.papers(project)
+        for claim in paper.claims
+        for test in claim.tests
+    ]
+    return columns(("test", "claim's verdict", "predicted", "quantity"), rows)
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain table whose last column may be of any length."""
+    if not rows:
+        raise BookError("there is nothing to show")
+    table = [head, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
+    lines = [
+        " | ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in table
+    ]
+    return "\n".join([lines[0], "-+-".join("-" * width for width in [*widths, len(head[-1])]), *lines[1:]])

@@ -1,0 +1,207 @@
+"""Do the verdicts survive other master seeds? A chapter's experiments again, without any notebook tool."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from descent.book import digest, records, rerun, source
+from descent.book.parameters import experiments_package, settings
+from descent.book.process import ONE_THREAD
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project
+from descent.claims import Outcome, Paper, Verdict, combine
+from descent.estimate import Estimate
+from descent.results import library_digest, write_atomic
+
+MOVES_ALLOWED = 1
+"""How many claims of a chapter may move to or from inconclusive with the seed."""
+
+Verdicts = dict[str, Verdict]
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Verdicts by claim: one mapping per column, the published ones first where there are any."""
+
+    columns: Mapping[str, Verdicts]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def flipped(self) -> list[str]:
+        """Claims that hold for one seed and fail for another."""
+        return [claim for claim in self._claims if {Verdict.HOLDS, Verdict.FAILS} <= self._seen(claim)]
+
+    @property
+    def moved(self) -> list[str]:
+        """Claims that are inconclusive for some seeds only."""
+        return [
+            claim
+            for claim in self._claims
+            if len(seen := self._seen(claim)) > 1 and Verdict.INCONCLUSIVE in seen
+        ]
+
+    @property
+    def survives(self) -> bool:
+        """No flip, and at most one claim that comes or goes as inconclusive."""
+        return not self.flipped and len(self.moved) <= MOVES_ALLOWED
+
+    def table(self) -> str:
+        """Return the verdicts as a table with the conclusion below it."""
+        rows = [
+            [claim, *(str(found.get(claim, "–")) for found in self.columns.values()), self._remark(claim)]
+            for claim in self._claims
+        ]
+        lines = [rerun.columns(["claim", *self.columns, ""], rows), *self.skipped]
+        lines.append(f"flips between holds and fails: {', '.join(self.flipped) or 'none'}")
+        lines.append(f"moves to or from inconclusive: {', '.join(self.moved) or 'none'}")
+        return "\n".join([*lines, "the verdicts survive" if self.survives else "the verdicts do not survive"])
+
+    @property
+    def _claims(self) -> list[str]:
+        return list(dict.fromkeys(claim for found in self.columns.values() for claim in found))
+
+    def _seen(self, claim: str) -> set[Verdict]:
+        return {found[claim] for found in self.columns.values() if claim in found} - {Verdict.NOT_TESTED}
+
+    def _remark(self, claim: str) -> str:
+        return "FLIPS" if claim in self.flipped else "moves" if claim in self.moved else ""
+
+
+def experiments(project: Project, chapter: str, only: Sequence[str] = ()) -> list[str]:
+    """Return the names of a chapter's experiments; raise BookError for one that does not exist."""
+    names = [experiment.name for experiment in _package(project, chapter).EXPERIMENTS]
+    strange = sorted(set(only) - set(names))
+    if strange:
+        raise BookError(f"{chapter} has no experiment {', '.join(strange)}; it has {', '.join(names)}")
+    return [name for name in names if not only or name in only]
+
+
+def check(
+    project: Project,
+    chapter: str,
+    chosen: Sequence[str],
+    values: Mapping[str, source.Value],
+    seeds: int,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Survival:
+    """Run the chosen experiments for other master seeds; reuse what the same code measured before."""
+    defaults = source.parameters(project.source(chapter)) | dict(values)
+    package = _package(project, chapter)
+    paper = next(paper for paper in records.papers(project) if paper.paper == package.PAPER)
+    folder = _folder(project, chapter, package.__name__, values)
+    tasks = {
+        (seed, name): (
+            settings(project, chapter, defaults | {"seed": seed}),
+            folder / f"seed-{seed}-{name}.json",
+        )
+        for seed in _others(int(defaults["seed"]), seeds)
+        for name in chosen
+    }
+    _measure_all(package.__name__, tasks, jobs, progress or Progress())
+    found = {key: json.loads(file.read_text(encoding="utf-8")) for key, (_, file) in tasks.items()}
+    by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
+    asked = {claim for verdicts in by_seed.values() for claim in verdicts}
+    before = {} if values else {"published": _published(project, chapter, asked)}
+    skipped = sorted(
+        {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
+    )
+    return Survival({name: column for name, column in (before | by_seed).items() if column}, tuple(skipped))
+
+
+def measure(package: str, name: str, chosen: Any, file: Path) -> float:
+    """Run one experiment in this process and write its estimates as outcomes; return the seconds it took."""
+    module = importlib.import_module(package)
+    experiment = next(item for item in module.EXPERIMENTS if item.name == name)
+    started = time.monotonic()
+    try:
+        estimates = experiment.estimates(experiment.run(chosen))
+    except FileNotFoundError as missing:  # an image set that is not on this machine
+        write_atomic(file, json.dumps({"estimates": {}, "skipped": str(missing)}))
+        return time.monotonic() - started
+    content = {key: [dataclasses.asdict(one) for one in _listed(found)] for key, found in estimates.items()}
+    write_atomic(file, json.dumps({"estimates": content}))
+    return time.monotonic() - started
+
+
+def _measure_all(
+    package: str, tasks: Mapping[tuple[int, str], tuple[Any, Path]], jobs: int, progress: Progress
+) -> None:
+    waiting = {key: task for key, task in tasks.items() if not task[1].is_file()}
+    if len(waiting) < len(tasks):
+        progress.say(f"{len(tasks) - len(waiting)} of {len(tasks)} runs reused")
+    os.environ.update(ONE_THREAD)
+    context = multiprocessing.get_context("spawn")
+    progress.start("runs")
+    with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
+        running: dict[Future[float], tuple[int, str]] = {
+            pool.submit(measure, package, name, chosen, file): (seed, name)
+            for (seed, name), (chosen, file) in waiting.items()
+        }
+        for done, future in enumerate(as_completed(running), start=1):
+            seed, name = running[future]
+            progress.say(f"seed {seed}: {name} {future.result():.0f} s")
+            progress.advance("runs", done / len(waiting))
+    progress.finish("runs", f"{len(tasks)} runs complete")
+
+
+def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
+    """Judge the estimates of one seed, claim by claim."""
+    outcomes: dict[str, list[Verdict]] = {}
+    for content in contents:
+        for key, found in content["estimates"].items():
+            id, _, test_key = key.partition(".")
+            test = next(test for test in paper.claim(id).tests if test.key == test_key)
+            outcome = Outcome(test, paper.family, tuple(Estimate(**one) for one in found))
+            outcomes.setdefault(id, []).append(outcome.verdict)
+    return {id: combine(verdicts) for id, verdicts in sorted(outcomes.items())}
+
+
+def _published(project: Project, chapter: str, asked: set[str]) -> Verdicts:
+    try:
+        return {
+            record.claim.id: record.verdict
+            for record in rerun.published(project, chapter)
+            if record.claim.id in asked
+        }
+    except BookError:  # nothing published yet: the other seeds stand alone
+        return {}
+
+
+def _others(published: int, count: int) -> range:
+    return range(published + 1, published + 1 + count)
+
+
+def _folder(project: Project, chapter: str, package: str, values: Mapping[str, source.Value]) -> Path:
+    """Return the folder for measurements under this code and these parameters."""
+    name = digest.total(
+        {
+            "library": library_digest([package], project.library),
+            "given": json.dumps(dict(values), sort_keys=True),
+        }
+    )
+    return project.root / "runs" / f"check-{chapter}-{name[:8]}"
+
+
+def _package(project: Project, chapter: str) -> Any:
+    package = experiments_package(project, chapter)
+    if package is None:
+        raise BookError(
+            f"{chapter} has no experiments to check: no package experiments/{chapter} in the library"
+        )
+    return package
+
+
+def _listed(found: Any) -> list[Estimate]:
+    return [found] if isinstance(found, Estimate) else list(found)

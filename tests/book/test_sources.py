@@ -1,0 +1,112 @@
+"""A chapter's source is refused early when a tool further down would go wrong silently."""
+
+from __future__ import annotations
+
+import pytest
+from descent.book import digest, parameters, source
+from descent.book.project import BookError, find_project
+from toybook import edit, make
+
+
+@pytest.fixture
+def project(tmp_path):
+    return make(tmp_path)
+
+
+def test_pages_and_notebooks_come_in_reading_order(project):
+    assert project.pages == ("index", "alpha", "beta", "ledger", "status")
+    assert project.notebooks == ("alpha", "beta")
+    assert find_project(project.chapters).root == project.root
+
+
+def test_a_page_without_source_is_named(project):
+    edit(project.root / "_toc.yml", "chapters/beta", "chapters/gamma")
+    with pytest.raises(BookError, match=r"chapters/gamma\.md does not exist"):
+        _ = project.notebooks
+
+
+def test_short_header_is_refused(project):
+    edit(project.source("alpha"), "  display_name: Python 3\n", "")
+    with pytest.raises(BookError, match=r"header lacks kernelspec\.display_name"):
+        source.read(project.source("alpha"))
+
+
+def test_metadata_filter_is_refused(project):
+    edit(project.source("alpha"), "jupytext:\n", "jupytext:\n  cell_metadata_filter: -all\n")
+    with pytest.raises(BookError, match="cell_metadata_filter"):
+        source.read(project.source("alpha"))
+
+
+def test_missing_parameters_tag_is_refused(project):
+    edit(project.source("alpha"), ":tags: [parameters]\n", "")
+    with pytest.raises(BookError, match="0 cells tagged `parameters`"):
+        source.read(project.source("alpha"))
+
+
+def test_parameters_have_names_defaults_and_types(project):
+    assert source.parameters(project.source("alpha")) == {
+        "seed": 0,
+        "replicas": 32,
+        "lr": 0.5,
+        "scale": "cpu",
+    }
+
+
+def test_parameters_cell_with_code_is_refused(project):
+    edit(project.source("alpha"), "seed = 0", "seed = int('0')")
+    with pytest.raises(BookError, match=r"only lines like `name = 1\.0`, not line 1"):
+        source.parameters(project.source("alpha"))
+
+
+def test_given_parameters_take_the_type_of_the_default(project):
+    given = parameters.given(project, ["alpha"], ["lr=1", "scale=gpu", "seed=7"])["alpha"]
+    assert given == {"lr": 1.0, "scale": "gpu", "seed": 7}
+    assert isinstance(given["lr"], float)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("momentun=0.9", r"unknown parameter 'momentun=0.9'.*seed \(int, default 0\), replicas"),
+        ("seed", "unknown parameter 'seed'; write name=value"),
+        ("seed=x", "seed must be of type int, not 'x'"),
+        ("seed=1.5", "seed must be of type int"),
+    ],
+)
+def test_wrong_parameters_are_refused_naming_the_valid_ones(project, pair, message):
+    with pytest.raises(BookError, match=message):
+        parameters.given(project, ["alpha"], [pair])
+
+
+def test_imports_are_followed_through_the_library(project):
+    modules = digest.closure(["from toy import other"], project.library)
+    assert set(modules) == {"toy", "toy.other", "toy.base"}
+
+
+def test_magics_are_no_obstacle(project):
+    edit(project.source("alpha"), "from toy import law", "%matplotlib inline\nfrom toy import law")
+    assert "library module toy.law" in digest.inputs(project, "alpha", {})
+
+
+def test_prose_is_no_input_of_an_execution_but_code_and_tags_are(project):
+    before = digest.inputs(project, "alpha", {})
+    edit(project.source("alpha"), "A sentence", "Another sentence")
+    assert digest.inputs(project, "alpha", {}) == before
+    edit(project.source("alpha"), "[nbval-check-output]", "[nbval-check-output, hide-input]")
+    assert digest.moved(before, digest.inputs(project, "alpha", {})) == ["chapter source"]
+
+
+def test_data_that_appears_is_an_input(project, monkeypatch):
+    edit(project.source("alpha"), "[nbval-check-output]", "[nbval-check-output, needs-toyset]")
+    monkeypatch.setenv("DESCENT_DATA", str(project.root / "sets"))
+    before = digest.inputs(project, "alpha", {})
+    assert before["data set toyset"] == "absent"
+    (project.root / "sets" / "toyset").mkdir(parents=True)
+    (project.root / "sets" / "toyset" / "train.parquet").write_bytes(b"1")
+    assert digest.moved(before, digest.inputs(project, "alpha", {})) == ["data set toyset"]
+
+
+def test_the_books_own_chapters_are_sound(repository):
+    project = find_project(repository)
+    for chapter in project.notebooks:
+        assert source.parameters(project.source(chapter))

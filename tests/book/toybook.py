@@ -1,0 +1,179 @@
+"""A tiny book in a folder of its own, to plant faults in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from descent.book.project import Project
+from descent.claims import Ledger, Paper, load_papers, save_records
+from descent.estimate import Estimate
+from descent.results import provenance
+
+REPOSITORY = Path(__file__).parents[2]
+
+HEADER = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+    format_version: 0.13
+    jupytext_version: 1.19.6
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+"""
+
+PARAMETERS = """
+```{code-cell} ipython3
+:tags: [parameters]
+
+seed = 0
+replicas = 32
+lr = 0.5
+scale = "cpu"
+```
+"""
+
+CHAPTER = """\
+({name})=
+# The {name} chapter
+
+A sentence about claim {paper}-C1 and a formula $x^2$.
+
+{parameters}
+
+## Measured
+
+```{{code-cell}} ipython3
+from toy import {module}
+from toy.base import save
+
+value = {module}.value(lr)
+save("{name}", "{paper}-C1", value, seed, replicas)
+```
+
+```{{code-cell}} ipython3
+:tags: [nbval-check-output]
+
+print(f"{paper}-C1 value {{value:.3f}}")
+```
+
+```{{code-cell}} ipython3
+---
+mystnb:
+  image:
+    alt: A red square, standing for the finding.
+    classes: dark-light
+tags: [hide-input]
+---
+from IPython.display import Image, display
+import base64
+
+display(Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")))
+```
+"""
+
+BASE = """\
+import csv
+import os
+import shutil
+from pathlib import Path
+
+
+def save(chapter, claim, value, seed, replicas):
+    folder = Path(os.environ["DESCENT_OUT"])
+    shutil.copy(Path(__file__).with_name(f"{chapter}.records.json"), folder / "records.json")
+    with open(folder / "table.csv", "w") as out:
+        csv.writer(out).writerows([["seed", "value"], [seed, value]])
+"""
+
+CLAIMS = """\
+schema: 1
+paper: {paper}
+chapter: {chapter}
+title: A toy
+claims:
+  - id: {paper}-C1
+    place: nowhere
+    known: derived
+    statement: The {chapter} value is near its prediction.
+    scales: [cpu]
+    tests:
+      - key: size
+        quantity: the value
+        rule: {{kind: equivalence, target: 1.0, tolerance: 0.1}}
+"""
+
+INDEX = """\
+(index)=
+# A toy book
+
+See [](alpha.md), [the second](beta.md) and the [ledger](ledger.md).
+
+<!-- ledger-summary -->
+"""
+
+TOC = """\
+format: jb-book
+root: chapters/index
+chapters:
+  - file: chapters/alpha
+  - file: chapters/beta
+  - file: chapters/ledger
+  - file: chapters/status
+"""
+
+
+def make(root: Path) -> Project:
+    """Write the toy book: alpha imports toy.law, beta imports toy.other, both import toy.base."""
+    _write(root / "lib" / "toy" / "__init__.py", "")
+    _write(root / "lib" / "toy" / "base.py", BASE)
+    _write(root / "lib" / "toy" / "law.py", "def value(lr):\n    return 2 * lr\n")
+    _write(root / "lib" / "toy" / "other.py", "from . import base\n\n\ndef value(lr):\n    return lr + 0.5\n")
+    for name, module, paper in (("alpha", "law", "T1"), ("beta", "other", "T2")):
+        _write(
+            root / "chapters" / f"{name}.md",
+            HEADER + CHAPTER.format(name=name, module=module, paper=paper, parameters=PARAMETERS),
+        )
+        _write(root / "data" / "claims" / f"{paper}.yaml", CLAIMS.format(paper=paper, chapter=name))
+    _write(root / "chapters" / "index.md", INDEX)
+    for page in ("ledger.md", "status.md"):
+        shutil.copy(REPOSITORY / "chapters" / page, root / "chapters" / page)
+    _write(root / "_toc.yml", TOC)
+    shutil.copy(REPOSITORY / "_config.yml", root / "_config.yml")
+    _write(root / "chapters" / "references.bib", "")
+    shutil.copytree(REPOSITORY / "chapters" / "_static", root / "chapters" / "_static")
+    _write(root / "requirements.lock", "none\n")
+    for paper in load_papers(root / "data" / "claims"):
+        _record(paper, root / "lib" / "toy" / f"{paper.chapter}.records.json")
+    return Project(root)
+
+
+def _record(paper: Paper, path: Path) -> None:
+    """Write the records a toy chapter publishes; made here, so that its kernel need not import torch."""
+    made = provenance("cpu", "cpu", 0, 32, modules=["descent.estimate"])
+    ledger = Ledger(paper, made, path.parent)
+    (claim,) = paper.claims
+    ledger.add(
+        {f"{claim.id}.size": Estimate(1.0, 0.99, 1.01, 32, "Student t", 31)},
+        experiment="toy",
+        config={},
+        seconds=0.1,
+    )
+    save_records(path, ledger.records)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace one text by another, which must be there."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
