@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from descent.claims.paper import Claim, Paper, load_paper
+from descent.claims.paper import Paper, load_paper
 from descent.claims.record import Outcome, Record, save_records, tally
 from descent.claims.verdict import Test, Verdict, check_estimates
 from descent.estimate import Estimate
@@ -43,8 +43,8 @@ class Ledger:
         """Enter the estimates of one experiment; a list belongs to an ordering.
 
         config: the experiment's configuration, digested without seed, replicas and device.
-        Raises: KeyError for an unknown key, ValueError for a second entry or an estimate that does not suit
-        the rule; nothing is entered then.
+        Raises: ValueError for an unknown key, a second entry, or an estimate that does not suit the rule;
+        nothing is entered then.
         """
         entries = {}
         for key, estimate in estimates.items():
@@ -60,49 +60,34 @@ class Ledger:
         """State why a test ("P3-C16.cifar"), or a whole claim ("P3-C16"), is not tested in this run."""
         if not reason.strip():
             raise ValueError(f"{key}: say why it is not tested here")
-        keys = [key] if "." in key else [f"{key}.{test.key}" for test in self._claim(key).tests]
+        keys = [key] if "." in key else [f"{key}.{test.key}" for test in self.paper.claim(key).tests]
         entries = {name: Outcome(self._open_test(name), self.paper.family, reason=reason) for name in keys}
         self._outcomes |= entries
 
     def text(self, key: str) -> str:
         """Return a finished string for prose: of a test, or of a claim's first test that was made."""
-        if "." not in key:
-            return self.record(key).headline.text
-        outcome = self._outcome(key, self._test(key))
-        if outcome is None:
-            raise ValueError(f"{key} has no estimate yet; add it before quoting it")
-        return outcome.text
+        return (self._entered(key) if "." in key else self.record(key).headline).text
 
     def verdict(self, key: str) -> str:
         """Return the verdict's word for a claim or, with a dotted key, for one of its tests."""
-        if "." not in key:
-            return str(self.record(key).verdict)
-        self.text(key)
-        outcome = self._outcome(key, self._test(key))
-        return str(outcome.verdict) if outcome else ""
+        return str((self._entered(key) if "." in key else self.record(key)).verdict)
 
     def record(self, id: str) -> Record:
         """Return the record of a claim; raise ValueError naming the tests that lack estimate and reason."""
-        claim = self._claim(id)
-        found = {test.key: self._outcome(f"{id}.{test.key}", test) for test in claim.tests}
-        missing = [key for key, outcome in found.items() if outcome is None]
+        claim = self.paper.claim(id)
+        missing = [key for key in self._lacking() if key.startswith(f"{id}.")]
         if missing:
-            raise ValueError(f"{id} lacks {', '.join(missing)}: add the estimate, or skip it with a reason")
-        outcomes = tuple(outcome for outcome in found.values() if outcome is not None)
+            raise ValueError(f"{', '.join(missing)}: add the estimate, or skip it with a reason")
+        outcomes = tuple(self._entered(f"{id}.{test.key}") for test in claim.tests)
         return Record(claim, self.paper.paper, self.paper.chapter, outcomes, self.provenance)
 
     @property
     def records(self) -> tuple[Record, ...]:
         """The records of all claims, in the order of the claims; raise ValueError naming every gap."""
-        records, gaps = [], []
-        for claim in self.paper.claims:
-            try:
-                records.append(self.record(claim.id))
-            except ValueError as error:
-                gaps.append(str(error))
-        if gaps:
-            raise ValueError("the ledger is not complete:\n" + "\n".join(gaps))
-        return tuple(records)
+        if self._lacking():
+            raise ValueError(f"the ledger is not complete: {', '.join(self._lacking())}: "
+                             "add the estimates, or skip them with a reason")
+        return tuple(self.record(claim.id) for claim in self.paper.claims)
 
     def table(self, *, tests: bool = False) -> DataFrame:
         """Return the complete claims as rounded text, one row per claim or per test."""
@@ -124,16 +109,17 @@ class Ledger:
         return path
 
     def _complete(self) -> list[Record]:
-        lacking = {key.partition(".")[0] for key, test in self._tests.items() if not self._outcome(key, test)}
+        lacking = {key.partition(".")[0] for key in self._lacking()}
         return [self.record(claim.id) for claim in self.paper.claims if claim.id not in lacking]
 
-    def _claim(self, id: str) -> Claim:
-        return self.paper.claim(id)
+    def _lacking(self) -> list[str]:
+        due = [key for key, test in self._tests.items() if self.provenance.scale in test.scales]
+        return [key for key in due if key not in self._outcomes]
 
     def _test(self, key: str) -> Test:
         if key not in self._tests:
-            raise KeyError(f"{self.paper.paper} has no test {key!r}; add it to data/claims, or use one of "
-                           f"{', '.join(self._tests)}")
+            raise ValueError(f"{self.paper.paper} has no test {key!r}; add it to data/claims, or use one of "
+                             f"{', '.join(self._tests)}")
         return self._tests[key]
 
     def _open_test(self, key: str) -> Test:
@@ -142,11 +128,13 @@ class Ledger:
             raise ValueError(f"{key} is already in the ledger; open a new ledger to enter it again")
         return test
 
-    def _outcome(self, key: str, test: Test) -> Outcome | None:
-        if key not in self._outcomes and self.provenance.scale not in test.scales:
-            reason = f"stated for scale {' and '.join(test.scales)} only"
-            return Outcome(test, self.paper.family, reason=reason)
-        return self._outcomes.get(key)
+    def _entered(self, key: str) -> Outcome:
+        test = self._test(key)
+        if key in self._outcomes:
+            return self._outcomes[key]
+        if self.provenance.scale in test.scales:
+            raise ValueError(f"{key} has no estimate yet; add it before quoting it")
+        return Outcome(test, self.paper.family, reason=f"stated for scale {' and '.join(test.scales)} only")
 
 
 def _claim_rows(record: Record) -> list[list[str]]:

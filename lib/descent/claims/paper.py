@@ -61,12 +61,12 @@ class Paper:
         return sum(len(claim.tests) for claim in self.claims)
 
     def claim(self, id: str) -> Claim:
-        """Return a claim by id; raise KeyError naming those there are."""
+        """Return a claim by id; raise ValueError naming those there are."""
         for claim in self.claims:
             if claim.id == id:
                 return claim
         ids = ", ".join(claim.id for claim in self.claims)
-        raise KeyError(f"{self.paper} has no claim {id!r}; it has {ids}")
+        raise ValueError(f"{self.paper} has no claim {id!r}; it has {ids}")
 
 
 def load_paper(paper: str | Path) -> Paper:

@@ -184,7 +184,7 @@ class Record:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name}: incomplete or malformed ({error}); run its chapter again") from error
         _check_follows(name, content, record.to_json())
-        if _hash(content) != content["sha256"]:
+        if _hash(content) != content.get("sha256"):
             raise ValueError(f"{name}: the record was changed after it was written; run its chapter again")
         return record
 
@@ -286,18 +286,18 @@ def _lasting(content: Any) -> Any:
     return [_lasting(item) for item in content] if isinstance(content, list) else content
 
 
-def _check_follows(name: str, stored: Mapping[str, Any], computed: Mapping[str, Any], where: str = "") -> None:
-    """Compare a stored record with the one recomputed; floats may differ in the last digits between machines."""
+def _check_follows(name: str, stored: Mapping[str, Any], computed: Mapping[str, Any], at: str = "") -> None:
+    """Compare a record with the one recomputed; last digits of floats may differ between machines."""
     for key in sorted(set(stored) | set(computed), key=lambda key: (key != "verdict", key)):
         if key in VOLATILE:
             continue
-        a, b, place = stored.get(key), computed.get(key), f"{where}{key}"
+        a, b, place = stored.get(key), computed.get(key), f"{at}{key}"
         if key == "tests" and isinstance(a, list):
             for before, after in zip(a, computed[key], strict=True):
                 _check_follows(name, before, after, f"{before['key']}: ")
         elif not _same(a, b):
-            raise ValueError(f"{name}: {place}: stored {a!r}, but the estimates give {b!r}; the file was changed "
-                             "or written under other rules, run its chapter again")
+            raise ValueError(f"{name}: {place}: stored {a!r}, but the estimates give {b!r}; the file was "
+                             "changed or written under other rules, run its chapter again")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -71,10 +71,9 @@ class Direction:
     @property
     def region(self) -> Region:
         """(above + margin, ∞) or (−∞, below − margin), end not included."""
-        if self.above is not None:
-            return Region(self.above + self.margin, math.inf, closed=False)
-        assert self.below is not None
-        return Region(-math.inf, self.below - self.margin, closed=False)
+        low = -math.inf if self.above is None else self.above + self.margin
+        high = math.inf if self.below is None else self.below - self.margin
+        return Region(low, high, closed=False)
 
     def __str__(self) -> str:
         """Return the prediction in signs, such as "> 1.1"."""
@@ -91,7 +90,7 @@ class Equivalence:
 
     def __post_init__(self) -> None:
         if self.tolerance <= 0:
-            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}; say how close is close enough")
+            raise ValueError(f"`tolerance` must be positive, got {self.tolerance}; say how close counts")
 
     @property
     def region(self) -> Region:
@@ -198,7 +197,7 @@ def family_wise(estimates: Sequence[Estimate], family: int) -> tuple[Estimate, .
 
 
 def combine(verdicts: Iterable[Verdict]) -> Verdict:
-    """Join verdicts: one failure fails, else one open question leaves it open; untested parts do not count."""
+    """Join verdicts: a failure fails, else an open question leaves it open; untested parts do not count."""
     tested = set(verdicts) - {Verdict.NOT_TESTED}
     for verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.HOLDS):
         if verdict in tested:

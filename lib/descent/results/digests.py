@@ -93,6 +93,8 @@ def _source(name: str, folder: Path) -> Path | None:
 
 
 def _tagged(value: object, ignore: Collection[str], where: str) -> object:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, Enum):
         return {"enum": [type(value).__name__, value.name]}
     if value is None or isinstance(value, (bool, int, str)):
@@ -110,8 +112,6 @@ def _tagged_object(value: object, ignore: Collection[str], where: str) -> object
     if is_dataclass(value) and not isinstance(value, type):
         content = {item.name: getattr(value, item.name) for item in fields(value)}
         return {type(value).__name__: _tagged_fields(content, ignore, where)}
-    if isinstance(value, np.generic):
-        return _tagged(value.item(), ignore, where)
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return {"array": data_digest(value)}
     if isinstance(value, (torch.dtype, torch.device)):

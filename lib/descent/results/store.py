@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
@@ -117,10 +118,15 @@ def load_table(path: Path) -> Table:
 
 
 def _read_csv(content: bytes, columns: Mapping[str, str]) -> DataFrame:
-    types: dict[str, Any] = {name: str if kind == TEXT else kind for name, kind in columns.items()}
-    floats = {name: ["nan"] for name, kind in columns.items() if kind.startswith("float")}
-    return pd.read_csv(io.BytesIO(content), dtype=types, na_values=floats, keep_default_na=False,
-                       float_precision="round_trip")
+    texts = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False)
+    return DataFrame({name: _converted(texts[name], kind) for name, kind in columns.items()})
+
+
+def _converted(texts: Any, kind: str) -> Any:
+    """Parse a column by NumPy, which rounds decimals correctly; the CSV reader's own parser need not."""
+    if kind == TEXT:
+        return texts
+    return (texts == "True").to_numpy(bool) if kind == "bool" else np.array(texts.to_list(), "U").astype(kind)
 
 
 def _column_type(name: str, frame: DataFrame, column: Any) -> str:
