@@ -75,7 +75,7 @@ class Ledger:
     def record(self, id: str) -> Record:
         """Return the record of a claim; raise ValueError naming the tests that lack estimate and reason."""
         claim = self.paper.claim(id)
-        missing = [key for key in self._lacking() if key.startswith(f"{id}.")]
+        missing = [key for key in self.lacking if key.startswith(f"{id}.")]
         if missing:
             raise ValueError(f"{', '.join(missing)}: add the estimate, or skip it with a reason")
         outcomes = tuple(self._entered(f"{id}.{test.key}") for test in claim.tests)
@@ -84,8 +84,8 @@ class Ledger:
     @property
     def records(self) -> tuple[Record, ...]:
         """The records of all claims, in the order of the claims; raise ValueError naming every gap."""
-        if self._lacking():
-            raise ValueError(f"the ledger is not complete: {', '.join(self._lacking())}: "
+        if self.lacking:
+            raise ValueError(f"the ledger is not complete: {', '.join(self.lacking)}: "
                              "add the estimates, or skip them with a reason")
         return tuple(self.record(claim.id) for claim in self.paper.claims)
 
@@ -102,6 +102,12 @@ class Ledger:
         words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
         return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in count.items())
 
+    @property
+    def lacking(self) -> list[str]:
+        """The keys stated for this run's scale that have neither an estimate nor a reason yet."""
+        due = [key for key, test in self._tests.items() if self.provenance.scale in test.scales]
+        return [key for key in due if key not in self._outcomes]
+
     def save(self) -> Path:
         """Write records.json; raise ValueError when a claim lacks estimates and a reason."""
         path = self.folder / "records.json"
@@ -109,12 +115,8 @@ class Ledger:
         return path
 
     def _complete(self) -> list[Record]:
-        lacking = {key.partition(".")[0] for key in self._lacking()}
+        lacking = {key.partition(".")[0] for key in self.lacking}
         return [self.record(claim.id) for claim in self.paper.claims if claim.id not in lacking]
-
-    def _lacking(self) -> list[str]:
-        due = [key for key, test in self._tests.items() if self.provenance.scale in test.scales]
-        return [key for key in due if key not in self._outcomes]
 
     def _test(self, key: str) -> Test:
         if key not in self._tests:

@@ -67,6 +67,11 @@ class Outcome:
         return f"{lead}{estimate}, {source}"
 
     @property
+    def quote(self) -> str:
+        """The estimate with its interval for the middle of a sentence, such as "13.1 [12.6, 13.6]"."""
+        return str(self._deciding[0]) if self.estimates else str(Verdict.NOT_TESTED)
+
+    @property
     def family_text(self) -> str:
         """The estimate with its family-wise interval, without the replicas."""
         return str(self._deciding[1]) if self.estimates else "—"

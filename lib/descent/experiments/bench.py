@@ -1,0 +1,68 @@
+"""The bench a chapter works at: run an experiment, enter its estimates in the ledger, keep its tables."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from descent.claims import Ledger, load_paper
+from descent.experiments.common import Experiment, Settings
+from descent.problems.images import DataMissing
+from descent.results import provenance, save_table
+
+__all__ = ["Bench"]
+
+
+class Bench:
+    """Runs experiments under one set of parameters and judges the claims of one paper by them.
+
+    An experiment whose image data are absent gives None, and the tests of its own name in each of its claims
+    ("P3-C3.cifar" for the experiment "cifar") are entered as not tested, with that reason.
+    """
+
+    def __init__(self, paper: str, settings: Settings, folder: Path | None = None) -> None:
+        stated = load_paper(paper)
+        self.settings = settings
+        self.conditions = provenance(
+            settings.scale, settings.device, settings.seed, settings.replicas,
+            modules=[f"descent.experiments.{stated.chapter}"],
+        )
+        self.ledger = Ledger(stated, self.conditions, folder)
+
+    def run(self, experiment: Experiment) -> Any:
+        """Run the experiment, judge its claims, write its tables; return its result."""
+        clock = time.perf_counter()
+        try:
+            result = experiment.run(self.settings)
+        except DataMissing:
+            for claim in experiment.claims:
+                self.ledger.skip(f"{claim}.{experiment.name}", "data missing")
+            return None
+        seconds = time.perf_counter() - clock
+        self.ledger.add(experiment.estimates(result), experiment=experiment.name, config=result.config, seconds=seconds)
+        for name, frame in experiment.tables(result).items():
+            save_table(name, frame, self.conditions, self.ledger.folder, experiment=experiment.name)
+        return result
+
+    def verdicts(self) -> DataFrame:
+        """Return one row per claim: its leading estimate, the region its rule demands, the verdict."""
+        return self.ledger.table()[["claim", "estimate", "region", "verdict"]]
+
+    def close(self) -> Path:
+        """Write the records; without momentum in the headline arm, what compares it with plain descent is undefined."""
+        if self.settings.momentum == 0:
+            for key in self.ledger.lacking:
+                self.ledger.skip(key, "undefined at headline momentum 0")
+        return self.ledger.save()
+
+    def strings(self) -> dict[str, str]:
+        """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""
+        quoted = {}
+        for record in self.ledger.records:
+            quoted[f"{record.claim.id}.verdict"] = str(record.verdict)
+            for outcome in record.outcomes:
+                quoted[f"{record.claim.id}.{outcome.test.key}"] = outcome.quote
+        return quoted

@@ -1,0 +1,225 @@
+"""Figures of the saddle chapter: each function takes results of its experiments and draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from descent.estimate import Estimate
+from descent.experiments.saddles import annealed_networks as late_loss
+from descent.experiments.saddles import cifar as cifar10
+from descent.experiments.saddles.escape import HALF, EscapeResult
+from descent.experiments.saddles.features import FeaturesResult
+from descent.experiments.saddles.initial_saddle import DepartureResult, Track
+from descent.experiments.saddles.limits import FlowResult
+from descent.experiments.saddles.linear import LinearResult, speedup_of
+from descent.experiments.saddles.logistic import LogisticResult
+from descent.experiments.saddles.optimum import OptimumResult
+from descent.experiments.saddles.tradeoff import NEAR, TradeoffResult
+from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
+from descent.problems.diffusion import diffusion_mean
+from descent.problems.escape import escape_mean
+from descent.problems.mode import stationary_variance
+from descent.stats import mean, ratio_of_means
+
+RATES = (Look("#3d85c6", "o", "-"), Look("#e0702f", "v", "-"), Look("#1f9d8b", "s", "-"), Look("#a862c4", "P", "-"))
+"""One look per learning rate, where learning rates share an axis."""
+
+NETWORK = (*RATES, Look("#d6405f", "X", "--"))
+"""One look per arm of a network at its initial saddle."""
+
+
+def columns(estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[float]]:
+    """Return values, lower and upper ends, as `marks` takes them."""
+    return [e.value for e in estimates], [e.low for e in estimates], [e.high for e in estimates]
+
+
+def speedup(result: LinearResult) -> Figure:
+    """Draw speed-up over plain descent against 1/(1 − momentum): measured, exact, diffusion, ceiling."""
+    figure, (axis,) = panels(1, height=3.4)
+    arms = np.array(result.config.momentum)
+    dense = 1 - np.geomspace(1, 0.004, 120)
+    for index, (saddle, look) in enumerate(zip(result.config.saddles, RATES, strict=False)):
+        exact = escape_mean(saddle.radius, 1.0, saddle.lr, dense)
+        theory(axis, 1 / (1 - dense), exact[0] / exact)
+        limit = diffusion_mean(saddle.radius, 1.0, saddle.lr, dense)
+        trusted = limit > 0.2 * exact  # beyond, the diffusion formula is not even positive
+        theory(axis, 1 / (1 - dense[trusted]), limit[0] / limit[trusted], dashed=True)
+        found = [speedup_of(result, index, a) for a in range(len(arms))]
+        marks(axis, 1 / (1 - arms), *columns(found), look, label=f"lr = {saddle.lr:g}")
+        axis.axhline(result.ceiling[index], color=look.color, linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", yscale="log", ylim=(0.8, 400), xlabel="1 / (1 − momentum)", ylabel="speed-up over plain SGD")
+    axis.plot([], [], color=INK, linewidth=1, label="exact law")
+    axis.plot([], [], color=INK, linewidth=1, linestyle="--", label="diffusion limit")
+    axis.plot([], [], color=INK, linewidth=0.8, linestyle=":", label="ceiling of the growth rate")
+    axis.legend(loc="upper left")
+    return figure
+
+
+def escape_paths(result: EscapeResult) -> Figure:
+    """Draw paths of plain descent and of the headline arm, and the distribution of escape times of every arm."""
+    figure, axes = panels(3, height=2.9)
+    for axis, momentum in zip(axes[:2], (0.0, result.config.headline), strict=True):
+        _paths(axis, result, result.config.row(momentum))
+    axis = axes[2]
+    for row, momentum in enumerate(result.config.momentum):
+        look = momentum_look(momentum)
+        times = np.sort(result.times[row, HALF])
+        line(axis, times, np.arange(1, len(times) + 1) / len(times), look, label=f"{momentum:g}")
+        theory(axis, result.law_steps[row], result.law[row])
+    axis.set(xscale="log", xlim=(6, None), xlabel="iterations (log)", ylabel="fraction escaped", title="escape times")
+    axis.legend(title="momentum", fontsize=7, title_fontsize=7, loc="upper left", handlelength=1.4)
+    label_panels(axes)
+    return figure
+
+
+def _paths(axis: Axes, result: EscapeResult, row: int) -> None:
+    momentum = result.config.momentum[row]
+    low, median, high = result.bands[row, 1]
+    axis.plot(result.path_steps, result.paths[row].T, color=momentum_look(momentum).color, linewidth=0.4, alpha=0.5)
+    axis.axvspan(low, high, color=INK, alpha=0.18, linewidth=0)
+    axis.axvline(median, color=INK, linewidth=1)
+    shown = min(1.6 * result.bands[row, 1, 2], float(result.path_steps[-1]))
+    axis.set(xlim=(0, shown), ylim=(0, 1), xlabel="iterations", ylabel="squared overlap with the optimum",
+             title="plain SGD" if momentum == 0 else f"momentum {momentum:g}")
+
+
+def flow(result: FlowResult) -> Figure:
+    """Draw distances to the gradient flow against the effective step, with guides of slope one and one half."""
+    figure, (axis,) = panels(1, height=3.2)
+    steps = np.array(result.config.effective)
+    for label, values, look in (
+        ("one noisy path", result.spread, RATES[1]),
+        ("norm minus one", result.norm, RATES[2]),
+    ):
+        found = [mean(column) for column in values.T]
+        marks(axis, steps, *columns(found), look, label=label)
+    axis.plot(steps, result.mean_path, RATES[3].marker, color=RATES[3].color, label="mean path")
+    axis.plot(steps, result.quiet[1], RATES[0].marker, color=RATES[0].color, label="noise-free path")
+    for anchor, slope in ((result.spread.mean(0)[-1], 0.5), (result.quiet[1, -1], 1.0)):
+        theory(axis, steps, anchor * (steps / steps[-1]) ** slope)
+        axis.annotate(f"slope {slope:g}", (steps[0], anchor * (steps[0] / steps[-1]) ** slope), color=INK, fontsize=8,
+                      xytext=(-4, 3), textcoords="offset points", ha="right")
+    axis.set(xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)", ylabel="largest distance to the flow")
+    axis.legend(loc="lower right")
+    return figure
+
+
+def networks(departure: DepartureResult, compressed: FeaturesResult) -> Figure:
+    """Draw the growth of a net's leading mode on its predicted slopes, and the ratio of two modes' growth rates."""
+    figure, axes = panels(2, height=3.1)
+    for track, rate, look in zip(departure.tracks, departure.predicted, NETWORK, strict=True):
+        _amplitude(axes[0], track, rate, look, departure.config.begin)
+    axes[0].set(yscale="log", xlabel="step", ylabel="amplitude of the leading mode", title="leaving the saddle")
+    axes[0].legend(fontsize=7)
+    for row, (track, look) in enumerate(zip(compressed.tracks, NETWORK[:1] + NETWORK[2:], strict=False)):
+        found = mean(compressed.ratio[row])
+        marks(axes[1], [row], *columns([found]), look)
+        axes[1].plot([row - 0.3, row + 0.3], [compressed.predicted_ratio[row]] * 2, color=INK, linewidth=1)
+    names = [f"μ = {track.momentum:g}\nlr {track.lr:.3g}" for track in compressed.tracks]
+    axes[1].set_xticks(range(len(names)), names)
+    axes[1].set(ylabel="growth of mode 1 over mode 4", title="feature speeds", xlim=(-0.6, len(names) - 0.4))
+    label_panels(axes)
+    return figure
+
+
+def _amplitude(axis: Axes, track: Track, rate: float, look: Look, begin: float) -> None:
+    """Draw the mean amplitude of one arm, and the predicted slope through the start of the fit."""
+    amplitude = np.exp(np.log(track.amplitudes[:, :, 0]).mean(0))
+    steps = np.arange(len(amplitude))
+    line(axis, steps[1:], amplitude[1:], look, label=f"lr {track.lr:.3g}, momentum {track.momentum:g}")
+    first = int((amplitude >= amplitude[0] * np.exp(begin)).argmax())
+    straight = amplitude[first] * np.exp(rate * (steps[first:] - first))
+    theory(axis, steps[first:][straight < 5], straight[straight < 5])
+
+
+def annealed_networks(late: late_loss.LateLossResult, cifar: cifar10.CifarResult | None) -> Figure:
+    """Draw late fluctuations of a digits net, and training loss on CIFAR-10 where its images are present."""
+    figure, axes = panels(2, height=3.0)
+    for arm, name in enumerate(late_loss.NAMES):
+        for side in range(2):
+            found = mean(late.fluctuation[side, arm])
+            marks(axes[0], [side + 0.12 * (arm - 1.5)], *columns([found]), ARMS[name], label=name if side == 0 else None)
+    axes[0].set_xticks((0, 1), ("clean labels", "20 % fresh label noise"))
+    axes[0].set(yscale="log", ylabel="detrended fluctuation of the loss", title="digits", xlim=(-0.5, 1.5))
+    axes[0].legend(fontsize=7)
+    if cifar is None:
+        axes[1].text(0.5, 0.5, "not tested here: data missing", ha="center", transform=axes[1].transAxes)
+    else:
+        for arm, name in enumerate(cifar10.NAMES):
+            line(axes[1], cifar.steps, cifar.curve[arm], ARMS[name], label=name)
+        axes[1].set(xlabel="step", ylabel="training loss", title=cifar.title)
+        axes[1].legend(fontsize=7)
+    label_panels(axes)
+    return figure
+
+
+def floors(hovering: OptimumResult, logistic: LogisticResult) -> Figure:
+    """Draw stationary errors of streaming PCA and of logistic regression, and the map of the variance ratio."""
+    figure, axes = panels(3, height=3.0)
+    _pca_floor(axes[0], hovering)
+    _logistic_floor(axes[1], logistic)
+    _noise_map(axes[2], hovering)
+    label_panels(axes)
+    return figure
+
+
+def _pca_floor(axis: Axes, result: OptimumResult) -> None:
+    arms = np.array(result.config.momentum)
+    for hover, level, look in zip(result.hovers, result.floor, RATES[1:], strict=False):
+        marks(axis, 1 / (1 - arms), *columns([mean(e) for e in hover.error]), look, label=f"lr = {hover.lr:g}")
+        theory(axis, 1 / (1 - arms), level)
+    axis.set(xscale="log", yscale="log", xlabel="1 / (1 − momentum)", ylabel="stationary error", title="streaming PCA")
+    axis.legend(loc="upper left")
+
+
+def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
+    for lr, momentum, excess, predicted in zip(
+        result.config.arms.lr, result.config.arms.momentum, result.excess, result.predicted, strict=True
+    ):
+        matched = momentum == 0 and lr != result.config.lr
+        look = ARMS["plain, matched step"] if matched else momentum_look(momentum)
+        label = f"plain, lr {lr:.3g}" if momentum == 0 else f"momentum {momentum:g}"
+        marks(axis, [predicted], *columns([mean(excess)]), look, label=label)
+    ends = np.array([result.predicted.min() / 3, result.predicted.max() * 3])
+    theory(axis, ends, ends)
+    axis.set(xscale="log", yscale="log", xlabel="predicted excess loss", ylabel="measured excess loss", title="logistic regression")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_minor_formatter(NullFormatter())
+    axis.legend(fontsize=7, loc="upper left")
+
+
+def _noise_map(axis: Axes, result: OptimumResult) -> None:
+    """Draw log₁₀ of the exact variance ratio over (lr × curvature, momentum), its zero line, and the simulated points."""
+    sharpness, arms = np.linspace(0.02, 1.98, 99), np.linspace(0.0, 0.95, 96)
+    ratio = stationary_variance(1.0, sharpness, arms[:, None]) / stationary_variance(1.0, sharpness, 0.0)
+    shown = axis.pcolormesh(sharpness, arms, np.log10(ratio), cmap="vlag", vmin=-1.5, vmax=1.5, rasterized=True)
+    axis.plot(1 + arms, arms, color=INK, linewidth=1.2)
+    points = [(s, m) for s in result.config.sharpness for m in result.config.grid_momentum]
+    axis.plot(*zip(*points, strict=True), "x", color="#222222", markersize=5)
+    axis.set(xlim=(0.02, 1.98), xlabel="lr × curvature", ylabel="momentum", title="noise ratio, log₁₀")
+    axis.figure.colorbar(shown, ax=axis, shrink=0.85)
+
+
+def tradeoff(result: TradeoffResult) -> Figure:
+    """Draw the plane of escape time and floor, and arrival times over plain descent's at equal effective step."""
+    figure, axes = panels(2, height=3.2)
+    for momentum, times, variance in zip(result.config.momentum, result.plane_time, result.plane_variance, strict=True):
+        line(axes[0], times, variance, momentum_look(momentum), label=f"{momentum:g}")
+    axes[0].set(xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance", title="exact plane")
+    axes[0].legend(title="momentum", fontsize=7, title_fontsize=7)
+    arms = np.array(result.config.momentum)
+    for row, (effective, look) in enumerate(zip(result.config.effective, RATES, strict=False)):
+        times, exact = result.times[row, :, NEAR], result.exact_times[row, :, NEAR]
+        found = [ratio_of_means(arm, times[0], result.config.seed) for arm in times[1:]]
+        marks(axes[1], 1 / (1 - arms[1:]), *columns(found), look, label=f"e = {effective:g}")
+        theory(axes[1], 1 / (1 - arms), exact / exact[0])
+    axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes[1].set(xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's", title="equal effective step")
+    axes[1].legend()
+    label_panels(axes)
+    return figure
