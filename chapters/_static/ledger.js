@@ -1,15 +1,17 @@
 // Sort the ledger by any column. Without this script the table stands in the order of the claims.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const headers = [...table.tHead.rows[0].cells];
-  headers.forEach((header, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...header.childNodes);
-    header.append(button);
-    header.setAttribute("aria-sort", "none");
-    button.addEventListener("click", () => sort(table, headers, column));
-  });
-}
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const headers = [...table.tHead.rows[0].cells];
+    headers.forEach((header, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...header.childNodes);
+      header.append(button);
+      header.setAttribute("aria-sort", "none");
+      button.addEventListener("click", () => sort(table, headers, column));
+    });
+  }
+});
 
 function sort(table, headers, column) {
   const descending = headers[column].getAttribute("aria-sort") === "ascending";

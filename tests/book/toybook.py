@@ -108,6 +108,45 @@ claims:
         rule: {{kind: equivalence, target: 1.0, tolerance: 0.1}}
 """
 
+COMMON = """\
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = 0
+    replicas: int = 32
+    lr: float = 0.5
+
+    def __post_init__(self):
+        if self.replicas < 2:
+            raise ValueError(f"replicas must be a whole number of at least 2, got {self.replicas}")
+        if self.lr <= 0:
+            raise ValueError(f"lr must be a positive number, got {self.lr}")
+"""
+
+EXPERIMENTS = """\
+from types import SimpleNamespace
+
+from descent.estimate import Estimate
+
+
+def around(value):
+    return {"T1-C1.size": Estimate(value, value - 0.01, value + 0.01, 32, "Student t", 31)}
+
+
+def absent(settings):
+    raise FileNotFoundError("the pictures are not here")
+
+
+PAPER = "T1"
+EXPERIMENTS = (
+    SimpleNamespace(name="steady", run=lambda settings: 1.0, estimates=around),
+    SimpleNamespace(name="moody", run=lambda settings: 1.0 + settings.seed % 2, estimates=around),
+    SimpleNamespace(name="pictures", run=absent, estimates=around),
+)
+"""
+
 INDEX = """\
 (index)=
 # A toy book
@@ -134,6 +173,8 @@ def make(root: Path) -> Project:
     _write(root / "lib" / "toy" / "base.py", BASE)
     _write(root / "lib" / "toy" / "law.py", "def value(lr):\n    return 2 * lr\n")
     _write(root / "lib" / "toy" / "other.py", "from . import base\n\n\ndef value(lr):\n    return lr + 0.5\n")
+    _write(root / "lib" / "toy" / "experiments" / "common.py", COMMON)
+    _write(root / "lib" / "toy" / "experiments" / "alpha.py", EXPERIMENTS)
     for name, module, paper in (("alpha", "law", "T1"), ("beta", "other", "T2")):
         _write(
             root / "chapters" / f"{name}.md",

@@ -62,9 +62,7 @@ def cores() -> int:
 def site_inputs(project: Project) -> digest.Inputs:
     """Return everything the site depends on beside the library: pages, configuration, executions, tools."""
     files = [project.root / "_config.yml", project.root / "_toc.yml"]
-    files += [
-        path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)
-    ]
+    files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     for chapter in project.notebooks:
         files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
     pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}

@@ -15,9 +15,7 @@ from descent.book.project import BookError, Project
 GENERATED = {"genindex.html", "search.html"}
 CLAIM = re.compile(r"\b[A-Z][A-Z0-9]*-[A-Z]\d+(?:\.\w+)?")
 _NUMBER = r"[-+−~≈<>]?\d"
-_BETWEEN = (
-    r"(?:[\s:;,.()\[\]=≈~<>–—*|-]|\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found|at|by|with)\b)*"
-)
+_BETWEEN = r"(?:[\s:;,.()\[\]=≈~<>–—*|-]|\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found|at|by|with)\b)*"
 _AFTER = re.compile(rf"§{_BETWEEN}{_NUMBER}")
 _BEFORE = re.compile(r"\d[\d.,]*\s*[%×]?[\s()\[\]:;,–—*|-]*§")
 
@@ -55,9 +53,7 @@ def parse(path: Path) -> Page:
     page = Page()
     text = path.read_text(encoding="utf-8")
     # The theme repeats the title and the contents for the printer; that copy is no part of the outline.
-    page.feed(
-        re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">|<article)', "", text, flags=re.S)
-    )
+    page.feed(re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">|<article)', "", text, flags=re.S))
     return page
 
 
@@ -65,16 +61,12 @@ def site_faults(project: Project, html: Path, claims: Iterable[str]) -> list[str
     """Return everything that is wrong with a built site, in which every one of `claims` must be found."""
     pages = {path: parse(path) for path in sorted(html.glob("*.html"))}
     faults = [
-        f"page missing from the site: {name}.html"
-        for name in project.pages
-        if html / f"{name}.html" not in pages
+        f"page missing from the site: {name}.html" for name in project.pages if html / f"{name}.html" not in pages
     ]
     faults += [f"a notebook failed, see {path.name}" for path in sorted((html / "reports").glob("*"))]
     for path, page in pages.items():
         per_page = (
-            (_alt_faults, _host_faults)
-            if path.name in GENERATED
-            else (_alt_faults, _host_faults, _heading_faults)
+            (_alt_faults, _host_faults) if path.name in GENERATED else (_alt_faults, _host_faults, _heading_faults)
         )
         faults += [f"{path.name}: {fault}" for check in per_page for fault in check(page)]
         faults += [f"{path.name}: {fault}" for fault in _link_faults(html, path, page, pages)]
@@ -137,8 +129,7 @@ def _link_faults(html: Path, path: Path, page: Page, pages: dict[Path, Page]) ->
 def _ledger_faults(html: Path, claims: Iterable[str]) -> Iterator[str]:
     try:
         recorded = {
-            record["id"]
-            for record in json.loads((html / "ledger.json").read_text(encoding="utf-8"))["records"]
+            record["id"] for record in json.loads((html / "ledger.json").read_text(encoding="utf-8"))["records"]
         }
     except (OSError, ValueError, KeyError, TypeError):
         yield "ledger.json is missing or is not a ledger"

@@ -21,6 +21,13 @@ class UsageError(BookError):
     """The command was called with something that does not exist or cannot be; nothing was run."""
 
 
+class Silent(http.server.SimpleHTTPRequestHandler):
+    """A handler that logs no requests."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 the book is at fault, 2 the call is."""
     options = parser().parse_args(arguments)
@@ -41,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser with all sub-commands."""
     top = argparse.ArgumentParser(prog="descent", description="Execute, check and publish the book.")
-    top.add_argument(
-        "--root", type=Path, help="folder of the book (default: found from the current folder upwards)"
-    )
+    top.add_argument("--root", type=Path, help="folder of the book (default: found from the current folder upwards)")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
@@ -57,26 +62,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="execute every chapter again")
     sub.add_argument("--jobs", type=_jobs, default=None, help="chapters at a time (default: one per core)")
 
-    sub = command(
-        "run", _run, "run one chapter with your own parameters and compare with the published intervals"
-    )
+    sub = command("run", _run, "run one chapter with your own parameters and compare with the published intervals")
     sub.add_argument("chapter")
     _execution_options(sub)
 
-    sub = command(
-        "check", _check, "run a chapter's experiments for other master seeds and show which verdicts move"
-    )
+    sub = command("check", _check, "run a chapter's experiments for other master seeds and show which verdicts move")
     sub.add_argument("chapter")
-    sub.add_argument(
-        "--seeds", type=_positive, default=5, help="how many master seeds beside the published one"
-    )
-    sub.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="only this experiment (repeatable)"
-    )
+    sub.add_argument("--seeds", type=_positive, default=5, help="how many master seeds beside the published one")
+    sub.add_argument("--only", action="append", default=[], metavar="NAME", help="only this experiment (repeatable)")
     sub.add_argument("--jobs", type=_jobs, default=None, help="experiments at a time (default: one per core)")
-    sub.add_argument(
-        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter"
-    )
+    sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
 
     sub = command("compare", _compare, "compare two sets of records, claim by claim")
     sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
@@ -94,9 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _execution_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter"
-    )
+    sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
     sub.add_argument("--timeout", type=_positive, default=1800, help="seconds a chapter may take")
 
 
@@ -122,9 +115,7 @@ def _check(project: Project, options: argparse.Namespace) -> int:
     chapter = _usage(project.notebook, options.chapter)
     values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
     chosen = _usage(survive.experiments, project, chapter, options.only)
-    outcome = survive.check(
-        project, chapter, chosen, values, options.seeds, jobs=options.jobs or build.cores()
-    )
+    outcome = survive.check(project, chapter, chosen, values, options.seeds, jobs=options.jobs or build.cores())
     print(outcome.table())
     return 0 if outcome.survives else 1
 
@@ -147,12 +138,18 @@ def _reference(project: Project, options: argparse.Namespace) -> None:
 
 
 def _serve(project: Project, options: argparse.Namespace) -> None:
+    with server(project, options.host, options.port) as listening:
+        print(f"http://{options.host}:{listening.server_port}/ (stop with Ctrl-C)", flush=True)
+        listening.serve_forever()
+
+
+def server(project: Project, host: str, port: int, *, quiet: bool = False) -> http.server.ThreadingHTTPServer:
+    """Return a server for the built site; raise UsageError when there is no site."""
     if not (project.html / "index.html").is_file():
         raise UsageError("there is no site yet; run `make book` first")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(project.html))
-    with http.server.ThreadingHTTPServer((options.host, options.port), handler) as server:
-        print(f"http://{options.host}:{server.server_port}/ (stop with Ctrl-C)", flush=True)
-        server.serve_forever()
+    kind = Silent if quiet else http.server.SimpleHTTPRequestHandler
+    handler = functools.partial(kind, directory=str(project.html))
+    return http.server.ThreadingHTTPServer((host, port), handler)
 
 
 def _claims(project: Project, options: argparse.Namespace) -> None:

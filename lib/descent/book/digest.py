@@ -28,10 +28,7 @@ def inputs(project: Project, chapter: str, parameters: Mapping[str, source.Value
     return {
         "chapter source": text_hash(json.dumps(source.executable(notebook), sort_keys=True)),
         **{f"library module {name}": file_hash(file) for name, file in sorted(modules.items())},
-        **{
-            f"data file {file.relative_to(project.root)}": file_hash(file)
-            for file in data_files(project, chapter)
-        },
+        **{f"data file {file.relative_to(project.root)}": file_hash(file) for file in data_files(project, chapter)},
         **{f"data set {name}": data_set(project, name) for name in source.data_sets(notebook)},
         **environment(project),
         "parameters": json.dumps(dict(parameters), sort_keys=True),
@@ -70,9 +67,7 @@ def data_root(project: Project) -> Path:
 def data_set(project: Project, name: str) -> str:
     """Return "absent", or a hash of names and sizes of the files of a data set outside the project."""
     folder = data_root(project) / name
-    files = sorted(
-        (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
-    )
+    files = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
     return text_hash(json.dumps(files)) if files else ABSENT
 
 

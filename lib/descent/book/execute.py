@@ -46,12 +46,10 @@ def execute_all(
     Raises: BookError with the tracebacks when cells fail, after the other chapters have ended.
     """
     why = {name: ["asked for"] if force else reasons(project, name, given.get(name, {})) for name in chapters}
+    for name, because in why.items():
+        progress.say(f"{name}: re-executed because: {', '.join(because)}" if because else f"{name}: reused")
 
     def one(name: str) -> str:
-        if not why[name]:
-            progress.say(f"{name}: reused")
-            return ""
-        progress.say(f"{name}: re-executed because: {', '.join(why[name])}")
         job = Job(project, name, given.get(name, {}), book_place(project, name), timeout)
         try:
             execute(job, progress)
@@ -60,7 +58,7 @@ def execute_all(
         return ""
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        faults = list(filter(None, pool.map(one, why)))
+        faults = list(filter(None, pool.map(one, [name for name in why if why[name]])))
     if faults:
         raise BookError("\n\n".join(faults))
     return why
@@ -76,9 +74,7 @@ def execute(job: Job, progress: Progress) -> Stamp:
         cost = run_worker(job, Path(work), progress)
         write_atomic(job.place.notebook, source.dump(_plain(source.load(Path(work) / "executed.ipynb"))))
         today = date.today().isoformat()
-        stamp = Stamp(
-            inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today
-        )
+        stamp = Stamp(inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today)
         write_atomic(job.place.stamp, json.dumps(asdict(stamp), indent=1, sort_keys=True))
     progress.finish(job.chapter, f"{job.chapter}: executed in {stamp.seconds:.0f} s, {stamp.peak_mib} MiB")
     return stamp

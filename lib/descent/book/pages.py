@@ -19,7 +19,6 @@ LEDGER = (
     "verdict",
     "estimate, 95 % interval",
     "predicted",
-    "replicas",
     "seed",
     "seconds",
     "digest",
@@ -72,9 +71,7 @@ def summary(records: Sequence[Record], titles: Mapping[str, str]) -> str:
         count = tally(record for record in records if record.chapter == chapter)
         if any(count.values()):
             lines.append(f"| [{title}]({chapter}.md) | " + " | ".join(str(count[v]) for v in Verdict) + " |")
-    lists = [
-        _listed(verdict, [record for record in records if record.verdict is verdict]) for verdict in Verdict
-    ]
+    lists = [_listed(verdict, [record for record in records if record.verdict is verdict]) for verdict in Verdict]
     return "\n".join(lines) + "\n\n" + "\n\n".join(filter(None, lists))
 
 
@@ -106,9 +103,7 @@ def _table(kind: str, label: str, caption: str, columns: Sequence[str], bodies: 
 def _body(record: Record) -> str:
     claim, span = record.claim, len(record.outcomes)
     notes = [claim.place, *([KNOWN[claim.known]] if claim.known in KNOWN else [])]
-    remarks = "".join(
-        f"<br><small>{escape(text)}</small>" for text in ("; ".join(notes), claim.conditions) if text
-    )
+    remarks = "".join(f"<br><small>{escape(text)}</small>" for text in ("; ".join(notes), claim.conditions) if text)
     lead = (
         f'<th scope="rowgroup" rowspan="{span}"><a href="#{claim.id}">{claim.id}</a></th>'
         f'<td rowspan="{span}" class="statement">{escape(claim.statement)}{remarks}</td>'
@@ -121,32 +116,37 @@ def _body(record: Record) -> str:
 
 def _cells(record: Record, outcome: Outcome) -> str:
     needed = replicas_needed(outcome.test, outcome.estimates, outcome.family) if outcome.estimates else None
-    remarks = [outcome.test.quantity, *([f"{needed} replicas would settle it"] if needed else [])]
-    family = f"; family-wise {outcome.family_text}" if outcome.estimates else ""
-    measured = f"{badge(outcome.verdict)}<br><strong>{escape(outcome.text)}</strong>{escape(family)}"
-    small = "".join(f"<br><small>{escape(text)}</small>" for text in remarks)
-    replicas = max((estimate.n for estimate in outcome.estimates), default=None)
-    numbers = (
-        "–" if replicas is None else str(replicas), str(record.provenance.seed),
-        f"{outcome.seconds:.1f}" if outcome.estimates else "–",
-    )  # fmt: skip
-    return (
-        f'<td class="estimate">{measured}{small}</td>'
-        f"<td>{escape(str(outcome.test.rule))}<br><small>{outcome.test.rule.kind}</small></td>"
-        + "".join(f"<td>{number}</td>" for number in numbers)
-        + f"<td><code>{escape(outcome.config or '–')}</code></td>"
+    own = f"{badge(outcome.verdict)}<br>" if len(record.outcomes) > 1 else ""
+    family = f"for all tests jointly {outcome.family_text}" if outcome.estimates else ""
+    settle = f"{needed} replicas would settle it" if needed else ""
+    remarks = "".join(f"<br><small>{escape(text)}</small>" for text in (outcome.test.quantity, family, settle) if text)
+    seconds = f"{outcome.seconds:.1f}" if outcome.estimates else "–"
+    cells = (
+        ("estimate", f"{own}<strong>{escape(outcome.text)}</strong>{remarks}"),
+        ("predicted", f"{escape(str(outcome.test.rule))}<br><small>{outcome.test.rule.kind}</small>"),
+        ("seed", str(record.provenance.seed)),
+        ("seconds", seconds),
+        ("digest", f"<code>{escape(outcome.config or '–')}</code>"),
     )
+    return "".join(f'<td class="{name}" data-label="{name}">{content}</td>' for name, content in cells)
 
 
 def _keys(record: Record) -> list[Any]:
     """Return one sorting key per column of the ledger."""
-    head = record.headline
-    estimate = head.estimates[0] if head.estimates else None
+    claim, head = record.claim, record.headline
+    value = head.estimates[0].value if head.estimates else -1e308
+    verdict = list(Verdict).index(record.verdict)
+    predicted = head.test.rule.region.low if head.test.rule.region.low > -1e308 else -1e308
     return [
-        record.claim.id, record.claim.statement, list(Verdict).index(record.verdict),
-        estimate.value if estimate else -1e308, str(head.test.rule), estimate.n if estimate else -1,
-        record.provenance.seed, record.seconds, head.config,
-    ]  # fmt: skip
+        claim.id,
+        claim.statement,
+        verdict,
+        value,
+        predicted,
+        record.provenance.seed,
+        record.seconds,
+        head.config,
+    ]
 
 
 def _status_row(name: str, stamp: Stamp, title: str) -> str:
@@ -172,7 +172,9 @@ def _listed(verdict: Verdict, records: Sequence[Record]) -> str:
 
 
 def _counts(records: Sequence[Record]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in tally(records).items() if count)
+    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
+    count = tally(records)
+    return ", ".join(f"{count[verdict]} {words.get(verdict, verdict)}" for verdict in Verdict if count[verdict])
 
 
 def _raw(html: str) -> str:

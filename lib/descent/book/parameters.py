@@ -12,9 +12,7 @@ from descent.book import source
 from descent.book.project import BookError, Project
 
 
-def given(
-    project: Project, chapters: Iterable[str], pairs: Sequence[str]
-) -> dict[str, dict[str, source.Value]]:
+def given(project: Project, chapters: Iterable[str], pairs: Sequence[str]) -> dict[str, dict[str, source.Value]]:
     """Return the parameters each chapter takes from `name=value` texts.
 
     Raises: BookError naming the valid ones: no chapter knows a name, a type is wrong, a value out of range.
@@ -57,9 +55,7 @@ def _typed(known: dict[str, source.Value], pairs: Sequence[str]) -> dict[str, so
             found[name] = source.convert(text, known[name])
         except ValueError:
             kind = type(known[name]).__name__
-            raise BookError(
-                f"{name} must be of type {kind}, not {text!r}; there are: {_valid({'': known})}"
-            ) from None
+            raise BookError(f"{name} must be of type {kind}, not {text!r}; there are: {_valid({'': known})}") from None
     return found
 
 

@@ -83,12 +83,7 @@ def _order(job: Job, work: Path) -> dict[str, Any]:
 def _environment(job: Job) -> dict[str, str]:
     library = os.pathsep.join(filter(None, (str(job.project.library), os.environ.get("PYTHONPATH"))))
     folders = {"DESCENT_OUT": job.place.results.resolve(), "DESCENT_DATA": digest.data_root(job.project)}
-    return (
-        os.environ
-        | ONE_THREAD
-        | {name: str(path) for name, path in folders.items()}
-        | {"PYTHONPATH": library}
-    )
+    return os.environ | ONE_THREAD | {name: str(path) for name, path in folders.items()} | {"PYTHONPATH": library}
 
 
 def _follow(process: subprocess.Popen[str], chapter: str, cells: int, progress: Progress) -> dict[str, Any]:

@@ -91,18 +91,14 @@ class Project:
     def notebook(self, chapter: str) -> str:
         """Return `chapter` when it is one of the notebooks; raise BookError naming the valid ones."""
         if chapter not in self.notebooks:
-            raise BookError(
-                f"unknown chapter {chapter!r}: the chapters are {', '.join(self.notebooks) or 'none'}"
-            )
+            raise BookError(f"unknown chapter {chapter!r}: the chapters are {', '.join(self.notebooks) or 'none'}")
         return chapter
 
     def claim_files(self, chapter: str) -> tuple[Path, ...]:
         """Return the claim files that name `chapter` as theirs."""
         named = re.compile(rf"^chapter: *{re.escape(chapter)}$", re.M)
         return tuple(
-            path
-            for path in sorted(self.claims.glob("*.yaml"))
-            if named.search(path.read_text(encoding="utf-8"))
+            path for path in sorted(self.claims.glob("*.yaml")) if named.search(path.read_text(encoding="utf-8"))
         )
 
 

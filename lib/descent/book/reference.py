@@ -40,9 +40,7 @@ def renew(project: Project, chapter: str) -> list[Path]:
     text = source.dump(notebook)
     for path in {str(project.root.resolve()), str(Path.home())}:
         if path in text:
-            raise BookError(
-                f"{chapter}: an output shows the path {path}; print nothing that differs between machines"
-            )
+            raise BookError(f"{chapter}: an output shows the path {path}; print nothing that differs between machines")
     target = project.references / f"{chapter}.ipynb"
     write_atomic(target, text)
     kept = published_file(project, chapter)
@@ -94,9 +92,7 @@ def _reference(project: Project, chapter: str) -> source.Notebook:
         raise BookError(f"{chapter} has no reference notebook; make one with `descent reference {chapter}`")
     notebook = source.load(path)
     if any(cell.execution_count is None for cell in _code(notebook) if cell.source.strip()):
-        raise BookError(
-            f"{path.name} was never executed, so comparing with it proves nothing; run `descent reference`"
-        )
+        raise BookError(f"{path.name} was never executed, so comparing with it proves nothing; run `descent reference`")
     if not any(CHECKED in cell.metadata.get("tags", []) and cell.outputs for cell in _code(notebook)):
         raise BookError(f"{path.name} has no output tagged {CHECKED}, so comparing with it proves nothing")
     if source.executable(notebook) != source.executable(source.read(project.source(chapter))):

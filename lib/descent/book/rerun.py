@@ -22,9 +22,7 @@ def run(project: Project, chapter: str, values: Mapping[str, source.Value], time
     place = run_place(project, chapter, values)
     execute(Job(project, chapter, values, place, timeout), Progress())
     lines = [compared(published(project, chapter), records.read(place.results))]
-    return "\n".join(
-        [*lines, f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"]
-    )
+    return "\n".join([*lines, f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"])
 
 
 def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:
@@ -93,7 +91,6 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     table = [head, *rows]
     widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
     lines = [
-        " | ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        for row in table
+        " | ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
     ]
     return "\n".join([lines[0], "-+-".join("-" * width for width in [*widths, len(head[-1])]), *lines[1:]])

@@ -66,8 +66,7 @@ def code(notebook: Notebook) -> list[str]:
     """Return the sources of the code cells, IPython magics left out."""
     cells = (cell.source for cell in notebook.cells if cell.cell_type == "code")
     return [
-        "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-        for source in cells
+        "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))) for source in cells
     ]
 
 
@@ -86,9 +85,7 @@ def with_outputs(notebook: Notebook, executed: Notebook) -> Notebook:
     """Return today's text with the outputs of its execution; both hold the same code cells."""
     merged = copy.deepcopy(notebook)
     done = [
-        cell
-        for cell in executed.cells
-        if cell.cell_type == "code" and INJECTED not in cell.metadata.get("tags", [])
+        cell for cell in executed.cells if cell.cell_type == "code" and INJECTED not in cell.metadata.get("tags", [])
     ]
     blank = [cell for cell in merged.cells if cell.cell_type == "code"]
     for cell, run in zip(blank, done, strict=True):
@@ -112,17 +109,13 @@ def _check_header(path: Path, text: str) -> None:
         raise BookError(f"{path.name}: a chapter with code cells starts with the jupytext header")
     header: Any = yaml.safe_load(text.split("---\n", 2)[1])
     if "cell_metadata_filter" in str(header):
-        raise BookError(
-            f"{path.name}: remove cell_metadata_filter from the header; with it an editor drops tags"
-        )
+        raise BookError(f"{path.name}: remove cell_metadata_filter from the header; with it an editor drops tags")
     for name in HEADER:
         node = header
         for key in name.split("."):
             node = node.get(key) if isinstance(node, dict) else None
         if not node:
-            raise BookError(
-                f"{path.name}: the header lacks {name}; copy the full jupytext header of another chapter"
-            )
+            raise BookError(f"{path.name}: the header lacks {name}; copy the full jupytext header of another chapter")
 
 
 def _parameters_cell(path: Path, notebook: Notebook) -> Notebook:
@@ -140,6 +133,4 @@ def _assignment(path: Path, node: ast.stmt) -> tuple[str, Value]:
             literal = ast.literal_eval(value)
             if isinstance(literal, int | float | str | bool):
                 return targets[0].id, literal
-    raise BookError(
-        f"{path.name}: the parameters cell holds only lines like `name = 1.0`, not line {node.lineno}"
-    )
+    raise BookError(f"{path.name}: the parameters cell holds only lines like `name = 1.0`, not line {node.lineno}")

@@ -44,11 +44,7 @@ class Survival:
     @property
     def moved(self) -> list[str]:
         """Claims that are inconclusive for some seeds only."""
-        return [
-            claim
-            for claim in self._claims
-            if len(seen := self._seen(claim)) > 1 and Verdict.INCONCLUSIVE in seen
-        ]
+        return [claim for claim in self._claims if len(seen := self._seen(claim)) > 1 and Verdict.INCONCLUSIVE in seen]
 
     @property
     def survives(self) -> bool:
@@ -171,9 +167,7 @@ def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
 def _published(project: Project, chapter: str, asked: set[str]) -> Verdicts:
     try:
         return {
-            record.claim.id: record.verdict
-            for record in rerun.published(project, chapter)
-            if record.claim.id in asked
+            record.claim.id: record.verdict for record in rerun.published(project, chapter) if record.claim.id in asked
         }
     except BookError:  # nothing published yet: the other seeds stand alone
         return {}
@@ -197,9 +191,7 @@ def _folder(project: Project, chapter: str, package: str, values: Mapping[str, s
 def _package(project: Project, chapter: str) -> Any:
     package = experiments_package(project, chapter)
     if package is None:
-        raise BookError(
-            f"{chapter} has no experiments to check: no package experiments/{chapter} in the library"
-        )
+        raise BookError(f"{chapter} has no experiments to check: no package experiments/{chapter} in the library")
     return package
 
 

@@ -1,0 +1,46 @@
+"""The book's own chapters: what they print today, compared by nbval with their reference notebooks."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+from descent.book import reference, source
+from descent.book.build import cores
+from descent.book.digest import ABSENT, data_set
+from descent.book.execute import execute_all
+from descent.book.progress import Progress
+from descent.book.project import find_project
+from test_reference import nbval
+
+pytestmark = pytest.mark.slow
+BOOK = find_project(Path(__file__).parent)
+
+
+@functools.cache
+def executed() -> None:
+    """Execute the chapters whose inputs moved since the book was last built; reuse the others."""
+    execute_all(BOOK, BOOK.notebooks, {}, Progress(), jobs=cores())
+
+
+@pytest.mark.parametrize("chapter", BOOK.notebooks)
+def test_chapter_prints_what_its_reference_says(chapter, tmp_path):
+    executed()
+    replay = reference.replay(BOOK, chapter, tmp_path)
+    result = nbval(replay.notebook)
+    assert result.returncode == 0, result.stdout
+    assert f"{replay.compared} passed" in result.stdout
+
+
+def needs() -> list[tuple[str, str]]:
+    return [(name, data) for name in BOOK.notebooks for data in source.data_sets(source.read(BOOK.source(name)))]
+
+
+@pytest.mark.parametrize(("chapter", "data"), needs())
+def test_cells_that_need_images_are_compared_where_the_images_are(chapter, data, tmp_path):
+    executed()
+    left_out = reference.replay(BOOK, chapter, tmp_path).left_out
+    if data_set(BOOK, data) == ABSENT:
+        pytest.skip(f"{chapter}: {left_out[data]} cells need {data}, which is not here; set DESCENT_DATA")
+    assert data not in left_out

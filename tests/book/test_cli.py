@@ -1,0 +1,111 @@
+"""The command line: what it prints, and what it refuses in one line before anything runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+
+import pytest
+from descent.book import cli, rerun
+from toybook import edit
+
+
+@pytest.fixture
+def descent(project, capsys):
+    """Return a function that calls the command line on the toy book."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = cli.main(["--root", str(project.root), *arguments])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "gamma"], "the chapters are alpha, beta"),
+        (["run", "alpha", "-p", "momentun=0.9"], "seed (int, default 0), replicas (int, default 32), lr"),
+        (["run", "alpha", "-p", "seed=many"], "seed must be of type int"),
+        (["run", "alpha", "-p", "replicas=0"], "replicas must be a whole number of at least 2, got 0"),
+        (["run", "alpha", "-p", "lr=-1"], "lr must be a positive number, got -1.0"),
+        (["build", "-p", "lr=0"], "lr must be a positive number"),
+        (["build", "-p", "speed=9"], "unknown parameter 'speed=9'"),
+        (["check", "alpha", "--only", "escape"], "it has steady, moody, pictures"),
+        (["compare", "nowhere", "nowhere"], "no records at nowhere"),
+        (["reference", "gamma"], "unknown chapter 'gamma'"),
+    ],
+)
+def test_wrong_calls_are_refused_in_one_line(descent, project, arguments, named):
+    before = sorted(project.root.rglob("*"))
+    status, out, err = descent(*arguments)
+    assert status == cli.USAGE_FAULT
+    assert named in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert sorted(path for path in project.root.rglob("*") if "__pycache__" not in str(path)) == before
+
+
+def test_wrong_options_are_refused_by_the_parser(descent):
+    with pytest.raises(SystemExit) as exit:
+        descent("check", "alpha", "--seeds", "0")
+    assert exit.value.code == 2
+
+
+def test_outside_a_book_the_command_says_so(tmp_path, capsys):
+    assert cli.main(["--root", str(tmp_path), "claims"]) == 1
+    assert "no book here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_run_compares_with_the_published_intervals(descent, project):
+    status, out, _ = descent("run", "alpha", "-p", "lr=0.6")
+    assert status == 0
+    assert "published interval" in out
+    assert "T1-C1.size" in out
+    assert "yes" in out
+    assert "verdicts that moved: none" in out
+    folder = rerun.run_place(project, "alpha", {"lr": 0.6}).notebook.parent
+    assert json.loads((folder / "stamp.json").read_text())["parameters"] == {"lr": 0.6}
+    assert "value 1.200" in (folder / "alpha.ipynb").read_text()
+    assert "value 1.000" in (project.executed / "alpha.ipynb").read_text()
+
+
+@pytest.mark.slow
+def test_failing_run_ends_with_status_one(descent, project):
+    edit(project.library / "toy" / "law.py", "return 2 * lr", "return 1 / 0")
+    status, _, err = descent("run", "alpha")
+    assert status == 1
+    assert "ZeroDivisionError" in err
+
+
+def test_claims_are_listed_with_verdicts(descent):
+    status, out, _ = descent("claims")
+    assert status == 0
+    assert "T2-C1.size | holds" in out
+    assert "1 ± 0.1" in out
+
+
+def test_faulty_claims_are_named(descent, project):
+    edit(project.claims / "T1.yaml", "kind: equivalence", "kind: equivalent")
+    status, _, err = descent("claims")
+    assert status == 1
+    assert "T1-C1" in err
+
+
+def test_compare_two_folders(descent, project):
+    folder = str(project.results("alpha"))
+    status, out, _ = descent("compare", folder, folder)
+    assert status == 0
+    assert "exact" in out
+
+
+def test_serve_listens_on_this_machine_only(project):
+    options = cli.parser().parse_args(["serve"])
+    assert options.host == "127.0.0.1"
+    with cli.server(project, options.host, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/") as page:
+            assert b"A toy book" in page.read()
+        server.shutdown()

@@ -1,0 +1,119 @@
+"""Reference notebooks bite: a planted wrong number turns nbval red, and an empty reference is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from descent.book import reference, source
+from descent.book.execute import execute_all
+from descent.book.project import BookError
+from toybook import edit
+
+pytestmark = pytest.mark.slow
+SANITIZE = Path(__file__).with_name("sanitize.cfg")
+
+
+@pytest.fixture
+def project(project):
+    reference.renew(project, "alpha")
+    return project
+
+
+def nbval(notebook: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Let nbval execute a notebook and compare its checked cells, apart from this pytest and its settings."""
+    (notebook.parent / "pytest.ini").write_text("[pytest]\n")
+    options = [
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        str(SANITIZE),
+        "-p",
+        "no:cacheprovider",
+        "-q",
+    ]
+    command = [sys.executable, "-m", "pytest", *options, str(notebook)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | environment, cwd=notebook.parent, check=False
+    )
+
+
+def reference_path(project):
+    return project.references / "alpha.ipynb"
+
+
+def test_reference_holds_text_and_no_path(project):
+    text = reference_path(project).read_text()
+    assert "T1-C1 value 1.000" in text
+    assert "image/png" not in text
+    assert str(project.root) not in text
+
+
+def test_unchanged_execution_passes(project, tmp_path):
+    replay = reference.replay(project, "alpha", tmp_path)
+    assert replay.compared == 1
+    result = nbval(replay.notebook)
+    assert result.returncode == 0, result.stdout
+    assert "1 passed" in result.stdout
+
+
+def test_planted_wrong_number_is_seen(project, tmp_path):
+    edit(reference_path(project), "T1-C1 value 1.000", "T1-C1 value 1.001")
+    result = nbval(reference.replay(project, "alpha", tmp_path).notebook)
+    assert result.returncode == 1
+    assert "1.001" in result.stdout
+
+
+def test_changed_library_is_seen_after_the_new_execution(project, tmp_path, log):
+    edit(project.library / "toy" / "law.py", "2 * lr", "2.002 * lr")
+    execute_all(project, ["alpha"], {}, log)
+    assert nbval(reference.replay(project, "alpha", tmp_path).notebook).returncode == 1
+
+
+def test_reference_can_also_be_executed_by_nbval_alone(project, tmp_path):
+    results = {"DESCENT_OUT": str(tmp_path), "PYTHONPATH": str(project.library)}
+    assert nbval(reference_path(project), **results).returncode == 0
+    edit(reference_path(project), "T1-C1 value 1.000", "T1-C1 value 1.001")
+    assert nbval(reference_path(project), **results).returncode == 1
+
+
+def test_unexecuted_reference_is_refused(project, tmp_path):
+    text = source.dump(source.read(project.source("alpha")))
+    reference_path(project).write_text(text)
+    with pytest.raises(BookError, match="never executed"):
+        reference.replay(project, "alpha", tmp_path)
+
+
+def test_reference_without_a_checked_output_is_refused(project, tmp_path):
+    edit(reference_path(project), "nbval-check-output", "nbval-ignore-output")
+    with pytest.raises(BookError, match="proves nothing"):
+        reference.replay(project, "alpha", tmp_path)
+
+
+def test_reference_of_other_code_is_refused(project, tmp_path):
+    edit(reference_path(project), "law.value(lr)", "law.value(lr) + 0")
+    with pytest.raises(BookError, match="no longer that of its reference"):
+        reference.replay(project, "alpha", tmp_path)
+
+
+def test_missing_reference_is_refused(project, tmp_path):
+    with pytest.raises(BookError, match="beta has no reference notebook"):
+        reference.replay(project, "beta", tmp_path)
+
+
+def test_cells_that_need_absent_data_are_left_out_and_counted(project, tmp_path, log):
+    edit(project.source("alpha"), "[hide-input]", "[nbval-check-output, needs-toyset]")
+    execute_all(project, ["alpha"], {}, log)
+    reference.renew(project, "alpha")
+    replay = reference.replay(project, "alpha", tmp_path)
+    assert (replay.compared, replay.left_out) == (1, {"toyset": 1})
+
+
+def test_output_with_a_path_is_no_reference(project, log):
+    edit(project.source("alpha"), 'print(f"', 'import os\nprint(os.getcwd())\nprint(f"')
+    execute_all(project, ["alpha"], {}, log)
+    with pytest.raises(BookError, match="an output shows the path"):
+        reference.renew(project, "alpha")

@@ -1,0 +1,126 @@
+"""The site is whole or it is not there: each fault is planted and must be refused."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from descent.book.build import build
+from descent.book.project import BookError
+from toybook import edit
+
+pytestmark = pytest.mark.slow
+
+
+def refused(project, log, message):
+    """Build, expect a refusal, twice, and no site left behind."""
+    for _ in range(2):
+        with pytest.raises(BookError, match=message):
+            build(project, log)
+    assert not project.html.exists()
+    assert not (project.build / "site.json").exists()
+
+
+def test_site_stands_at_the_root_with_everything_to_take_along(built):
+    for name in ("index.html", "alpha.html", "ledger.html", "downloads/alpha.ipynb", "downloads/alpha/table.csv"):
+        assert (built.html / name).is_file(), name
+    ledger = json.loads((built.html / "ledger.json").read_text())
+    assert ledger["schema"] == 1
+    assert [record["id"] for record in ledger["records"]] == ["T1-C1", "T2-C1"]
+    assert "image/png" not in (built.html / "downloads" / "alpha.ipynb").read_text()
+
+
+def test_every_claim_has_its_anchor_and_verdict_in_words(built):
+    ledger = (built.html / "ledger.html").read_text()
+    assert '<tbody id="T1-C1"' in ledger
+    assert "</span> holds</span>" in ledger
+    assert 'href="ledger.html#T1-C1"' in (built.html / "index.html").read_text()
+
+
+def test_mathematics_is_served_from_the_site(built):
+    page = (built.html / "alpha.html").read_text()
+    assert "_static/mathjax/tex-chtml.js" in page
+    assert (built.html / "_static" / "mathjax" / "tex-chtml.js").is_file()
+    assert "thebe" not in page
+
+
+def test_second_build_reuses_everything_within_ten_seconds(project, log):
+    started = time.monotonic()
+    build(project, log)
+    assert time.monotonic() - started < 10
+    assert log.lines[:2] == ["alpha: reused", "beta: reused"]
+    assert "site: assembling" not in log.lines
+
+
+def test_text_edit_shows_without_a_new_execution(project, log):
+    edit(project.source("alpha"), "A sentence about", "A better sentence about")
+    build(project, log)
+    assert "alpha: reused" in log.lines
+    page = (project.html / "alpha.html").read_text()
+    assert "A better sentence about" in page
+    assert "T1-C1 value 1.000" in page
+
+
+def test_failing_cell_leaves_no_site_also_on_the_second_try(project, log):
+    edit(project.library / "toy" / "law.py", "return 2 * lr", "return 1 / 0")
+    refused(project, log, "ZeroDivisionError")
+
+
+def test_missing_alt_text_is_refused(project, log):
+    edit(project.source("alpha"), "    alt: A red square, standing for the finding.\n", "")
+    refused(project, log, r"alpha\.html: image without alt text")
+
+
+def test_skipped_heading_is_refused(project, log):
+    edit(project.source("alpha"), "## Measured", "## Setting\n\n#### Measured")
+    refused(project, log, r"level 4 follows one of level 2|Non-consecutive header")
+
+
+def test_missing_page_is_refused(project, log):
+    project.source("status").unlink()
+    refused(project, log, r"chapters/status\.md does not exist")
+
+
+def test_link_to_nothing_is_refused(project, log):
+    edit(project.source("index"), "See [](alpha.md)", "See [](gamma.md)")
+    refused(project, log, r"gamma\.md")
+
+
+def test_raw_link_to_a_missing_anchor_is_refused(project, log):
+    edit(project.source("index"), "See [](alpha.md)", 'See <a href="ledger.html#T1-C9">it</a> [](alpha.md)')
+    refused(project, log, "link to a missing anchor: ledger.html#T1-C9")
+
+
+def test_picture_from_another_host_is_refused(project, log):
+    picture = '<img alt="A picture." src="https://example.org/a.png">'
+    edit(project.source("index"), "See [](alpha.md)", f"{picture} See [](alpha.md)")
+    refused(project, log, "loads something from another host")
+
+
+def test_number_typed_next_to_a_claim_is_refused(project, log):
+    edit(project.source("alpha"), "about claim T1-C1 and", "about claim T1-C1 (1.02 here) and")
+    refused(project, log, r"alpha\.md:\d+: a number typed next to a claim")
+
+
+def test_claim_without_a_record_is_refused(project, log):
+    claims = project.claims / "T1.yaml"
+    text = claims.read_text()
+    claims.write_text(text + text[text.index("  - id") :].replace("T1-C1", "T1-C2"))
+    refused(project, log, "T1-C2: a claim without a record")
+
+
+def test_record_of_another_rule_is_refused(project, log):
+    edit(project.claims / "T1.yaml", "tolerance: 0.1", "tolerance: 0.2")
+    refused(project, log, "T1-C1: recorded under another wording, rule")
+
+
+def test_forged_verdict_is_refused(project, log):
+    edit(project.results("alpha") / "records.json", '"verdict": "holds"', '"verdict": "fails"')
+    edit(project.source("index"), "A toy book", "A toy book, again")
+    refused(project, log, "estimates give 'holds'")
+
+
+def test_unknown_placeholder_is_refused(project, log):
+    edit(project.source("index"), "<!-- ledger-summary -->", "<!-- ledger-sumary -->")
+    refused(project, log, "nothing is generated for <!-- ledger-sumary -->")

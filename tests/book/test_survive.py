@@ -1,0 +1,61 @@
+"""Verdicts under other master seeds: flips are found, measurements are kept."""
+
+from __future__ import annotations
+
+import pytest
+from descent.book import cli
+from descent.book.survive import Survival, check, experiments
+from descent.claims import Verdict
+
+HOLDS, FAILS, OPEN, NOT = Verdict
+
+
+def seeds(**verdicts):
+    return Survival({f"seed {i}": {name: row[i] for name, row in verdicts.items()} for i in range(2)})
+
+
+def test_equal_verdicts_survive():
+    assert seeds(a=(HOLDS, HOLDS), b=(FAILS, FAILS)).survives
+
+
+def test_a_flip_does_not_survive():
+    outcome = seeds(a=(HOLDS, FAILS))
+    assert outcome.flipped == ["a"]
+    assert not outcome.survives
+    assert "FLIPS" in outcome.table()
+
+
+def test_one_move_to_inconclusive_is_allowed_two_are_not():
+    assert seeds(a=(HOLDS, OPEN)).survives
+    assert not seeds(a=(HOLDS, OPEN), b=(OPEN, FAILS)).survives
+
+
+def test_not_tested_is_no_move():
+    assert seeds(a=(HOLDS, NOT)).moved == []
+
+
+def test_experiments_are_chosen_by_name(project):
+    assert experiments(project, "alpha") == ["steady", "moody", "pictures"]
+    assert experiments(project, "alpha", ["moody"]) == ["moody"]
+
+
+@pytest.mark.slow
+def test_check_finds_the_flip_and_keeps_what_was_measured(project, log):
+    outcome = check(project, "alpha", ["moody"], {}, 2, progress=log)
+    assert outcome.columns["seed 1"] == {"T1-C1": FAILS}
+    assert outcome.columns["seed 2"] == {"T1-C1": HOLDS}
+    assert outcome.columns["published"] == {"T1-C1": HOLDS}
+    assert not outcome.survives
+    files = sorted(path.name for path in (project.root / "runs").rglob("*.json"))
+    assert files == ["seed-1-moody.json", "seed-2-moody.json"]
+    check(project, "alpha", ["moody"], {}, 2, progress=log)
+    assert "2 of 2 runs reused" in log.lines
+
+
+@pytest.mark.slow
+def test_command_ends_with_the_conclusion(project, capsys):
+    call = ["--root", str(project.root), "check", "alpha", "--seeds", "1"]
+    assert cli.main([*call, "--only", "steady", "--only", "pictures"]) == 0
+    out = capsys.readouterr().out
+    assert "the verdicts survive" in out
+    assert "pictures: the pictures are not here" in out

@@ -1,0 +1,78 @@
+"""A chromium over loopback on the built site; skipped, with the reason, where either is missing."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import pytest
+from descent.book.build import is_current
+from descent.book.cli import server
+from descent.book.project import find_project
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+class Tab:
+    """One page opened in the browser, with everything it complained about and asked for."""
+
+    def __init__(self, page, base):
+        self.page, self.base, self.faults, self.foreign = page, base, [], []
+        page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", self._request)
+
+    def _request(self, request):
+        if request.url.startswith(("http", "ws")) and not request.url.startswith(self.base):
+            self.foreign.append(request.url)
+
+    def open(self, name):
+        self.page.goto(self.base + name, wait_until="networkidle")
+        return self.page
+
+
+@pytest.fixture(scope="session")
+def book(repository):
+    project = find_project(repository)
+    if not is_current(project):
+        pytest.skip("there is no site built from today's sources; run `make book` first")
+    return project
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def base(book):
+    with server(book, "127.0.0.1", 0, quiet=True) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{site.server_port}/"
+        site.shutdown()
+
+
+@pytest.fixture
+def tab(chromium, base):
+    """Return a function that makes a tab: theme, width, and whether scripts run."""
+    contexts = []
+
+    def make(theme="light", width=1280, scripts=True):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts
+        )
+        context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+        contexts.append(context)
+        return Tab(context.new_page(), base)
+
+    yield make
+    for context in contexts:
+        context.close()
