@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 INK = "#7f7f7f"
 """Text, axes and theory: the grey that reads on white and on near-black alike."""
@@ -93,8 +94,12 @@ def use_style() -> None:
 
 
 def panels(columns: int = 1, rows: int = 1, height: float = 2.9, **options: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure of the text width and its axes in reading order; `height` is that of one row."""
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), layout="constrained", squeeze=False, **options)
+    """Return a figure of the text width and its axes in reading order; `height` is that of one row.
+
+    The figure is not pyplot's: a notebook shows it once, as the value of its cell.
+    """
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
 
 
@@ -108,14 +113,21 @@ def marks(axis: Axes, x: Any, y: Any, low: Any, high: Any, look: Look, **options
     """Draw measured points with their 95 % intervals."""
     below = [v - lo for v, lo in zip(y, low, strict=True)]
     above = [hi - v for v, hi in zip(y, high, strict=True)]
-    return axis.errorbar(
-        x, y, yerr=[below, above], fmt=look.marker, color=look.color, linestyle="none", capsize=2, elinewidth=1, **options
-    )
+    style = {"fmt": look.marker, "color": look.color, "linestyle": "none", "capsize": 2, "elinewidth": 1}
+    return axis.errorbar(x, y, yerr=[below, above], **style, **options)
 
 
 def theory(axis: Axes, x: Any, y: Any, *, dashed: bool = False, **options: Any) -> Any:
     """Draw a theoretical curve: thin grey, solid when exact, dashed when an approximation."""
     return axis.plot(x, y, color=INK, linewidth=1.0, linestyle=(0, (4, 2)) if dashed else "-", zorder=1, **options)
+
+
+def plain_ticks(*axes: Axis) -> None:
+    """Label a logarithmic axis of about one decade with plain numbers at 1, 2 and 5."""
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(NullFormatter())
 
 
 def label_panels(axes: Sequence[Axes]) -> None:
@@ -126,4 +138,7 @@ def label_panels(axes: Sequence[Axes]) -> None:
             axis.set_title("")
 
 
-__all__ = ["ARMS", "DPI", "INK", "WIDTH", "Look", "label_panels", "line", "marks", "momentum_look", "panels", "theory", "use_style"]
+__all__ = [
+    "ARMS", "DPI", "INK", "WIDTH", "Look", "label_panels", "line", "marks", "momentum_look", "panels",
+    "plain_ticks", "theory", "use_style",
+]

@@ -11,7 +11,9 @@ from matplotlib.ticker import NullFormatter
 
 from descent.estimate import Estimate
 from descent.experiments.saddles import annealed_networks as late_loss
+from descent.experiments.saddles import annealing as schedules
 from descent.experiments.saddles import cifar as cifar10
+from descent.experiments.saddles import hopping, stiff
 from descent.experiments.saddles.escape import HALF, EscapeResult
 from descent.experiments.saddles.features import FeaturesResult
 from descent.experiments.saddles.initial_saddle import DepartureResult, Track
@@ -20,7 +22,7 @@ from descent.experiments.saddles.linear import LinearResult, speedup_of
 from descent.experiments.saddles.logistic import LogisticResult
 from descent.experiments.saddles.optimum import OptimumResult
 from descent.experiments.saddles.tradeoff import NEAR, TradeoffResult
-from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
+from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.problems.diffusion import diffusion_mean
 from descent.problems.escape import escape_mean
 from descent.problems.mode import stationary_variance
@@ -102,9 +104,11 @@ def flow(result: FlowResult) -> Figure:
     axis.plot(steps, result.quiet[1], RATES[0].marker, color=RATES[0].color, label="noise-free path")
     for anchor, slope in ((result.spread.mean(0)[-1], 0.5), (result.quiet[1, -1], 1.0)):
         theory(axis, steps, anchor * (steps / steps[-1]) ** slope)
-        axis.annotate(f"slope {slope:g}", (steps[0], anchor * (steps[0] / steps[-1]) ** slope), color=INK, fontsize=8,
-                      xytext=(-4, 3), textcoords="offset points", ha="right")
-    axis.set(xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)", ylabel="largest distance to the flow")
+        end = (steps[0], anchor * (steps[0] / steps[-1]) ** slope)
+        place = {"xytext": (-4, 3), "textcoords": "offset points", "ha": "right"}
+        axis.annotate(f"slope {slope:g}", end, color=INK, fontsize=8, **place)
+    axis.set(xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)",
+             ylabel="largest distance to the flow")
     axis.legend(loc="lower right")
     return figure
 
@@ -116,7 +120,7 @@ def networks(departure: DepartureResult, compressed: FeaturesResult) -> Figure:
         _amplitude(axes[0], track, rate, look, departure.config.begin)
     axes[0].set(yscale="log", xlabel="step", ylabel="amplitude of the leading mode", title="leaving the saddle")
     axes[0].legend(fontsize=7)
-    for row, (track, look) in enumerate(zip(compressed.tracks, NETWORK[:1] + NETWORK[2:], strict=False)):
+    for row, look in enumerate((NETWORK[0], NETWORK[2], NETWORK[4], NETWORK[3])):
         found = mean(compressed.ratio[row])
         marks(axes[1], [row], *columns([found]), look)
         axes[1].plot([row - 0.3, row + 0.3], [compressed.predicted_ratio[row]] * 2, color=INK, linewidth=1)
@@ -142,8 +146,8 @@ def annealed_networks(late: late_loss.LateLossResult, cifar: cifar10.CifarResult
     figure, axes = panels(2, height=3.0)
     for arm, name in enumerate(late_loss.NAMES):
         for side in range(2):
-            found = mean(late.fluctuation[side, arm])
-            marks(axes[0], [side + 0.12 * (arm - 1.5)], *columns([found]), ARMS[name], label=name if side == 0 else None)
+            found, place = mean(late.fluctuation[side, arm]), side + 0.12 * (arm - 1.5)
+            marks(axes[0], [place], *columns([found]), ARMS[name], label=name if side == 0 else None)
     axes[0].set_xticks((0, 1), ("clean labels", "20 % fresh label noise"))
     axes[0].set(yscale="log", ylabel="detrended fluctuation of the loss", title="digits", xlim=(-0.5, 1.5))
     axes[0].legend(fontsize=7)
@@ -187,14 +191,15 @@ def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
         marks(axis, [predicted], *columns([mean(excess)]), look, label=label)
     ends = np.array([result.predicted.min() / 3, result.predicted.max() * 3])
     theory(axis, ends, ends)
-    axis.set(xscale="log", yscale="log", xlabel="predicted excess loss", ylabel="measured excess loss", title="logistic regression")
+    axis.set(xscale="log", yscale="log", xlabel="predicted excess loss", ylabel="measured excess loss",
+             title="logistic regression")
     for side in (axis.xaxis, axis.yaxis):
         side.set_minor_formatter(NullFormatter())
     axis.legend(fontsize=7, loc="upper left")
 
 
 def _noise_map(axis: Axes, result: OptimumResult) -> None:
-    """Draw log₁₀ of the exact variance ratio over (lr × curvature, momentum), its zero line, and the simulated points."""
+    """Draw log₁₀ of the exact variance ratio over (lr × curvature, momentum), its zero line, the simulated points."""
     sharpness, arms = np.linspace(0.02, 1.98, 99), np.linspace(0.0, 0.95, 96)
     ratio = stationary_variance(1.0, sharpness, arms[:, None]) / stationary_variance(1.0, sharpness, 0.0)
     shown = axis.pcolormesh(sharpness, arms, np.log10(ratio), cmap="vlag", vmin=-1.5, vmax=1.5, rasterized=True)
@@ -210,7 +215,8 @@ def tradeoff(result: TradeoffResult) -> Figure:
     figure, axes = panels(2, height=3.2)
     for momentum, times, variance in zip(result.config.momentum, result.plane_time, result.plane_variance, strict=True):
         line(axes[0], times, variance, momentum_look(momentum), label=f"{momentum:g}")
-    axes[0].set(xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance", title="exact plane")
+    axes[0].set(xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance",
+                title="exact plane")
     axes[0].legend(title="momentum", fontsize=7, title_fontsize=7)
     arms = np.array(result.config.momentum)
     for row, (effective, look) in enumerate(zip(result.config.effective, RATES, strict=False)):
@@ -219,7 +225,54 @@ def tradeoff(result: TradeoffResult) -> Figure:
         marks(axes[1], 1 / (1 - arms[1:]), *columns(found), look, label=f"e = {effective:g}")
         theory(axes[1], 1 / (1 - arms), exact / exact[0])
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes[1].set(xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's", title="equal effective step")
+    axes[1].set(xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's",
+                title="equal effective step")
     axes[1].legend()
+    label_panels(axes)
+    return figure
+
+
+def annealing(result: schedules.AnnealingResult) -> Figure:
+    """Draw the mean error of every schedule with the two stationary errors, and final errors over plain descent's."""
+    figure, axes = panels(2, height=3.3, width_ratios=(1.8, 1))
+    for name, error in zip(schedules.ARMS, result.mean_error, strict=True):
+        if name != schedules.LATE:
+            line(axes[0], result.steps, error, ARMS[name], label=name)
+    for level in result.floor:
+        axes[0].axhline(level, color=INK, linewidth=0.8)
+    axes[0].axvline(result.switch, color=INK, linewidth=0.8, linestyle=":")
+    axes[0].set(yscale="log", xlabel="iterations", ylabel="mean error (log)", title="schedules")
+    axes[0].legend(fontsize=7)
+    for place, name in enumerate(schedules.ARMS[1:]):
+        found = schedules.ratio(result, name, schedules.PLAIN)
+        marks(axes[1], [place], *columns([found]), ARMS.get(name, ARMS[schedules.STEP]))
+    axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes[1].set_xticks(range(len(schedules.ARMS) - 1), schedules.ARMS[1:], rotation=50, ha="right", fontsize=7)
+    axes[1].set(yscale="log", ylabel="final error over plain SGD's", title="in the end")
+    label_panels(axes)
+    return figure
+
+
+def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -> Figure:
+    """Draw escape from a stiff saddle at two ways to set the step, and hopping times at equal effective step."""
+    figure, axes = panels(2, height=3.1)
+    inertia = 1 / (1 - np.array(saddle.config.momentum))
+    for way, (name, look) in enumerate((("plain SGD's limit", RATES[0]), ("its own limit", RATES[1]))):
+        marks(axes[0], inertia, *columns([mean(t) for t in saddle.times[way]]), look, label=f"lr at 0.95 of {name}")
+        theory(axes[0], inertia, saddle.exact[way])
+    axes[0].set(xscale="log", yscale="log", ylim=(20, None), xlabel="1 / (1 − momentum)", ylabel="mean escape time",
+                title=f"saddle of stiffness {saddle.config.problem.stiffness:g}")
+    plain_ticks(axes[0].yaxis)
+    axes[0].legend(loc="upper right")
+    inertia = 1 / (1 - np.array(wells.config.momentum))
+    for row, (effective, look) in enumerate(zip(wells.config.effective, RATES, strict=False)):
+        found = [hopping.slower(wells, row, arm) for arm in range(1, len(inertia))]
+        marks(axes[1], inertia[1:], *columns(found), look, label=f"e = {effective:g}")
+        theory(axes[1], inertia, wells.slowing[row], dashed=True)
+    axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes[1].set(xscale="log", yscale="log", xlabel="1 / (1 − momentum)", ylabel="hopping time over plain SGD's",
+                title="barrier, equal effective step")
+    plain_ticks(axes[1].yaxis)
+    axes[1].legend(loc="upper left")
     label_panels(axes)
     return figure
