@@ -1,9 +1,9 @@
 """Image sets as one uint8 tensor each: scikit-learn's digits always, MNIST and CIFAR-10 from local files.
 
 Files are looked for under $DESCENT_DATA, or `data/cache` of the project when that is not set:
-`<root>/<name>/{train,test}.parquet` with a struct column (`image` or `img`: encoded `bytes`) and `label`, or the
-files torchvision downloads into `<root>/<name>`. Nothing is downloaded here. Decoding happens once: the arrays are
-kept as `.npy` beside their checksum, in the data root or, where that is read-only, in the project's own cache.
+`<root>/<name>/{train,test}.parquet` with a struct column (`image` or `img`: encoded `bytes`) and `label`, or
+the files torchvision downloads into `<root>/<name>`. Nothing is downloaded here. Decoding happens once: the
+arrays are kept as `.npy` beside their checksums, in the data root or, if that is read-only, in the project.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from descent.streams import Purpose, Streams
 
-__all__ = ["DataDamaged", "DataMissing", "ImageSet", "Projected", "centred", "data_root", "load", "project"]
+__all__ = ["DataDamaged", "DataMissing", "ImageSet", "Projected", "centred", "data_root", "examples", "load", "project"]
 
 PROJECT = Path(__file__).resolve().parents[3]
 _SHUFFLE = torch.tensor([20_180_214])  # one fixed order for everybody: not a master seed
@@ -76,14 +76,14 @@ class ImageSet:
     def take(self, count: int, skip: int = 0) -> ImageSet:
         """Return images skip…skip+count of the fixed order; every class must be fairly represented."""
         if not 0 < count <= len(self) - skip:
-            raise ValueError(f"{self.title} has {len(self)} images, cannot take {count} after skipping {skip}")
+            raise ValueError(f"cannot take {count} after {skip}: {self.title} has {len(self)} images")
         part = slice(skip, skip + count)
         _check_balance(self.labels[part], len(self.classes), self.title)
         return ImageSet(self.title, self.images[part], self.labels[part], self.classes, self.peak)
 
 
 def load(name: str, split: str = "train") -> ImageSet:
-    """Return one split of "digits" (which has only "train"), "mnist" or "cifar10", in one fixed shuffled order.
+    """Return a split of "digits" (which has only "train"), "mnist" or "cifar10", in one fixed shuffled order.
 
     Raises: DataMissing with the ways to get the files; DataDamaged naming the file that cannot be trusted.
     """
@@ -96,8 +96,14 @@ def load(name: str, split: str = "train") -> ImageSet:
     else:
         arrays = _from_torchvision(path, known, split)
     _check_arrays(arrays, known, split, path)
-    return _shuffled(ImageSet(str(arrays["title"]), torch.from_numpy(arrays["images"]),
-                              torch.from_numpy(arrays["labels"]), tuple(str(c) for c in arrays["classes"])))
+    return _shuffled(
+        ImageSet(
+            str(arrays["title"]),
+            torch.from_numpy(arrays["images"]),
+            torch.from_numpy(arrays["labels"]),
+            tuple(str(c) for c in arrays["classes"]),
+        )
+    )
 
 
 def centred(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -107,11 +113,19 @@ def centred(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return (flat / flat.std(correction=0)).to(dtype)
 
 
+def examples(name: str, count: int | None = None, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Return the first `count` training images (default: all) as centred inputs (N, D) and labels (N,)."""
+    data = load(name)
+    data = data.take(count or len(data))
+    return centred(data.images).to(device), data.labels.to(device)
+
+
 @dataclass(frozen=True)
 class Projected:
     """A data set on its leading principal components, scaled to overall unit variance on the training part.
 
-    inputs (N, k), labels (N,); test_inputs (M, k), test_labels (M,); `share` of the variance kept; `digest` of the data.
+    inputs (N, k), labels (N,); test_inputs (M, k), test_labels (M,); `share` of the variance that is kept;
+    `digest` of the source files and the sizes.
     """
 
     title: str
@@ -124,7 +138,7 @@ class Projected:
 
 
 def project(name: str, components: int, count: int, test_count: int) -> Projected:
-    """Return the first `count` training and `test_count` test images on the training part's principal components.
+    """Return `count` training and `test_count` test images on the training part's principal components.
 
     The projection is cached under the checksum of the source files and the sizes.
 
@@ -146,8 +160,10 @@ def data_root() -> Path:
 
 def _expect(name: str, split: str) -> _Known:
     if name not in _KNOWN or split not in _KNOWN[name].counts:
-        raise ValueError(f"no data set {name!r} with split {split!r}; there are digits, {', '.join(_KNOWN)}, "
-                         "the last two with splits train and test")
+        raise ValueError(
+            f"no data set {name!r} with split {split!r}; there are digits, {', '.join(_KNOWN)}, "
+            "the last two with splits train and test"
+        )
     return _KNOWN[name]
 
 
@@ -159,10 +175,12 @@ def _source(name: str, split: str) -> Path:
         return path
     if (folder / "cifar-10-batches-py").is_dir() or (folder / "MNIST" / "raw").is_dir():
         return folder
+    known = _KNOWN[name]
     raise DataMissing(
-        f"{_KNOWN[name].title} is not here: no {split}.parquet in {folder}. Set DESCENT_DATA to a folder that has "
-        f"{name}/train.parquet and {name}/test.parquet, or put them there, or let torchvision fetch the data set: "
-        f"torchvision.datasets.{_KNOWN[name].torchvision}({str(folder)!r}, download=True)")
+        f"{known.title} is not here: no {split}.parquet in {folder}. Put train.parquet and test.parquet "
+        f"there, or set DESCENT_DATA to a folder that has {name}/train.parquet and {name}/test.parquet, or "
+        f"let torchvision fetch it: torchvision.datasets.{known.torchvision}({str(folder)!r}, download=True)"
+    )
 
 
 def _decode(path: Path, known: _Known) -> Arrays:
@@ -177,12 +195,18 @@ def _decode(path: Path, known: _Known) -> Arrays:
         labels = table["label"].to_numpy().astype(np.int64)
         images = np.stack([_picture(data, known) for data in encoded])
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, StopIteration) as error:
-        raise DataDamaged(f"{path} cannot be read as {known.title} ({type(error).__name__}: {error}); fetch it again. "
-                          "Expected: a struct column image or img with field bytes, and a column label") from error
+        raise DataDamaged(
+            f"{path} cannot be read as {known.title} ({type(error).__name__}: {error}); fetch it again. "
+            "Expected: a struct column image or img with field bytes, and a column label"
+        ) from error
     classes = (table.schema.metadata or {}).get(b"classes", b"0,1,2,3,4,5,6,7,8,9").decode().split(",")
     lossy = any(data.startswith(b"\xff\xd8") for data in encoded)
-    return {"images": images, "labels": labels, "classes": np.array(classes),
-            "title": np.array(f"{known.title} (JPEG)" if lossy else known.title)}
+    return {
+        "images": images,
+        "labels": labels,
+        "classes": np.array(classes),
+        "title": np.array(f"{known.title} (JPEG)" if lossy else known.title),
+    }
 
 
 def _picture(data: bytes, known: _Known) -> NDArray[np.uint8]:
@@ -198,28 +222,38 @@ def _from_torchvision(folder: Path, known: _Known, split: str) -> Arrays:
 
     data = getattr(torchvision.datasets, known.torchvision)(folder, train=split == "train", download=False)
     images = np.asarray(data.data, dtype=np.uint8)
-    return {"images": images.reshape(len(images), *known.shape), "labels": np.asarray(data.targets, dtype=np.int64),
-            "classes": np.array(data.classes), "title": np.array(known.title)}
+    labels = np.asarray(data.targets, dtype=np.int64)
+    return {
+        "images": images.reshape(len(images), *known.shape),
+        "labels": labels,
+        "classes": np.array(data.classes),
+        "title": np.array(known.title),
+    }
 
 
 def _check_arrays(arrays: Arrays, known: _Known, split: str, path: Path) -> None:
     count, labels = known.counts[split], arrays["labels"]
     if len(labels) != count or arrays["images"].shape != (count, *known.shape):
-        raise DataDamaged(f"{path} holds {len(labels)} labels and images of shape {arrays['images'].shape}; the "
-                          f"{split} split of {known.title} has {count} of shape {known.shape}. Fetch it again")
+        raise DataDamaged(
+            f"{path} holds {len(labels)} labels and images of shape {arrays['images'].shape}; "
+            f"{known.title} {split} has {count} of shape {known.shape}. Fetch it again"
+        )
     _check_balance(torch.from_numpy(labels), len(arrays["classes"]), str(path))
 
 
 def _check_balance(labels: Tensor, classes: int, where: str) -> None:
     """Refuse labels in which a class is missing or far from its fair share (half to twice)."""
     if labels.min() < 0 or labels.max() >= classes:
-        raise DataDamaged(f"{where}: labels run from {int(labels.min())} to {int(labels.max())}, "
-                          f"expected 0 to {classes - 1}")
+        raise DataDamaged(
+            f"{where}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}"
+        )
     shares = torch.bincount(labels, minlength=classes) * classes / len(labels)
     slack = 4 * (classes / len(labels)) ** 0.5  # a small random part strays by a few standard deviations
     if shares.min() < 0.5 - slack or shares.max() > 2.0 + slack:
-        raise DataDamaged(f"{where}: classes are unbalanced, shares {[round(float(s), 2) for s in shares]} of the "
-                          "fair one; a file sorted by class must be shuffled before it is cut")
+        raise DataDamaged(
+            f"{where}: classes are unbalanced, at {[round(float(s), 2) for s in shares]} of their fair share; "
+            "a file sorted by class must be shuffled before it is cut"
+        )
 
 
 def _shuffled(data: ImageSet) -> ImageSet:
@@ -251,15 +285,20 @@ def _project(name: str, components: int, count: int, test_count: int) -> Arrays:
     basis = torch.from_numpy(_signed(vectors[:, ::-1].copy()))
     inputs = pixels @ basis
     scale = inputs.std(correction=0)
-    return {"inputs": (inputs / scale).numpy(), "labels": train.labels.numpy(),
-            "test_inputs": (others @ basis / scale).numpy(), "test_labels": test.labels.numpy(),
-            "title": np.array(train.title), "share": np.array(values.sum() / covariance.trace())}
+    return {
+        "inputs": (inputs / scale).numpy(),
+        "labels": train.labels.numpy(),
+        "test_inputs": (others @ basis / scale).numpy(),
+        "test_labels": test.labels.numpy(),
+        "title": np.array(train.title),
+        "share": np.array(values.sum() / covariance.trace()),
+    }
 
 
 def _signed(vectors: NDArray[Any]) -> NDArray[Any]:
     """Give each column the sign that makes its largest entry positive: eigenvectors come with either."""
     largest = vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])]
-    return vectors * np.sign(largest)
+    return np.asarray(vectors * np.sign(largest))
 
 
 def _checksum(path: Path) -> str:
@@ -284,7 +323,7 @@ def _cached(stem: str, digest: str, make: Callable[[], Arrays]) -> Arrays:
 def _cache_folder() -> Path:
     """Return the data root where it may be written, else the project's own cache.
 
-    Permission bits are looked at too, because a superuser may write into a folder that is meant to be read-only.
+    Permission bits are looked at too: a superuser may write even where a folder is meant to be read-only.
     """
     root = data_root()
     usable = root.is_dir() and os.access(root, os.W_OK) and root.stat().st_mode & 0o222

@@ -1,0 +1,183 @@
+"""Problems whose saddle or minimum is known exactly: a two-layer net near zero, and logistic regression.
+
+Losses are mean cross-entropies in nats; noise is the covariance of one example's gradient, a batch drawn with
+replacement divides it by its size. Stacks carry the replica axis first, the theory is float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from descent.models import CrossEntropy
+from descent.probes import Params
+from descent.problems.mode import growth
+from descent.streams import Purpose, Streams
+from descent.supervised import Supervised
+
+__all__ = ["FreshLabelNoise", "InitialSaddle", "Logistic", "Minimum"]
+
+Array = NDArray[np.float64]
+Leaves = dict[str, Tensor]
+_LOSS = CrossEntropy()
+
+
+@dataclass(frozen=True, eq=False)
+class FreshLabelNoise(Supervised):
+    """A supervised problem whose batch labels each give way to a random class with probability `share`.
+
+    The draw is new at every step, so the noise of the gradient never dies; `value` stays the clean loss. A
+    random class may be the true one: labels are wrong with probability share·(1 − 1/classes).
+    """
+
+    share: float = 0.2
+    classes: int = 10
+
+    def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
+        """Return inputs (R, B, …) and noisy targets (R, B)."""
+        inputs, targets = super().batch(streams, step)
+        if self.share == 0:
+            return inputs, targets
+        draw = streams.uniform(Purpose.LABEL, step, tuple(targets.shape[1:])) / self.share
+        random = (draw * self.classes).long().clamp_(max=self.classes - 1)
+        return inputs, torch.where(draw < 1, random, targets)
+
+
+@dataclass(frozen=True)
+class InitialSaddle:
+    """The strict saddle of a net x → W₂ tanh(W₁x + b₁) + b₂ at W = 0, b₂ = log class frequencies.
+
+    The net is linear there: W₁ (H, D) and W₂ (C, H) drive each other through the cross-moment
+    E[x(y − ȳ)ᵀ] = Σ s_k u_k v_kᵀ (D, C), and W₁u_k + W₂ᵀv_k (H,) is an unstable mode of instability s_k.
+    Inputs must be centred, or the output bias takes part. s scales with the inputs.
+    """
+
+    instability: Array  # (K,), falling
+    left: Array  # (D, K), u_k in columns
+    right: Array  # (C, K), v_k in columns
+    bias: Array  # (C,) log class frequencies
+
+    @classmethod
+    def of(cls, inputs: Tensor, labels: Tensor, classes: int) -> InitialSaddle:
+        """Find the saddle of inputs (N, D), labels (N,) with values below `classes`.
+
+        Raises: ValueError for inputs that are not centred and for a class without examples.
+        """
+        x = inputs.detach().to("cpu", torch.float64)
+        share = torch.bincount(labels.cpu(), minlength=classes).to(x.dtype) / len(labels)
+        drift = float(x.mean(0).abs().max())
+        if drift > 1e-4 * float(x.std()):
+            raise ValueError(f"every input column must have mean 0, the largest is {drift:.3g}; subtract it")
+        if bool((share == 0).any()):
+            missing = (share == 0).nonzero().flatten().tolist()
+            raise ValueError(f"classes {missing} have no examples, so their log frequency is infinite")
+        target = torch.nn.functional.one_hot(labels.cpu(), classes).to(x.dtype) - share
+        left, values, right = np.linalg.svd((x.T @ target / len(x)).numpy(), full_matrices=False)
+        return cls(values, left, right.T, share.log().numpy())
+
+    def growth(self, lr: ArrayLike, momentum: ArrayLike, modes: int = 1) -> Array:
+        """Return log z₊ per step of the leading modes, shape (…, modes)."""
+        rates, momenta = (np.asarray(value, dtype=np.float64)[..., None] for value in (lr, momentum))
+        return growth(self.instability[:modes], rates, momenta)
+
+    def start(self, hidden: int, scale: float, streams: Streams) -> Leaves:
+        """Draw normal weights of deviation `scale` around the saddle, for MLP((D, hidden, C), "tanh")."""
+        first = streams.normal(Purpose.INIT, 0, (hidden, len(self.left))).mul_(scale)
+        second = streams.normal(Purpose.INIT, 1, (len(self.right), hidden)).mul_(scale)
+        output = torch.from_numpy(self.bias).to(first).repeat(len(first), 1)
+        return {"0.weight": first, "0.bias": first.new_zeros(len(first), hidden), "2.weight": second, "2.bias": output}
+
+    def amplitudes(self, params: Params, modes: int = 1) -> Tensor:
+        """Return |W₁u_k + W₂ᵀv_k| of the leading modes, (R, modes)."""
+        net = cast(Leaves, params)
+        first, second = net["0.weight"], net["2.weight"]
+        u, v = (torch.from_numpy(a[:, :modes].copy()).to(first) for a in (self.left, self.right))
+        norms: Tensor = torch.linalg.vector_norm(first @ u + second.transpose(1, 2) @ v, dim=1)
+        return norms
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A minimum: params (D + 1, C), loss, `noise` = tr S of one example, curvatures (rising), all float64."""
+
+    params: Tensor
+    loss: float
+    noise: float
+    curvatures: Array
+
+    def excess_loss(self, lr: ArrayLike, momentum: ArrayLike, batch_size: int) -> Array:
+        """Return the stationary E L − L* = lr tr S/(4(1 − momentum)) for small steps; no curvature in it."""
+        effective = np.asarray(lr, dtype=np.float64) / (1 - np.asarray(momentum, dtype=np.float64))
+        return np.asarray(effective * self.noise / batch_size / 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """Multinomial logistic regression, mean cross-entropy plus decay/2·|W|² on every weight, bias included.
+
+    inputs (N, D), labels (N,); parameters W are (R, D + 1, C), the last row the bias. Batches are drawn with
+    replacement.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    classes: int
+    decay: float
+    batch_size: int
+
+    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+        """Return the batch gradient (R, D + 1, C)."""
+        weights = cast(Tensor, params)
+        index = streams.integers(Purpose.BATCH, step, len(self.labels), (self.batch_size,))
+        x = self._augmented[index]
+        error = _LOSS.slope(x @ weights, self.labels[index])
+        return torch.baddbmm(weights, x.transpose(1, 2), error, beta=self.decay, alpha=1 / self.batch_size)
+
+    def loss(self, params: Params) -> Tensor:
+        """Return the full loss (R,) float64 of params (R, D + 1, C)."""
+        weights = cast(Tensor, params)
+        outputs = self._augmented.to(weights.dtype) @ weights
+        data = _LOSS(outputs, self.labels.expand(outputs.shape[:2])).mean(1, dtype=torch.float64)
+        return data + self.decay / 2 * weights.square().sum((1, 2), dtype=torch.float64)
+
+    @cached_property
+    def minimum(self) -> Minimum:
+        """The minimum by Newton's method, to a gradient below 1e-12."""
+        x = self._augmented.to(torch.float64)
+        y = torch.nn.functional.one_hot(self.labels, self.classes).to(x.dtype)
+        w = x.new_zeros(x.shape[1], self.classes)
+        for _ in range(50):
+            p = torch.softmax(x @ w, dim=1)
+            slope, hessian = x.T @ (p - y) / len(x) + self.decay * w, _softmax_hessian(x, p, self.decay)
+            if float(slope.norm()) < 1e-12:
+                break
+            w = w - torch.linalg.solve(hessian, slope.flatten()).view_as(w)
+        else:
+            size = float(slope.norm())
+            raise ValueError(f"Newton's method stopped at a gradient of {size:.2g}; use a larger decay")
+        scatter = x.square().sum(1) * (p - y).square().sum(1)  # |x ⊗ (p − y)|²
+        noise = float(scatter.mean() - (x.T @ (p - y) / len(x)).square().sum())
+        curvatures = np.asarray(torch.linalg.eigvalsh(hessian).cpu())
+        return Minimum(w, float(self.loss(w.unsqueeze(0))), noise, curvatures)
+
+    @cached_property
+    def _augmented(self) -> Tensor:
+        return torch.cat([self.inputs, torch.ones_like(self.inputs[:, :1])], dim=1)
+
+
+def _softmax_hessian(x: Tensor, p: Tensor, decay: float) -> Tensor:
+    """Return the Hessian (DC, DC) of the mean cross-entropy over W (D, C) flattened by rows, plus decay."""
+    (n, width), classes = x.shape, p.shape[1]
+    hessian = x.new_empty(width, classes, width, classes)
+    for i in range(classes):
+        for j in range(classes):
+            weight = p[:, i] * (float(i == j) - p[:, j]) / n
+            hessian[:, i, :, j] = (x * weight.unsqueeze(1)).T @ x
+    size = width * classes
+    return hessian.reshape(size, size) + decay * torch.eye(size, dtype=x.dtype, device=x.device)
