@@ -80,7 +80,7 @@ class MLP:
     sizes: tuple[int, ...]
     activation: Activation = "relu"
     bias: bool = True
-    working_set: int = 2 << 20  # bytes per thread that stay in a second-level cache
+    working_set: int = 32 << 20  # bytes per thread of one chunk on a CPU; smaller costs calls, larger memory traffic
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2:
