@@ -242,14 +242,14 @@ def _check_arrays(arrays: Arrays, known: _Known, split: str, path: Path) -> None
 
 
 def _check_balance(labels: Tensor, classes: int, where: str) -> None:
-    """Refuse labels in which a class is missing or far from its fair share (half to twice)."""
+    """Refuse labels in which a class strays from its fair share by a quarter, beyond what chance does."""
     if labels.min() < 0 or labels.max() >= classes:
         raise DataDamaged(
             f"{where}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}"
         )
     shares = torch.bincount(labels, minlength=classes) * classes / len(labels)
     slack = 4 * (classes / len(labels)) ** 0.5  # a small random part strays by a few standard deviations
-    if shares.min() < 0.5 - slack or shares.max() > 2.0 + slack:
+    if shares.min() < 0.75 - slack or shares.max() > 1.25 + slack:
         raise DataDamaged(
             f"{where}: classes are unbalanced, at {[round(float(s), 2) for s in shares]} of their fair share; "
             "a file sorted by class must be shuffled before it is cut"

@@ -79,7 +79,8 @@ class InitialSaddle:
             raise ValueError(f"classes {missing} have no examples, so their log frequency is infinite")
         target = torch.nn.functional.one_hot(labels.cpu(), classes).to(x.dtype) - share
         left, values, right = np.linalg.svd((x.T @ target / len(x)).numpy(), full_matrices=False)
-        return cls(values, left, right.T, share.log().numpy())
+        found = values > 1e-9 * values[0]  # the class directions sum to zero, so at most C − 1 modes
+        return cls(values[found], left[:, found], right.T[:, found], share.log().numpy())
 
     def growth(self, lr: ArrayLike, momentum: ArrayLike, modes: int = 1) -> Array:
         """Return log z₊ per step of the leading modes, shape (…, modes)."""
