@@ -62,7 +62,7 @@ def run_worker(job: Job, work: Path, progress: Progress) -> dict[str, Any]:
         ):
             last = _follow(process, job.chapter, len(notebook.cells), progress)
         errors.seek(0)
-        text = errors.read().strip()
+        text = "".join(line for line in errors if not line.startswith("[IPKernelApp]")).strip()
     if process.returncode:
         reason = f"stopped after {job.timeout:.0f} s" if late.is_set() else "a cell failed"
         progress.finish(job.chapter, f"{job.chapter}: {reason}")
