@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from descent.probes import Params
 from descent.streams import Purpose, Streams
 
 __all__ = ["StreamingPCA", "error", "overlap", "radius", "travel_steps"]
@@ -51,18 +52,16 @@ class StreamingPCA:
         if self.samples not in ("gaussian", "signs", "mean"):
             raise ValueError(f'samples must be "gaussian", "signs" or "mean", got {self.samples!r}')
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
         """Return −(I − vvᵀ)xxᵀv for one fresh sample per replica, (R, d)."""
+        v = cast(Tensor, params)
         if self.samples == "mean":
-            pull = params * _row(self.eigenvalues, params.dtype, params.device)
-            return (params * pull).sum(-1, keepdim=True) * params - pull
+            pull = v * _row(self.eigenvalues, 1.0, v.dtype, v.device)
+            return (v * pull).sum(-1, keepdim=True) * v - pull
         draw = streams.normal if self.samples == "gaussian" else streams.signs
-        x = draw(Purpose.BATCH, step, (len(self.eigenvalues),)).mul_(self._scales(params))
-        projection = torch.linalg.vecdot(x, params).unsqueeze(-1)
-        return torch.addcmul(-x, projection, params).mul_(projection)
-
-    def _scales(self, params: Tensor) -> Tensor:
-        return _row(self.eigenvalues, params.dtype, params.device).sqrt()
+        x = draw(Purpose.BATCH, step, (len(self.eigenvalues),)).mul_(_row(self.eigenvalues, 0.5, v.dtype, v.device))
+        projection = torch.linalg.vecdot(x, v).unsqueeze(-1)
+        return torch.addcmul(-x, projection, v).mul_(projection)
 
     def at(self, index: int, replicas: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the critical point e_index for every replica, (R, d)."""
@@ -82,7 +81,7 @@ class StreamingPCA:
         """Return the stationary error of the diffusion limit, lr/(2(1−momentum)) Σ_i λ_0λ_i/(λ_0−λ_i)."""
         coordinates = range(1, len(self.eigenvalues))
         total = sum(self.noise(i) / self.gap(i) for i in coordinates)
-        return np.asarray(lr) / (2 * (1 - np.asarray(momentum))) * total
+        return np.asarray(np.asarray(lr) / (2 * (1 - np.asarray(momentum))) * total)
 
     def flow(self, start: ArrayLike, time: ArrayLike) -> Array:
         """Return the gradient flow at times lr·k/(1−momentum), shape (*time, d).
@@ -96,19 +95,19 @@ class StreamingPCA:
 
 
 @lru_cache(maxsize=16)
-def _row(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)
+def _row(values: tuple[float, ...], power: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device) ** power
 
 
-def overlap(params: Tensor) -> Tensor:
+def overlap(params: Params) -> Tensor:
     """Return h_0²/‖h‖², the squared overlap with the optimum, (R,)."""
-    squares = params.square()
+    squares = cast(Tensor, params).square()
     return squares[..., 0] / squares.sum(-1)
 
 
-def error(params: Tensor) -> Tensor:
+def error(params: Params) -> Tensor:
     """Return 1 − h_0²/‖h‖² without cancellation, (R,)."""
-    squares = params.square()
+    squares = cast(Tensor, params).square()
     return squares[..., 1:].sum(-1) / squares.sum(-1)
 
 
@@ -118,7 +117,9 @@ def radius(level: ArrayLike) -> Array:
     return np.asarray(np.sqrt(x / (1 - x)))
 
 
-def travel_steps(begin: ArrayLike, end: ArrayLike, instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> Array:
+def travel_steps(
+    begin: ArrayLike, end: ArrayLike, instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike
+) -> Array:
     """Return the steps the flow takes from squared overlap `begin` to `end`: (1−momentum)/(lr·b) log(R_end/R_begin)."""
     pace = (1 - np.asarray(momentum)) / (np.asarray(lr) * np.asarray(instability))
     return np.asarray(pace * np.log(radius(end) / radius(begin)))

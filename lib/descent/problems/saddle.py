@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from descent.probes import Params
 from descent.problems.escape import escape_level
 from descent.problems.mode import growth, growth_ceiling
 from descent.streams import Purpose, Streams
@@ -42,10 +44,11 @@ class Quadratic:
     curvatures: tuple[float, ...]
     noise: float = 1.0
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
         """Return curvature·x + √noise ξ, (R, d)."""
-        slope = params * params.new_tensor(self.curvatures)
-        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+        x = cast(Tensor, params)
+        slope = x * x.new_tensor(self.curvatures)
+        return slope.add_(_white(streams, step, x), alpha=math.sqrt(self.noise))
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ class DoubleWell:
     instability: float = 1.0  # −F''(0)
     curvature: float = 2.0  # F''(±1)
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
         """Return x³ − x + √noise ξ, (R, 1)."""
-        slope = torch.addcmul(-params, params.square(), params)
-        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+        x = cast(Tensor, params)
+        slope = torch.addcmul(-x, x.square(), x)
+        return slope.add_(_white(streams, step, x), alpha=math.sqrt(self.noise))
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,12 @@ class StiffSaddle:
     noise: float = 1e-4
     instability: float = 1.0
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
         """Return (x³ − x, stiffness·y) + √noise ξ, (R, 2)."""
-        x, y = params[:, 0], params[:, 1]
+        point = cast(Tensor, params)
+        x, y = point[:, 0], point[:, 1]
         slope = torch.stack([x * (x * x - 1.0), self.stiffness * y], dim=1)
-        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+        return slope.add_(_white(streams, step, point), alpha=math.sqrt(self.noise))
 
     def limit(self, momentum: ArrayLike) -> Array:
         """Return the largest stable lr, 2(1 + momentum)/stiffness."""

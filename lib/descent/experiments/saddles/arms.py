@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
-from descent.estimate import Estimate
-from descent.experiments.common import Settings
-from descent.probes import Series
-from descent.rules import Hyper, heavy_ball, repeat
-from descent.streams import Streams, replica_seeds
 from numpy.typing import NDArray
 from torch import Tensor
+
+from descent.estimate import Estimate
+from descent.experiments.common import Settings
+from descent.probes import Params, Probe, Series
+from descent.problems.pca import overlap
+from descent.rules import Hyper, heavy_ball, repeat
+from descent.streams import Streams, replica_seeds
+from descent.train import Objective, Run, train
 
 Array = NDArray[np.float64]
 
@@ -65,11 +68,14 @@ class Arms:
 
     def split_series(self, series: Series, keep: int | None = None) -> Array:
         """Cut a record (T, A·N, …) into arms of the first `keep` replicas (default: all), (A, N, T, …)."""
-        values = series.values.unflatten(1, (len(self.momentum), self.replicas))[:, :, :keep]
-        return np.moveaxis(to_numpy(values), 0, 2)
+        values = series.values
+        parts = values.view(len(values), len(self.momentum), self.replicas, *values.shape[2:])
+        return np.moveaxis(to_numpy(parts[:, :, :keep]), 0, 2)
 
 
-def arms_at(lr: float, momentum: Sequence[float], replicas: int, seed: int, device: str, *, shared: bool = True) -> Arms:
+def arms_at(
+    lr: float, momentum: Sequence[float], replicas: int, seed: int, device: str, *, shared: bool = True
+) -> Arms:
     """Return arms of one learning rate."""
     return Arms((lr,) * len(momentum), tuple(momentum), replicas, seed, device, shared)
 
@@ -77,6 +83,48 @@ def arms_at(lr: float, momentum: Sequence[float], replicas: int, seed: int, devi
 def to_numpy(values: Tensor) -> Array:
     """Return the values as float64 on the host."""
     return np.asarray(values.detach().to("cpu", torch.float64))
+
+
+def column(index: int) -> Callable[[Params], Tensor]:
+    """Return the function that picks one coordinate of every replica, (R, d) → (R,)."""
+    return lambda params: cast(Tensor, params)[:, index]
+
+
+def outside(radius: float, index: int = 0) -> Callable[[Params], Tensor]:
+    """Return the condition that one coordinate has left the interval ±radius."""
+    return lambda params: cast(Tensor, params)[:, index].abs() >= radius
+
+
+def beyond(level: float) -> Callable[[Params], Tensor]:
+    """Return the condition that the squared overlap with the optimum has reached a level."""
+    return lambda params: overlap(params) >= level
+
+
+def settle(problem: Objective, start: Tensor, arms: Arms, burn: int, watch: int, probe: Probe) -> tuple[Run, Series]:
+    """Run `burn` steps to forget the start, then `watch` steps under the probe; return the end and the record.
+
+    A replica that diverges on the way stays marked in the run returned.
+    """
+    streams = arms.streams()
+    early = train(problem, start, arms.hyper, burn, streams)
+    end, moving = burn + watch, early.velocity
+    late = train(problem, early.params, arms.hyper, end, streams, velocity=moving, begin=burn, probes={"": probe})
+    lost = torch.where(early.diverged_at >= 0, early.diverged_at, late.diverged_at)
+    return replace(late, diverged_at=lost), late.records[""]
+
+
+def survivors(arms: Arms, run: Run) -> NDArray[np.bool_]:
+    """Tell which replicas stayed finite in every arm, (N,): pairs are kept or dropped whole.
+
+    Raises ValueError when fewer than two are left.
+    """
+    alive = (arms.split(run.diverged_at) < 0).all(axis=0)
+    if alive.sum() < 2:
+        raise ValueError(
+            f"all but {alive.sum()} of {arms.replicas} replicas diverged in some arm of lr {arms.lr} and momentum "
+            f"{arms.momentum}; choose a smaller lr or momentum, so that lr/(1 - momentum) stays below about 0.05"
+        )
+    return np.asarray(alive)
 
 
 def passage_times(times: Array, steps: int, every: int) -> Array:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import numpy as np
 from pandas import DataFrame
-from torch import Tensor
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Array, arms_at, configure, momenta, passage_times
-from descent.probes import FirstPassage, Params, every
+from descent.experiments.saddles.arms import Array, arms_at, beyond, column, configure, momenta, passage_times
+from descent.probes import FirstPassage, Probe, every
 from descent.problems.diffusion import diffusion_mean, diffusion_quantile, diffusion_variance
 from descent.problems.escape import escape_cdf, escape_mean, escape_quantile, variance_from_rest
 from descent.problems.pca import StreamingPCA, overlap, radius, travel_steps
@@ -38,7 +37,7 @@ class Escape:
     device: str
     early_replicas: int  # paths for the variance near the saddle
     early_steps: int = 100
-    look: int = 5  # steps between two looks at the thresholds
+    look: int = 10  # steps between two looks at the thresholds
     frame: int = 20  # steps between two points of a drawn path
     drawn: int = 50  # paths kept for drawing
     balance_lr: float = 2e-3  # of the test of the sign, whose outcome does not depend on the step
@@ -46,12 +45,12 @@ class Escape:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Escape:
-        """Four dimensions, gap 1, Gaussian samples."""
+        """Take four dimensions, gap 1, Gaussian samples."""
         return cls._of(settings, settings.replicas, (0.0, MODERATE, 0.7, 0.8, 0.9, STRONG))
 
     @classmethod
     def paper(cls, settings: Settings) -> Escape:
-        """A hundred times the replicas, and momenta up to 0.99."""
+        """Take a hundred times the replicas, and momenta up to 0.99."""
         return cls._of(settings, 100 * settings.replicas, (0.0, MODERATE, 0.7, 0.8, 0.9, STRONG, 0.99), frame=100)
 
     @classmethod
@@ -123,9 +122,10 @@ def run(config: Escape) -> EscapeResult:
 def _leave(config: Escape) -> tuple[Array, Array, Array, int]:
     """Return passage times (A, L, N), drawn paths (A, N', T), their steps, and the length of the run."""
     arms = arms_at(config.lr, config.momentum, config.replicas, config.seed, config.device)
-    slowest = escape_quantile(1 - 1e-6, radius(LEVELS[NEAR]), config.problem.gap(), config.lr, 0.0, config.problem.noise())
-    probes = {str(level): FirstPassage(_beyond(level), config.look) for level in LEVELS}
-    probes |= {"everyone": FirstPassage(_beyond(LEVELS[NEAR]), 200, stop=True), "paths": every(config.frame, overlap)}
+    gap, lr, _, noise = config.mode
+    slowest = escape_quantile(1 - 1e-6, radius(LEVELS[NEAR]), gap, lr, 0.0, noise)
+    probes: dict[str, Probe] = {str(level): FirstPassage(beyond(level), config.look) for level in LEVELS}
+    probes |= {"everyone": FirstPassage(beyond(LEVELS[NEAR]), 200, stop=True), "paths": every(config.frame, overlap)}
     start = config.problem.at(1, arms.rows).to(config.device)
     done = train(config.problem, start, arms.hyper, int(slowest), arms.streams(), probes=probes)
     raw = np.stack([arms.split(done.records[str(level)].values) for level in LEVELS], axis=1)
@@ -134,16 +134,12 @@ def _leave(config: Escape) -> tuple[Array, Array, Array, int]:
     return passage_times(raw, done.steps, config.look), paths, kept.steps.numpy(), done.steps
 
 
-def _beyond(level: float) -> Callable[[Params], Tensor]:
-    return lambda v: overlap(v) >= level
-
-
 def _early(config: Escape) -> tuple[Array, Array, Array]:
     """Return the unstable coordinate after the early steps (2, N''), the steps (K,), and its variances (3, 2, K)."""
     pair = (MODERATE, config.headline)
     arms = arms_at(config.lr, pair, config.early_replicas, config.seed, config.device)
     start = config.problem.at(1, arms.rows).to(config.device)
-    probe = {"first": every(10, lambda v: v[:, 0])}
+    probe = {"first": every(10, column(0))}
     done = train(config.problem, start, arms.hyper, config.early_steps, arms.streams(), probes=probe)
     series = done.records["first"]
     first, steps = arms.split_series(series), series.steps.numpy()
@@ -158,11 +154,11 @@ def _sides(config: Escape) -> tuple[int, int]:
         config.balance_lr, config.balance_momentum, config.replicas, config.seed, config.device, shared=False
     )
     slowest = escape_quantile(1 - 1e-6, 1.0, config.problem.gap(), config.balance_lr, 0.0, config.problem.noise())
-    probe = {"half": FirstPassage(_beyond(LEVELS[HALF]), 100, stop=True)}
+    probe = {"half": FirstPassage(beyond(LEVELS[HALF]), 100, stop=True)}
     start = config.problem.at(1, arms.rows).to(config.device)
     done = train(config.problem, start, arms.hyper, int(slowest), arms.streams(), probes=probe)
     left = done.records["half"].values >= 0
-    return int((left & (done.params[:, 0] > 0)).sum()), int(left.sum())
+    return int((left & (column(0)(done.params) > 0)).sum()), int(left.sum())
 
 
 def _bands(config: Escape, times: Array) -> Array:
@@ -178,11 +174,10 @@ def estimates(result: EscapeResult) -> Estimates:
     config, seed = result.config, result.config.seed
     half, travel = result.times[:, HALF], result.times[:, NEAR] - result.times[:, HALF]
     head, moderate, strong = (config.row(m) for m in (config.headline, MODERATE, STRONG))
-    pairs = zip(half[:-1], half[1:], strict=True)
     ou = result.growth[2, :, -1]
     return {
         "P3-C1.faster": ratio_of_means(half[0], half[head], seed),
-        "P3-C1.monotone": [paired_difference(slow, fast) for slow, fast in pairs],
+        "P3-C1.monotone": [paired_difference(slow, fast) for slow, fast in pairwise(half)],
         "P3-C1.size": mean(half[head] / result.exact[head, HALF]),
         "P3-C7.small": variance_ratio(result.early[0], ou[0], seed),
         "P3-C7.large": variance_ratio(result.early[1], ou[1], seed),
@@ -227,8 +222,8 @@ def _row(result: EscapeResult, arm: int, level: int) -> dict[str, float]:
 
 def _quantile_table(result: EscapeResult) -> DataFrame:
     arms, kinds, quantiles = result.bands.shape
-    index = [(m, k, q) for m in result.config.momentum for k in ("measured", "exact", "diffusion") for q in (0.1, 0.5, 0.9)]
-    frame = DataFrame(index, columns=["momentum", "kind", "quantile"])
+    index = product(result.config.momentum, ("measured", "exact", "diffusion"), (0.1, 0.5, 0.9))
+    frame = DataFrame(list(index), columns=["momentum", "kind", "quantile"])
     return frame.assign(steps=result.bands.reshape(arms * kinds * quantiles))
 
 

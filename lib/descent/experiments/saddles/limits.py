@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from pandas import DataFrame
+from torch import Tensor
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.saddles.arms import Arms, Array, arms_at, configure, rows_of
-from descent.probes import every
+from descent.probes import Params, every
 from descent.problems.pca import StreamingPCA, error, overlap
 from descent.stats import bootstrap, exact, mean, slope
 from descent.train import train
@@ -36,12 +38,12 @@ class Flow:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Flow:
-        """Three steps in the asymptotic range and one outside it."""
+        """Take three steps in the asymptotic range and one outside it, and four times the replicas."""
         return cls._of(settings, 4 * settings.replicas, 3.2e-2, 8e-3, 2e-3, 5e-4)
 
     @classmethod
     def paper(cls, settings: Settings) -> Flow:
-        """A hundred times the replicas and one smaller step."""
+        """Take a hundred times the replicas and one smaller step."""
         return cls._of(settings, 100 * settings.replicas, 3.2e-2, 8e-3, 2e-3, 5e-4, 1.25e-4)
 
     @classmethod
@@ -51,7 +53,7 @@ class Flow:
     @property
     def origin(self) -> Array:
         """The start on the unit sphere, (d,)."""
-        return np.asarray(self.start) / np.linalg.norm(self.start)
+        return np.asarray(np.asarray(self.start) / np.linalg.norm(self.start))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +108,16 @@ def _deviation(
     arms = Arms(rates, momentum, replicas, config.seed, config.device)
     steps = round(config.horizon / effective)
     start = torch.as_tensor(config.origin, dtype=dtype, device=config.device).expand(arms.rows, -1)
-    probe = {"v": every(max(1, steps // config.frames), lambda v: v)}
+    probe = {"v": every(max(1, steps // config.frames), _whole)}
     series = train(problem, start, arms.hyper, steps, arms.streams(dtype), probes=probe).records["v"]
     paths = arms.split_series(series)
     flow = problem.flow(config.origin, effective * series.steps.numpy())
     norm = np.abs(np.linalg.norm(paths, axis=-1) - 1).max(axis=-1)
     return (paths - flow).reshape(len(rates), replicas, -1), norm
+
+
+def _whole(params: Params) -> Tensor:
+    return cast(Tensor, params)
 
 
 def _largest(deviation: Array, config: Flow) -> Array:

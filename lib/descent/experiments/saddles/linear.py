@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pandas import DataFrame
+
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Array, arms_at, configure, momenta, to_numpy
-from descent.probes import FirstPassage, Params
+from descent.experiments.saddles.arms import Array, arms_at, configure, momenta, outside, passage_times, to_numpy
+from descent.probes import FirstPassage
 from descent.problems.diffusion import diffusion_mean
 from descent.problems.escape import (
     escape_cdf,
@@ -24,8 +25,6 @@ from descent.problems.mode import growth, growth_ceiling
 from descent.problems.saddle import Quadratic, matching_noise
 from descent.stats import KS, bootstrap, ks_distance, ratio_of_means
 from descent.train import train
-from pandas import DataFrame
-from torch import Tensor
 
 STRONG = 0.99  # the momentum at which saturation is tested
 
@@ -53,13 +52,13 @@ class Linear:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Linear:
-        """Twenty thousand paths at the two larger steps, two thousand at the smallest, which takes ten times longer."""
+        """Take twenty thousand paths at the larger steps, two thousand at the smallest, ten times slower one."""
         n = settings.replicas
         return cls._of(settings, Saddle(0.1, 3.0, 20 * n), Saddle(0.01, 1.0, 20 * n), Saddle(0.001, 1.0, 2 * n))
 
     @classmethod
     def paper(cls, settings: Settings) -> Linear:
-        """A million paths, and a step ten times smaller still."""
+        """Take a million paths, and a step ten times smaller still."""
         n = settings.replicas
         large = [Saddle(lr, radius, 1000 * n) for lr, radius in ((0.1, 3.0), (0.01, 1.0))]
         return cls._of(settings, *large, Saddle(0.001, 1.0, 100 * n), Saddle(0.0001, 1.0, 10 * n))
@@ -119,22 +118,17 @@ def run(config: Linear) -> LinearResult:
 def _leave(saddle: Saddle, momentum: float, config: Linear) -> Array:
     """Return the times (3, N) of one arm at the radius of the plain, the quiet and the loud reading.
 
-    Arms run one after the other (on the same noise): each ends with its own last path, long before those that left
+    Arms run one after the other (on the same noise): each ends with its own last paths, long before those that left
     first overflow.
     """
     arms = arms_at(saddle.lr, (momentum,), saddle.replicas, config.seed, config.device)
     far = saddle.radius / matching_noise(1.0, saddle.lr, momentum) ** 0.5
-    longest = int(escape_quantile(1 - 1e-9, far, 1.0, saddle.lr, momentum))  # beyond, nobody is left
+    steps = int(escape_quantile(1 - 1e-6, far, 1.0, saddle.lr, momentum))
     radii = {"plain": saddle.radius, "quiet": far, "loud": saddle.radius / config.louder**0.5}
-    probes = {name: FirstPassage(_outside(r)) for name, r in radii.items()}
-    probes["everyone"] = FirstPassage(_outside(far), every=50, stop=True)
+    probes = {name: FirstPassage(outside(r)) for name, r in radii.items()}
     start = torch.zeros(arms.rows, 1, device=config.device)
-    run = train(Quadratic((-1.0,)), start, arms.hyper, longest, arms.streams(), probes=probes, limit=1e15)
-    return np.stack([to_numpy(run.records[name].values) for name in radii])
-
-
-def _outside(radius: float) -> Callable[[Params], Tensor]:
-    return lambda x: x[:, 0].abs() >= radius
+    run = train(Quadratic((-1.0,)), start, arms.hyper, steps, arms.streams(), probes=probes, limit=1e15)
+    return np.stack([passage_times(to_numpy(run.records[name].values), steps, 1) for name in radii])
 
 
 def distances(result: LinearResult) -> list[tuple[int, int, KS]]:
