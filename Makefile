@@ -22,7 +22,7 @@ book: $(READY) ## execute the chapters whose inputs moved and build the site int
 	$(BIN)/descent build --jobs $(JOBS)
 
 test: $(READY) ## run every test: library, pipeline, chapters against their references, site in a browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

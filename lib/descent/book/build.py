@@ -45,7 +45,10 @@ def build(
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
         if force or not is_current(project):
-            _site(project, progress)
+            progress.say("site: assembling")
+            _site(project)
+        else:
+            progress.say("site: reused")
     except BaseException:
         _stamp(project).unlink(missing_ok=True)
         shutil.rmtree(project.html, ignore_errors=True)
@@ -78,8 +81,7 @@ def is_current(project: Project) -> bool:
     return bool(json.loads(_stamp(project).read_text(encoding="utf-8")) == site_inputs(project))
 
 
-def _site(project: Project, progress: Progress) -> None:
-    progress.say("site: assembling")
+def _site(project: Project) -> None:
     found = records.load(project)
     stamps = {name: _read(project, name) for name in project.notebooks}
     html = assemble.render(project, assemble.stage(project, *_generated(project, stamps, found)))
