@@ -117,7 +117,8 @@ def run(config: LateLoss) -> LateLossResult:
     """Train every arm once on clean and once on noisy labels."""
     runs = [_train(config, share) for share in config.shares]
     steps = to_numpy(runs[0].records["loss"].steps)
-    arms, alive = config.arms, survivors(config.arms, *runs)
+    arms = config.arms
+    alive = np.logical_and.reduce([survivors(arms, run) for run in runs])
     losses = np.stack([arms.split_series(run.records["loss"])[:, alive] for run in runs])
     late = losses[..., steps >= config.steps - config.tail]
     return LateLossResult(

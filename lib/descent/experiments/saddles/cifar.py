@@ -131,7 +131,7 @@ def run(config: Cifar) -> CifarResult:
     start, first, last = _train(problem, config)
     tests = data.test_inputs.to(config.device), data.test_labels.to(config.device)
     before, after = config.before, config.after
-    alive = survivors(before, start, first) & survivors(after, last)
+    alive = survivors(before, start) & survivors(before, first) & survivors(after, last)
     watched = [before.split_series(first.records["loss"])[list(_PARENT)], after.split_series(last.records["loss"])]
     steps = [to_numpy(leg.records["loss"].steps) for leg in (first, last)]
     return CifarResult(
