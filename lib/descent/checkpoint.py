@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, read without unpickling, refused when they belong to another run."""
+"""Checkpoints of a run: written atomically, read without unpickling, refused when they are of another run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -49,7 +50,7 @@ class Checkpoint:
         finally:
             os.close(folder)
 
-    def load(self, mark: str, device: torch.device) -> tuple[dict[str, object], dict[str, Tensor]] | None:
+    def load(self, mark: str, device: torch.device) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Return header and tensors, or None when there is no file yet.
 
         Raises ValueError when the file is damaged or was written by a run with other arguments.
@@ -57,13 +58,11 @@ class Checkpoint:
         if not Path(self.path).exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with Path(self.path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(arrays.pop("").tobytes())
         except (BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
-            raise ValueError(
-                f"checkpoint {self.path} cannot be read ({error}); delete it to start over"
-            ) from error
+            raise ValueError(f"checkpoint {self.path} cannot be read ({error}); delete it to start over") from error
         if header["schema"] != _SCHEMA or header["mark"] != mark:
             raise ValueError(
                 f"checkpoint {self.path} was written by a run with other arguments; "

@@ -80,7 +80,7 @@ class MLP:
     sizes: tuple[int, ...]
     activation: Activation = "relu"
     bias: bool = True
-    working_set: int = 32 << 20  # bytes per thread of one chunk on a CPU; smaller costs calls, larger memory traffic
+    working_set: int = 32 << 20  # bytes of one chunk per CPU thread: less costs calls, more memory traffic
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2:
@@ -105,9 +105,7 @@ class MLP:
         """Return the outputs (R, B, out) for inputs (R, B, …), flattened per example."""
         return self._layers(params, inputs)[-1]
 
-    def gradient_into(
-        self, params: Leaves, inputs: Tensor, slope: Callable[[Tensor], Tensor], out: Leaves
-    ) -> None:
+    def gradient_into(self, params: Leaves, inputs: Tensor, slope: Callable[[Tensor], Tensor], out: Leaves) -> None:
         """Write the gradient of Σ_examples loss into `out`; slope(outputs) is ∂loss/∂outputs (R, B, out)."""
         values = self._layers(params, inputs)
         delta = slope(values[-1])
@@ -183,9 +181,7 @@ class Stacked:
 
         leaves = {k: torch.empty_like(p, requires_grad=True) for k, p in self.module.named_parameters()}
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            functional_call(
-                self.module, (leaves, self._buffers), (inputs[:1].expand(batch_size, *inputs.shape[1:]),)
-            )
+            functional_call(self.module, (leaves, self._buffers), (inputs[:1].expand(batch_size, *inputs.shape[1:]),))
         return 3 * sum(leaf.nbytes for leaf in leaves.values()) + 2 * kept
 
 

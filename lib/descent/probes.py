@@ -26,7 +26,7 @@ Params = Tensor | dict[str, Tensor]
 
 
 class Probe(Protocol):
-    """What is recorded: called at step 0, every, 2·every, … with the state before that step, and at the end."""
+    """What is recorded at step 0, every, 2·every, … with the state before that step, and at the end."""
 
     @property
     def every(self) -> int:
@@ -124,9 +124,7 @@ class Trace:
         if key not in self._values:
             if value.shape[:1] != (self._replicas,):
                 shape = tuple(value.shape)
-                raise ValueError(
-                    f"a probe must return ({self._replicas}, …), replicas first, but gave {shape}"
-                )
+                raise ValueError(f"a probe must return ({self._replicas}, …), replicas first, but gave {shape}")
             self._values[key] = value.new_empty((self._length, *value.shape))
         return self._values[key]
 

@@ -2,8 +2,9 @@
 
     v ← momentum·v + gain·g,    x ← x − lr·(direct·g + carry·v)
 
-with g the gradient (plus weight_decay·x, sign flipped to maximise). The constructors below fill in the coefficients;
-`stack` and `repeat` lay rules side by side, so that a grid of rules, rates and momenta advances as one stack.
+with g the gradient (plus weight_decay·x, sign flipped to maximise). The constructors below fill in the
+coefficients; `stack` and `repeat` lay rules side by side, so that a grid of rules, rates and momenta advances
+as one stack.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ Schedule = Callable[[int], Factors]
 
 @dataclass(frozen=True, eq=False)
 class Hyper:
-    """Hyper-parameters of a stack, one entry of shape (R,) per replica; made by the constructors of this module."""
+    """Hyper-parameters of a stack, each (R,); made by the constructors of this module."""
 
     lr: Tensor
     momentum: Tensor
@@ -120,10 +121,8 @@ class Options(TypedDict, total=False):
 
     weight_decay: Values  # added to the gradient as weight_decay·x
     maximize: bool
-    first: (
-        First  # "zero": the buffer starts empty; "gradient": the first gradient enters with weight 1 (torch)
-    )
-    buffer: Buffer  # "gradient": lr multiplies the buffer (torch); "displacement": lr inside (differs when lr moves)
+    first: First  # "zero": an empty buffer; "gradient": the first gradient enters with weight 1 (torch)
+    buffer: Buffer  # "gradient": lr multiplies the buffer (torch); "displacement": lr is inside it
 
 
 def sgd(lr: Values, **options: Unpack[Options]) -> Hyper:
@@ -205,15 +204,13 @@ def _hyper(
         raise ValueError(f'buffer must be "gradient" or "displacement", got {buffer!r}')
     names = ("lr", "momentum", "gain", "direct", "carry", "weight_decay")
     given = (lr, momentum, gain, direct, carry, weight_decay)
-    raw = [torch.atleast_1d(_tensor(v)) for v in given]
-    numbers = dict(zip(names, torch.broadcast_tensors(*raw), strict=True))
+    raw = [torch.atleast_1d(_tensor(v)) for v in given]  # type: ignore[no-untyped-call]
+    numbers = dict(zip(names, torch.broadcast_tensors(*raw), strict=True))  # type: ignore[no-untyped-call]
     for name, tensor in numbers.items():
         if tensor.ndim != 1 or not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} must be a finite number or a sequence of them, got {tensor.tolist()}")
     if bool((numbers["lr"] < 0).any()):
-        raise ValueError(
-            f"lr must not be negative, got {numbers['lr'].tolist()}; to ascend, pass maximize=True"
-        )
+        raise ValueError(f"lr must not be negative, got {numbers['lr'].tolist()}; to ascend, pass maximize=True")
     like = numbers["lr"]
     if averaging:
         numbers["gain"] = 1.0 - numbers["momentum"]
@@ -228,8 +225,8 @@ def _hyper(
     )
 
 
-# Schedules: pure functions of the step. Piecewise constant ones return the same object until they move, which lets
-# the engine keep its coefficients.
+# Schedules: pure functions of the step. Piecewise constant ones return the same object until they move, which
+# lets the engine keep its coefficients.
 
 
 def constant(lr: float = 1.0, momentum: float = 1.0) -> Schedule:
@@ -239,7 +236,7 @@ def constant(lr: float = 1.0, momentum: float = 1.0) -> Schedule:
 
 
 def drop(at: int | Sequence[int], lr: float = 0.1, momentum: float = 1.0) -> Schedule:
-    """Multiply by `lr` and `momentum` once for every milestone in `at` that has been reached (step ≥ milestone)."""
+    """Multiply by `lr` and `momentum` once for every milestone in `at` that step has reached."""
     milestones = [at] if isinstance(at, int) else sorted(at)
     levels = [Factors(lr**k, momentum**k) for k in range(len(milestones) + 1)]
     return lambda step: levels[sum(step >= milestone for milestone in milestones)]
@@ -261,7 +258,7 @@ def cosine(steps: int, floor: float = 0.0) -> Schedule:
 
 
 def cyclic(period: int, low: float = 0.0, high: float = 1.0) -> Schedule:
-    """Let the lr factor rise from `low` to `high` and fall back in straight lines, once every `period` steps."""
+    """Let the lr factor rise from `low` to `high` and fall back in straight lines, every `period` steps."""
 
     def factors(step: int) -> Factors:
         phase = (step % period) / period
@@ -290,15 +287,13 @@ def absolute(
     lr: Callable[[int], Values] | None = None,
     momentum: Callable[[int], Values] | None = None,
 ) -> Schedule:
-    """Turn absolute values (scalar or (R,)) as functions of the step into factors on the base values of `hyper`.
+    """Turn absolute values, scalar or (R,) functions of the step, into factors on the base values of `hyper`.
 
     Raises ValueError where a base value is zero: no factor leads away from it.
     """
     for name, function in (("lr", lr), ("momentum", momentum)):
         if function is not None and bool((getattr(hyper, name) == 0).any()):
-            raise ValueError(
-                f"{name} is 0 for some replicas and cannot be scheduled; give them a positive base {name}"
-            )
+            raise ValueError(f"{name} is 0 for some replicas and cannot be scheduled; give them a positive base {name}")
 
     def factor(function: Callable[[int], Values] | None, base: Tensor, step: int) -> float | Tensor:
         return 1.0 if function is None else torch.as_tensor(function(step), dtype=base.dtype) / base

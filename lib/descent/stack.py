@@ -65,10 +65,7 @@ class State:
         if len({(leaf.dtype, leaf.device) for leaf in x.values()}) != 1:
             raise ValueError("all leaves of a stack need one dtype and one device; convert the start")
         given = {} if velocity is None else leaves(velocity)
-        v = {
-            name: given[name].detach().clone() if given else torch.zeros_like(leaf)
-            for name, leaf in x.items()
-        }
+        v = {name: given[name].detach().clone() if given else torch.zeros_like(leaf) for name, leaf in x.items()}
         device = next(iter(x.values())).device
         return State(x, v, torch.full((hyper.replicas,), -1, dtype=torch.int64, device=device), begin)
 
@@ -213,9 +210,7 @@ class _Shaped(NamedTuple):
         return _Shaped(*(shaped(column) for column in self))  # type: ignore[arg-type]
 
 
-def _columns(
-    numbers: Coefficients, alive: Tensor, sign: Tensor | None, weight_decay: Tensor | None
-) -> _Shaped:
+def _columns(numbers: Coefficients, alive: Tensor, sign: Tensor | None, weight_decay: Tensor | None) -> _Shaped:
     """Collect the coefficients (R,) of one step; a replica put aside has momentum, direct and carry 0."""
     inflow = None if bool((numbers.inflow == 1).all()) else numbers.inflow
     direct = None if bool((numbers.direct == 0).all()) else -numbers.direct * alive
@@ -225,7 +220,8 @@ def _columns(
 def _update(x: Tensor, v: Tensor, g: Tensor, c: _Shaped) -> None:
     """Take one step in place: v ← momentum·v + inflow·g, x ← x − direct·g − carry·v."""
     if g.shape != x.shape:
-        raise ValueError(f"the gradient has shape {tuple(g.shape)} where the parameters have {tuple(x.shape)}")
+        shapes = f"{tuple(g.shape)} where the parameters have {tuple(x.shape)}"
+        raise ValueError(f"the gradient has shape {shapes}")
     if c.sign is not None:
         g = g * c.sign
     if c.weight_decay is not None:
@@ -236,9 +232,7 @@ def _update(x: Tensor, v: Tensor, g: Tensor, c: _Shaped) -> None:
     x.addcmul_(c.carry, v)
 
 
-def cut(
-    objective: Objective, state: State, hyper: Hyper, streams: Streams, plan: Plan, budget: int
-) -> list[Chunk]:
+def cut(objective: Objective, state: State, hyper: Hyper, streams: Streams, plan: Plan, budget: int) -> list[Chunk]:
     """Cut the stack as the objective asks for, or leave it whole."""
     hyper = hyper.to(state.diverged_at.device)
     if not isinstance(objective, Chunked):
@@ -258,11 +252,11 @@ def _flatten(source: Leaves, rows: slice) -> tuple[Tensor, Leaves]:
     """Copy a slice of all leaves into one buffer and return it with the views that stand for the leaves."""
     parts = [leaf[rows] for leaf in source.values()]
     flat = torch.cat([part.reshape(-1) for part in parts])
-    views = [piece.view(part.shape) for piece, part in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
-    return flat, dict(zip(source, views, strict=True))
+    pieces = torch.split(flat, [part.numel() for part in parts])
+    return flat, {n: piece.view(p.shape) for n, piece, p in zip(source, pieces, parts, strict=True)}
 
 
 def _part(factors: Factors, rows: slice) -> Factors:
     """Return a schedule's factors for a slice of the stack."""
-    lr, momentum = (v[rows] if isinstance(v, Tensor) and v.ndim else v for v in (factors.lr, factors.momentum))
-    return Factors(lr, momentum)
+    values = (factors.lr, factors.momentum)
+    return Factors(*(v[rows] if isinstance(v, Tensor) and v.ndim else v for v in values))

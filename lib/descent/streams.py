@@ -1,9 +1,9 @@
 """Random numbers for a stack of replicas, as a pure function of (seed, purpose, step, element).
 
-The generator is Philox-4x32-10 (Salmon et al. 2011): a keyed bijection of a 128-bit counter. Nothing is carried
-from one draw to the next, so what a replica sees cannot depend on its neighbours, on the order of the calls, on how
-a stack is cut into chunks or on the number of workers. Layout: key = (seed low, seed high), counter = (element, step
-low, step high, purpose), every entry a 32-bit word held in an int64 tensor.
+The generator is Philox-4x32-10 (Salmon et al. 2011): a keyed bijection of a 128-bit counter. Nothing is
+carried from one draw to the next, so what a replica sees cannot depend on its neighbours, on the order of the
+calls, on how a stack is cut into chunks or on the number of workers. Layout: key = (seed low, seed high),
+counter = (element, step low, step high, purpose), every entry a 32-bit word held in an int64 tensor.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Purpose(IntEnum):
 
 def philox(counter: Tensor, key: Tensor) -> Tensor:
     """Return the Philox-4x32-10 words of `counter` (…, 4) under `key` (…, 2), all int64 in [0, 2³²)."""
-    shape = torch.broadcast_shapes(counter.shape[:-1], key.shape[:-1])
+    shape = torch.broadcast_shapes(counter.shape[:-1], key.shape[:-1])  # type: ignore[no-untyped-call]
     words = [word.expand(shape).clone() for word in counter.unbind(-1)]
     keys = [word.expand(shape).clone() for word in key.unbind(-1)]
     return torch.stack(_rounds(*words, *keys), dim=-1)
@@ -57,8 +57,9 @@ def replica_seeds(seed: int, replicas: int, device: str | torch.device = "cpu") 
 def _rounds(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, k0: Tensor, k1: Tensor) -> tuple[Tensor, ...]:
     """Apply the ten rounds, overwriting every argument (keys may broadcast against the counters).
 
-    A product of two 32-bit words wraps in int64, but its 64 bits survive: the high word is the masked arithmetic
-    shift. c1 and c3 only ever enter an xor that is masked afterwards, so they keep their high bits until the end.
+    A product of two 32-bit words wraps in int64, but its 64 bits survive: the high word is the masked
+    arithmetic shift. c1 and c3 only ever enter an xor that is masked afterwards, so they keep their high bits
+    until the end.
     """
     p0, p1 = torch.empty_like(c0), torch.empty_like(c2)
     for _ in range(10):
@@ -130,7 +131,7 @@ def _signs(words: Words, out: Tensor) -> None:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How four words become values: `lanes` values per counter, written by `write`, then `finish(block, high)`."""
+    """How four words become values: `write` makes `lanes` of them, `finish(block, high)` the rest."""
 
     lanes: int
     write: Callable[[Words, Tensor], None]
@@ -161,9 +162,7 @@ _INTEGERS = _Kind(4, _raw, torch.int64, _scale)
 _SAMPLE = _Kind(4, _raw, torch.int64, _floyd)
 _PERMUTATION = _Kind(2, _keys, torch.int64, _order)
 _FLOAT = {
-    torch.float32: {
-        k: _Kind(4, f, torch.float32) for k, f in (("n", _normal32), ("u", _uniform32), ("s", _signs))
-    },
+    torch.float32: {k: _Kind(4, f, torch.float32) for k, f in (("n", _normal32), ("u", _uniform32), ("s", _signs))},
     torch.float64: {
         "n": _Kind(2, _normal64, torch.float64),
         "u": _Kind(2, _uniform64, torch.float64),
@@ -181,9 +180,7 @@ class Streams:
 
     def __init__(self, seeds: Tensor, dtype: torch.dtype = torch.float32, budget: int = 4 << 20) -> None:
         if seeds.ndim != 1 or seeds.dtype != torch.int64:
-            raise ValueError(
-                f"seeds must be a 1-d int64 tensor, got {seeds.dtype} of shape {tuple(seeds.shape)}"
-            )
+            raise ValueError(f"seeds must be a 1-d int64 tensor, got {seeds.dtype} of shape {tuple(seeds.shape)}")
         if dtype not in _FLOAT:
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         self.seeds, self.dtype, self.budget = seeds, dtype, budget
@@ -231,7 +228,7 @@ class Streams:
         return self._select(self._at(_PERMUTATION, purpose, step, n)[:, part])
 
     def sample(self, purpose: int, step: int, n: int, size: int) -> Tensor:
-        """Draw `size` distinct members of {0, …, n−1} per replica, (R, size) int64, every subset equally likely."""
+        """Draw `size` distinct members of {0, …, n−1}, (R, size) int64, every subset equally likely."""
         if not 0 < size <= n:
             raise ValueError(f"cannot draw {size} distinct members of {n}: size must be between 1 and n")
         if size * size > n:  # the pairwise test inside Floyd's method would cost more than a sort
@@ -246,7 +243,7 @@ class Streams:
         return rows.clone() if self._inverse is None else rows.index_select(0, self._inverse)
 
     def _at(self, kind: _Kind, purpose: int, step: int, size: int, high: int = 0) -> Tensor:
-        """Return the (distinct, size) values of one step from the cached block, drawing the next block if needed.
+        """Return the (distinct, size) values of one step from the cached block, or draw the next block.
 
         Sequential readers get blocks that double up to the budget; a single or scattered draw costs one step.
         """
@@ -267,7 +264,7 @@ class Streams:
         self._blocks[key] = (start, block)
 
     def _generate(self, kind: _Kind, purpose: int, step: int, count: int, size: int, high: int) -> Tensor:
-        """Return values (count, distinct, size) of consecutive steps, worked out in pieces that stay in cache."""
+        """Return values (count, distinct, size) of consecutive steps, in pieces that stay in cache."""
         counters = -(-size // kind.lanes)
         columns = len(self._distinct) * counters
         out = torch.empty(count, columns, kind.lanes, dtype=kind.dtype, device=self.device)

@@ -1,4 +1,4 @@
-"""Supervised learning as an objective: a model, a loss, data that stay put, and how a batch is drawn from them."""
+"""Supervised learning as an objective: a model, a loss, data that stay put, how a batch is drawn."""
 
 from __future__ import annotations
 
@@ -43,17 +43,13 @@ class Supervised:
     def __post_init__(self) -> None:
         n = len(self.inputs)
         if len(self.targets) != n:
-            raise ValueError(
-                f"inputs and targets must pair up, got {n} inputs and {len(self.targets)} targets"
-            )
+            raise ValueError(f"inputs and targets must pair up, got {n} inputs and {len(self.targets)} targets")
         if self.sampling not in _SAMPLINGS:
             raise ValueError(f"sampling must be one of {', '.join(_SAMPLINGS)}, got {self.sampling!r}")
         if (self.batch_size is None) != (self.sampling == "full"):
             raise ValueError('give a batch_size, or sampling="full" without one')
         if not all(0 < size <= n for size in self._sizes):
-            raise ValueError(
-                f"batch sizes must be between 1 and the {n} examples, got {sorted(set(self._sizes))}"
-            )
+            raise ValueError(f"batch sizes must be between 1 and the {n} examples, got {sorted(set(self._sizes))}")
 
     def gradient(self, params: Params, streams: Streams, step: int) -> Params:
         """Return the gradient of every replica's mean batch loss."""
@@ -77,9 +73,7 @@ class Supervised:
         """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
         if self.sampling == "full":
             rows = streams.replicas
-            return self.inputs.expand(rows, *self.inputs.shape), self.targets.expand(
-                rows, *self.targets.shape
-            )
+            return self.inputs.expand(rows, *self.inputs.shape), self.targets.expand(rows, *self.targets.shape)
         index = self.indices(streams, step)
         flat, size = index.reshape(-1), index.shape
         inputs, targets = self.inputs.index_select(0, flat), self.targets.index_select(0, flat)
@@ -113,7 +107,7 @@ class Supervised:
         return torch.cat(values)
 
     def chunks(self, replicas: int, budget: int) -> list[slice]:
-        """Cut the stack at every change of the batch size, and below `budget` bytes (on a CPU: into its cache)."""
+        """Cut the stack at every change of the batch size, and to at most `budget` bytes."""
         pieces = []
         for rows in self._runs(replicas):
             size = self._sizes[rows.start % len(self._sizes)] if self._sizes else len(self.inputs)
@@ -141,14 +135,12 @@ class Supervised:
         if len(self._sizes) < 2:
             return [slice(0, replicas)]
         if len(self._sizes) != replicas:
-            raise ValueError(
-                f"batch_size has {len(self._sizes)} entries for {replicas} replicas; give one or all"
-            )
+            raise ValueError(f"batch_size has {len(self._sizes)} entries for {replicas} replicas; give one or all")
         changes = [i for i in range(1, replicas) if self._sizes[i] != self._sizes[i - 1]]
         return [slice(a, b) for a, b in pairwise([0, *changes, replicas])]
 
     def _cut(self, replicas: int, batch_size: int, budget: int) -> list[slice]:
-        """Cut into slices of nearly equal length that fit the budget, on a CPU also the model's working set."""
+        """Cut into slices of nearly equal length that fit the budget, on a CPU the model's working set."""
         if self.inputs.device.type == "cpu":
             budget = min(budget, getattr(self.model, "working_set", budget) * torch.get_num_threads())
         most = max(1, budget // self.model.footprint(self.inputs, batch_size))
@@ -173,7 +165,5 @@ class Supervised:
 
 def _named(params: Params) -> Leaves:
     if isinstance(params, Tensor):
-        raise ValueError(
-            "a model's parameters are a dictionary of tensors by name; start from model.initial(streams)"
-        )
+        raise ValueError("a model's parameters are a dictionary of tensors by name; start from model.initial(streams)")
     return params

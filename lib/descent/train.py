@@ -83,7 +83,8 @@ def train(
 ) -> Run:
     """Advance every replica from step `begin` to step `steps`, recording what the probes ask for.
 
-    start: parameters, each leaf (R, …), left as they are. velocity: the buffer to go on with (default: empty).
+    start: parameters, each leaf (R, …), left as they are.
+    velocity: the buffer to go on with (default: empty).
     limit: a replica diverges when its parameter norm exceeds this or is not finite.
     check: steps between two looks for divergence (on a GPU every look waits for the device).
     budget: bytes of working memory, for objectives that can be cut into chunks.
@@ -91,9 +92,7 @@ def train(
     """
     clock = time.perf_counter()
     state = State.fresh(start, velocity, hyper, streams, begin)
-    recorders = {
-        name: recorder(probe, begin, steps, hyper.replicas) for name, probe in (probes or {}).items()
-    }
+    recorders = {name: recorder(probe, begin, steps, hyper.replicas) for name, probe in (probes or {}).items()}
     label = checkpoint.label if checkpoint is not None else ""
     mark = fingerprint(label, steps, begin, state.tensors(), vars(hyper), streams.seeds, list(recorders))
     keeper = _Keeper(checkpoint, mark, clock)
@@ -153,8 +152,8 @@ class _Keeper:
         if found is None:
             return
         header, saved = found
-        state.step = int(header["step"])
-        self.clock -= float(header["seconds"])
+        state.step = header["step"]
+        self.clock -= header["seconds"]
         for name, tensor in state.tensors().items():
             tensor.copy_(saved[name])
         for name, item in recorders.items():
@@ -165,8 +164,6 @@ class _Keeper:
         """Save when it is time."""
         if self.checkpoint is None or not (done or state.step % self.checkpoint.every == 0):
             return
-        records = {
-            f"record.{name}.{k}": v for name, item in recorders.items() for k, v in item.state().items()
-        }
+        records = {f"record.{name}.{k}": v for name, item in recorders.items() for k, v in item.state().items()}
         meta = {"step": state.step, "seconds": self.seconds()}
         self.checkpoint.save(self.mark, meta, state.tensors() | records)

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
-
 from descent.models import MLP, CrossEntropy, SquaredError, Stacked
 from descent.streams import Streams, replica_seeds
 from descent.supervised import Supervised
+from torch import nn
 
 F64 = torch.float64
 MODELS = {

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-
 from descent import rules
 from descent.models import MLP, CrossEntropy
 from descent.streams import Streams, replica_seeds
@@ -68,7 +67,9 @@ def test_every_flag_of_torch_as_one_stack():
 
 def test_ema_and_qhm_against_their_formulas():
     lr, beta, nu = 0.1, 0.8, 0.7
-    hyper = rules.stack(rules.ema(lr, beta), rules.qhm(lr, beta, nu), rules.qhm(lr, beta, 1.0), rules.qhm(lr, beta, 0.0))
+    hyper = rules.stack(
+        rules.ema(lr, beta), rules.qhm(lr, beta, nu), rules.qhm(lr, beta, 1.0), rules.qhm(lr, beta, 0.0)
+    )
     found = path(hyper, 50)
     x, v = torch.ones(4, dtype=F64), torch.zeros(4, dtype=F64)
     weight = torch.tensor([1.0, nu, 1.0, 0.0], dtype=F64)

@@ -7,7 +7,6 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-
 from descent import rules
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.sweep import SweepError, grid, sweep
@@ -81,8 +80,13 @@ def test_the_budget_bounds_what_runs_at_once():
 @pytest.mark.parametrize("parallel", [False, True])
 def test_a_failure_is_named_after_the_others_finished(parallel):
     said = []
-    with ThreadPoolExecutor(2) as pool, pytest.raises(SweepError, match=r"1 of 4 .*\n.*2: 2: ValueError: two") as caught:
-        sweep(fail_on_two, range(4), pool if parallel else None, progress=lambda done, total: said.append((done, total)))
+    with (
+        ThreadPoolExecutor(2) as pool,
+        pytest.raises(SweepError, match=r"1 of 4 .*\n.*2: 2: ValueError: two") as caught,
+    ):
+        sweep(
+            fail_on_two, range(4), pool if parallel else None, progress=lambda done, total: said.append((done, total))
+        )
     assert caught.value.results == [0, 1, None, 9]
     assert list(caught.value.failures) == [2]
     assert said == [(1, 4), (2, 4), (3, 4), (4, 4)]
