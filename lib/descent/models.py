@@ -55,7 +55,8 @@ class CrossEntropy:
         """Return ∂loss/∂outputs = softmax(outputs) − onehot(targets), overwriting `outputs`."""
         outputs.sub_(outputs.amax(dim=-1, keepdim=True)).exp_()
         outputs.div_(outputs.sum(dim=-1, keepdim=True))
-        return outputs.scatter_(-1, targets.unsqueeze(-1), -1.0, reduce="add")
+        minus = outputs.new_full((*targets.shape, 1), -1.0)
+        return outputs.scatter_add_(-1, targets.unsqueeze(-1), minus)
 
 
 @dataclass(frozen=True)

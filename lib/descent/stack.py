@@ -16,6 +16,7 @@ from descent.streams import Streams
 __all__ = ["Chunk", "Leaves", "Objective", "Plan", "State", "cut", "leaves"]
 
 Leaves = dict[str, Tensor]
+_BLOCK = 1 << 17  # elements; three such blocks of float32 are 1.5 MiB
 _EXPAND_BELOW = 64  # elements per replica under which a contiguous coefficient beats a broadcast one
 
 
@@ -97,8 +98,8 @@ class Plan(NamedTuple):
 class Chunk:
     """A slice of the stack with all it needs to run on its own for a while.
 
-    It works on its own copy, every leaf a view into one flat buffer, so that a step costs few operations;
-    `show` publishes the copy. A replica that diverged is kept aside as it was, and zeros run in its place.
+    It works on its own copy; `show` publishes it. A replica that diverged is kept aside as it was, and zeros
+    run in its place.
     """
 
     def __init__(
@@ -106,15 +107,15 @@ class Chunk:
     ) -> None:
         self.objective, self.state, self.rows = objective, state, rows
         self.hyper, self.streams, self.plan = hyper, streams, plan
-        self.flat_x, self.x = _flatten(state.x, rows)
-        self.flat_v, self.v = _flatten(state.v, rows)
+        self.x = {name: leaf[rows].clone() for name, leaf in state.x.items()}
+        self.v = {name: leaf[rows].clone() for name, leaf in state.v.items()}
         self.params: Params = self.x.get("", self.x)
         self.write = objective.gradient_into if isinstance(objective, Buffered) else None
-        self.flat_g, self.g = _flatten(state.x, rows) if self.write else (self.flat_x, {})
+        self.g = {name: torch.empty_like(leaf) for name, leaf in self.x.items()} if self.write else {}
         self.weight_decay = hyper.weight_decay if bool((hyper.weight_decay != 0).any()) else None
         self.sign = hyper.sign if bool((hyper.sign < 0).any()) else None
         self.settings: tuple[object, ...] | None = None
-        self.moves: list[tuple[str | None, Tensor, Tensor, _Shaped]] = []
+        self.blocks: list[_Block] = []
         self.diverged_at = state.diverged_at[rows]
         self.graves: list[tuple[Tensor, Leaves, Leaves]] = []
         self.bury(self.diverged_at >= 0)
@@ -124,16 +125,13 @@ class Chunk:
         for step in range(begin, end):
             self.set(step)
             g = self.gradient(step)
-            for name, x, v, coefficients in self.moves:
-                _update(x, v, self.flat_g if name is None else g[name], coefficients)
-            if (step + 1) % self.plan.check == 0 or step + 1 == end:
-                self.look(step)
+            look = (step + 1) % self.plan.check == 0 or step + 1 == end
+            squares = [block.move(g, look) for block in self.blocks]
+            if look:
+                self.look(step, squares)
 
     def set(self, step: int) -> None:
-        """Work out the coefficients, unless nothing moved since the last step.
-
-        Where the whole chunk shares them, all leaves move at once as one flat buffer, by the same operations.
-        """
+        """Work out the coefficients, unless nothing moved since the last step."""
         factors = None if self.plan.schedule is None else self.plan.schedule(step)
         settings = (factors, step == self.plan.starting)
         if settings == self.settings:
@@ -143,10 +141,11 @@ class Chunk:
         numbers = hyper.coefficients(starting=step == self.plan.starting)
         alive = (self.diverged_at < 0).to(numbers.momentum.dtype)
         columns = _columns(numbers, alive, self.sign, self.weight_decay)
-        if self.write and all(c is None or bool((c == c[0]).all()) for c in columns):
-            self.moves = [(None, self.flat_x, self.flat_v, columns.fit(self.flat_x[:1]))]
-        else:
-            self.moves = [(name, x, self.v[name], columns.fit(x)) for name, x in self.x.items()]
+        self.blocks = [
+            _Block(name, rows, x[rows], self.v[name][rows], columns.fit(rows, x))
+            for name, x in self.x.items()
+            for rows in _blocks(x)
+        ]
 
     def gradient(self, step: int) -> Leaves:
         """Ask the objective, which writes into our buffer if it can."""
@@ -155,12 +154,13 @@ class Chunk:
         self.write(self.params, self.streams, step, self.g)
         return self.g
 
-    def look(self, step: int) -> None:
-        """Find who left the ball of radius `limit`; one sum over the chunk settles the usual case."""
-        if float(torch.dot(self.flat_x, self.flat_x)) <= self.plan.limit**2:
+    def look(self, step: int, squares: list[Tensor]) -> None:
+        """Find who left the ball of radius `limit`; the sum over the chunk settles the usual case."""
+        total = squares[0] if len(squares) == 1 else torch.stack(squares).sum()
+        if float(total) <= self.plan.limit**2:
             return
-        squares = sum(x.reshape(len(x), -1).square().sum(dim=1) for x in self.x.values())
-        out = ~(squares <= self.plan.limit**2) & (self.diverged_at < 0)
+        norms = torch.stack([x.reshape(len(x), -1).square().sum(dim=1) for x in self.x.values()]).sum(dim=0)
+        out = ~(norms <= self.plan.limit**2) & (self.diverged_at < 0)
         self.diverged_at.masked_fill_(out, step)
         self.bury(out)
 
@@ -187,8 +187,8 @@ class Chunk:
                 self.state.v[name][self.rows][index] = v[name]
 
 
-class _Shaped(NamedTuple):
-    """Coefficients ready for use; None where the operation can be left out without changing a bit."""
+class _Columns(NamedTuple):
+    """Coefficients of a step; None where the operation can be left out without changing a bit."""
 
     momentum: Tensor
     inflow: Tensor | None
@@ -197,39 +197,57 @@ class _Shaped(NamedTuple):
     sign: Tensor | None
     weight_decay: Tensor | None
 
-    def fit(self, leaf: Tensor) -> _Shaped:
-        """Give the (R,) columns the shape and type of a leaf; one row of a leaf keeps the first entry."""
+    def fit(self, rows: slice, leaf: Tensor) -> _Columns:
+        """Give the rows of the (R,) columns the shape and the type of a leaf."""
         small = leaf[0].numel() < _EXPAND_BELOW
 
         def shaped(column: Tensor | None) -> Tensor | None:
             if column is None:
                 return None
-            column = column[: len(leaf)].to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
-            return column.expand(leaf.shape).contiguous() if small else column
+            column = column[rows].to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
+            return column.expand(len(column), *leaf.shape[1:]).contiguous() if small else column
 
-        return _Shaped(*(shaped(column) for column in self))  # type: ignore[arg-type]
+        return _Columns(*(shaped(column) for column in self))  # type: ignore[arg-type]
 
 
-def _columns(numbers: Coefficients, alive: Tensor, sign: Tensor | None, weight_decay: Tensor | None) -> _Shaped:
+def _columns(numbers: Coefficients, alive: Tensor, sign: Tensor | None, weight_decay: Tensor | None) -> _Columns:
     """Collect the coefficients (R,) of one step; a replica put aside has momentum, direct and carry 0."""
     inflow = None if bool((numbers.inflow == 1).all()) else numbers.inflow
     direct = None if bool((numbers.direct == 0).all()) else -numbers.direct * alive
-    return _Shaped(numbers.momentum * alive, inflow, direct, -numbers.carry * alive, sign, weight_decay)
+    return _Columns(numbers.momentum * alive, inflow, direct, -numbers.carry * alive, sign, weight_decay)
 
 
-def _update(x: Tensor, v: Tensor, g: Tensor, c: _Shaped) -> None:
-    """Take one step in place: v ← momentum·v + inflow·g, x ← x − direct·g − carry·v."""
-    if g.shape != x.shape:
-        shapes = f"{tuple(g.shape)} where the parameters have {tuple(x.shape)}"
-        raise ValueError(f"the gradient has shape {shapes}")
-    if c.sign is not None:
-        g = g * c.sign
-    if c.weight_decay is not None:
-        g = torch.addcmul(g, c.weight_decay, x)
-    torch.addcmul(g if c.inflow is None else g * c.inflow, c.momentum, v, out=v)
-    if c.direct is not None:
-        x.addcmul_(c.direct, g)
-    x.addcmul_(c.carry, v)
+class _Block(NamedTuple):
+    """Some rows of a leaf, few enough to stay in cache from one operation of the update to the next."""
+
+    name: str
+    rows: slice
+    x: Tensor
+    v: Tensor
+    c: _Columns
+
+    def move(self, gradient: Leaves, look: bool) -> Tensor:
+        """Take one step in place, v ← momentum·v + inflow·g, x ← x − direct·g − carry·v; return ‖x‖²."""
+        x, v, c = self.x, self.v, self.c
+        g = gradient[self.name][self.rows]
+        if g.shape != x.shape:
+            raise ValueError(f"the gradient is {tuple(g.shape)} where the parameters are {tuple(x.shape)}")
+        if c.sign is not None:
+            g = g * c.sign
+        if c.weight_decay is not None:
+            g = torch.addcmul(g, c.weight_decay, x)
+        torch.addcmul(g if c.inflow is None else g * c.inflow, c.momentum, v, out=v)
+        if c.direct is not None:
+            x.addcmul_(c.direct, g)
+        x.addcmul_(c.carry, v)
+        flat = x.view(-1)
+        return torch.dot(flat, flat) if look else flat[:0]
+
+
+def _blocks(leaf: Tensor) -> list[slice]:
+    """Cut the rows of a leaf into blocks that fit a CPU's cache three times over."""
+    most = max(1, _BLOCK // max(1, leaf[0].numel())) if leaf.device.type == "cpu" else len(leaf)
+    return [slice(begin, min(begin + most, len(leaf))) for begin in range(0, len(leaf), most)]
 
 
 def cut(objective: Objective, state: State, hyper: Hyper, streams: Streams, plan: Plan, budget: int) -> list[Chunk]:
@@ -246,14 +264,6 @@ def cut(objective: Objective, state: State, hyper: Hyper, streams: Streams, plan
 def leaves(params: Params) -> Leaves:
     """Return the leaves by name; a single tensor is the leaf named ""."""
     return {"": params} if isinstance(params, Tensor) else params
-
-
-def _flatten(source: Leaves, rows: slice) -> tuple[Tensor, Leaves]:
-    """Copy a slice of all leaves into one buffer and return it with the views that stand for the leaves."""
-    parts = [leaf[rows] for leaf in source.values()]
-    flat = torch.cat([part.reshape(-1) for part in parts])
-    pieces = torch.split(flat, [part.numel() for part in parts])
-    return flat, {n: piece.view(p.shape) for n, piece, p in zip(source, pieces, parts, strict=True)}
 
 
 def _part(factors: Factors, rows: slice) -> Factors:

@@ -18,6 +18,7 @@ from descent.probes import Every, FirstPassage, Params, Probe, Recorder, Series,
 from descent.rules import Hyper, Schedule
 from descent.stack import Chunk, Objective, Plan, State, cut, leaves
 from descent.streams import Streams
+from descent.supervised import Supervised
 
 __all__ = [
     "Checkpoint",
@@ -29,6 +30,7 @@ __all__ = [
     "Probe",
     "Run",
     "Series",
+    "Supervised",
     "every",
     "train",
 ]
@@ -93,10 +95,8 @@ def train(
     clock = time.perf_counter()
     state = State.fresh(start, velocity, hyper, streams, begin)
     recorders = {name: recorder(probe, begin, steps, hyper.replicas) for name, probe in (probes or {}).items()}
-    label = checkpoint.label if checkpoint is not None else ""
-    mark = fingerprint(label, steps, begin, state.tensors(), vars(hyper), streams.seeds, list(recorders))
-    keeper = _Keeper(checkpoint, mark, clock)
-    keeper.resume(state, recorders)
+    keeper = _Keeper(checkpoint, clock)
+    keeper.resume(state, recorders, (steps, begin, vars(hyper), streams.seeds))
     plan = Plan(schedule, begin if velocity is None else -1, limit, check)
     chunks = cut(objective, state, hyper, streams, plan, budget)
     periods = [steps, *(item.every for item in recorders.values())]
@@ -137,18 +137,19 @@ def _next_multiple(step: int, period: int) -> int:
 class _Keeper:
     """Saves the run now and then, and takes it up again; counts the seconds over all its lives."""
 
-    def __init__(self, checkpoint: Checkpoint | None, mark: str, clock: float) -> None:
-        self.checkpoint, self.mark, self.clock = checkpoint, mark, clock
+    def __init__(self, checkpoint: Checkpoint | None, clock: float) -> None:
+        self.checkpoint, self.clock, self.mark = checkpoint, clock, ""
 
     def seconds(self) -> float:
         """Return the seconds spent so far."""
         return time.perf_counter() - self.clock
 
-    def resume(self, state: State, recorders: Mapping[str, Recorder]) -> None:
-        """Fill state and records from the file, if there is one."""
-        found = None
-        if self.checkpoint is not None:
-            found = self.checkpoint.load(self.mark, state.diverged_at.device)
+    def resume(self, state: State, recorders: Mapping[str, Recorder], given: tuple[object, ...]) -> None:
+        """Fill state and records from the file, if there is one, and if what was given is still the same."""
+        if self.checkpoint is None:
+            return
+        self.mark = fingerprint(self.checkpoint.label, state.tensors(), list(recorders), *given)
+        found = self.checkpoint.load(self.mark, state.diverged_at.device)
         if found is None:
             return
         header, saved = found

@@ -29,7 +29,6 @@ HERE = Path(__file__).resolve().parent
 def ours(replicas: int, batch_size: int, steps: int) -> dict[str, float]:
     """Train the stack with the engine."""
     import torch
-
     from descent import rules
     from descent.models import MLP, CrossEntropy
     from descent.streams import Streams, replica_seeds
@@ -67,7 +66,6 @@ def loop(replicas: int, batch_size: int, steps: int) -> dict[str, float]:
 def pca(replicas: int, batch_size: int, steps: int) -> dict[str, float]:
     """Leave the saddle of streaming PCA: six momenta × replicas, d = 4, probed every 10 steps."""
     import torch
-
     from descent import rules
     from descent.streams import Purpose, Streams, replica_seeds
     from descent.train import FirstPassage, every, train
@@ -103,7 +101,7 @@ def timed(command: list[str], cores: set[int]) -> dict[str, float]:
     environment = os.environ | {"OMP_NUM_THREADS": str(len(cores)), "OMP_WAIT_POLICY": "PASSIVE"}
     pin = (lambda: os.sched_setaffinity(0, cores)) if hasattr(os, "sched_setaffinity") else None
     clock = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, preexec_fn=pin)  # noqa: PLW1509
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, preexec_fn=pin)
     wall = time.perf_counter() - clock
     return json.loads(done.stdout.splitlines()[-1]) | {"wall": wall}
 
@@ -136,7 +134,8 @@ def summary(values: list[float]) -> dict[str, float]:
 def row(name: str, target: str, values: list[float], runs: list[Any], unit: str = "×") -> dict[str, Any]:
     """Print and return one line of the table."""
     s = summary(values)
-    print(f"{name:58s} {s['median']:8.2f}{unit} [{s['low']:.2f}, {s['high']:.2f}]  n={s['n']}  target {target}", flush=True)
+    figures = f"{s['median']:8.2f}{unit} [{s['low']:.2f}, {s['high']:.2f}]"
+    print(f"{name:58s} {figures}  n={s['n']}  target {target}", flush=True)
     return {"name": name, "target": target, "unit": unit, **s, "runs": runs}
 
 
@@ -152,7 +151,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         whole = [(b["wall"] - b["computing"]) / a["wall"] for a, b in found]
         shape = f"{replicas} replicas × batch {batch_size}"
         rows.append(row(f"JAX / ours, {shape}, whole process", "≥ 1", whole, found))
-        rows.append(row(f"JAX / ours, {shape}, computing only", "-", [b["computing"] / a["computing"] for a, b in found], []))
+        computing = [b["computing"] / a["computing"] for a, b in found]
+        rows.append(row(f"JAX / ours, {shape}, computing only", "-", computing, []))
     replicas, batch_size = SHAPES[0]
     few = 2
     mine = command(sys.executable, "engine.py", "--contender", "ours", *task(replicas, batch_size, args.steps))
@@ -162,7 +162,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows.append(row(f"plain loop / ours, {replicas} × {batch_size}, per replica-step", "≥ 15", speed, found))
     grid = command(sys.executable, "engine.py", "--contender", "pca", *task(1000, 1, 20 * args.steps))
     found = [timed(grid, cores) for _ in range(args.repeats)]
-    rows.append(row("streaming PCA, 6 × 1000 replicas, whole process", "≤ 10 s", [f["wall"] for f in found], found, " s"))
+    wall = [run["wall"] for run in found]
+    rows.append(row("streaming PCA, 6 × 1000 replicas, whole process", "≤ 10 s", wall, found, " s"))
     return rows
 
 

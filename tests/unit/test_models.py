@@ -128,6 +128,6 @@ def test_mistakes_are_named():
         MLP((3,))
     with pytest.raises(ValueError, match="activation"):
         MLP((3, 2), activation="swish")
+    objective = Supervised(MLP((3, 2)), CrossEntropy(), fixed(4, 3), torch.zeros(4, dtype=torch.int64), 2)
     with pytest.raises(ValueError, match="dictionary of tensors"):
-        objective = Supervised(MLP((3, 2)), CrossEntropy(), fixed(4, 3), torch.zeros(4, dtype=torch.int64), 2)
         objective.gradient(torch.zeros(2, 3), Streams(replica_seeds(0, 2)), 0)
