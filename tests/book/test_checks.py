@@ -64,6 +64,11 @@ def test_spoken_alt_text_is_enough(tmp_path):
     assert not list(checks._alt_faults(page(tmp_path, '<img src="a.png" alt="Momentum is faster.">')))
 
 
+def test_figure_shown_as_text_is_seen(tmp_path):
+    assert list(checks._figure_faults(page(tmp_path, "<pre>&lt;Figure size 432x288 with 1 Axes&gt;</pre>")))
+    assert not list(checks._figure_faults(page(tmp_path, "<p>Figure size</p>")))
+
+
 def test_headings(tmp_path):
     assert not list(checks._heading_faults(page(tmp_path, "<h1>a</h1><h2>b</h2><h3>c</h3><h2>d</h2>")))
     assert list(checks._heading_faults(page(tmp_path, "<h1>a</h1><h3>c</h3>")))

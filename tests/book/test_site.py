@@ -72,6 +72,11 @@ def test_missing_alt_text_is_refused(project, log):
     refused(project, log, r"alpha\.html: image without alt text")
 
 
+def test_figure_that_is_not_drawn_is_refused(project, log):
+    edit(project.source("alpha"), "display(Image(", "repr(Image(")
+    refused(project, log, "alpha: a cell with an alt text shows no picture")
+
+
 def test_skipped_heading_is_refused(project, log):
     edit(project.source("alpha"), "## Measured", "## Setting\n\n#### Measured")
     refused(project, log, r"level 4 follows one of level 2|Non-consecutive header")

@@ -15,6 +15,7 @@ import yaml
 
 from descent.book import source
 from descent.book.project import BookError, Project
+from descent.book.publish import IMAGES
 from descent.book.stamps import book_place
 from descent.book.worker import ANSI
 
@@ -62,12 +63,23 @@ def render(project: Project, staged: Path) -> Path:
 def _notebook(project: Project, page: str, footer: str) -> source.Notebook:
     executed = source.load(book_place(project, page).notebook)
     merged = source.with_outputs(source.read(project.source(page)), executed)
+    _require_pictures(page, merged)
     if footer:
         merged.cells.append(source.text_cell(footer))
     for cell in merged.cells:
         if cell.cell_type == "markdown":
             cell.source = _linked(project, cell.source)
     return merged
+
+
+def _require_pictures(page: str, notebook: source.Notebook) -> None:
+    """Raise BookError for a cell that has an alt text but shows no picture, unless its data are absent."""
+    for cell in notebook.cells:
+        described = "alt" in cell.metadata.get("mystnb", {}).get("image", {})
+        excused = any(tag.startswith(source.NEEDS) for tag in cell.metadata.get("tags", []))
+        shown = any(kind in output.get("data", {}) for output in cell.get("outputs", []) for kind in IMAGES)
+        if described and not shown and not excused:
+            raise BookError(f"{page}: a cell with an alt text shows no picture: {cell.source.splitlines()[-1]}")
 
 
 def _filled(project: Project, path: Path, generated: Mapping[str, str]) -> str:

@@ -29,6 +29,7 @@ class Page(HTMLParser):
     images: list[dict[str, str | None]] = field(default_factory=list)
     headings: list[int] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -46,6 +47,10 @@ class Page(HTMLParser):
         address = values.get("src") or (values.get("href") if tag == "link" else None)
         if address and values.get("rel") not in ("index", "search", "next", "prev", "canonical"):
             self.loaded.append(address)
+
+    def handle_data(self, data: str) -> None:
+        """Note the text."""
+        self.text.append(data)
 
 
 def parse(path: Path) -> Page:
@@ -66,7 +71,9 @@ def site_faults(project: Project, html: Path, claims: Iterable[str]) -> list[str
     faults += [f"a notebook failed, see {path.name}" for path in sorted((html / "reports").glob("*"))]
     for path, page in pages.items():
         per_page = (
-            (_alt_faults, _host_faults) if path.name in GENERATED else (_alt_faults, _host_faults, _heading_faults)
+            (_alt_faults, _host_faults)
+            if path.name in GENERATED
+            else (_alt_faults, _host_faults, _heading_faults, _figure_faults)
         )
         faults += [f"{path.name}: {fault}" for check in per_page for fault in check(page)]
         faults += [f"{path.name}: {fault}" for fault in _link_faults(html, path, page, pages)]
@@ -89,6 +96,11 @@ def require(faults: Iterable[str]) -> None:
     """Raise BookError with all faults, if any."""
     if found := list(faults):
         raise BookError("\n".join(found))
+
+
+def _figure_faults(page: Page) -> Iterator[str]:
+    if any("<Figure size" in text for text in page.text):
+        yield "a figure is shown as text, not as a picture; call use_style() of descent.book.notebook first"
 
 
 def _alt_faults(page: Page) -> Iterator[str]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from myst_nb import glue
 
+from descent import figures
 from descent.experiments.bench import Bench
-from descent.figures import use_style
 
 __all__ = ["publish", "use_style"]
+
+
+def use_style() -> None:
+    """Set the house style, and let a figure that is the value of a cell be shown as a picture."""
+    figures.use_style()
+    set_matplotlib_formats("png")  # type: ignore[no-untyped-call]  # matplotlib_inline has no types
 
 
 def publish(bench: Bench) -> None:
