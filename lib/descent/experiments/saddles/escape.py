@@ -11,13 +11,23 @@ from pandas import DataFrame
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Array, arms_at, beyond, column, configure, momenta, passage_times
+from descent.experiments.saddles.arms import (
+    Arms,
+    Array,
+    arms_at,
+    beyond,
+    column,
+    configure,
+    momenta,
+    passage_times,
+    survivors,
+)
 from descent.probes import FirstPassage, Probe, every
 from descent.problems.diffusion import diffusion_mean, diffusion_quantile, diffusion_variance
 from descent.problems.escape import escape_cdf, escape_mean, escape_quantile, variance_from_rest
 from descent.problems.pca import StreamingPCA, overlap, radius, travel_steps
 from descent.stats import mean, paired_difference, proportion, ratio_of_means, variance_ratio
-from descent.train import train
+from descent.train import Run, train
 
 LEVELS = (0.1, 0.5, 0.9)  # squared overlaps with the optimum: leaving, half way, arrived
 HALF, NEAR = 1, 2
@@ -40,7 +50,7 @@ class Escape:
     look: int = 10  # steps between two looks at the thresholds
     frame: int = 20  # steps between two points of a drawn path
     drawn: int = 50  # paths kept for drawing
-    balance_lr: float = 2e-3  # of the test of the sign, whose outcome does not depend on the step
+    balance_lr: float = 3e-3  # of the test of the sign, whose outcome does not depend on the step
     balance_momentum: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9)
 
     @classmethod
@@ -65,6 +75,11 @@ class Escape:
         """Instability, lr, momenta (A,), noise: what the laws of one unstable direction ask for."""
         return self.problem.gap(), self.lr, np.array(self.momentum), self.problem.noise()
 
+    @property
+    def arms(self) -> Arms:
+        """The arms of the main run."""
+        return arms_at(self.lr, self.momentum, self.replicas, self.seed, self.device)
+
     def row(self, momentum: float) -> int:
         """Return the index of an arm."""
         return self.momentum.index(momentum)
@@ -78,7 +93,7 @@ class EscapeResult:
     near. paths (A, N', T) of squared overlaps at path_steps (T,); law_steps (A, G) and law (A, G): the exact
     distribution at half way. early (2, N''): the unstable coordinate after early_steps, at momentum 0.5 and headline;
     growth (3, 2, K): its variance over the steps early_at (K,), measured, exact, diffusion. positive: paths that left
-    to the positive side, of `sided`.
+    to the positive side, of `sided`. A replica that blows up counts as one that never arrives; diverged (A,) of them.
     """
 
     config: Escape
@@ -97,13 +112,14 @@ class EscapeResult:
     growth: Array
     positive: int
     sided: int
+    diverged: Array
     seconds: float
 
 
 def run(config: Escape) -> EscapeResult:
     """Release every path, then look closer at the start and at the sides."""
     clock = time.perf_counter()
-    times, paths, path_steps, steps = _leave(config)
+    times, paths, path_steps, done = _leave(config)
     early, early_at, growth = _early(config)
     positive, sided = _sides(config)
     law = np.arange(0.01, 1.0, 0.01)
@@ -113,15 +129,16 @@ def run(config: Escape) -> EscapeResult:
     limits = np.stack([diffusion_mean(r, *config.mode) for r in radii], axis=1)
     gap, lr, arms, _ = config.mode
     return EscapeResult(
-        config, times, steps, lengths, limits, travel_steps(LEVELS[HALF], LEVELS[NEAR], gap, lr, arms),
+        config, times, done.steps, lengths, limits, travel_steps(LEVELS[HALF], LEVELS[NEAR], gap, lr, arms),
         paths, path_steps, law_steps, escape_cdf(law_steps, 1.0, gap, lr, arms[:, None], config.problem.noise()),
-        _bands(config, times), early, early_at, growth, positive, sided, time.perf_counter() - clock,
+        _bands(config, times), early, early_at, growth, positive, sided,
+        (config.arms.split(done.diverged_at) >= 0).sum(axis=1), time.perf_counter() - clock,
     )
 
 
-def _leave(config: Escape) -> tuple[Array, Array, Array, int]:
-    """Return passage times (A, L, N), drawn paths (A, N', T), their steps, and the length of the run."""
-    arms = arms_at(config.lr, config.momentum, config.replicas, config.seed, config.device)
+def _leave(config: Escape) -> tuple[Array, Array, Array, Run]:
+    """Return passage times (A, L, N), drawn paths (A, N', T), their steps, and the run."""
+    arms = config.arms
     gap, lr, _, noise = config.mode
     slowest = escape_quantile(1 - 1e-6, radius(LEVELS[NEAR]), gap, lr, 0.0, noise)
     probes: dict[str, Probe] = {str(level): FirstPassage(beyond(level), config.look) for level in LEVELS}
@@ -131,7 +148,7 @@ def _leave(config: Escape) -> tuple[Array, Array, Array, int]:
     raw = np.stack([arms.split(done.records[str(level)].values) for level in LEVELS], axis=1)
     kept = done.records["paths"]
     paths = arms.split_series(kept, config.drawn)
-    return passage_times(raw, done.steps, config.look), paths, kept.steps.numpy(), done.steps
+    return passage_times(raw, done.steps, config.look), paths, kept.steps.numpy(), done
 
 
 def _early(config: Escape) -> tuple[Array, Array, Array]:
@@ -142,7 +159,7 @@ def _early(config: Escape) -> tuple[Array, Array, Array]:
     probe = {"first": every(10, column(0))}
     done = train(config.problem, start, arms.hyper, config.early_steps, arms.streams(), probes=probe)
     series = done.records["first"]
-    first, steps = arms.split_series(series), series.steps.numpy()
+    first, steps = arms.split_series(series)[:, survivors(arms, done)], series.steps.numpy()
     mode = (config.problem.gap(), config.lr, np.array(pair)[:, None], config.problem.noise())
     laws = [variance_from_rest(steps, *mode), diffusion_variance(steps, *mode)]
     return first[:, :, -1], steps, np.stack([first.var(axis=1), *laws])
@@ -214,6 +231,7 @@ def _row(result: EscapeResult, arm: int, level: int) -> dict[str, float]:
         "exact": float(result.exact[arm, level]),
         "diffusion": float(result.diffusion[arm, level]),
         "censored": int((result.times[arm, level] >= result.steps).sum()),
+        "diverged": int(result.diverged[arm]),
         "speedup": speedup.value,
         "speedup_low": speedup.low,
         "speedup_high": speedup.high,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from descent.probes import every
 from descent.problems.escape import kramers_time
 from descent.problems.mode import growth, matched_lr
 from descent.problems.saddle import DoubleWell, hops
-from descent.stats import bootstrap, ratio_of_means
+from descent.stats import mean, ratio_of_means
 from descent.train import train
 
 
@@ -38,7 +39,7 @@ class Hopping:
     @classmethod
     def cpu(cls, settings: Settings) -> Hopping:
         """Take effective steps 0.05, and 0.2, at which plain descent is visibly hotter than for small steps."""
-        return cls._of(settings, settings.replicas, 0.05, 0.2)
+        return cls._of(settings, max(settings.replicas, 20), 0.05, 0.2)  # fewer may not hop at all
 
     @classmethod
     def paper(cls, settings: Settings) -> Hopping:
@@ -119,9 +120,13 @@ def slower(result: HoppingResult, index: int, arm: int) -> Estimate:
 
 
 def hopping_time(result: HoppingResult, index: int, arm: int) -> Estimate:
-    """Return the mean hopping time in steps, time watched over hops (the censored maximum-likelihood estimate)."""
-    steps = result.steps[index]
-    return bootstrap(lambda hops: steps / hops.mean(axis=1), result.counts[index][arm], seed=result.config.seed)
+    """Return the mean hopping time in steps, time watched over hops: the maximum-likelihood estimate under censoring.
+
+    The interval is that of the mean number of hops, inverted.
+    """
+    steps, rate = result.steps[index], mean(result.counts[index][arm])
+    longest = steps / rate.low if rate.low > 0 else math.inf
+    return replace(rate, value=steps / rate.value, low=steps / rate.high, high=longest)
 
 
 def estimates(result: HoppingResult) -> Estimates:
