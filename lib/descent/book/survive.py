@@ -108,8 +108,8 @@ def check(
     _measure_all(package.__name__, tasks, jobs, progress or Progress())
     found = {key: json.loads(file.read_text(encoding="utf-8")) for key, (_, file) in tasks.items()}
     by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
-    asked = {claim for verdicts in by_seed.values() for claim in verdicts}
-    before = {} if values else {"published": _published(project, chapter, asked)}
+    keys = {key for content in found.values() for key in content["estimates"]}
+    before = {} if values else {"published": _published(project, chapter, keys)}
     skipped = sorted(
         {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
     )
@@ -164,13 +164,17 @@ def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
     return {id: combine(verdicts) for id, verdicts in sorted(outcomes.items())}
 
 
-def _published(project: Project, chapter: str, asked: set[str]) -> Verdicts:
+def _published(project: Project, chapter: str, keys: set[str]) -> Verdicts:
+    """Return the published verdicts, of the given tests alone."""
     try:
-        return {
-            record.claim.id: record.verdict for record in rerun.published(project, chapter) if record.claim.id in asked
-        }
+        found = rerun.published(project, chapter)
     except BookError:  # nothing published yet: the other seeds stand alone
         return {}
+    tests = {
+        record.claim.id: [o.verdict for o in record.outcomes if f"{record.claim.id}.{o.test.key}" in keys]
+        for record in found
+    }
+    return {id: combine(verdicts) for id, verdicts in tests.items() if verdicts}
 
 
 def _others(published: int, count: int) -> range:
