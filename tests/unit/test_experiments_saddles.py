@@ -304,3 +304,11 @@ def test_survivors_are_kept_in_pairs_and_their_lack_is_explained() -> None:
     lost = replace(run, diverged_at=torch.zeros(200, dtype=torch.int64))
     with pytest.raises(ValueError, match="choose a smaller lr or momentum"):
         arms.survivors(pair, lost)
+
+
+def test_blocks_keep_the_mean_and_the_pairing() -> None:
+    x = np.arange(12.0)
+    assert arms.blocks(x, most=4).tolist() == [1.0, 4.0, 7.0, 10.0]
+    assert arms.blocks(x, most=50).tolist() == x.tolist()
+    estimate = arms.paired_ratio(3 * x + 3, x + 1, seed=0, most=4)
+    assert (estimate.low, estimate.value, estimate.high) == pytest.approx((3.0, 3.0, 3.0))

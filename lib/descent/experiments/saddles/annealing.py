@@ -10,11 +10,11 @@ from pandas import DataFrame
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, configure, survivors
+from descent.experiments.saddles.arms import Arms, Array, configure, paired_ratio, survivors
 from descent.probes import every
 from descent.problems.pca import StreamingPCA, error
 from descent.rules import Factors, Schedule, constant, drop, heavy_ball, per_arm, repeat
-from descent.stats import mean, paired_difference, ratio_of_means
+from descent.stats import mean, paired_difference
 from descent.train import train
 
 PLAIN, MOMENTUM, STEP, SWITCHED, DECAYED, MATCHED, LATE = ARMS = (
@@ -147,7 +147,7 @@ def run(config: Annealing) -> AnnealingResult:
 def ratio(result: AnnealingResult, arm: str, reference: str) -> Estimate:
     """Return the final error of one arm over that of another."""
     final, seed = result.final, result.config.seed
-    return ratio_of_means(final[ARMS.index(arm)], final[ARMS.index(reference)], seed)
+    return paired_ratio(final[ARMS.index(arm)], final[ARMS.index(reference)], seed)
 
 
 def estimates(result: AnnealingResult) -> Estimates:

@@ -16,10 +16,13 @@ from descent.experiments.common import Settings
 from descent.probes import Params, Probe, Series
 from descent.problems.pca import overlap
 from descent.rules import Hyper, heavy_ball, repeat
+from descent.stats import ratio_of_means
 from descent.streams import Streams, replica_seeds
 from descent.train import Objective, Run, train
 
 Array = NDArray[np.float64]
+
+BLOCKS = 20_000
 
 
 def momenta(base: Sequence[float], headline: float) -> tuple[float, ...]:
@@ -133,6 +136,17 @@ def passage_times(times: Array, steps: int, every: int) -> Array:
     Who has not passed is entered with the length of the run: the mean is the mean of min(T, steps).
     """
     return np.where(times < 0, float(steps), times - (every - 1) / 2)
+
+
+def blocks(values: Array, most: int = BLOCKS) -> Array:
+    """Average replicas in at most that many equal blocks: the mean stays, a bootstrap of a million becomes cheap."""
+    count = min(most, len(values))
+    return np.asarray(values[: len(values) // count * count].reshape(count, -1).mean(axis=1))
+
+
+def paired_ratio(x: Array, y: Array, seed: int, most: int = BLOCKS) -> Estimate:
+    """Return mean(x)/mean(y) of paired replicas (N,) by the bootstrap over at most that many blocks."""
+    return ratio_of_means(blocks(x, most), blocks(y, most), seed)
 
 
 def rows_of(estimates: Sequence[Estimate]) -> dict[str, list[float]]:

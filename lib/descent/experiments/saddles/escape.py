@@ -19,6 +19,7 @@ from descent.experiments.saddles.arms import (
     column,
     configure,
     momenta,
+    paired_ratio,
     passage_times,
     survivors,
 )
@@ -26,7 +27,7 @@ from descent.probes import FirstPassage, Probe, every
 from descent.problems.diffusion import diffusion_mean, diffusion_quantile, diffusion_variance
 from descent.problems.escape import escape_cdf, escape_mean, escape_quantile, variance_from_rest
 from descent.problems.pca import StreamingPCA, overlap, radius, travel_steps
-from descent.stats import mean, paired_difference, proportion, ratio_of_means, variance_ratio
+from descent.stats import mean, paired_difference, proportion, variance_ratio
 from descent.train import Run, train
 
 LEVELS = (0.1, 0.5, 0.9)  # squared overlaps with the optimum: leaving, half way, arrived
@@ -193,7 +194,7 @@ def estimates(result: EscapeResult) -> Estimates:
     head, moderate, strong = (config.row(m) for m in (config.headline, MODERATE, STRONG))
     ou = result.growth[2, :, -1]
     return {
-        "P3-C1.faster": ratio_of_means(half[0], half[head], seed),
+        "P3-C1.faster": paired_ratio(half[0], half[head], seed),
         "P3-C1.monotone": [paired_difference(slow, fast) for slow, fast in pairwise(half)],
         "P3-C1.size": mean(half[head] / result.exact[head, HALF]),
         "P3-C7.small": variance_ratio(result.early[0], ou[0], seed),
@@ -217,7 +218,7 @@ def tables(result: EscapeResult) -> dict[str, DataFrame]:
 
 def speedup_of(result: EscapeResult, arm: int, level: int = HALF) -> Estimate:
     """Return the mean passage time of plain descent over that of an arm."""
-    return ratio_of_means(result.times[0, level], result.times[arm, level], result.config.seed)
+    return paired_ratio(result.times[0, level], result.times[arm, level], result.config.seed)
 
 
 def _row(result: EscapeResult, arm: int, level: int) -> dict[str, float]:

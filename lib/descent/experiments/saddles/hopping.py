@@ -12,12 +12,12 @@ from pandas import DataFrame
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, survivors
+from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, paired_ratio, survivors
 from descent.probes import every
 from descent.problems.escape import kramers_time
 from descent.problems.mode import growth, matched_lr
 from descent.problems.saddle import DoubleWell, hops
-from descent.stats import mean, ratio_of_means
+from descent.stats import mean
 from descent.train import train
 
 
@@ -116,7 +116,7 @@ def _watch(config: Hopping, effective: float) -> tuple[Array, int, int]:
 def slower(result: HoppingResult, index: int, arm: int) -> Estimate:
     """Return the mean hopping time of an arm over plain descent's: the inverse ratio of hops in equal time."""
     counts = result.counts[index]
-    return ratio_of_means(counts[0], counts[arm], result.config.seed)
+    return paired_ratio(counts[0], counts[arm], result.config.seed)
 
 
 def hopping_time(result: HoppingResult, index: int, arm: int) -> Estimate:
@@ -135,7 +135,7 @@ def estimates(result: HoppingResult) -> Estimates:
     slowing = result.slowing[0, head]
     return {
         "P3-X6.slower": slower(result, 0, head),
-        "P3-X6.size": ratio_of_means(counts[0], counts[head] * slowing, result.config.seed),
+        "P3-X6.size": paired_ratio(counts[0], counts[head] * slowing, result.config.seed),
     }
 
 

@@ -11,7 +11,17 @@ from pandas import DataFrame
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Array, arms_at, configure, momenta, outside, passage_times, to_numpy
+from descent.experiments.saddles.arms import (
+    Array,
+    arms_at,
+    blocks,
+    configure,
+    momenta,
+    outside,
+    paired_ratio,
+    passage_times,
+    to_numpy,
+)
 from descent.probes import FirstPassage
 from descent.problems.diffusion import diffusion_mean
 from descent.problems.escape import (
@@ -23,7 +33,7 @@ from descent.problems.escape import (
 )
 from descent.problems.mode import growth, growth_ceiling
 from descent.problems.saddle import Quadratic, matching_noise
-from descent.stats import KS, bootstrap, ks_distance, ratio_of_means
+from descent.stats import KS, bootstrap, ks_distance
 from descent.train import train
 
 STRONG = 0.99  # the momentum at which saturation is tested
@@ -154,11 +164,12 @@ def estimates(result: LinearResult) -> Estimates:
     worst = max((ks.estimate() for _, _, ks in distances(result)), key=lambda e: e.value)
     found: dict[str, Estimate | list[Estimate]] = {
         "P3-C1.law": worst,
-        "P3-X2.saturates": ratio_of_means(times[0], times[strong] / (1 - STRONG), seed),
-        "P3-X2.size": ratio_of_means(times[0] / exact[0], times[strong] / exact[strong], seed),
+        "P3-X2.saturates": paired_ratio(times[0], times[strong] / (1 - STRONG), seed),
+        "P3-X2.size": paired_ratio(times[0] / exact[0], times[strong] / exact[strong], seed),
     }
     if config.headline > 0:  # plain descent has no speed-up to share out
-        found["P3-C12.share"] = bootstrap(_share, times[0], times[head], result.quiet[head], seed=seed)
+        samples = [blocks(part) for part in (times[0], times[head], result.quiet[head])]
+        found["P3-C12.share"] = bootstrap(_share, *samples, seed=seed)
     return found
 
 
@@ -203,13 +214,7 @@ def tables(result: LinearResult) -> dict[str, DataFrame]:
 def speedup_of(result: LinearResult, saddle: int, arm: int) -> Estimate:
     """Return the mean escape time of plain descent over that of an arm."""
     times = result.times[saddle]
-    return ratio_of_means(blocks(times[0]), blocks(times[arm]), result.config.seed)
-
-
-def blocks(times: Array, count: int = 1000) -> Array:
-    """Average replicas in at most `count` equal blocks, which leaves a mean unchanged and a bootstrap cheap."""
-    count = min(count, len(times))
-    return np.asarray(times[: len(times) // count * count].reshape(count, -1).mean(1))
+    return paired_ratio(times[0], times[arm], result.config.seed, most=1000)
 
 
 def _noise_table(result: LinearResult) -> DataFrame:

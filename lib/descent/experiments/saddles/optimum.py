@@ -15,13 +15,13 @@ from torch import Tensor
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, settle, survivors
+from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, paired_ratio, settle, survivors
 from descent.probes import Params, every
 from descent.problems.diffusion import diffusion_floor
 from descent.problems.mode import stationary_variance
 from descent.problems.pca import StreamingPCA
 from descent.problems.saddle import Quadratic
-from descent.stats import KS, bootstrap, ks_distance, mean, ratio_of_means, variance_ratio
+from descent.stats import KS, bootstrap, ks_distance, mean, variance_ratio
 
 SLOWEST = 1  # the coordinate of the smallest curvature, λ_0 − λ_1
 
@@ -50,7 +50,7 @@ class Optimum:
     @classmethod
     def paper(cls, settings: Settings) -> Optimum:
         """Take twenty times the replicas."""
-        return cls._of(settings, 20 * settings.replicas, 100 * settings.replicas)
+        return cls._of(settings, 20 * settings.replicas, 20 * settings.replicas)
 
     @classmethod
     def _of(cls, settings: Settings, replicas: int, grid: int) -> Optimum:
@@ -154,8 +154,8 @@ def estimates(result: OptimumResult) -> Estimates:
     sharp, edge = (config.sharpness.index(s) for s in (1.9, 1.5))
     rescaled = result.grid[sharp, 1] / result.grid_exact[sharp, 0] ** 0.5
     return {
-        "P3-C2.noisier": ratio_of_means(hover.error[head], hover.error[0], seed),
-        "P3-C2.size": ratio_of_means(hover.error[head], hover.error[0] / (1 - config.headline), seed),
+        "P3-C2.noisier": paired_ratio(hover.error[head], hover.error[0], seed),
+        "P3-C2.size": paired_ratio(hover.error[head], hover.error[0] / (1 - config.headline), seed),
         "P3-C6.variance": variance_ratio(slow, variance, seed),
         "P3-C6.memory": memory(result, hover, head),
         "P3-C6.gaussian": gaussian(slow[:, -1], float(variance)).estimate(),
@@ -201,7 +201,7 @@ def tables(result: OptimumResult) -> dict[str, DataFrame]:
 
 def _hover_row(result: OptimumResult, index: int, arm: int) -> dict[str, float]:
     config, hover = result.config, result.hovers[index]
-    level, ratio = mean(hover.error[arm]), ratio_of_means(hover.error[arm], hover.error[0], config.seed)
+    level, ratio = mean(hover.error[arm]), paired_ratio(hover.error[arm], hover.error[0], config.seed)
     row: dict[str, float] = {"lr": hover.lr, "momentum": config.momentum[arm]}
     row |= {"error": level.value, "error_low": level.low, "error_high": level.high}
     row |= {"floor": float(result.floor[index, arm]), "ratio": ratio.value, "low": ratio.low, "high": ratio.high}

@@ -11,12 +11,22 @@ from pandas import DataFrame
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, outside, passage_times, settle
+from descent.experiments.saddles.arms import (
+    Arms,
+    Array,
+    column,
+    configure,
+    momenta,
+    outside,
+    paired_ratio,
+    passage_times,
+    settle,
+)
 from descent.probes import FirstPassage, every
 from descent.problems.escape import escape_mean, escape_quantile
 from descent.problems.mode import growth, stationary_variance
 from descent.problems.saddle import StiffSaddle, best_gain
-from descent.stats import exact, mean, ratio_of_means, variance_ratio
+from descent.stats import exact, mean, variance_ratio
 from descent.train import train
 
 MODERATE = 0.5
@@ -127,7 +137,7 @@ def _watch(config: Stiff, lr: Array) -> Array:
 
 def gain(result: StiffResult, way: int, arm: int) -> Estimate:
     """Return the mean escape time of plain descent over that of an arm, the step set in one of the two ways."""
-    return ratio_of_means(result.times[way, 0], result.times[way, arm], result.config.seed)
+    return paired_ratio(result.times[way, 0], result.times[way, arm], result.config.seed)
 
 
 def estimates(result: StiffResult) -> Estimates:

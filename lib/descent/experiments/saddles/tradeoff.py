@@ -9,12 +9,22 @@ import numpy as np
 from pandas import DataFrame
 
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, beyond, configure, momenta, passage_times, settle, survivors
+from descent.experiments.saddles.arms import (
+    Arms,
+    Array,
+    beyond,
+    configure,
+    momenta,
+    paired_ratio,
+    passage_times,
+    settle,
+    survivors,
+)
 from descent.probes import FirstPassage, every
 from descent.problems.escape import escape_level, escape_mean, escape_mean_asymptotic, escape_quantile
 from descent.problems.mode import matched_lr, stationary_variance
 from descent.problems.pca import StreamingPCA, error, radius
-from descent.stats import mean, proportion, ratio_of_means
+from descent.stats import mean, proportion
 from descent.train import train
 
 LEVELS = (0.5, 0.9)
@@ -161,13 +171,13 @@ def estimates(result: TradeoffResult) -> Estimates:
     config, seed = result.config, result.config.seed
     head, moderate = config.row(config.headline), config.row(MODERATE)
     (small, large), floor = result.times[:2], result.error[0]
-    equal_floor = ratio_of_means(floor[head], floor[0], seed)
+    equal_floor = paired_ratio(floor[head], floor[0], seed)
     return {
-        "P3-C10.order": ratio_of_means(small[head, NEAR], small[0, NEAR], seed),
+        "P3-C10.order": paired_ratio(small[head, NEAR], small[0, NEAR], seed),
         "P3-C10.accuracy": equal_floor,
-        "P3-X1.slower": ratio_of_means(large[head, HALF], large[0, HALF], seed),
+        "P3-X1.slower": paired_ratio(large[head, HALF], large[0, HALF], seed),
         "P3-X1.equal_floor": equal_floor,
-        "P3-X1.vanishes": ratio_of_means(small[moderate, NEAR], small[0, NEAR], seed),
+        "P3-X1.vanishes": paired_ratio(small[moderate, NEAR], small[0, NEAR], seed),
     }
 
 
@@ -182,11 +192,11 @@ def _row(result: TradeoffResult, index: int, arm: int) -> dict[str, float]:
     row = {"effective_step": config.effective[index], "momentum": config.momentum[arm]}
     for level, name in ((HALF, "half"), (NEAR, "near")):
         times = result.times[index, :, level]
-        ratio, exact = ratio_of_means(times[arm], times[0], config.seed), result.exact_times[index, :, level]
+        ratio, exact = paired_ratio(times[arm], times[0], config.seed), result.exact_times[index, :, level]
         row |= {f"{name}_mean": mean(times[arm]).value, f"{name}_exact": float(exact[arm])}
         row |= {f"{name}_ratio": ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
         row |= {f"{name}_ratio_exact": float(exact[arm] / exact[0])}
-    floor = ratio_of_means(result.error[index][arm], result.error[index][0], config.seed)
+    floor = paired_ratio(result.error[index][arm], result.error[index][0], config.seed)
     row |= {"error": float(result.error[index][arm].mean()), "error_exact": float(result.exact_error[index, arm])}
     return row | {"error_ratio": floor.value, "error_low": floor.low, "error_high": floor.high}
 
