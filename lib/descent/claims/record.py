@@ -137,8 +137,8 @@ class Record:
 
     @property
     def headline(self) -> Outcome:
-        """The first test that was made; the first of all if none was."""
-        return next((outcome for outcome in self.outcomes if outcome.estimates), self.outcomes[0])
+        """The test that decided: the first one with the claim's own verdict; the first of all if none was made."""
+        return next(outcome for outcome in self.outcomes if outcome.verdict == self.verdict)
 
     @property
     def notes(self) -> str:

@@ -48,8 +48,11 @@ class Bench:
         return result
 
     def verdicts(self) -> DataFrame:
-        """Return one row per claim: its leading estimate, the region its rule demands, the verdict."""
-        return self.ledger.table()[["claim", "estimate", "region", "verdict"]]
+        """Close the ledger; return per claim the test that decided, its estimate, the region demanded, the verdict."""
+        self.close()
+        frame = self.ledger.table()[["claim", "estimate", "region", "verdict"]].set_index("claim")
+        frame.insert(0, "deciding test", [record.headline.test.key for record in self.ledger.records])
+        return frame
 
     def close(self) -> Path:
         """Write the records; without momentum in the headline arm, what compares it with plain descent is undefined."""

@@ -18,4 +18,4 @@ def conventions(lr: float, momentum: float, instability: float) -> DataFrame:
         "averaged (EMA)": float(growth(instability, averaged, momentum)),
     }
     frame = DataFrame({"convention": list(rates), "growth per step": list(rates.values())})
-    return frame.assign(**{"over plain": frame["growth per step"] / rates["plain SGD"]}).round(5)
+    return frame.assign(**{"over plain": frame["growth per step"] / rates["plain SGD"]}).set_index("convention").round(5)

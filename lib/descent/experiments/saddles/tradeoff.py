@@ -211,6 +211,12 @@ def _lost_table(result: TradeoffResult) -> DataFrame:
     return DataFrame(rows, columns=["samples", "effective_step", "momentum", "share", "low", "high"])
 
 
+def blow_ups(result: TradeoffResult) -> DataFrame:
+    """Return the share of replicas that blew up, one row per law of the samples and effective step, momenta across."""
+    wide = _lost_table(result).pivot(index=["samples", "effective_step"], columns="momentum", values="share")
+    return wide.round(4)
+
+
 TRADEOFF = Experiment(
     "tradeoff", ("P3-C10", "P3-X1"), lambda settings: run(configure(Tradeoff, settings)), estimates, tables
 )
