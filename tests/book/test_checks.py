@@ -36,6 +36,7 @@ def test_numbers_next_to_claims_are_seen(project, text):
         "`P3-C1` 5",
         "momentum 0.9 in P3-C1",
         "a tenth (P3-C1); in section 2 more",
+        "the ratio ([P3-X1](claim:P3-X1)); at 0.005 it is",
         "[P3-C1](claim:P3-C1) holds at $\\eta=0.1$",
     ],
 )

@@ -14,10 +14,9 @@ from descent.book.project import BookError, Project
 
 GENERATED = {"genindex.html", "search.html"}
 CLAIM = re.compile(r"\b[A-Z][A-Z0-9]*-[A-Z]\d+(?:\.\w+)?")
-_NUMBER = r"[-+−~≈<>]?\d"
-_BETWEEN = r"(?:[\s:;,.()\[\]=≈~<>–—*|-]|\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found|at|by|with)\b)*"
-_AFTER = re.compile(rf"§{_BETWEEN}{_NUMBER}")
-_BEFORE = re.compile(r"\d[\d.,]*\s*[%×]?[\s()\[\]:;,–—*|-]*§")
+_WORDS = r"\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found)\b"
+_AFTER = re.compile(rf"§(?:[\s:(\[=≈~<>–—*|-]|{_WORDS})*[-+−]?\d")
+_BEFORE = re.compile(r"\d[\d.,]*\s*[%×]?[\s(\[:–—*|-]*§")
 
 
 @dataclass
@@ -84,8 +83,9 @@ def prose_faults(project: Project) -> list[str]:
     """Return the places where a number is typed next to a claim id instead of coming from the ledger."""
     faults = []
     for name in project.pages:
-        for number, line in enumerate(_prose(project.source(name).read_text(encoding="utf-8")), start=1):
-            masked = CLAIM.sub("§", line)
+        text = project.source(name).read_text(encoding="utf-8")
+        for number, (line, prose) in enumerate(zip(text.splitlines(), _prose(text), strict=True), start=1):
+            masked = CLAIM.sub("§", prose)
             if _AFTER.search(masked) or _BEFORE.search(masked):
                 why = "a number typed next to a claim; quote it from the ledger"
                 faults.append(f"{name}.md:{number}: {why}: {line.strip()}")
