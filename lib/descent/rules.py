@@ -98,10 +98,11 @@ class Hyper:
 
     def scaled(self, factors: Factors) -> Hyper:
         """Return the hyper-parameters under a schedule's factors; what follows the momentum moves with it."""
-        momentum = self.momentum * factors.momentum
+        lr, momentum = (v.to(self.lr) if isinstance(v, Tensor) else v for v in (factors.lr, factors.momentum))
+        momentum = self.momentum * momentum
         return replace(
             self,
-            lr=self.lr * factors.lr,
+            lr=self.lr * lr,
             momentum=momentum,
             gain=torch.where(self.averaging, 1.0 - momentum, self.gain),
             carry=torch.where(self.lookahead, momentum, self.carry),

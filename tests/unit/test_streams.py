@@ -190,6 +190,16 @@ def test_neighbours_are_uncorrelated():
             assert abs(z) < 4.5, name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("draw", KINDS.values(), ids=KINDS)
+def test_a_gpu_draws_the_same(draw):
+    """Integers bit for bit; logarithms and cosines may differ in the last place."""
+    seeds = replica_seeds(0, 9)
+    here, there = draw(Streams(seeds), 3), draw(Streams(seeds.cuda()), 3).cpu()
+    torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-6 if here.is_floating_point() else 0)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="1-d int64"):
         Streams(torch.zeros(3))

@@ -270,6 +270,21 @@ def test_mistakes_are_named():
         Supervised(MLP((6, 3)), CrossEntropy(), x, y, [1, 2, 2, 1]).chunks(3, 2**30)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_follows_the_same_path():
+    x, y = digits()
+    runs = []
+    for device in ("cpu", "cuda"):
+        streams = Streams(replica_seeds(0, 4, device))
+        objective = Supervised(MLP((6, 5, 3)), CrossEntropy(), x.to(device), y.to(device), 8)
+        hyper = rules.heavy_ball([0.05, 0.1, 0.15, 0.2], 0.9)
+        schedule = rules.per_arm(rules.constant(), rules.drop(10), replicas=2)
+        runs.append(train(objective, MLP((6, 5, 3)).initial(streams), hyper, 20, streams, schedule=schedule))
+    for name, leaf in runs[0].params.items():
+        torch.testing.assert_close(runs[1].params[name].cpu(), leaf, rtol=1e-3, atol=1e-4)
+
+
 # Checkpoints
 
 
