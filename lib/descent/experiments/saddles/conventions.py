@@ -17,5 +17,5 @@ def conventions(lr: float, momentum: float, instability: float) -> DataFrame:
         "Nesterov": float(np.log(nesterov_roots(-instability, lr, momentum)[0].real)),
         "averaged (EMA)": float(growth(instability, averaged, momentum)),
     }
-    frame = DataFrame({"convention": list(rates), "growth per step": list(rates.values())})
-    return frame.assign(**{"over plain": frame["growth per step"] / rates["plain SGD"]}).set_index("convention").round(5)
+    frame = DataFrame({"growth per step": rates}).rename_axis("convention")
+    return frame.assign(**{"over plain": frame["growth per step"] / rates["plain SGD"]}).round(5)
