@@ -113,8 +113,8 @@ def marks(axis: Axes, x: Any, y: Any, low: Any, high: Any, look: Look, **options
     """Draw measured points with their 95 % intervals."""
     below = [v - lo for v, lo in zip(y, low, strict=True)]
     above = [hi - v for v, hi in zip(y, high, strict=True)]
-    style = {"fmt": look.marker, "color": look.color, "linestyle": "none", "capsize": 2, "elinewidth": 1}
-    return axis.errorbar(x, y, yerr=[below, above], **style, **options)
+    style: dict[str, Any] = {"fmt": look.marker, "color": look.color, "linestyle": "none", "capsize": 2}
+    return axis.errorbar(x, y, yerr=[below, above], elinewidth=1, **style, **options)
 
 
 def theory(axis: Axes, x: Any, y: Any, *, dashed: bool = False, **options: Any) -> Any:

@@ -105,8 +105,7 @@ def flow(result: FlowResult) -> Figure:
     for anchor, slope in ((result.spread.mean(0)[-1], 0.5), (result.quiet[1, -1], 1.0)):
         theory(axis, steps, anchor * (steps / steps[-1]) ** slope)
         end = (steps[0], anchor * (steps[0] / steps[-1]) ** slope)
-        place = {"xytext": (-4, 3), "textcoords": "offset points", "ha": "right"}
-        axis.annotate(f"slope {slope:g}", end, color=INK, fontsize=8, **place)
+        axis.annotate(f"slope {slope:g} ", end, color=INK, fontsize=8, ha="right", va="bottom")
     axis.set(xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)",
              ylabel="largest distance to the flow")
     axis.legend(loc="lower right")

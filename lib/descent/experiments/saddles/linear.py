@@ -37,7 +37,7 @@ from descent.stats import KS, bootstrap, ks_distance
 from descent.train import train
 
 STRONG = 0.99  # the momentum at which saturation is tested
-WELL_OUTSIDE = 7.0  # escape level from which the law is within 0.005 of first passage, half of what 20 000 paths can tell
+WELL_OUTSIDE = 7.0  # escape level from which the law is within 0.005 of first passage, too little to tell
 
 
 @dataclass(frozen=True)
