@@ -21,8 +21,8 @@ def run(project: Project, chapter: str, values: Mapping[str, source.Value], time
     """Execute a chapter into a folder of its own under runs/; return the comparison with the published."""
     place = run_place(project, chapter, values)
     execute(Job(project, chapter, values, place, timeout), Progress())
-    lines = [compared(published(project, chapter), records.read(place.results))]
-    return "\n".join([*lines, f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"])
+    where = f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"
+    return "\n".join([where, "", compared(published(project, chapter), records.read(place.results))])
 
 
 def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:
