@@ -73,7 +73,7 @@ class Estimate:
     def __str__(self) -> str:
         """Return the finished string, such as "13.1 [12.6, 13.6]"; the width chooses the digits."""
         if self.low == self.high:
-            return _tidy(f"{self.value:.6g}")
+            return _tidy(f"{self.value:.4g}")
         write = _writer([self.value, self.low, self.high])
         return f"{write(self.value)} [{write(self.low)}, {write(self.high)}]"
 

@@ -173,7 +173,9 @@ class Passages:
         """End the run when asked to and nobody is left who could still pass."""
         if not self._probe.stop or self._times is None:
             return False
-        waiting = self._times.view(len(self._times), -1).amin(dim=1) < 0
+        waiting = self._times < 0
+        if waiting.dim() > 1:
+            waiting = waiting.flatten(1).any(dim=1)
         return not bool((waiting & (diverged_at < 0)).any())
 
     def series(self, name: str) -> dict[str, Series]:

@@ -68,7 +68,7 @@ def test_widened_bootstrap_scales_each_side():
 def test_exact_number_has_no_width_and_never_gains_any():
     number = stats.exact(4 / 3)
     assert number.widened(100).low == number.high == 4 / 3
-    assert str(number) == "1.33333"
+    assert str(number) == "1.333"
 
 
 @pytest.mark.parametrize(("numbers", "text"), [

@@ -161,7 +161,7 @@ def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
             test = next(test for test in paper.claim(id).tests if test.key == test_key)
             outcome = Outcome(test, paper.family, tuple(Estimate(**one) for one in found))
             outcomes.setdefault(id, []).append(outcome.verdict)
-    return {id: combine(verdicts) for id, verdicts in sorted(outcomes.items())}
+    return {claim.id: combine(outcomes[claim.id]) for claim in paper.claims if claim.id in outcomes}
 
 
 def _published(project: Project, chapter: str, keys: set[str]) -> Verdicts:
