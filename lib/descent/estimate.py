@@ -55,7 +55,8 @@ class Estimate:
             low, high = self._exponential(level)
         else:
             low, high = self._stretched(critical_t(level, self.dof) / critical_t(self.level, self.dof))
-        return replace(self, low=low, high=high, level=level)
+        floor = 0.0 if self.method == KOLMOGOROV else -math.inf  # a distance is never negative
+        return replace(self, low=max(low, floor), high=high, level=level)
 
     def _stretched(self, factor: float) -> tuple[float, float]:
         value, low, high = self.value, self.low, self.high

@@ -20,9 +20,10 @@ COMPARISON = ("test", "published interval", "your interval", "compatible?", "com
 def run(project: Project, chapter: str, values: Mapping[str, source.Value], timeout: float = TIMEOUT) -> str:
     """Execute a chapter into a folder of its own under runs/; return the comparison with the published."""
     place = run_place(project, chapter, values)
+    before = published(project, chapter)  # read first: a fault there must not cost the run
     execute(Job(project, chapter, values, place, timeout), Progress())
     where = f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"
-    return "\n".join([where, "", compared(published(project, chapter), records.read(place.results))])
+    return "\n".join([where, "", compared(before, records.read(place.results))])
 
 
 def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:

@@ -44,10 +44,7 @@ class Settings:
             raise ValueError(f"momentum must satisfy 0 <= momentum < 1, got {self.momentum}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be a positive number, got {self.lr}")
-        try:
-            torch.device(self.device)
-        except RuntimeError as error:
-            raise ValueError(f'device must be a torch device such as "cpu" or "cuda:0", got {self.device!r}') from error
+        _check_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,15 @@ class Experiment:
     run: Callable[[Settings], Any]
     estimates: Callable[[Any], Estimates]
     tables: Callable[[Any], dict[str, DataFrame]]
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'device must be a torch device such as "cpu" or "cuda:0", got {name!r}') from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use "cpu"')
 
 
 def _whole(name: str, value: int, least: int) -> None:
