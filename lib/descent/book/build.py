@@ -53,6 +53,7 @@ def build(
         _stamp(project).unlink(missing_ok=True)
         shutil.rmtree(project.html, ignore_errors=True)
         raise
+    progress.say(f"ledger: {pages.standing(records.load(project))}")
     progress.say(f"site: {project.html / 'index.html'}")
     return project.html
 

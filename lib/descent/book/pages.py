@@ -54,7 +54,7 @@ def ledger_table(records: Sequence[Record]) -> str:
         _table(
             "ledger sortable",
             "Ledger of claims",
-            f"{len(records)} claims: {_counts(records)}.",
+            f"{standing(records)}.",
             LEDGER,
             bodies,
         )
@@ -166,15 +166,17 @@ def _given(stamp: Stamp) -> str:
     return ", ".join(f"{name} = {value}" for name, value in stamp.parameters.items()) or "default parameters"
 
 
+def standing(records: Sequence[Record]) -> str:
+    """Return how the claims stand, such as "23 claims: 20 hold, 3 fail"."""
+    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
+    count = tally(records)
+    counts = ", ".join(f"{count[verdict]} {words.get(verdict, verdict)}" for verdict in Verdict if count[verdict])
+    return f"{len(records)} claims: {counts}"
+
+
 def _listed(verdict: Verdict, records: Sequence[Record]) -> str:
     links = ", ".join(f"[{record.claim.id}](claim:{record.claim.id})" for record in records)
     return f"{badge(verdict)}: {links}" if records else ""
-
-
-def _counts(records: Sequence[Record]) -> str:
-    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
-    count = tally(records)
-    return ", ".join(f"{count[verdict]} {words.get(verdict, verdict)}" for verdict in Verdict if count[verdict])
 
 
 def _raw(html: str) -> str:
