@@ -151,7 +151,8 @@ def annealed_networks(late: late_loss.LateLossResult, cifar: cifar10.CifarResult
     axes[0].set(yscale="log", ylabel="detrended fluctuation of the loss", title="digits", xlim=(-0.5, 1.5))
     axes[0].legend(fontsize=7)
     if cifar is None:
-        axes[1].text(0.5, 0.5, "not tested here: data missing", ha="center", transform=axes[1].transAxes)
+        axes[1].text(0.5, 0.5, "not tested here: data missing", ha="center", color=INK)
+        axes[1].set(title="CIFAR-10 (JPEG)", xticks=(), yticks=())
     else:
         for arm, name in enumerate(cifar10.NAMES):
             line(axes[1], cifar.steps, cifar.curve[arm], ARMS[name], label=name)
