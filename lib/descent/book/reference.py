@@ -43,9 +43,15 @@ def renew(project: Project, chapter: str) -> list[Path]:
             raise BookError(f"{chapter}: an output shows the path {path}; print nothing that differs between machines")
     target = project.references / f"{chapter}.ipynb"
     write_atomic(target, text)
-    kept = published_file(project, chapter)
-    write_atomic(kept, (book_place(project, chapter).results / "records.json").read_text(encoding="utf-8"))
+    made, kept = book_place(project, chapter).results / "records.json", published_file(project, chapter)
+    if not kept.is_file() or _hashes(made) != _hashes(kept):  # the seconds alone are no reason to publish again
+        write_atomic(kept, made.read_text(encoding="utf-8"))
     return [target, kept]
+
+
+def _hashes(file: Path) -> list[str]:
+    """Return the hashes of the records in a file; they leave out how long and on which day."""
+    return [record["sha256"] for record in json.loads(file.read_text(encoding="utf-8"))["records"]]
 
 
 def replay(project: Project, chapter: str, folder: Path) -> Replay:
