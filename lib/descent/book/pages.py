@@ -9,7 +9,7 @@ from typing import Any
 
 from descent.book.digest import ABSENT
 from descent.book.stamps import Stamp
-from descent.claims import Outcome, Record, Verdict, tally
+from descent.claims import Outcome, Record, Verdict, spell, tally
 from descent.claims.verdict import replicas_needed
 
 SIGNS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.INCONCLUSIVE: "?", Verdict.NOT_TESTED: "–"}
@@ -168,10 +168,7 @@ def _given(stamp: Stamp) -> str:
 
 def standing(records: Sequence[Record]) -> str:
     """Return how the claims stand, such as "23 claims: 20 hold, 3 fail"."""
-    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
-    count = tally(records)
-    counts = ", ".join(f"{count[verdict]} {words.get(verdict, verdict)}" for verdict in Verdict if count[verdict])
-    return f"{len(records)} claims: {counts}"
+    return f"{len(records)} claims: {spell({verdict: n for verdict, n in tally(records).items() if n})}"
 
 
 def _listed(verdict: Verdict, records: Sequence[Record]) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from pandas import DataFrame
 
 from descent.claims.paper import Paper, load_paper
-from descent.claims.record import Outcome, Record, save_records, tally
-from descent.claims.verdict import Test, Verdict, check_estimates
+from descent.claims.record import Outcome, Record, save_records, spell, tally
+from descent.claims.verdict import Test, check_estimates
 from descent.estimate import Estimate
 from descent.results import Provenance, digest, output_folder
 
@@ -98,9 +98,7 @@ class Ledger:
 
     def summary(self) -> str:
         """Return a sentence part such as "17 hold, 3 fail, 1 inconclusive, 0 not tested here"."""
-        count = tally(self._complete())
-        words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
-        return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in count.items())
+        return spell(tally(self._complete()))
 
     @property
     def lacking(self) -> list[str]:

@@ -27,7 +27,7 @@ from descent.claims.verdict import (
 from descent.estimate import EXACT, Estimate
 from descent.results import Comparison, Kind, Measured, Provenance, compare, write_json
 
-__all__ = ["Outcome", "Record", "compare_records", "faults", "load_records", "save_records", "tally"]
+__all__ = ["Outcome", "Record", "compare_records", "faults", "load_records", "save_records", "spell", "tally"]
 
 SCHEMA = 1
 CLAIM_TEXTS = ("id", "place", "known", "statement", "conditions", "paper_shape")
@@ -239,6 +239,12 @@ def compare_records(published: Iterable[Record], yours: Iterable[Record]) -> tup
     """Compare every estimate of two runs, in the published order; what only one run has is incompatible."""
     first, second = _all_measured(published), _all_measured(yours)
     return tuple(_compared(key, first, second) for key in first | second)
+
+
+def spell(count: Mapping[Verdict, int]) -> str:
+    """Return counts as a sentence part, such as "17 hold, 3 fail, 1 inconclusive"."""
+    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
+    return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in count.items())
 
 
 def _compared(key: str, first: Mapping[str, Measured], second: Mapping[str, Measured]) -> Comparison:

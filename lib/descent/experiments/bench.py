@@ -9,9 +9,10 @@ from typing import Any
 from pandas import DataFrame
 
 from descent.claims import Ledger, load_paper
+from descent.claims.ledger import RUN_FIELDS
 from descent.experiments.common import Experiment, Settings
 from descent.problems.images import DataMissing
-from descent.results import provenance, save_table
+from descent.results import digest, provenance, save_table
 
 __all__ = ["Bench"]
 
@@ -43,8 +44,9 @@ class Bench:
             return None
         seconds = time.perf_counter() - clock
         self.ledger.add(experiment.estimates(result), experiment=experiment.name, config=result.config, seconds=seconds)
+        config = digest(result.config, ignore=RUN_FIELDS)
         for name, frame in experiment.tables(result).items():
-            save_table(name, frame, self.conditions, self.ledger.folder, experiment=experiment.name)
+            save_table(name, frame, self.conditions, self.ledger.folder, experiment=experiment.name, config=config)
         return result
 
     def verdicts(self) -> DataFrame:

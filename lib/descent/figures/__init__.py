@@ -16,6 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from descent.estimate import Estimate
+
 INK = "#7f7f7f"
 """Text, axes and theory: the grey that reads on white and on near-black alike."""
 
@@ -109,12 +111,12 @@ def line(axis: Axes, x: Any, y: Any, look: Look, **options: Any) -> Any:
     return axis.plot(x, y, color=look.color, linestyle=style, **options)
 
 
-def marks(axis: Axes, x: Any, y: Any, low: Any, high: Any, look: Look, **options: Any) -> Any:
-    """Draw measured points with their 95 % intervals."""
-    below = [v - lo for v, lo in zip(y, low, strict=True)]
-    above = [hi - v for v, hi in zip(y, high, strict=True)]
+def marks(axis: Axes, x: Any, estimates: Sequence[Estimate], look: Look, **options: Any) -> Any:
+    """Draw estimates as points with their 95 % intervals."""
+    values = [e.value for e in estimates]
+    reach = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
     style: dict[str, Any] = {"fmt": look.marker, "color": look.color, "linestyle": "none", "capsize": 2}
-    return axis.errorbar(x, y, yerr=[below, above], elinewidth=1, **style, **options)
+    return axis.errorbar(x, values, yerr=reach, elinewidth=1, **style, **options)
 
 
 def theory(axis: Axes, x: Any, y: Any, *, dashed: bool = False, **options: Any) -> Any:

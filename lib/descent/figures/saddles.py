@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from descent.estimate import Estimate
 from descent.experiments.saddles import annealed_networks as late_loss
 from descent.experiments.saddles import annealing as schedules
 from descent.experiments.saddles import cifar as cifar10
@@ -35,11 +32,6 @@ NETWORK = (*RATES, Look("#d6405f", "X", "--"))
 """One look per arm of a network at its initial saddle."""
 
 
-def columns(estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[float]]:
-    """Return values, lower and upper ends, as `marks` takes them."""
-    return [e.value for e in estimates], [e.low for e in estimates], [e.high for e in estimates]
-
-
 def speedup(result: LinearResult) -> Figure:
     """Draw speed-up over plain descent against 1/(1 − momentum): measured, exact, diffusion, ceiling."""
     figure, (axis,) = panels(1, height=3.4)
@@ -52,7 +44,7 @@ def speedup(result: LinearResult) -> Figure:
         trusted = limit > 0.2 * exact  # beyond, the diffusion formula is not even positive
         theory(axis, 1 / (1 - dense[trusted]), limit[0] / limit[trusted], dashed=True)
         found = [speedup_of(result, index, a) for a in range(len(arms))]
-        marks(axis, 1 / (1 - arms), *columns(found), look, label=f"lr = {saddle.lr:g}")
+        marks(axis, 1 / (1 - arms), found, look, label=f"lr = {saddle.lr:g}")
         axis.axhline(result.ceiling[index], color=look.color, linewidth=0.8, linestyle=":")
     axis.set(xscale="log", yscale="log", ylim=(0.8, 400), xlabel="1 / (1 − momentum)", ylabel="speed-up over plain SGD")
     axis.plot([], [], color=INK, linewidth=1, label="exact law")
@@ -99,7 +91,7 @@ def flow(result: FlowResult) -> Figure:
         ("norm minus one", result.norm, RATES[2]),
     ):
         found = [mean(column) for column in values.T]
-        marks(axis, steps, *columns(found), look, label=label)
+        marks(axis, steps, found, look, label=label)
     axis.plot(steps, result.mean_path, RATES[3].marker, color=RATES[3].color, label="mean path")
     axis.plot(steps, result.quiet[1], RATES[0].marker, color=RATES[0].color, label="noise-free path")
     for anchor, slope in ((result.spread.mean(0)[-1], 0.5), (result.quiet[1, -1], 1.0)):
@@ -121,7 +113,7 @@ def networks(departure: DepartureResult, compressed: FeaturesResult) -> Figure:
     axes[0].legend(fontsize=7)
     for row, look in enumerate((NETWORK[0], NETWORK[2], NETWORK[4], NETWORK[3])):
         found = mean(compressed.ratio[row])
-        marks(axes[1], [row], *columns([found]), look)
+        marks(axes[1], [row], [found], look)
         axes[1].plot([row - 0.3, row + 0.3], [compressed.predicted_ratio[row]] * 2, color=INK, linewidth=1)
     names = [f"μ = {track.momentum:g}\nlr {track.lr:.3g}" for track in compressed.tracks]
     axes[1].set_xticks(range(len(names)), names)
@@ -146,7 +138,7 @@ def annealed_networks(late: late_loss.LateLossResult, cifar: cifar10.CifarResult
     for arm, name in enumerate(late_loss.NAMES):
         for side in range(2):
             found, place = mean(late.fluctuation[side, arm]), side + 0.12 * (arm - 1.5)
-            marks(axes[0], [place], *columns([found]), ARMS[name], label=name if side == 0 else None)
+            marks(axes[0], [place], [found], ARMS[name], label=name if side == 0 else None)
     axes[0].set_xticks((0, 1), ("clean labels", "20 % fresh label noise"))
     axes[0].set(yscale="log", ylabel="detrended fluctuation of the loss", title="digits", xlim=(-0.5, 1.5))
     axes[0].legend(fontsize=7)
@@ -175,7 +167,7 @@ def floors(hovering: OptimumResult, logistic: LogisticResult) -> Figure:
 def _pca_floor(axis: Axes, result: OptimumResult) -> None:
     arms = np.array(result.config.momentum)
     for hover, level, look in zip(result.hovers, result.floor, RATES[1:], strict=False):
-        marks(axis, 1 / (1 - arms), *columns([mean(e) for e in hover.error]), look, label=f"lr = {hover.lr:g}")
+        marks(axis, 1 / (1 - arms), [mean(e) for e in hover.error], look, label=f"lr = {hover.lr:g}")
         theory(axis, 1 / (1 - arms), level)
     axis.set(xscale="log", yscale="log", xlabel="1 / (1 − momentum)", ylabel="stationary error", title="streaming PCA")
     axis.legend(loc="upper left")
@@ -188,7 +180,7 @@ def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
         matched = momentum == 0 and lr != result.config.lr
         look = ARMS["plain, matched step"] if matched else momentum_look(momentum)
         label = f"plain, lr {lr:.3g}" if momentum == 0 else f"momentum {momentum:g}"
-        marks(axis, [predicted], *columns([mean(excess)]), look, label=label)
+        marks(axis, [predicted], [mean(excess)], look, label=label)
     ends = np.array([result.predicted.min() / 3, result.predicted.max() * 3])
     theory(axis, ends, ends)
     axis.set(xscale="log", yscale="log", xlabel="predicted excess loss", ylabel="measured excess loss",
@@ -222,7 +214,7 @@ def tradeoff(result: TradeoffResult) -> Figure:
     for row, (effective, look) in enumerate(zip(result.config.effective, RATES, strict=False)):
         times, exact = result.times[row, :, NEAR], result.exact_times[row, :, NEAR]
         found = [ratio_of_means(arm, times[0], result.config.seed) for arm in times[1:]]
-        marks(axes[1], 1 / (1 - arms[1:]), *columns(found), look, label=f"e = {effective:g}")
+        marks(axes[1], 1 / (1 - arms[1:]), found, look, label=f"e = {effective:g}")
         theory(axes[1], 1 / (1 - arms), exact / exact[0])
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's",
@@ -245,7 +237,7 @@ def annealing(result: schedules.AnnealingResult) -> Figure:
     axes[0].legend(fontsize=7)
     for place, name in enumerate(schedules.ARMS[1:]):
         found = schedules.ratio(result, name, schedules.PLAIN)
-        marks(axes[1], [place], *columns([found]), ARMS.get(name, ARMS[schedules.STEP]))
+        marks(axes[1], [place], [found], ARMS.get(name, ARMS[schedules.STEP]))
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set_xticks(range(len(schedules.ARMS) - 1), schedules.ARMS[1:], rotation=50, ha="right", fontsize=7)
     axes[1].set(yscale="log", ylabel="final error over plain SGD's", title="in the end")
@@ -258,7 +250,7 @@ def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -
     figure, axes = panels(2, height=3.1)
     inertia = 1 / (1 - np.array(saddle.config.momentum))
     for way, (name, look) in enumerate((("plain SGD's limit", RATES[0]), ("its own limit", RATES[1]))):
-        marks(axes[0], inertia, *columns([mean(t) for t in saddle.times[way]]), look, label=f"lr at 0.95 of {name}")
+        marks(axes[0], inertia, [mean(t) for t in saddle.times[way]], look, label=f"lr at 0.95 of {name}")
         theory(axes[0], inertia, saddle.exact[way])
     axes[0].set(xscale="log", yscale="log", ylim=(20, None), xlabel="1 / (1 − momentum)", ylabel="mean escape time",
                 title=f"saddle of stiffness {saddle.config.problem.stiffness:g}")
@@ -267,7 +259,7 @@ def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -
     inertia = 1 / (1 - np.array(wells.config.momentum))
     for row, (effective, look) in enumerate(zip(wells.config.effective, RATES, strict=False)):
         found = [hopping.slower(wells, row, arm) for arm in range(1, len(inertia))]
-        marks(axes[1], inertia[1:], *columns(found), look, label=f"e = {effective:g}")
+        marks(axes[1], inertia[1:], found, look, label=f"e = {effective:g}")
         theory(axes[1], inertia, wells.slowing[row], dashed=True)
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(xscale="log", yscale="log", xlabel="1 / (1 − momentum)", ylabel="hopping time over plain SGD's",

@@ -80,7 +80,7 @@ class TradeoffResult:
 
     times (E, A, L, N) through the levels; exact_times (E, A, L). error: per effective step, stationary errors (A, N) of
     the surviving replicas; exact_error (E, A): of the linearised problem. lost (2, F, A): replicas that blew up at the
-    large steps, Gaussian and bounded samples. plane_lr (A, G), plane_time, plane_variance: exact mean escape time and
+    large steps, Gaussian and bounded samples. plane_time, plane_variance (A, G): exact mean escape time and
     stationary variance of unit curvatures as lr moves (NaN where the law of the escape does not apply).
     """
 
@@ -90,7 +90,6 @@ class TradeoffResult:
     error: tuple[Array, ...]
     exact_error: Array
     lost: Array
-    plane_lr: Array
     plane_time: Array
     plane_variance: Array
     seconds: float
@@ -156,14 +155,14 @@ def _lost(config: Tradeoff, problem: StreamingPCA, effective: float) -> Array:
     return np.asarray((arms.split(done.diverged_at) >= 0).sum(axis=1))
 
 
-def _plane(config: Tradeoff) -> tuple[Array, Array, Array]:
-    """Return lr, mean escape time and stationary variance (A, G) for unit curvatures, noise and radius."""
+def _plane(config: Tradeoff) -> tuple[Array, Array]:
+    """Return mean escape time and stationary variance (A, G) for unit curvatures, noise and radius."""
     low, high, points = config.plane
     momentum = np.array(config.momentum)[:, None]
     lr = matched_lr(np.geomspace(low, high, points), momentum)
     valid = escape_level(1.0, 1.0, lr, momentum) >= 4
     times = np.where(valid, escape_mean_asymptotic(1.0, 1.0, lr, momentum), np.nan)
-    return lr, times, stationary_variance(1.0, lr, momentum)
+    return times, stationary_variance(1.0, lr, momentum)
 
 
 def estimates(result: TradeoffResult) -> Estimates:
