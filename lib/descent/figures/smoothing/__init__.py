@@ -1,0 +1,3 @@
+"""Figures of the smoothing chapter: each function takes results of its experiments and draws them."""
+
+from __future__ import annotations
