@@ -1,0 +1,107 @@
+"""Growth by resampling against closed forms: scalar walks, rotations, every linear rule; what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from descent.measure.growth import Descent, resampled_growth
+from descent.rules import ema, heavy_ball, nesterov, repeat, sgd, stack
+from descent.streams import Purpose, Streams, replica_seeds
+from torch import Tensor
+
+MEAN, VARIANCE = 1.0, 0.64  # of a curvature that is .2 or 1.8
+
+
+class TwoPoint:
+    """½ q x², q = 1 ± .8 with equal odds."""
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        return (1 + 0.8 * streams.signs(Purpose.BATCH, step))[:, None] * params
+
+
+def measured(hyper, arms: int, replicas: int = 2000, steps: int = 450):
+    streams = Streams(replica_seeds(5, replicas).repeat(arms), torch.float64)
+    step = Descent(TwoPoint(), repeat(hyper, replicas), streams)
+    start = torch.ones(arms * replicas, 1, dtype=torch.float64)
+    return resampled_growth(step, step.state(start), steps, streams, arms=arms)
+
+
+def half_log_radius(matrix: list[list[float]]) -> float:
+    return math.log(max(abs(np.linalg.eigvals(np.array(matrix))))) / 2
+
+
+def test_single_runs_and_mean_square_of_a_scalar_walk():
+    rates = [0.5, 1.219512, 1.26, 1.4]  # below, at and above the mean-square threshold; above the almost-sure one
+    for lr, found in zip(rates, measured(sgd(rates), 4), strict=True):
+        factors = np.array([1 - 0.2 * lr, 1 - 1.8 * lr])
+        assert found.mean_square.value == pytest.approx(math.log((factors**2).mean()) / 2, abs=0.003)
+        assert found.lyapunov.value == pytest.approx(np.log(np.abs(factors)).mean(), abs=0.01)
+        assert found.mean_square.n == 20
+        assert found.lyapunov.n == 2000
+
+
+def test_heavy_ball_and_nesterov_follow_their_moments():
+    lr, beta = 0.25, 0.9
+    mu, extra, rho = 1 + beta - lr * MEAN, lr**2 * VARIANCE, 1 - lr * MEAN
+    polyak = half_log_radius([[mu**2 + extra, -2 * mu * beta, beta**2], [mu, -beta, 0], [1, 0, 0]])
+    e, up = rho**2 + extra, 1 + beta
+    nest = half_log_radius([[e * up**2, -2 * e * beta * up, e * beta**2], [rho * up, -rho * beta, 0], [1, 0, 0]])
+    rules = stack(heavy_ball(lr, beta), nesterov(lr, beta), ema(lr / (1 - beta), beta))
+    found = [arm.mean_square.value for arm in measured(rules, 3)]
+    assert found == pytest.approx([polyak, nest, polyak], abs=0.004)
+    assert found[0] == pytest.approx(found[2], abs=1e-9)  # EMA at lr/(1 − momentum) is heavy ball
+
+
+def test_without_noise_both_growths_are_the_spectral_radius():
+    matrix = torch.tensor([[1.1, 0.3], [0.0, 0.7]], dtype=torch.float64)
+    streams = Streams(replica_seeds(0, 64), torch.float64)
+    start = streams.normal(Purpose.INIT, 0, (2,))
+    (found,) = resampled_growth(lambda s, t: s @ matrix.T, start, 200, streams, burn=100)
+    assert found.mean_square.value == pytest.approx(math.log(1.1), abs=1e-9)
+    assert found.lyapunov.value == pytest.approx(math.log(1.1), abs=1e-9)
+
+
+def test_the_series_adds_up_to_the_exact_mean_where_the_sample_mean_has_long_failed():
+    """Exponential weights at lr 1.5: E|s|² = 2.5^t, of which ten thousand plain runs see next to nothing."""
+    count, steps = 10_000, 60
+    streams = Streams(replica_seeds(2, count), torch.float64)
+
+    def step(state: Tensor, t: int) -> Tensor:
+        return state * (1 + 1.5 * streams.uniform(Purpose.BATCH, t).log())[:, None]
+
+    (found,) = resampled_growth(step, torch.ones(count, 1, dtype=torch.float64), steps, streams, burn=0, blocks=2)
+    assert found.series.cumsum()[-1] == pytest.approx(steps * math.log(2.5) / 2, rel=0.02)
+    plain = torch.ones(count, 1, dtype=torch.float64)
+    for t in range(steps):
+        plain = step(plain, t)
+    assert math.log(float(plain.square().mean())) < 0.5 * steps * math.log(2.5)
+
+
+def test_intervals_hold_the_exact_growth_about_as_often_as_they_say():
+    exact, covered, tries = math.log(0.5**2 + 0.25 * VARIANCE) / 2, 0, 40
+    for seed in range(tries):
+        streams = Streams(replica_seeds(seed, 100), torch.float64)
+        step = Descent(TwoPoint(), repeat(sgd(0.5), 100), streams)
+        start = torch.ones(100, 1, dtype=torch.float64)
+        (found,) = resampled_growth(step, step.state(start), 100, streams, burn=0)
+        covered += found.mean_square.low <= exact <= found.mean_square.high
+    assert covered >= 33  # binomial(40, 0.95) is below 33 once in five hundred
+
+
+def test_arms_do_not_mix():
+    one, both = measured(sgd([0.5]), 1, 64, 100), measured(sgd([0.5, 1.4]), 2, 64, 100)
+    assert np.array_equal(one[0].series, both[0].series)
+    assert one[0].lyapunov == both[0].lyapunov
+
+
+def test_refusals_name_the_numbers():
+    with pytest.raises(ValueError, match="hit exactly zero"):
+        measured(sgd(5 / 9), 1, 64, 100)  # 1 − 1.8·5/9 = 0
+    streams, start = Streams(replica_seeds(0, 10)), torch.ones(10, 1)
+    with pytest.raises(ValueError, match="10 states for streams of 10 replicas in 3 arms"):
+        resampled_growth(lambda s, t: s, start, 100, streams, arms=3)
+    with pytest.raises(ValueError, match="60 steps less 50"):
+        resampled_growth(lambda s, t: s, start, 60, streams)
