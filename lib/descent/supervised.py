@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from descent.augment import Augment
 from descent.models import MLP, Loss, Model
 from descent.probes import Params
 from descent.streams import Purpose, Streams
@@ -31,6 +32,7 @@ class Supervised:
     sampling: "with_replacement" and "without_replacement" draw every batch afresh; "shuffled_epochs" walks
     through a new permutation every ⌊n/batch_size⌋ steps (a remainder waits for the next one); "full" takes
     everything, `batch_size` left out.
+    augment: random crops and flips of inputs (n, C, H, W), in training only.
     """
 
     model: Model
@@ -39,6 +41,7 @@ class Supervised:
     targets: Tensor
     batch_size: int | Sequence[int] | Tensor | None = None
     sampling: Sampling = "with_replacement"
+    augment: Augment | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
@@ -50,6 +53,8 @@ class Supervised:
             raise ValueError('give a batch_size, or sampling="full" without one')
         if not all(0 < size <= n for size in self._sizes):
             raise ValueError(f"batch sizes must be between 1 and the {n} examples, got {sorted(set(self._sizes))}")
+        if self.augment is not None:
+            self.augment.check(self.inputs)
 
     def gradient(self, params: Params, streams: Streams, step: int) -> Params:
         """Return the gradient of every replica's mean batch loss."""
@@ -71,13 +76,15 @@ class Supervised:
 
     def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
-        if self.sampling == "full":
+        if self.sampling == "full" and self.augment is None:
             rows = streams.replicas
             return self.inputs.expand(rows, *self.inputs.shape), self.targets.expand(rows, *self.targets.shape)
         index = self.indices(streams, step)
         flat, size = index.reshape(-1), index.shape
-        inputs, targets = self.inputs.index_select(0, flat), self.targets.index_select(0, flat)
-        return inputs.view(*size, *self.inputs.shape[1:]), targets.view(*size, *self.targets.shape[1:])
+        targets = self.targets.index_select(0, flat).view(*size, *self.targets.shape[1:])
+        if self.augment is not None:
+            return self.augment.take(self.inputs, index, streams, step), targets
+        return self.inputs.index_select(0, flat).view(*size, *self.inputs.shape[1:]), targets
 
     def indices(self, streams: Streams, step: int) -> Tensor:
         """Return which examples (R, B) make up the batch of one step."""
@@ -93,18 +100,11 @@ class Supervised:
 
     def value(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
         """Return the mean loss (R,) over all examples, or over those given."""
-        inputs, targets = (
-            (self.inputs if inputs is None else inputs),
-            (self.targets if targets is None else targets),
-        )
-        leaves = _named(params)
-        values = []
-        for rows in self._cut(len(next(iter(leaves.values()))), len(inputs), 256 << 20):
-            some = {name: leaf[rows] for name, leaf in leaves.items()}
-            count = rows.stop - rows.start
-            outputs = self.model.forward(some, inputs.expand(count, *inputs.shape))
-            values.append(self.loss(outputs, targets.expand(count, *targets.shape)).mean(dim=1))
-        return torch.cat(values)
+        return self._mean(self.loss, params, inputs, targets)
+
+    def accuracy(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+        """Return the share (R,) of examples whose largest output is the target class."""
+        return self._mean(lambda o, t: (o.argmax(-1) == t).to(o.dtype), params, inputs, targets)
 
     def chunks(self, replicas: int, budget: int) -> list[slice]:
         """Cut the stack at every change of the batch size, and to at most `budget` bytes."""
@@ -148,6 +148,24 @@ class Supervised:
         edges = [replicas * i // pieces for i in range(pieces + 1)]
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    def _mean(
+        self, measure: Callable[[Tensor, Tensor], Tensor], params: Params, inputs: Tensor | None, targets: Tensor | None
+    ) -> Tensor:
+        """Return the mean (R,) of measure(outputs, targets) (R, B), in as many parts as memory asks for."""
+        x, y = self.inputs if inputs is None else inputs, self.targets if targets is None else targets
+        leaves, n, budget = _named(params), len(x), 256 << 20
+        couples = getattr(self.model, "couples", None)
+        whole = couples is not None and couples(leaves)  # batch norm: on a part of the examples it is another function
+        parts = 1 if whole else -(-self.model.footprint(x, n) // budget)
+        means = []
+        for some, theirs in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+            values = []
+            for rows in self._cut(len(next(iter(leaves.values()))), len(some), budget):
+                outputs = self.model.forward({k: leaf[rows] for k, leaf in leaves.items()}, _repeat(some, rows))
+                values.append(measure(outputs, _repeat(theirs, rows)).mean(dim=1))
+            means.append(torch.cat(values) * (len(some) / n))
+        return torch.stack(means).sum(dim=0)
+
     def _write(self, params: Leaves, inputs: Tensor, targets: Tensor, out: Leaves) -> None:
         """Write the gradient of Σ_replicas (mean loss): by hand where the model and the loss know how."""
         slope = getattr(self.loss, "slope", None)
@@ -161,6 +179,11 @@ class Supervised:
             total = self.loss(self.model.forward(free, inputs), targets).mean(dim=1).sum()
         for leaf, gradient in zip(out.values(), torch.autograd.grad(total, list(free.values())), strict=True):
             leaf.copy_(gradient)
+
+
+def _repeat(examples: Tensor, rows: slice) -> Tensor:
+    """Show the same examples to all replicas of a slice."""
+    return examples.expand(rows.stop - rows.start, *examples.shape)
 
 
 def _named(params: Params) -> Leaves:
