@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 
 from descent.streams import Purpose, Streams
 
-__all__ = ["MLP", "CrossEntropy", "Loss", "Model", "SquaredError", "Stacked"]
+__all__ = ["MLP", "CrossEntropy", "Loss", "Model", "SquaredError", "Stacked", "initial_leaves", "saved_bytes"]
 
 Leaves = dict[str, Tensor]
 Activation = Literal["relu", "tanh", "identity"]
@@ -100,7 +100,7 @@ class MLP:
         """Draw weights (R, out, in) and biases (R, out), uniform on ±1/√fan_in as torch does."""
         with torch.device("meta"):
             module = self.module()
-        return _initial(module, streams)
+        return initial_leaves(module, streams)
 
     def forward(self, params: Leaves, inputs: Tensor) -> Tensor:
         """Return the outputs (R, B, out) for inputs (R, B, …), flattened per example."""
@@ -160,7 +160,7 @@ class Stacked:
 
     def initial(self, streams: Streams) -> Leaves:
         """Draw the parameters of every replica, each leaf (R, …) by its name in the module."""
-        return _initial(self.module, streams)
+        return initial_leaves(self.module, streams)
 
     def forward(self, params: Leaves, inputs: Tensor) -> Tensor:
         """Return the module's outputs (R, B, …) for inputs (R, B, …)."""
@@ -173,17 +173,14 @@ class Stacked:
 
     def footprint(self, inputs: Tensor, batch_size: int) -> int:
         """Return the bytes of parameters, velocity, gradient and what autograd keeps for one replica."""
-        kept = 0
-
-        def count(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            kept += tensor.nbytes
-            return tensor
-
         leaves = {k: torch.empty_like(p, requires_grad=True) for k, p in self.module.named_parameters()}
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            functional_call(self.module, (leaves, self._buffers), (inputs[:1].expand(batch_size, *inputs.shape[1:]),))
-        return 3 * sum(leaf.nbytes for leaf in leaves.values()) + 2 * kept
+
+        def kept(size: int) -> int:
+            batch = inputs.new_zeros((size, *inputs.shape[1:]))
+            return sum(saved_bytes(lambda: functional_call(self.module, (leaves, self._buffers), (batch,))))
+
+        few = kept(2)  # what is kept grows by the same amount with every example
+        return 3 * sum(leaf.nbytes for leaf in leaves.values()) + 2 * (few + (batch_size - 2) * (kept(4) - few) // 2)
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ _ACTIVATIONS = {
 }
 
 
-def _initial(module: nn.Module, streams: Streams) -> Leaves:
+def initial_leaves(module: nn.Module, streams: Streams) -> Leaves:
     """Draw every leaf under a step word of its own, so that leaves are independent of one another."""
     leaves = {}
     for index, (name, parameter) in enumerate(module.named_parameters()):
@@ -224,3 +221,17 @@ def _initial(module: nn.Module, streams: Streams) -> Leaves:
             value = parameter.detach().to(streams.device, streams.dtype)
             leaves[name] = value.expand(streams.replicas, *value.shape).clone()
     return leaves
+
+
+def saved_bytes(forward: Callable[[], object]) -> list[int]:
+    """Return the sizes of what autograd keeps of a forward pass for the backward pass, each storage once."""
+    storages = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage  # held, or its place in memory could be given away and counted as one
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return [storage.nbytes() for storage in storages.values()]
