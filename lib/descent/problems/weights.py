@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from descent.streams import Purpose, Streams
 
-__all__ = ["BatchSize", "Gamma", "TwoPoint", "WeightLaw", "lyapunov", "moment", "spread_of_logs"]
+__all__ = ["BatchSize", "Gamma", "StepLaw", "TwoPoint", "WeightLaw", "lyapunov", "moment", "spread_of_logs"]
 
 Array = NDArray[np.float64]
 BatchSize = int | Sequence[int | None] | None
@@ -49,8 +50,13 @@ class WeightLaw(ABC):
         """Turn draws into means of a batch, element by element and rising in the draw."""
 
     @abstractmethod
+    def quadrature(self, batch_size: int, pole: float = 1.0) -> tuple[Array, Array, Array]:
+        """Return points w̄, their distances |w̄/pole − 1| and probabilities, for averages of |w̄ − pole|^α or its log."""
+
     def factors(self, lr: float, batch_size: int) -> tuple[Array, Array]:
         """Return |1 − lr·w̄| at the points of a quadrature over w̄, and their probabilities."""
+        _, distance, probability = self.quadrature(batch_size, 1 / lr)
+        return distance, probability
 
     def batch_mean(
         self, streams: Streams, step: int, batch_size: BatchSize, shape: tuple[int, ...] = ()
@@ -100,18 +106,20 @@ class Gamma(WeightLaw):
             root.mul_(place).add_(coefficients[row])
         return root.square().mul_(root)
 
-    def factors(self, lr: float, batch_size: int) -> tuple[Array, Array]:
-        """Integrate over x = log w̄, both ways from the pole of log|1 − lr·w̄| by the double exponential rule."""
+    def quadrature(self, batch_size: int, pole: float = 1.0) -> tuple[Array, Array, Array]:
+        """Integrate over x = log w̄ by the double exponential rule, both ways from the pole so that nothing cancels."""
         shape = self.shape * _counted(batch_size)
         ends = (max(quantile(shape, _TAIL), 1e-300) for quantile in (special.gammaincinv, special.gammainccinv))
         low, high = (math.log(end / shape) for end in ends)
-        pole = min(max(-math.log(lr), low), high)
+        middle = min(max(math.log(pole), low), high)
         unit, weight = _double_exponential()
-        gap = np.concatenate([(low - pole) * unit, (high - pole) * unit])
-        width = np.concatenate([(pole - low) * weight, (high - pole) * weight])
-        x = pole + gap
-        log_density = shape * (x - np.exp(x) + math.log(shape)) - special.gammaln(shape)
-        return np.abs(np.expm1(gap + (pole + math.log(lr)))), width * np.exp(log_density)
+        gap = np.concatenate([(low - middle) * unit, (high - middle) * unit])
+        width = np.concatenate([(middle - low) * weight, (high - middle) * weight])
+        x = middle + gap
+        probability = width * np.exp(shape * (x - np.exp(x) + math.log(shape)) - special.gammaln(shape))
+        seen = probability > _TAIL
+        distance = np.abs(np.expm1(gap + (middle - math.log(pole))))
+        return np.exp(x[seen]), distance[seen], probability[seen]
 
 
 @dataclass(frozen=True)
@@ -138,14 +146,21 @@ class TwoPoint(WeightLaw):
         heads = torch.bucketize(drawn, _binomial(_counted(batch_size)).to(drawn))
         return heads.to(drawn.dtype).mul_(2 * self.spread / batch_size).add_(1 - self.spread)
 
-    def factors(self, lr: float, batch_size: int) -> tuple[Array, Array]:
-        """Return |1 − lr·w̄| for every number of heads, with its probability."""
+    def quadrature(self, batch_size: int, pole: float = 1.0) -> tuple[Array, Array, Array]:
+        """Return every possible mean with its probability."""
         heads = np.arange(_counted(batch_size) + 1)
         mean = 1 + self.spread * (2 * heads - batch_size) / batch_size
-        return np.abs(1 - lr * mean), np.asarray(stats.binom.pmf(heads, batch_size, 0.5))
+        return mean, np.abs(mean / pole - 1), np.asarray(stats.binom.pmf(heads, batch_size, 0.5))
 
 
-def lyapunov(law: WeightLaw, lr: float, batch_size: int | None = 1) -> float:
+class StepLaw(Protocol):
+    """What the averages below need of one step: a law of the factor by which it stretches a distance."""
+
+    def factors(self, lr: float, batch_size: int) -> tuple[Array, Array]:
+        """Return factors ≥ 0 and their probabilities."""
+
+
+def lyapunov(law: StepLaw, lr: float, batch_size: int | None = 1) -> float:
     """Return γ = E log|1 − lr·w̄|, the growth per step of the logarithm of a small distance, run by run.
 
     Full batch: log|1 − lr|. Exponential weights, k = 1: −e^{−1/lr} Ei(1/lr).
@@ -157,13 +172,13 @@ def lyapunov(law: WeightLaw, lr: float, batch_size: int | None = 1) -> float:
         return float(np.log(size) @ probability)
 
 
-def moment(law: WeightLaw, lr: float, batch_size: int, order: float) -> float:
+def moment(law: StepLaw, lr: float, batch_size: int, order: float) -> float:
     """Return E|1 − lr·w̄|^order; at order 2 this is (1 − lr)² + lr²σ²/k."""
     size, probability = law.factors(lr, batch_size)
     return float(size**order @ probability)
 
 
-def spread_of_logs(law: WeightLaw, lr: float, batch_size: int) -> float:
+def spread_of_logs(law: StepLaw, lr: float, batch_size: int) -> float:
     """Return the standard deviation of log|1 − lr·w̄|."""
     size, probability = law.factors(lr, batch_size)
     logs = np.log(size)
