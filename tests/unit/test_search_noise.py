@@ -189,13 +189,13 @@ def test_closed_forms_are_the_lyapunov_solution(convention, rule):
 
 @EVERY_RULE
 def test_stationary_moments_of_a_spectrum_by_simulation(hyper):
-    curvatures, noise, replicas = (0.5, 3.0), 2.0, 20_000
+    curvatures, noise, replicas = (0.5, 3.0), 2.0, 8000
     streams = Streams(replica_seeds(1, replicas), torch.float64)
     problem, start = Quadratic(curvatures, noise), torch.zeros(replicas, 2, dtype=torch.float64)
-    run = train(problem, start, rules.repeat(hyper, replicas), 250, streams)
+    run = train(problem, start, rules.repeat(hyper, replicas), 160, streams)
     fresh, carried, *_ = theory.weights(hyper)
     slope = run.params * torch.tensor(curvatures, dtype=torch.float64)
-    omega = fresh * problem.gradient(run.params, streams, 250) + carried * run.velocity - slope
+    omega = fresh * problem.gradient(run.params, streams, 160) + carried * run.velocity - slope
     expected = theory.stationary_moments(hyper, curvatures, noise)
     for mode in range(2):
         for samples, exact in ((run.params, expected.variance), (omega, expected.power)):
@@ -255,13 +255,13 @@ def test_virtual_critical_batches_of_the_minibatch_gradient():
 
 @EVERY_RULE
 def test_virtual_steps_are_what_a_stack_of_runs_takes(hyper):
-    replicas, size, steps = 20_000, 25, 60
+    replicas, size, steps = 8000, 25, 40
     streams = Streams(replica_seeds(9, replicas), torch.float64)
     problem = Quadratic((1.0,), noise=10.0 / size)
     start = torch.full((replicas, 1), 3.0, dtype=torch.float64)
     probes = {"x2": every(1, lambda x: x[:, 0].square())}
-    values = train(problem, start, rules.repeat(hyper, replicas), steps - 1, streams, probes=probes).records["x2"].values
-    path = values.T.cumsum(dim=1) / torch.arange(1, steps + 1)
+    run = train(problem, start, rules.repeat(hyper, replicas), steps - 1, streams, probes=probes)
+    path = run.records["x2"].values.T.cumsum(dim=1) / torch.arange(1, steps + 1)
     level = path[:, -1].mean().item()
     found = theory.virtual_steps(hyper, [size], variance=10.0, start=3.0, precision=level**0.5)
     error = four_errors(path[:, -1].numpy())
