@@ -1,9 +1,10 @@
-"""Image sets as one uint8 tensor each: scikit-learn's digits always, MNIST and CIFAR-10 from local files.
+"""Image sets as one tensor each: scikit-learn's digits always, MNIST, CIFAR-10 and CIFAR-100 from local files.
 
 Files are looked for under $DESCENT_DATA, or `data/cache` of the project when that is not set:
-`<root>/<name>/{train,test}.parquet` with a struct column (`image` or `img`: encoded `bytes`) and `label`, or
-the files torchvision downloads into `<root>/<name>`. Nothing is downloaded here. Decoding happens once: the
-arrays are kept as `.npy` beside their checksums, in the data root or, if that is read-only, in the project.
+`<root>/<name>/{train,test}.parquet` with a struct column (`image` or `img`: encoded `bytes`) and a column `label`
+(`fine_label` for CIFAR-100), or the files torchvision downloads into `<root>/<name>`. Nothing is downloaded here,
+and no pickle is loaded. Decoding happens once: the arrays are kept as `.npy` beside their checksums, in the data
+root or, if that is read-only, in the project.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +22,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
+from descent.problems.image_files import KNOWN, Arrays, DataDamaged, DataMissing, Known, read, source
 from descent.streams import Purpose, Streams
 
-__all__ = ["DataDamaged", "DataMissing", "ImageSet", "Projected", "centred", "data_root", "examples", "load", "project"]
+__all__ = [
+    "DataDamaged",
+    "DataMissing",
+    "ImageSet",
+    "Projected",
+    "centred",
+    "channels_first",
+    "data_root",
+    "examples",
+    "load",
+    "pair",
+    "pooled",
+    "project",
+    "redrawn",
+    "signs",
+]
 
 PROJECT = Path(__file__).resolve().parents[3]
 _SHUFFLE = torch.tensor([20_180_214])  # one fixed order for everybody: not a master seed
 _VERSION = 1  # of decoding and projecting; raise it when either changes what lands in the cache
-Arrays = dict[str, NDArray[Any]]
-
-
-class DataMissing(FileNotFoundError):
-    """A data set is not on this machine."""
-
-
-class DataDamaged(ValueError):
-    """A data file is truncated or not what its place promises."""
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What a data set must look like to be believed."""
-
-    title: str
-    counts: Mapping[str, int]
-    shape: tuple[int, int, int]
-    torchvision: str
-
-
-_KNOWN = {
-    "mnist": _Known("MNIST", {"train": 60_000, "test": 10_000}, (28, 28, 1), "MNIST"),
-    "cifar10": _Known("CIFAR-10", {"train": 50_000, "test": 10_000}, (32, 32, 3), "CIFAR10"),
-}
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Shuffled images (N, H, W, C) uint8 with grey levels 0…`peak`, and labels (N,) int64.
+    """Shuffled images (N, H, W, C) with grey levels 0…`peak`, uint8 (float32 once pooled), and labels (N,) int64.
 
     `title` is how results name the data, including "(JPEG)" for pictures that were stored with loss.
     """
@@ -79,11 +72,11 @@ class ImageSet:
             raise ValueError(f"cannot take {count} after {skip}: {self.title} has {len(self)} images")
         part = slice(skip, skip + count)
         _check_balance(self.labels[part], len(self.classes), self.title)
-        return ImageSet(self.title, self.images[part], self.labels[part], self.classes, self.peak)
+        return replace(self, images=self.images[part], labels=self.labels[part])
 
 
 def load(name: str, split: str = "train") -> ImageSet:
-    """Return a split of "digits" (which has only "train"), "mnist" or "cifar10", in one fixed shuffled order.
+    """Return a split of "digits" (only "train"), "mnist", "cifar10" or "cifar100", in one fixed shuffled order.
 
     Raises: DataMissing with the ways to get the files; DataDamaged naming the file that cannot be trusted.
     """
@@ -92,9 +85,9 @@ def load(name: str, split: str = "train") -> ImageSet:
     known = _expect(name, split)
     path = _source(name, split)
     if path.suffix == ".parquet":
-        arrays = _cached(f"{name}-{split}", _checksum(path), lambda: _decode(path, known))
+        arrays = _cached(f"{name}-{split}", _checksum(path), lambda: read(path, known, split))
     else:
-        arrays = _from_torchvision(path, known, split)
+        arrays = read(path, known, split)
     _check_arrays(arrays, known, split, path)
     return _shuffled(
         ImageSet(
@@ -106,11 +99,70 @@ def load(name: str, split: str = "train") -> ImageSet:
     )
 
 
-def centred(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return (N, D): each pixel minus its mean over the set, all divided by one global standard deviation."""
+def centred(images: Tensor, dtype: torch.dtype = torch.float32, like: Tensor | None = None) -> Tensor:
+    """Return (N, D): each pixel minus its mean over the set, all divided by one global standard deviation.
+
+    like: images to take mean and deviation from, for test images those of the training set.
+    """
     flat = images.flatten(1).to(torch.float64)
-    flat = flat - flat.mean(0)
-    return (flat / flat.std(correction=0)).to(dtype)
+    model = flat if like is None else like.flatten(1).to(torch.float64)
+    mean = model.mean(0)
+    return ((flat - mean) / (model - mean).std(correction=0)).to(dtype)
+
+
+def channels_first(images: Tensor, dtype: torch.dtype = torch.float32, like: Tensor | None = None) -> Tensor:
+    """Return (N, C, H, W) for a convolutional net: each channel minus its mean, divided by its standard deviation.
+
+    like: images to take mean and deviation from, for test images those of the training set.
+    """
+    planes, model = (x.permute(0, 3, 1, 2).to(dtype).contiguous() for x in (images, images if like is None else like))
+    mean = model.mean((0, 2, 3), keepdim=True, dtype=torch.float64)
+    square = model.square().mean((0, 2, 3), keepdim=True, dtype=torch.float64)
+    return (planes - mean.to(dtype)) / (square - mean.square()).sqrt().to(dtype)
+
+
+def pooled(data: ImageSet, side: int = 2) -> ImageSet:
+    """Return the images averaged over squares of `side` pixels: MNIST's 28 × 28 become 14 × 14. Levels are exact."""
+    height, width = data.images.shape[1:3]
+    if side < 1 or height % side or width % side:
+        raise ValueError(f"{data.title}: images of {height} × {width} cannot be cut into squares of {side}")
+    small = avg_pool2d(data.images.permute(0, 3, 1, 2).to(torch.float32), side).permute(0, 2, 3, 1).contiguous()
+    return replace(data, title=f"{data.title}, {height // side} × {width // side}", images=small)
+
+
+def pair(data: ImageSet, first: str, second: str) -> ImageSet:
+    """Return the images of two classes by name, in their order, labelled 0 and 1; see `signs` for ∓1."""
+    missing = [name for name in (first, second) if name not in data.classes]
+    if missing or first == second:
+        raise ValueError(
+            f"{data.title}: need two different classes out of {', '.join(data.classes)}; got {first}, {second}"
+        )
+    old = [data.classes.index(name) for name in (first, second)]
+    rows = ((data.labels == old[0]) | (data.labels == old[1])).nonzero().squeeze(1)
+    labels = (data.labels[rows] == old[1]).to(torch.int64)
+    title = f"{data.title}, {first} or {second}"
+    return replace(data, title=title, images=data.images[rows], labels=labels, classes=(first, second))
+
+
+def signs(labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return −1 for label 0 and +1 for label 1."""
+    if labels.min() < 0 or labels.max() > 1:
+        raise ValueError(f"signs are for the labels 0 and 1, got {sorted(set(labels.tolist()))}; take a pair first")
+    return (2 * labels - 1).to(dtype)
+
+
+def redrawn(data: ImageSet, share: float, seed: int = 0) -> ImageSet:
+    """Return the set with round(share·N) labels redrawn uniformly from all classes, a random one may be the true one.
+
+    Who is redrawn and to what depends on (N, seed) alone, and a larger share keeps what a smaller one has redrawn.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be between 0 and 1, got {share}")
+    streams, n = Streams(_SHUFFLE + seed), len(data)
+    rows = streams.permutation(Purpose.LABEL, 0, n, slice(0, round(share * n)))[0]
+    labels = data.labels.clone()
+    labels[rows] = streams.integers(Purpose.LABEL, 1, len(data.classes), (n,))[0, : len(rows)]
+    return replace(data, title=f"{data.title}, {share:.0%} of the labels redrawn", labels=labels)
 
 
 def examples(name: str, count: int | None = None, device: str = "cpu") -> tuple[Tensor, Tensor]:
@@ -158,80 +210,20 @@ def data_root() -> Path:
     return Path(named) if named else PROJECT / "data" / "cache"
 
 
-def _expect(name: str, split: str) -> _Known:
-    if name not in _KNOWN or split not in _KNOWN[name].counts:
+def _expect(name: str, split: str) -> Known:
+    if name not in KNOWN or split not in KNOWN[name].counts:
         raise ValueError(
-            f"no data set {name!r} with split {split!r}; there are digits, {', '.join(_KNOWN)}, "
-            "the last two with splits train and test"
+            f"no data set {name!r} with split {split!r}; there are digits, {', '.join(KNOWN)}, "
+            "all but digits with splits train and test"
         )
-    return _KNOWN[name]
+    return KNOWN[name]
 
 
 def _source(name: str, split: str) -> Path:
-    """Return the Parquet file of a split, or else the folder torchvision fills."""
-    folder = data_root() / name
-    path = folder / f"{split}.parquet"
-    if path.is_file():
-        return path
-    if (folder / "cifar-10-batches-py").is_dir() or (folder / "MNIST" / "raw").is_dir():
-        return folder
-    known = _KNOWN[name]
-    raise DataMissing(
-        f"{known.title} is not here: no {split}.parquet in {folder}. Put train.parquet and test.parquet "
-        f"there, or set DESCENT_DATA to a folder that has {name}/train.parquet and {name}/test.parquet, or "
-        f"let torchvision fetch it: torchvision.datasets.{known.torchvision}({str(folder)!r}, download=True)"
-    )
+    return source(data_root() / name, name, KNOWN[name], split)
 
 
-def _decode(path: Path, known: _Known) -> Arrays:
-    """Return images, labels, classes and title of one Parquet file."""
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.read_table(path)
-        column = next(c for c in ("image", "img") if c in table.column_names)
-        encoded = table[column].combine_chunks().field("bytes").to_pylist()
-        labels = table["label"].to_numpy().astype(np.int64)
-        images = np.stack([_picture(data, known) for data in encoded])
-    except (pyarrow.ArrowException, OSError, KeyError, ValueError, StopIteration) as error:
-        raise DataDamaged(
-            f"{path} cannot be read as {known.title} ({type(error).__name__}: {error}); fetch it again. "
-            "Expected: a struct column image or img with field bytes, and a column label"
-        ) from error
-    classes = (table.schema.metadata or {}).get(b"classes", b"0,1,2,3,4,5,6,7,8,9").decode().split(",")
-    lossy = any(data.startswith(b"\xff\xd8") for data in encoded)
-    return {
-        "images": images,
-        "labels": labels,
-        "classes": np.array(classes),
-        "title": np.array(f"{known.title} (JPEG)" if lossy else known.title),
-    }
-
-
-def _picture(data: bytes, known: _Known) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as picture:
-        pixels = np.asarray(picture.convert("L" if known.shape[2] == 1 else "RGB"))
-    return pixels.reshape(known.shape)
-
-
-def _from_torchvision(folder: Path, known: _Known, split: str) -> Arrays:
-    import torchvision
-
-    data = getattr(torchvision.datasets, known.torchvision)(folder, train=split == "train", download=False)
-    images = np.asarray(data.data, dtype=np.uint8)
-    labels = np.asarray(data.targets, dtype=np.int64)
-    return {
-        "images": images.reshape(len(images), *known.shape),
-        "labels": labels,
-        "classes": np.array(data.classes),
-        "title": np.array(known.title),
-    }
-
-
-def _check_arrays(arrays: Arrays, known: _Known, split: str, path: Path) -> None:
+def _check_arrays(arrays: Arrays, known: Known, split: str, path: Path) -> None:
     count, labels = known.counts[split], arrays["labels"]
     if len(labels) != count or arrays["images"].shape != (count, *known.shape):
         raise DataDamaged(
@@ -245,20 +237,21 @@ def _check_balance(labels: Tensor, classes: int, where: str) -> None:
     """Refuse labels in which a class strays from its fair share by a quarter, beyond what chance does."""
     if labels.min() < 0 or labels.max() >= classes:
         raise DataDamaged(
-            f"{where}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}"
+            f"{where}: labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}. "
+            "That is another data set's file: fetch the right one"
         )
     shares = torch.bincount(labels, minlength=classes) * classes / len(labels)
     slack = 4 * (classes / len(labels)) ** 0.5  # a small random part strays by a few standard deviations
     if shares.min() < 0.75 - slack or shares.max() > 1.25 + slack:
         raise DataDamaged(
-            f"{where}: classes are unbalanced, at {[round(float(s), 2) for s in shares]} of their fair share; "
-            "a file sorted by class must be shuffled before it is cut"
+            f"{where}: classes are unbalanced, at {shares.min():.2f} to {shares.max():.2f} of their fair share; "
+            "a file sorted by class must be shuffled before it is cut, and one that was cut fetched again"
         )
 
 
 def _shuffled(data: ImageSet) -> ImageSet:
     order = Streams(_SHUFFLE).permutation(Purpose.ORDER, 0, len(data))[0]
-    return ImageSet(data.title, data.images[order], data.labels[order], data.classes, data.peak)
+    return replace(data, images=data.images[order], labels=data.labels[order])
 
 
 def _digits() -> ImageSet:
