@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -108,12 +108,22 @@ class MLP:
 
     def gradient_into(self, params: Leaves, inputs: Tensor, slope: Callable[[Tensor], Tensor], out: Leaves) -> None:
         """Write the gradient of Σ_examples loss into `out`; slope(outputs) is ∂loss/∂outputs (R, B, out)."""
+        for layer, values, delta in self.backward(params, inputs, slope):
+            torch.bmm(delta.transpose(1, 2), values, out=out[f"{2 * layer}.weight"])
+            if self.bias:
+                torch.sum(delta, dim=1, out=out[f"{2 * layer}.bias"])
+
+    def backward(
+        self, params: Leaves, inputs: Tensor, slope: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield from last to first: layer, its inputs a (R, B, in), the slope δ at its outputs (R, B, out).
+
+        The gradient of one example's loss is δaᵀ for the weights and δ for the bias. Neither tensor may be changed.
+        """
         values = self._layers(params, inputs)
         delta = slope(values[-1])
         for layer in reversed(range(len(self.sizes) - 1)):
-            torch.bmm(delta.transpose(1, 2), values[layer], out=out[f"{2 * layer}.weight"])
-            if self.bias:
-                torch.sum(delta, dim=1, out=out[f"{2 * layer}.bias"])
+            yield layer, values[layer], delta
             if layer > 0:
                 delta = torch.bmm(delta, params[f"{2 * layer}.weight"])
                 _ACTIVATIONS[self.activation].backward(delta, values[layer])
