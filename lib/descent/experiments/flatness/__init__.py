@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.flatness.hyperbola import HYPERBOLA
+from descent.experiments.flatness.selection import SELECTION
+from descent.experiments.flatness.wells import WELLS
 
 PAPER = "P2"
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+EXPERIMENTS: tuple[Experiment, ...] = (
+    WELLS,
+    SELECTION,
+    HYPERBOLA,
+)
 """In the order of the chapter."""
 
-__all__ = ["EXPERIMENTS", "PAPER"]
+__all__ = [
+    "EXPERIMENTS",
+    "HYPERBOLA",
+    "PAPER",
+    "SELECTION",
+    "WELLS",
+]
