@@ -1,5 +1,7 @@
 """Stacks of networks against the torch modules they stand for, one by one, in float64."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from descent.models import MLP, CrossEntropy, SquaredError, Stacked
@@ -114,6 +116,15 @@ def test_value_is_the_mean_loss_over_all_examples():
         module = model.module().double()
         module.load_state_dict({name: leaf[r] for name, leaf in params.items()})
         assert value[r].item() == pytest.approx(nn.functional.cross_entropy(module(x), y).item(), rel=1e-12)
+
+
+def test_footprint_of_any_module_grows_by_what_one_example_leaves_behind():
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    data = fixed(1000, 6)
+    found = [Stacked(module).footprint(data, size) for size in (1, 2, 3, 50)]
+    example = 2 * 8 * (6 + 5)  # the inputs of both layers, twice; not the data set they were picked from
+    assert [b - a for a, b in pairwise(found)] == [example, example, 47 * example]
+    assert found[0] >= 3 * 8 * (6 * 5 + 5 + 5 * 3 + 3) + example
 
 
 def test_cross_entropy_survives_large_outputs():
