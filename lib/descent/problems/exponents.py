@@ -13,16 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
+import torch
 from scipy import optimize
+from torch import Tensor
 
+from descent.probes import Params
 from descent.problems.mode import mode_edge
-from descent.problems.weights import Array, Gamma, StepLaw, lyapunov, moment, spread_of_logs
+from descent.problems.weights import Array, Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
+from descent.streams import Purpose, Streams
 
-__all__ = ["Features", "Law", "almost_sure_threshold", "exit_spread", "exit_time", "exponent", "exponent_threshold",
-           "finite_horizon", "lyapunov", "mean_square_threshold"]
+__all__ = ["Features", "Law", "Minimum", "almost_sure_threshold", "exit_spread", "exit_time", "exponent",
+           "exponent_threshold", "finite_horizon", "lyapunov", "mean_square_threshold"]
 
 _FINER = 1.05  # a threshold is looked for in steps of this factor: stable islands beyond it are not counted
 
@@ -62,6 +66,40 @@ class Features:
         across, _, weight = Gamma(0.5).quadrature(self.dimension - 1)
         sideways = lr**2 / batch_size * (self.dimension - 1) * np.multiply.outer(along, across)
         return np.sqrt(distance[:, None] ** 2 + sideways).ravel(), np.multiply.outer(chance, weight).ravel()
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A minimiser of unit curvature at the origin, seen through fresh batches of random weights or features.
+
+    batch_size: examples per step, None for all of them. jitter: standard deviation per coordinate and example of
+    gradient noise that does not vanish at the minimiser. Parameters (R, d).
+    """
+
+    law: WeightLaw | Features
+    batch_size: int | None = 1
+    jitter: float = 0.0
+
+    @property
+    def dimension(self) -> int:
+        """Coordinates a run needs: those of the features, one where random weights act on all alike."""
+        return 1 if isinstance(self.law, WeightLaw) else self.law.dimension
+
+    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+        """Return w̄x, or the mean of x_i(x_i·x) over k feature vectors, plus jitter/√k ξ."""
+        x = cast(Tensor, params)
+        if self.batch_size is None:
+            return x
+        slope = self._slope(x, self.batch_size, streams, step)
+        if self.jitter == 0:
+            return slope
+        return slope.add_(streams.normal(Purpose.NOISE, step, x.shape[1:]), alpha=self.jitter / self.batch_size**0.5)
+
+    def _slope(self, x: Tensor, batch_size: int, streams: Streams, step: int) -> Tensor:
+        if isinstance(self.law, WeightLaw):
+            return x * self.law.batch_mean(streams, step, batch_size).unsqueeze(-1)
+        rows = streams.normal(Purpose.BATCH, step, (batch_size, self.law.dimension))
+        return torch.bmm((rows @ x.unsqueeze(-1)).mT, rows).squeeze(1).div_(batch_size)
 
 
 def mean_square_threshold(law: Law, batch_size: int | None = 1) -> float:

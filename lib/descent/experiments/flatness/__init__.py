@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.flatness.dimension import DIMENSION
+from descent.experiments.flatness.exits import EXITS
 from descent.experiments.flatness.hyperbola import HYPERBOLA
+from descent.experiments.flatness.mechanisms import MECHANISMS
 from descent.experiments.flatness.selection import SELECTION
 from descent.experiments.flatness.wells import WELLS
 
 PAPER = "P2"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
+    EXITS,
+    MECHANISMS,
+    DIMENSION,
     WELLS,
     SELECTION,
     HYPERBOLA,
@@ -17,8 +23,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 """In the order of the chapter."""
 
 __all__ = [
+    "DIMENSION",
+    "EXITS",
     "EXPERIMENTS",
     "HYPERBOLA",
+    "MECHANISMS",
     "PAPER",
     "SELECTION",
     "WELLS",
