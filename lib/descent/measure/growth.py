@@ -37,13 +37,23 @@ Step = Callable[[Tensor, int], Tensor]
 class Growth:
     """Growth per step of one arm.
 
-    mean_square: ½ log of the factor by which E|s|² grows, over blocks of time; lyapunov: E log(|s_{t+1}|/|s_t|) of
-    single runs, over replicas; series: (T,) ½ log of the factor at every step, the first ones included.
+    series: (T,) ½ log of the factor by which E|s|² grows at every step, the first ones included; blocks: (B,) its means
+    over blocks of time; logs: (N,) time means of log(|s_{t+1}|/|s_t|) of the single runs.
     """
 
-    mean_square: Estimate
-    lyapunov: Estimate
     series: Array
+    blocks: Array
+    logs: Array
+
+    @property
+    def mean_square(self) -> Estimate:
+        """½ log of the factor by which E|s|² grows, with the interval of the blocks."""
+        return mean(self.blocks)
+
+    @property
+    def lyapunov(self) -> Estimate:
+        """E log(|s_{t+1}|/|s_t|), with the interval of the single runs."""
+        return mean(self.logs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +85,12 @@ class Descent:
 
 
 def resampled_growth(
-    step: Step, start: Tensor, steps: int, streams: Streams, *, arms: int = 1, burn: int = 50, blocks: int = 20
+    step: Step, start: Tensor, steps: int, streams: Streams, *, arms: int = 1, burn: int = 50, blocks: int = 25
 ) -> list[Growth]:
     """Return the growth per step of every arm, mean-square and of single runs, on the same random numbers.
 
     start: states (R, …), arm-major with R/arms replicas each, renormalised here and after every step. `burn` steps
-    are not counted; mean and interval of the mean square come from `blocks` equal blocks of the rest. It is too low
+    are not counted, `blocks` equal blocks of the rest give mean and interval of the mean square. It is too low
     by a quarter of the relative variance of one step's squared growth over the number of replicas of an arm.
     """
     _check(start, steps, streams, arms, burn, blocks)
@@ -95,10 +105,11 @@ def resampled_growth(
         if t >= burn:
             logs += grown.flatten().log()
         weighted = step(weighted, t)
-        squares = _norm(weighted).flatten().double().square().view(arms, -1)
+        grown = _norm(weighted)
+        squares = grown.flatten().double().square().view(arms, -1)
         factors[t] = squares.mean(1)
-        weighted = weighted[_copies(squares, dice.uniform(Purpose.PROBE, t))]
-        weighted = weighted / _norm(weighted)
+        kept = _copies(squares, dice.uniform(Purpose.PROBE, t))
+        weighted = weighted[kept] / grown[kept]
     return _summary(factors.cpu().numpy(), (logs / (steps - burn)).view(arms, -1).cpu().numpy(), burn, blocks)
 
 
@@ -126,7 +137,7 @@ def _summary(factors: Array, logs: Array, burn: int, blocks: int) -> list[Growth
     series = np.log(factors) / 2
     length = (len(series) - burn) // blocks
     kept = series[len(series) - blocks * length :].reshape(blocks, length, -1).mean(1)
-    return [Growth(mean(kept[:, a]), mean(logs[a]), series[:, a]) for a in range(len(logs))]
+    return [Growth(series[:, a], kept[:, a], logs[a]) for a in range(len(logs))]
 
 
 def _check(start: Tensor, steps: int, streams: Streams, arms: int, burn: int, blocks: int) -> None:
