@@ -9,6 +9,7 @@ from descent.measure.alignment import (
     block_alignment,
     directional_alignment,
     extreme_directions,
+    linear_extremes,
     loss_alignment,
     participation,
     reachable_extremes,
@@ -112,7 +113,24 @@ def test_extreme_directions_of_few_points_vanish_and_reach_the_leverage() -> Non
     assert low.max() < 1e-8  # n = 2(d − 1): half of the points each
     basis, _ = torch.linalg.qr(inputs)
     leverage = basis.square().sum(dim=-1)
-    assert (high >= 14 * leverage.square().amax(dim=-1) * (1 - 1e-9)).all()
+    assert (high >= (14 * leverage.square().amax(dim=-1) - 1) * (1 - 1e-9)).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (12, 4)])
+def test_extremes_of_a_linear_model_by_either_route(shape: tuple[int, int]) -> None:
+    inputs = _draw(*shape, replicas=3)
+    for found, expected in zip(linear_extremes(inputs), reachable_extremes(inputs @ inputs.mT), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-9)
+
+
+def test_extreme_directions_beat_random_pairs() -> None:
+    inputs, starts = _draw(40, 5)[0], _draw(12, 5, step=1)
+    low, high = extreme_directions(inputs[None], starts)
+    basis, _ = torch.linalg.qr(inputs)
+    a, b = (torch.nn.functional.normalize(_draw(5000, 5, step=s)[0], dim=-1) for s in (2, 3))
+    tried = 40 * ((a @ basis.T).square() * (b @ basis.T).square()).sum(dim=-1) - (a * b).sum(dim=-1).square()
+    assert float(low) <= float(tried.min())
+    assert float(high) >= float(tried.max())
 
 
 def test_logistic_loss_through_weights() -> None:

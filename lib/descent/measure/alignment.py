@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Alignment", "Directions", "Extremes", "block_alignment", "directional_alignment", "extreme_directions",
-    "loss_alignment", "participation", "reachable_extremes", "weighted",
+    "linear_extremes", "loss_alignment", "participation", "reachable_extremes", "weighted",
 ]
 
 RANK_CUT = 1e-10
@@ -94,10 +94,22 @@ def reachable_extremes(gram: Tensor, *, centred: bool = False) -> Extremes:
     return Extremes(values[..., 0], values[..., -1])
 
 
-def extreme_directions(inputs: Tensor, starts: Tensor, iterations: int = 40) -> Extremes:
-    """Return the extremes of Σ₁'s directional alignment of a linear model over residuals AND directions, (R,).
+def linear_extremes(inputs: Tensor) -> Extremes:
+    """Return `reachable_extremes` of the linear model with inputs (…, n, d) of full rank, in O(nd·min(n, d))."""
+    n, d = inputs.shape[-2:]
+    if n <= d:
+        scores = (inputs @ inputs.mT).square().mean(dim=-1)
+    else:
+        scores = ((inputs @ (inputs.mT @ inputs / n)) * inputs).sum(dim=-1)
+    basis, _ = torch.linalg.qr(inputs)
+    values = torch.linalg.eigvalsh(basis.mT @ (scores.unsqueeze(-1) * basis)) / scores.mean(dim=-1, keepdim=True)
+    return Extremes(values[..., 0], values[..., -1])
 
-    g₁(a, b) = n Σ (Qa)²(Qb)², unit a and b, Q an orthonormal basis of the inputs' range: alternate exact
+
+def extreme_directions(inputs: Tensor, starts: Tensor, iterations: int = 40) -> Extremes:
+    """Return the extremes of a linear model's centred directional alignment over residuals AND directions, (R,).
+
+    n Σ (Qa)²(Qb)² − (a·b)² with unit a and b, Q an orthonormal basis of the inputs' range: alternate exact
     eigenvectors in a and b. inputs (R, n, d); starts (R, S, d) directions a to begin from. The largest is also
     sought from the row of highest leverage. The iteration finds local extremes: bounds from inside.
     """
@@ -158,13 +170,14 @@ def _range(gram: Tensor) -> Tensor:
 
 
 def _alternate(basis: Tensor, starts: Tensor, iterations: int, pick: int) -> Tensor:
-    """Return n Σ (Qa)²(Qb)² at the fixed point of alternating extreme eigenvectors, (R, S)."""
-    n = basis.shape[1]
+    """Return n Σ (Qa)²(Qb)² − (a·b)² at the fixed point of alternating extreme eigenvectors, (R, S)."""
+    n, d = basis.shape[1:]
+    pairs = (n * basis.unsqueeze(-1) * basis.unsqueeze(-2)).flatten(2)  # (R, n, d²): the form is one product
     direction = starts / starts.norm(dim=-1, keepdim=True)
     value = starts.new_zeros(starts.shape[:2])
     for _ in range(iterations):
-        weight = n * (direction @ basis.mT).square()
-        form = torch.einsum("rnd,rsn,rne->rsde", basis, weight, basis)
+        form = ((direction @ basis.mT).square() @ pairs).unflatten(-1, (d, d))
+        form = form - direction.unsqueeze(-1) * direction.unsqueeze(-2)
         values, vectors = torch.linalg.eigh(form)
         value, direction = values[..., pick], vectors[..., pick]
     return value

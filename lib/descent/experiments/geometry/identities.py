@@ -1,0 +1,175 @@
+"""What the alignment is: an identity in the Gram matrix, and what noise adds to the loss of one step."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pandas import DataFrame
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from descent.estimate import Estimate
+from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.saddles.arms import configure, to_numpy
+from descent.measure.alignment import loss_alignment
+from descent.stats import exact, mean, ratio_of_means
+from descent.streams import Purpose, Streams, replica_seeds
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Random Jacobians, and steps of every possible batch from random places of a quadratic and of a small net."""
+
+    replicas: int
+    seed: int
+    device: str
+    shapes: tuple[tuple[int, int], ...] = ((4, 3), (8, 40), (30, 8))  # examples × parameters of the random Jacobians
+    points: tuple[int, int] = (4, 3)  # examples × inputs of the regression; every batch of it can be listed
+    batch_sizes: tuple[int, ...] = (1, 2, 4)
+    lr: float = 0.1
+    net: tuple[int, int, int] = (6, 3, 4)  # examples, inputs, hidden units of the net
+    net_lr: float = 1e-4
+
+    @classmethod
+    def cpu(cls, settings: Settings) -> Identities:
+        """Take as many random problems as the chapter has replicas, up to some hundred."""
+        return cls(max(32, min(settings.replicas // 5, 400)), settings.seed, settings.device)
+
+    @classmethod
+    def paper(cls, settings: Settings) -> Identities:
+        """Take fifty times as many."""
+        return cls(10 * settings.replicas, settings.seed, settings.device)
+
+
+@dataclass(frozen=True, eq=False)
+class IdentitiesResult:
+    """Per replica: relative error of the identity (S, N) and violations of its bounds (S, N) for every shape.
+
+    quadratic (K, N): loss that noise adds to one step, over η²p Tr(HΣ)/2; network (2, N): the same two, undivided,
+    since the Hessian of a net is not positive.
+    """
+
+    config: Identities
+    error: Array
+    violations: Array
+    quadratic: Array
+    network: Array
+    seconds: float
+
+
+def run(config: Identities) -> IdentitiesResult:
+    """Check the identity on random Jacobians and the one-step formula over all batches."""
+    clock = time.perf_counter()
+    streams = Streams(replica_seeds(config.seed, config.replicas, config.device), torch.float64)
+    checks = [_check(streams, step, shape) for step, shape in enumerate(config.shapes)]
+    return IdentitiesResult(
+        config=config,
+        error=np.stack([error for error, _ in checks]),
+        violations=np.stack([violations for _, violations in checks]),
+        quadratic=_quadratic(config, streams),
+        network=_network(config, streams),
+        seconds=time.perf_counter() - clock,
+    )
+
+
+def _check(streams: Streams, step: int, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Compare with the explicit p × p matrices; return relative errors and violations of the bounds, (N,) each."""
+    jacobian = streams.normal(Purpose.DATA, step, shape)
+    residuals = streams.normal(Purpose.LABEL, step, shape[:1])
+    found = loss_alignment(jacobian @ jacobian.mT, residuals)
+    gradients = residuals.unsqueeze(-1) * jacobian
+    curvature, noise = jacobian.mT @ jacobian / shape[0], gradients.mT @ gradients / shape[0]
+    scale = residuals.square().mean(-1) * curvature.square().sum((-2, -1))
+    explicit = (noise * curvature).sum((-2, -1)) / scale
+    relative = found.scores / found.scores.mean(-1, keepdim=True)
+    outside = (found.uncentred < relative.amin(-1) - 1e-12) | (found.uncentred > relative.amax(-1) + 1e-12)
+    return to_numpy((found.uncentred / explicit - 1).abs()), to_numpy(outside)
+
+
+def _quadratic(config: Identities, streams: Streams) -> Array:
+    """Return the mean over ALL batches of the loss added by noise, over its formula: (K, N)."""
+    n, d = config.points
+    inputs = streams.normal(Purpose.DATA, 101, (n, d))
+    residuals = streams.normal(Purpose.LABEL, 101, (n,))
+    gradients = residuals.unsqueeze(-1) * inputs
+    drift, curvature = gradients.mean(1, keepdim=True), inputs.mT @ inputs / n
+    found = []
+    for size in config.batch_sizes:
+        batches = torch.tensor(list(itertools.product(range(n), repeat=size)), device=streams.device)
+        noise = gradients[:, batches].mean(2) - drift  # (N, batches, d)
+        covariance = noise.mT @ noise / len(batches)
+        added = _added(inputs, residuals, drift + noise, config.lr) - _added(inputs, residuals, drift, config.lr)
+        found.append(added / (0.5 * config.lr**2 * (curvature * covariance).sum((-2, -1))))
+    return to_numpy(torch.stack(found))
+
+
+def _added(inputs: Tensor, residuals: Tensor, steps: Tensor, lr: float) -> Tensor:
+    """Return the loss after each step (N, S, d), averaged over the steps, (N,)."""
+    after = residuals.unsqueeze(1) - lr * steps @ inputs.mT
+    return 0.5 * after.square().mean((-2, -1))
+
+
+def _network(config: Identities, streams: Streams) -> Array:
+    """Return loss added and formula for batches of one example of a tanh net, with its full Hessian, (2, N)."""
+    n, inputs, hidden = config.net
+    net = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1)).to(torch.float64)
+    shapes = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    x = streams.normal(Purpose.DATA, 202, (n, inputs))
+    y = streams.normal(Purpose.LABEL, 202, (n,))
+    start = streams.normal(Purpose.INIT, 202, (sum(sizes),))
+
+    def losses(flat: Tensor, x: Tensor, y: Tensor) -> Any:
+        leaves = {k: p.view(shapes[k]) for k, p in zip(shapes, torch.split(flat, sizes), strict=True)}
+        return 0.5 * (functional_call(net, leaves, (x,)).squeeze(-1) - y).square()
+
+    def loss(flat: Tensor, x: Tensor, y: Tensor) -> Any:
+        return losses(flat, x, y).mean()
+
+    def both(flat: Tensor, x: Tensor, y: Tensor) -> Any:
+        gradients = jacrev(losses)(flat, x, y)
+        drift = gradients.mean(0)
+        covariance = (gradients - drift).T @ (gradients - drift) / n
+        after = vmap(loss, in_dims=(0, None, None))(flat - config.net_lr * gradients, x, y).mean()
+        added = after - loss(flat - config.net_lr * drift, x, y)
+        curvature = jacrev(jacrev(loss))(flat, x, y)
+        return torch.stack([added, 0.5 * config.net_lr**2 * (curvature * covariance).sum()])
+
+    return to_numpy(vmap(both, out_dims=1)(start, x, y))
+
+
+def estimates(result: IdentitiesResult) -> Estimates:
+    """Return what the identities say about P5-X3 and P5-C1."""
+    return {
+        "P5-X3.identity": exact(float(result.error.max())),
+        "P5-X3.bounds": exact(float(result.violations.sum())),
+        "P5-C1.quadratic": _furthest([mean(row) for row in result.quadratic]),
+        "P5-C1.network": ratio_of_means(result.network[0], result.network[1], result.config.seed),
+    }
+
+
+def _furthest(found: list[Estimate]) -> Estimate:
+    return max(found, key=lambda estimate: abs(estimate.value - 1))
+
+
+def tables(result: IdentitiesResult) -> dict[str, DataFrame]:
+    """Return the ratios of loss added to its formula, one row per batch size."""
+    rows = [{"problem": "regression", "batch_size": b, "ratio": float(row.mean()), "largest": float(row.max())}
+            for b, row in zip(result.config.batch_sizes, result.quadratic, strict=True)]
+    added, formula = result.network
+    rows.append({"problem": "network", "batch_size": 1, "ratio": float(added.sum() / formula.sum()),
+                 "largest": float((added / formula).max())})
+    return {"identities": DataFrame(rows)}
+
+
+IDENTITIES = Experiment(
+    "identities", ("P5-C1", "P5-X3"), lambda settings: run(configure(Identities, settings)), estimates, tables
+)
