@@ -11,6 +11,7 @@ from descent.claims import load_paper
 from descent.experiments.common import Settings
 from descent.experiments.flatness import hyperbola
 from descent.experiments.flatness.hyperbola import CONVERGED, EDGE, INFINITE, MOVING, Continuum, ContinuumResult
+from descent.figures import flatness as figures
 from descent.problems.hyperbola import Hyperbola
 from descent.results import digest
 from descent.rules import repeat, sgd
@@ -70,6 +71,12 @@ def test_estimates_and_tables(result: ContinuumResult) -> None:
     assert (table["q50_low"] <= table["q50"]).all()
     assert (table["q90"] <= table["q90_high"]).all()
     assert (table["q99"] <= table["largest"]).all()
+
+
+def test_figure_draws_the_tails_and_the_sharpest_per_cent(result: ContinuumResult) -> None:
+    tails, top = figures.continuum(result).axes
+    assert_allclose(tails.lines[0].get_xdata(), np.sort(result.arm(None).kept))
+    assert top.lines[0].get_ydata()[0] == np.quantile(result.arm(1).kept, 0.99)  # type: ignore[index]
 
 
 def test_without_headline_momentum_there_is_one_column() -> None:

@@ -21,8 +21,10 @@ from descent.experiments.flatness.selection import (
     Selection,
     SelectionResult,
 )
+from descent.figures import flatness as figures
 from descent.problems.styblinski import FLAT, StyblinskiTang
 from descent.results import digest
+from numpy.testing import assert_allclose
 
 SMALL = replace(
     Selection.cpu(Settings(replicas=64)),
@@ -78,6 +80,14 @@ def test_estimates_and_tables(result: SelectionResult) -> None:
     assert len(tables["selection"]) == len(result.arms) == 10
     assert len(tables["selection_paths"]) == 3 * len(result.steps)
     assert np.isfinite(tables["selection_paths"].select_dtypes("number")).all().all()
+
+
+def test_figures_draw_the_arms(result: SelectionResult) -> None:
+    share, loss = figures.selection(result).axes
+    assert_allclose(share.lines[1].get_ydata(), result.arm(HEAD).share)
+    assert_allclose(loss.lines[2].get_ydata(), result.arm(None).loss)
+    jitter, _ = figures.selection_controls(result).axes
+    assert jitter.lines[0].get_ydata()[1] == result.arm(HEAD).chosen.value  # type: ignore[index]
 
 
 def test_a_missing_arm_is_named(result: SelectionResult) -> None:

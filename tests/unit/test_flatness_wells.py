@@ -23,6 +23,7 @@ from descent.experiments.flatness.wells import (
     Wells,
     WellsResult,
 )
+from descent.figures import flatness as figures
 from descent.probes import every
 from descent.problems.styblinski import FLAT, SHARP, StyblinskiTang, crisis, cycle
 from descent.results import digest
@@ -89,6 +90,13 @@ def test_estimates_and_tables(result: WellsResult) -> None:
     assert len(outcomes) == len(SMALL.batch_sizes) * len(SMALL.multiples) * 2
     assert_allclose(outcomes[list(OUTCOMES)].sum(axis=1), 1)
     assert np.isfinite(tables["styblinski_cycles"]).all().all()
+
+
+def test_every_run_is_drawn_once(result: WellsResult) -> None:
+    figure = figures.outcomes(result)
+    assert [axis.get_title(loc="left")[:3] for axis in figure.axes] == ["(a)", "(b)", "(c)"]
+    for axis in figure.axes:
+        assert sum(bar.get_height() for bar in axis.patches) == pytest.approx(len(SMALL.batch_sizes))  # type: ignore[attr-defined]
 
 
 def test_arms_see_the_same_starts_and_the_same_luck() -> None:

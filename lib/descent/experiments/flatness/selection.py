@@ -49,7 +49,7 @@ class Selection:
     dimension: int = 10
     half_width: float = 4.0  # of the cube of starts
     steps: int = 3000
-    look: int = 25  # steps between two points of a drawn path
+    look: int = 20  # steps between two points of a drawn path; even, since full descent alternates
     window: int = 100  # last steps, over which a run must stay in the flattest basin
     radius: float = 0.1  # within which it must stay of the minimiser to count as settled
 
