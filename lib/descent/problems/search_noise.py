@@ -53,7 +53,7 @@ def conditional_power(hyper: Hyper, noise: ArrayLike, memory: ArrayLike) -> Arra
 
     Not for shuffled epochs, whose batches depend on one another. All of them (R,).
     """
-    fresh = weights(hyper).fresh.numpy()
+    fresh = weights(hyper).fresh.cpu().numpy()
     return np.asarray(fresh**2 * np.asarray(noise, dtype=np.float64) + np.asarray(memory, dtype=np.float64))
 
 
@@ -91,7 +91,7 @@ def shuffled_power(hyper: Hyper, batch_size: int, population: int) -> Array:
 
 def _memory(hyper: Hyper) -> tuple[Array, Array, Array]:
     """Return w₀, w₁ and β: a gradient of age k has the weight w_k = w₁β^(k−1)."""
-    fresh, carried, momentum, inflow = (part.numpy() for part in weights(hyper))
+    fresh, carried, momentum, inflow = (part.cpu().numpy() for part in weights(hyper))
     return fresh, carried * inflow, momentum
 
 
@@ -137,8 +137,8 @@ def stationary_moments(hyper: Hyper, curvatures: ArrayLike, noise: ArrayLike = 1
 
 def _recursion(hyper: Hyper, h: Array, starting: bool = False) -> tuple[Array, Array, Array]:
     """Return A (R, d, 2, 2), b (R, 2), c (R, d, 2): (x, v) ← A(x, v) + bξ and ω = c·(x, v) + wξ, curvatures h (d,)."""
-    fresh, carried, momentum, inflow = (part.numpy()[:, None] for part in weights(hyper, starting))
-    lr, h = hyper.lr.numpy()[:, None], h[None, :]
+    fresh, carried, momentum, inflow = (part.cpu().numpy()[:, None] for part in weights(hyper, starting))
+    lr, h = hyper.lr.cpu().numpy()[:, None], h[None, :]
     rows = [[1 - lr * fresh * h, -lr * carried + 0 * h], [inflow * h, momentum + 0 * h]]
     matrices = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
     inputs = np.concatenate([-lr * fresh, inflow], axis=-1)
