@@ -17,7 +17,7 @@ from descent.experiments.flatness.passages import Array, first_passages
 from descent.problems.exponents import Minimum, almost_sure_threshold, exponent, exponent_threshold, lyapunov
 from descent.problems.mode import stationary_variance
 from descent.problems.weights import Gamma, TwoPoint, WeightLaw
-from descent.stats import bootstrap, censored_mean
+from descent.stats import bootstrap, censored_mean, mean
 from descent.streams import Streams, replica_seeds
 
 BARRIER, POWER, LOGARITHM = "barrier", "power", "logarithm"
@@ -101,9 +101,9 @@ class Mechanisms:
         all_of_them = (
             additive(levels),
             multiplicative("between the thresholds", exponent_threshold(WEIGHTS, 4, 1.0), 4, 0.006, 0.6),
-            multiplicative("above both", edges[0], 4, 1.0, 100.0),
+            multiplicative("above both", edges[0], 4, 0.1, 1000.0),
             multiplicative("between the thresholds", exponent_threshold(WEIGHTS, 1, 0.75), 1, 0.02, 2.0),
-            multiplicative("above both", edges[1], 16, 1.0, 100.0),
+            multiplicative("above both", edges[1], 16, 0.1, 1000.0),
             *more,
         )
         return cls(all_of_them, max(32, share * settings.replicas), steps, settings.seed, settings.device)
@@ -118,9 +118,13 @@ class MechanismsResult:
     seen: list[NDArray[np.bool_]]
     seconds: float
 
+    def mean_times(self, row: int) -> Array:
+        """Return the mean exit times of a mechanism, (L,)."""
+        return _mean_times(self.samples(row)[None])[0]
+
     def samples(self, row: int) -> Array:
         """Return time followed and exits, block by block, (blocks, L, 2)."""
-        both = np.stack([self.times[row], self.seen[row]], axis=2)
+        both = np.stack([self.times[row], self.seen[row].astype(np.float64)], axis=2)
         blocks = min(BLOCKS, len(both))
         return np.asarray(both[: len(both) // blocks * blocks].reshape(blocks, -1, *both.shape[1:]).mean(1))
 
@@ -151,19 +155,31 @@ def _mean_times(samples: Array) -> Array:
         return np.asarray(followed / exits)
 
 
+def exit_time(times: Array, seen: NDArray[np.bool_]) -> Estimate:
+    """Return the mean exit time: by Student's t where every run left, as an exponential mean where some were cut."""
+    return mean(times) if seen.all() else censored_mean(times, seen)
+
+
 def slope_of(law: str, times: Array, radii: Array) -> Array:
     """Return the least-squares slope of a law's straight line, (B, L) → (B,)."""
     x, y = LAWS[law][0](radii), LAWS[law][1](times)
     return np.asarray(y @ (x - x.mean()) / ((x - x.mean()) ** 2).sum())
 
 
+def predicted(law: str, times: Array, radii: Array, at: Array) -> Array:
+    """Return the log exit times at radii `at` (M,) by a law fitted to mean times at `radii`, (B, L) → (B, M).
+
+    Where the logarithmic law passes below one step, one step is predicted.
+    """
+    x, y = LAWS[law][0](radii), LAWS[law][1](times)
+    line = y.mean(1)[:, None] + np.multiply.outer(slope_of(law, times, radii), LAWS[law][0](at) - x.mean())
+    return np.asarray(np.log(np.maximum(line, 1.0)) if law == LOGARITHM else line)
+
+
 def prediction_error(law: str, times: Array, radii: Array) -> Array:
     """Return how far a law, fitted to all but the largest radius, misses the log mean time there, (B, L) → (B,)."""
-    x, y = LAWS[law][0](radii), LAWS[law][1](times)
-    slope = slope_of(law, times[:, :-1], radii[:-1])
-    line = y[:, :-1].mean(1) + slope * (x[-1] - x[:-1].mean())
-    predicted = np.log(line) if law == LOGARITHM else line
-    return np.asarray(np.abs(predicted - np.log(times[:, -1])))
+    guess = predicted(law, times[:, :-1], radii[:-1], radii[-1:])[:, 0]
+    return np.asarray(np.abs(guess - np.log(times[:, -1])))
 
 
 def slope(result: MechanismsResult, row: int, law: str) -> Estimate:
@@ -206,10 +222,10 @@ def tables(result: MechanismsResult) -> dict[str, DataFrame]:
     rows, errors = [], []
     for row, mechanism in enumerate(result.config.mechanisms):
         about = {"mechanism": mechanism.name, "batch_size": mechanism.batch_size, "lr": mechanism.lr}
-        radii, all_times = np.array(mechanism.radii), _mean_times(result.samples(row)[None])
+        radii, all_times = np.array(mechanism.radii), result.mean_times(row)[None]
         errors.append(about | {law: float(prediction_error(law, all_times, radii)[0]) for law in LAWS})
         for radius, times, seen in zip(radii, result.times[row].T, result.seen[row].T, strict=True):
-            found = censored_mean(times, seen)
+            found = exit_time(times, seen)
             barrier = radius**2 / (2 * mechanism.variance) if mechanism.law.variance == 0 else None
             spread = float(times.std(ddof=1) / times.mean()) if seen.all() else None
             rows.append(about | {"radius": radius, "radius_over_jitter": radius / mechanism.jitter, "barrier": barrier,

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from descent.figures.flatness.exits import chance_to_leave, dimension_gap, exit_laws
 from descent.figures.flatness.looks import batch_look
 from descent.figures.flatness.wells import continuum, outcomes, selection, selection_controls
 
-__all__ = ["batch_look", "continuum", "outcomes", "selection", "selection_controls"]
+__all__ = [
+    "batch_look",
+    "chance_to_leave",
+    "continuum",
+    "dimension_gap",
+    "exit_laws",
+    "outcomes",
+    "selection",
+    "selection_controls",
+]
