@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.smoothing.critical import CRITICAL
+from descent.experiments.smoothing.escape import ESCAPE
+from descent.experiments.smoothing.graduated import GRADUATED
 
 PAPER = "P1"
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+EXPERIMENTS: tuple[Experiment, ...] = (ESCAPE, GRADUATED, CRITICAL)
 """In the order of the chapter."""
 
-__all__ = ["EXPERIMENTS", "PAPER"]
+__all__ = ["CRITICAL", "ESCAPE", "EXPERIMENTS", "GRADUATED", "PAPER"]

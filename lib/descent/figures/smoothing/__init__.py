@@ -1,3 +1,7 @@
 """Figures of the smoothing chapter: each function takes results of its experiments and draws them."""
 
 from __future__ import annotations
+
+from descent.figures.smoothing.landscapes import annealed, collapse, valleys
+
+__all__ = ["annealed", "collapse", "valleys"]
