@@ -5,14 +5,22 @@ from __future__ import annotations
 from descent.experiments.common import Experiment
 from descent.experiments.flatness.dimension import DIMENSION
 from descent.experiments.flatness.exits import EXITS
+from descent.experiments.flatness.floors import FLOORS
+from descent.experiments.flatness.growth import GROWTH
 from descent.experiments.flatness.hyperbola import HYPERBOLA
 from descent.experiments.flatness.mechanisms import MECHANISMS
+from descent.experiments.flatness.samples import SAMPLES
+from descent.experiments.flatness.sandwich import SANDWICH
 from descent.experiments.flatness.selection import SELECTION
 from descent.experiments.flatness.wells import WELLS
 
 PAPER = "P2"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
+    GROWTH,
+    SANDWICH,
+    FLOORS,
+    SAMPLES,
     EXITS,
     MECHANISMS,
     DIMENSION,
@@ -26,9 +34,13 @@ __all__ = [
     "DIMENSION",
     "EXITS",
     "EXPERIMENTS",
+    "FLOORS",
+    "GROWTH",
     "HYPERBOLA",
     "MECHANISMS",
     "PAPER",
+    "SAMPLES",
+    "SANDWICH",
     "SELECTION",
     "WELLS",
 ]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from descent.figures.flatness.exits import chance_to_leave, dimension_gap, exit_laws
 from descent.figures.flatness.looks import batch_look
+from descent.figures.flatness.quadratics import bound_ratios, bounds_by_batch, growth_rates, mean_and_runs
 from descent.figures.flatness.wells import continuum, outcomes, selection, selection_controls
 
 __all__ = [
     "batch_look",
+    "bound_ratios",
+    "bounds_by_batch",
     "chance_to_leave",
     "continuum",
     "dimension_gap",
     "exit_laws",
+    "growth_rates",
+    "mean_and_runs",
     "outcomes",
     "selection",
     "selection_controls",
