@@ -65,8 +65,11 @@ def test_tables_carry_censoring(result) -> None:
 
 def test_a_radius_nobody_reaches_is_refused_by_name(result) -> None:
     config = dataclasses.replace(result.config, mechanisms=result.config.mechanisms[:1], steps=20)
+    short = mechanisms.run(config)
     with pytest.raises(ValueError, match="the statistic is not finite"):
-        mechanisms.slope(mechanisms.run(config), ADDITIVE, BARRIER)
+        mechanisms.slope(short, ADDITIVE, BARRIER)
+    assert mechanisms.tables(short)["exit_law_errors"].empty
+    assert np.isinf(mechanisms.tables(short)["exit_laws"]["mean"].iloc[-1])
 
 
 def test_the_figure_draws_three_laws_per_mechanism(result) -> None:

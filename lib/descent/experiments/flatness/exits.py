@@ -89,13 +89,14 @@ class Exits:
     @classmethod
     def cpu(cls, settings: Settings) -> Exits:
         """Take thirty walks for every replica."""
-        return cls(30 * settings.replicas, max(32, settings.replicas), settings.seed, settings.device)
+        replicas = max(32, settings.replicas)
+        return cls(30 * replicas, replicas, settings.seed, settings.device)
 
     @classmethod
     def paper(cls, settings: Settings) -> Exits:
-        """Take 300 times more walks, and follow the chance to leave a hundred times farther down."""
-        decays = tuple(float(d) for d in np.arange(1.0, 8.1, 0.5))
+        """Take 300 times more walks, and follow the chance to leave down to where some twenty of them are left."""
         walks, replicas = 9000 * settings.replicas, 20 * settings.replicas
+        decays = tuple(float(d) for d in np.arange(1.0, min(8.1, np.log(walks / 20)), 0.5))
         return cls(walks, replicas, settings.seed, settings.device, decays=decays, forget=9.0)
 
     def settings(self) -> tuple[list[Setting], list[Setting]]:

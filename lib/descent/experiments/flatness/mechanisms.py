@@ -223,7 +223,8 @@ def tables(result: MechanismsResult) -> dict[str, DataFrame]:
     for row, mechanism in enumerate(result.config.mechanisms):
         about = {"mechanism": mechanism.name, "batch_size": mechanism.batch_size, "lr": mechanism.lr}
         radii, all_times = np.array(mechanism.radii), result.mean_times(row)[None]
-        errors.append(about | {law: float(prediction_error(law, all_times, radii)[0]) for law in LAWS})
+        if np.isfinite(all_times).all():  # otherwise the largest radius was never reached
+            errors.append(about | {law: float(prediction_error(law, all_times, radii)[0]) for law in LAWS})
         for radius, times, seen in zip(radii, result.times[row].T, result.seen[row].T, strict=True):
             found = exit_time(times, seen)
             barrier = radius**2 / (2 * mechanism.variance) if mechanism.law.variance == 0 else None
