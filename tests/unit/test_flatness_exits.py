@@ -95,6 +95,6 @@ def test_the_figure_shows_every_setting(result) -> None:
 
 
 def test_the_chance_is_followed_only_as_far_down_as_walks_reach() -> None:
-    few, many = (exits.Exits.paper(Settings(scale="gpu", replicas=n)) for n in (32, 1000))
+    few, many = (exits.Exits.paper(Settings(scale="gpu", replicas=n)) for n in (4, 1000))
     assert max(few.decays) < max(many.decays) == 8
     assert few.walks * np.exp(-max(few.decays)) > 20

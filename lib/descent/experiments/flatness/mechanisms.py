@@ -120,7 +120,7 @@ class MechanismsResult:
 
     def mean_times(self, row: int) -> Array:
         """Return the mean exit times of a mechanism, (L,)."""
-        return _mean_times(self.samples(row)[None])[0]
+        return np.asarray(_mean_times(self.samples(row)[None])[0])
 
     def samples(self, row: int) -> Array:
         """Return time followed and exits, block by block, (blocks, L, 2)."""
