@@ -9,6 +9,7 @@ from descent.experiments.flatness.floors import FLOORS
 from descent.experiments.flatness.growth import GROWTH
 from descent.experiments.flatness.hyperbola import HYPERBOLA
 from descent.experiments.flatness.mechanisms import MECHANISMS
+from descent.experiments.flatness.networks import NETWORKS
 from descent.experiments.flatness.samples import SAMPLES
 from descent.experiments.flatness.sandwich import SANDWICH
 from descent.experiments.flatness.selection import SELECTION
@@ -27,6 +28,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     WELLS,
     SELECTION,
     HYPERBOLA,
+    NETWORKS,
 )
 """In the order of the chapter."""
 
@@ -38,6 +40,7 @@ __all__ = [
     "GROWTH",
     "HYPERBOLA",
     "MECHANISMS",
+    "NETWORKS",
     "PAPER",
     "SAMPLES",
     "SANDWICH",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from descent.figures.flatness.exits import chance_to_leave, dimension_gap, exit_laws
 from descent.figures.flatness.looks import batch_look
+from descent.figures.flatness.networks import network_bounds, network_loads, network_sharpness
 from descent.figures.flatness.quadratics import bound_ratios, bounds_by_batch, growth_rates, mean_and_runs
 from descent.figures.flatness.wells import continuum, outcomes, selection, selection_controls
 
@@ -17,6 +18,9 @@ __all__ = [
     "exit_laws",
     "growth_rates",
     "mean_and_runs",
+    "network_bounds",
+    "network_loads",
+    "network_sharpness",
     "outcomes",
     "selection",
     "selection_controls",
