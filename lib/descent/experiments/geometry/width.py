@@ -100,11 +100,12 @@ def _network(config: Width, streams: Streams, inputs: Tensor, name: str, width: 
                          for draw in range(2))
         outputs, gram = deep_linear(inputs, first)
         return gram, outputs - deep_linear(inputs, second)[0], sum(a * b for a, b in shapes)
+    if name == FEATURES:
+        features = torch.tanh(inputs @ _weights(streams, 7 * width + 100_000, (width, d)).mT)
+        change = streams.normal(Purpose.INIT, 7 * width + 300_000, (width,))
+        return features @ features.mT, (features @ change.unsqueeze(-1)).squeeze(-1), width
     inner = [_weights(streams, 7 * width + 100_000 * (draw + 1), (width, d)) for draw in range(2)]
     outer = [streams.signs(Purpose.INIT, 7 * width + 100_000 * (draw + 1), (width,)) / width**0.5 for draw in range(2)]
-    if name == FEATURES:
-        features = torch.tanh(inputs @ inner[0].mT) / width**0.5
-        return features @ features.mT, (features @ (outer[0] - outer[1]).unsqueeze(-1)).squeeze(-1), width
     (outputs, gram), (other, _) = (
         two_layer(ACTIVATIONS[name], inputs, b, a) for b, a in zip(inner, outer, strict=True)
     )
