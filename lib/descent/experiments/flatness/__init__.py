@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.flatness.circle import CIRCLE
+from descent.experiments.flatness.crossover import CROSSOVER
 from descent.experiments.flatness.dimension import DIMENSION
 from descent.experiments.flatness.exits import EXITS
 from descent.experiments.flatness.floors import FLOORS
@@ -10,6 +12,7 @@ from descent.experiments.flatness.growth import GROWTH
 from descent.experiments.flatness.hyperbola import HYPERBOLA
 from descent.experiments.flatness.mechanisms import MECHANISMS
 from descent.experiments.flatness.networks import NETWORKS
+from descent.experiments.flatness.phase import PHASE
 from descent.experiments.flatness.samples import SAMPLES
 from descent.experiments.flatness.sandwich import SANDWICH
 from descent.experiments.flatness.selection import SELECTION
@@ -24,6 +27,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     SAMPLES,
     EXITS,
     MECHANISMS,
+    CIRCLE,
+    PHASE,
+    CROSSOVER,
     DIMENSION,
     WELLS,
     SELECTION,
@@ -33,6 +39,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 """In the order of the chapter."""
 
 __all__ = [
+    "CIRCLE",
+    "CROSSOVER",
     "DIMENSION",
     "EXITS",
     "EXPERIMENTS",
@@ -42,6 +50,7 @@ __all__ = [
     "MECHANISMS",
     "NETWORKS",
     "PAPER",
+    "PHASE",
     "SAMPLES",
     "SANDWICH",
     "SELECTION",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from descent.figures.flatness.circle import circle_c50, circle_landscape, momentum_crossover, phase_map
 from descent.figures.flatness.exits import chance_to_leave, dimension_gap, exit_laws
 from descent.figures.flatness.looks import batch_look
 from descent.figures.flatness.networks import network_bounds, network_loads, network_sharpness
@@ -13,15 +14,19 @@ __all__ = [
     "bound_ratios",
     "bounds_by_batch",
     "chance_to_leave",
+    "circle_c50",
+    "circle_landscape",
     "continuum",
     "dimension_gap",
     "exit_laws",
     "growth_rates",
     "mean_and_runs",
+    "momentum_crossover",
     "network_bounds",
     "network_loads",
     "network_sharpness",
     "outcomes",
+    "phase_map",
     "selection",
     "selection_controls",
 ]

@@ -1,0 +1,90 @@
+"""Runs released at the sharper minimiser of a quadratic–circle sum, at many steps on the same luck: who leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from descent.estimate import Estimate
+from descent.measure.thresholds import Curve, Scan
+from descent.probes import FirstPassage, Params
+from descent.problems.circle import Circle, Section
+from descent.rules import heavy_ball, repeat
+from descent.streams import Streams, replica_seeds
+from descent.train import train
+
+Array = NDArray[np.float64]
+Batch = int | None  # examples per step, None for all
+
+LOOK = 10  # steps between two looks at who has left: a run that crossed the boundary stays across
+NEAR = 0.1  # of the room the sharper minimiser has: its neighbourhood
+
+
+class Cell(NamedTuple):
+    """A batch size and a momentum."""
+
+    batch_size: Batch
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Departures:
+    """When N runs left, in K cells at A steps each.
+
+    lr (K, A): rising, times the sharpness of the minimiser left. basin, neighbourhood (K, N, A): the steps after which
+    a run was first seen outside the basin, and farther away than NEAR of the room; −1 for never.
+    """
+
+    cells: tuple[Cell, ...]
+    lr: Array
+    basin: NDArray[np.int64]
+    neighbourhood: NDArray[np.int64]
+
+    def curve(self, batch_size: Batch, momentum: float = 0.0, *, steps: int | None = None, near: bool = False) -> Curve:
+        """Return who had left the basin (with `near`: the neighbourhood) by a number of steps, of one cell."""
+        cell = Cell(batch_size, momentum)
+        if cell not in self.cells:
+            raise KeyError(f"no runs with batch size {batch_size} and momentum {momentum}; there are {self.cells}")
+        row = self.cells.index(cell)
+        times = (self.neighbourhood if near else self.basin)[row]
+        return Curve(self.lr[row], (times >= 0) & (True if steps is None else times <= steps))
+
+    def share(self, batch_size: Batch, lr: float) -> Array:
+        """Return 1 for every run without momentum that left at one of the steps scanned, (N,)."""
+        curve = self.curve(batch_size)
+        if lr not in curve.lr:
+            raise KeyError(f"the step {lr} is not in the scan of batch size {batch_size}; it has {curve.lr}")
+        return curve.left[:, int(np.flatnonzero(curve.lr == lr)[0])].astype(np.float64)
+
+
+def leave(
+    circle: Circle, cells: Sequence[Cell], lr: Array, start: float, steps: int, replicas: int, seed: int, device: str
+) -> Departures:
+    """Start at that distance from the minimiser, all cells and steps on the same random numbers.
+
+    With exact noise distances go down to 1e-300, hence double precision.
+    """
+    dtype = torch.float32 if circle.jitter else torch.float64
+    section = Section(replace(circle, batch_size=tuple(cell.batch_size for cell in cells)))
+    streams = Streams(replica_seeds(seed, replicas, device).repeat(len(cells)), dtype)
+    hyper = repeat(heavy_ball(1.0, [cell.momentum for cell in cells]), replicas).to(device)
+    begin = torch.full((hyper.replicas, lr.shape[1]), -start, dtype=dtype, device=device)
+
+    def outside(params: Params) -> Tensor:
+        return torch.stack([section.left(params), cast(Tensor, params).abs() > NEAR * circle.room], dim=1)
+
+    scan = Scan(section, lr / circle.sharpness)
+    done = train(scan, begin, hyper, steps, streams, probes={"out": FirstPassage(outside, LOOK)}, check=steps)
+    times = done.records["out"].values.view(len(cells), replicas, 2, -1).cpu().numpy()
+    return Departures(tuple(cells), lr, times[:, :, 0], times[:, :, 1])
+
+
+def worst(found: Sequence[Estimate]) -> Estimate:
+    """Return the ratio that is farthest from 1."""
+    return max(found, key=lambda estimate: abs(estimate.value - 1))
