@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -16,21 +15,17 @@ from torch import Tensor
 
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.flatness.task import Leaves, Task
 from descent.experiments.flatness.wells import batch_name
-from descent.measure.gram import gram
 from descent.measure.growth import resampled_growth
-from descent.measure.stability import bounds, cheap_bounds, interpolation_gram, leading, threshold
-from descent.models import MLP, SquaredError
+from descent.measure.stability import bounds, cheap_bounds, leading, threshold
 from descent.probes import FirstPassage, Params, Probe, every
-from descent.problems import images
 from descent.rules import repeat, sgd
 from descent.stats import bootstrap, exact, mean, median, paired_difference, proportion
 from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
 from descent.train import Run, train
 
 Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
 
 FEW = 4
 """The batch size whose linearised networks are run."""
@@ -71,7 +66,7 @@ class Networks:
     device: str
     fitted: float = 1e-5  # mean loss below which a network counts as interpolating
     copies: int = 100
-    around: tuple[float, float, float] = (0.96, 1.0, 1.04)
+    around: tuple[float, ...] = (0.96, 1.0, 1.04, 1.08)
     horizon: int = 250
 
     @classmethod
@@ -93,7 +88,7 @@ class Networks:
             Group(4, (0.02, 0.04, 0.06), 150_000),
             Group(16, (0.05, 0.1, 0.15), 80_000),
             Group(64, (0.1, 0.2, 0.3), 40_000),
-            Group(None, (0.1, 0.2, 0.3, 0.4, 0.5), 40_000),
+            Group(None, (0.1, 0.2, 0.3, 0.45, 0.6), 40_000),
         )
         return cls._of(settings, "mnist", 512, (64, 64), groups, 200_000, 20_000)
 
@@ -110,55 +105,22 @@ class Networks:
         """The learning rate at which single examples and full batches are compared on the way."""
         return self.groups[0].lr[0]
 
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """The net and what it is to fit, another part of the data for every master seed."""
-
-    net: MLP
-    inputs: Tensor
-    targets: Tensor
-
-    @classmethod
-    def of(cls, config: Networks) -> Task:
-        """Take grey levels less their mean image, a constant 1 that makes the first layer's biases, and ±1."""
-        data = images.load(config.data)
-        part = data.take(config.examples, config.examples * (config.seed % (len(data) // config.examples)))
-        pixels = part.images.flatten(1).to(torch.float32) / part.peak
-        inputs = torch.cat([pixels - pixels.mean(0), torch.ones(len(pixels), 1)], dim=1).to(config.device)
-        targets = images.signs(part.labels % 2).unsqueeze(1).to(config.device)
-        return cls(MLP((inputs.shape[1], *config.hidden, 1), "tanh", bias=False), inputs, targets)
-
-    def objective(self, batch_size: int | None) -> Supervised:
-        """Return the loss, with replacement unless it is the full batch."""
-        data = (self.net, SquaredError(), self.inputs, self.targets, batch_size)
-        return Supervised(*data, "full") if batch_size is None else Supervised(*data)
-
-    def start(self, streams: Streams) -> Leaves:
-        """Draw weights of variance 4/fan_in in the first layer, 1/fan_in above it; biases are zero."""
-        sizes, leaves = self.net.sizes, {}
-        for layer, (fan_in, width) in enumerate(pairwise(sizes)):
-            pixels = fan_in - (layer == 0)
-            weight = streams.normal(Purpose.INIT, layer, (width, pixels)).mul_((2 if layer == 0 else 1) / pixels**0.5)
-            leaves[f"{2 * layer}.weight"] = torch.nn.functional.pad(weight, (0, fan_in - pixels))
-        return leaves
-
-    def gram(self, params: Params) -> Tensor:
-        """Return K (R, n, n) in float64, wherever the parameters are."""
-        leaves = {name: leaf.double() for name, leaf in cast(Leaves, params).items()}
-        return gram(self.net, leaves, self.inputs)
+    @property
+    def task(self) -> Task:
+        """The net and its data."""
+        return Task.of(self.data, self.examples, self.hidden, self.seed, self.device)
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What became of a group, (A, N) each by learning rate and replica; NaN where a net did not come to interpolate.
 
-    initial, sharpness: λ₁ at the start and at the end; threshold: C*(k) of its own batch size, single: C*(1), lower:
-    C_low(1).
+    diverged: who broke up instead; initial, sharpness: λ₁ at the start and at the end; threshold: C*(k) of its own
+    batch size, single: C*(1), lower: C_low(1).
     """
 
     group: Group
-    loss: Array
+    diverged: NDArray[np.bool_]
     initial: Array
     sharpness: Array
     threshold: Array
@@ -168,7 +130,7 @@ class Trained:
     @property
     def lr(self) -> Array:
         """The learning rate of every net, (A, N)."""
-        return np.broadcast_to(np.array(self.group.lr)[:, None], self.loss.shape)
+        return np.broadcast_to(np.array(self.group.lr)[:, None], self.threshold.shape)
 
     @property
     def load(self) -> Array:
@@ -194,7 +156,7 @@ class Track:
 class NetworksResult:
     """Groups by batch size, and the gentle runs with k = 1 and with the full batch.
 
-    growth: (M, 3) per step, of the mean square of M linearised nets, at `around` times their C*(4).
+    growth: (2, M, S) per step, of the mean square and of single runs of M linearised nets, at `around` times C*(4).
     one: the Gram matrix (n, n) of the gentle full-batch run's first net, whose bounds are drawn.
     """
 
@@ -213,7 +175,7 @@ class NetworksResult:
 def run(config: Networks) -> NetworksResult:
     """Train every group, then take the Gram matrices of those that interpolate."""
     clock = time.perf_counter()
-    task = Task.of(config)
+    task = config.task
     watch = every(config.pause, lambda params: _look(task, config, params))
     runs = [_fit(task, config, group, {} if i else {"watch": watch}) for i, group in enumerate(config.groups)]
     gentle = _fit(task, config, Group(None, (config.gentle,), config.patience), {"watch": watch})
@@ -263,7 +225,12 @@ def _weigh(task: Task, config: Networks, group: Group, done: Run) -> Trained:
     """Compare every net that interpolates with its thresholds."""
     loss = task.objective(None).value(done.params)
     rows = (loss < config.fitted).nonzero().squeeze(1)
-    k = _interpolating(task, done, rows)
+    if not len(rows):
+        raise ValueError(
+            f"no network with batch size {batch_name(group.batch_size)} reached a loss of {config.fitted:g} within "
+            f"{group.steps} steps at lr {group.lr}; give it more steps or another lr"
+        )
+    k = task.interpolating(done.params, rows)
     start = leading(task.gram(task.start(_streams(config, 1)))).sharpness
 
     def laid(values: Tensor) -> Array:
@@ -275,7 +242,7 @@ def _weigh(task: Task, config: Networks, group: Group, done: Run) -> Trained:
     single = own if group.batch_size == 1 else threshold(k, 1)
     return Trained(
         group=group,
-        loss=_numpy(loss).reshape(len(group.lr), -1),
+        diverged=(done.diverged_at >= 0).cpu().numpy().reshape(len(group.lr), -1),
         initial=np.broadcast_to(_numpy(start), (len(group.lr), config.replicas)),
         sharpness=laid(leading(k).sharpness),
         threshold=laid(own),
@@ -284,19 +251,14 @@ def _weigh(task: Task, config: Networks, group: Group, done: Run) -> Trained:
     )
 
 
-def _interpolating(task: Task, done: Run, rows: Tensor) -> Tensor:
-    leaves = {name: leaf[rows] for name, leaf in cast(Leaves, done.params).items()}
-    return interpolation_gram(task.net, leaves, task.inputs, task.targets)
-
-
 def _grow(task: Task, config: Networks, done: Run, trained: Trained) -> Array:
-    """Return the growth per step of each linearised net's mean square, (M, 3), by resampling.
+    """Return the growth per step of each linearised net, (2, M, S): of its mean square and of single runs.
 
     Its residuals r obey r ← r − C/k Σ_j K_·j r_j over the batch: the Gram matrix is all there is.
     """
     arm = len(trained.group.lr) // 2
     kept = torch.from_numpy(trained.found[arm].nonzero()[0]).to(config.device)
-    k = _interpolating(task, done, kept + arm * config.replicas).float()
+    k = task.interpolating(done.params, kept + arm * config.replicas).float()
     lr = k.new_tensor(trained.threshold[arm])[kept].unsqueeze(1) * k.new_tensor(config.around) / FEW
     rate = lr.flatten().repeat_interleave(config.copies).unsqueeze(1)
     seeds = replica_seeds(config.seed, len(k) * config.copies, config.device)
@@ -309,7 +271,8 @@ def _grow(task: Task, config: Networks, done: Run, trained: Trained) -> Array:
 
     begin = streams.normal(Purpose.PROBE, 0, (config.examples,))
     found = resampled_growth(step, begin, config.horizon, streams, arms=len(lr.flatten()))
-    return np.array([one.mean_square.value for one in found]).reshape(len(k), -1)
+    values = [[one.mean_square.value for one in found], [one.lyapunov.value for one in found]]
+    return np.array(values).reshape(2, len(k), -1)
 
 
 def _numpy(values: Tensor) -> Array:
@@ -331,7 +294,7 @@ def estimates(result: NetworksResult) -> Estimates:
         "P2-X1.network": median((one.single / one.lower)[one.found], result.config.seed),
         "P2-X6.rejects": proportion(int(kept.sum()), kept.size),
         "P2-X6.sharpness_silent": exact(float(np.nanmax(one.lr * one.sharpness / 2))),
-        "P2-X6.simulated": _onset(result),
+        "P2-X6.simulated": onset(result, 0),
         "P2-X11.flattens": paired_difference(*rise),
         "P2-X11.far_below": exact(float(slow.load[:, gentle].max())),
     }
@@ -343,29 +306,31 @@ def _above(groups: Sequence[Trained]) -> Estimate:
     return proportion(int((loads > SLACK).sum()), len(loads))
 
 
-def _onset(result: NetworksResult) -> Estimate:
-    """Return where the mean growth of the linearised nets changes sign, in units of their thresholds.
+def onset(result: NetworksResult, kind: int) -> Estimate:
+    """Return where the mean growth of the linearised nets (0 mean square, 1 single runs) changes sign, over C*(4).
 
     Between neighbouring steps the growth is taken as a straight line; nets are resampled.
     """
     around = np.array(result.config.around)
 
     def crossing(growth: Array) -> Array:
-        mean_growth = growth.mean(1)
-        right = np.where(mean_growth[:, 1] < 0, 2, 1)
-        under, over = (np.take_along_axis(mean_growth, column[:, None], 1)[:, 0] for column in (right - 1, right))
+        means = growth.mean(1)
+        grows = means[:, 1:] >= 0
+        right = 1 + np.where(grows.any(1), grows.argmax(1), len(around) - 2)
+        under, over = (np.take_along_axis(means, column[:, None], 1)[:, 0] for column in (right - 1, right))
         return np.asarray(around[right - 1] - under * (around[right] - around[right - 1]) / (over - under))
 
-    return bootstrap(crossing, result.growth, seed=result.config.seed)
+    return bootstrap(crossing, result.growth[kind], seed=result.config.seed)
 
 
 def tables(result: NetworksResult) -> dict[str, DataFrame]:
-    """Return one row per net that interpolates, one per group and step, the way of the gentle runs, and the bounds."""
+    """Return every net that interpolates, every group and step, the gentle runs, the bounds, the onset of growth."""
     return {
         "networks": concat([_nets(trained) for trained in result.groups], ignore_index=True),
         "network_arms": DataFrame([row for trained in result.groups for row in _arms(trained)]),
         "network_tracks": concat([_way(track, k) for track, k in zip(result.tracks, ("1", "all"), strict=True)]),
         "network_bounds": bound_curves(result),
+        "network_onset": _onsets(result),
     }
 
 
@@ -378,11 +343,12 @@ def _nets(trained: Trained) -> DataFrame:
 
 def _arms(trained: Trained) -> list[dict[str, float | str]]:
     rows = []
-    for lr, loads, sharpness in zip(trained.group.lr, trained.load, trained.sharpness, strict=True):
+    columns = (trained.group.lr, trained.load, trained.sharpness, trained.diverged)
+    for lr, loads, sharpness, diverged in zip(*columns, strict=True):
         kept = loads[np.isfinite(loads)]
         rows.append({
             "batch_size": batch_name(trained.group.batch_size), "lr": lr, "started": len(loads),
-            "interpolate": len(kept), "above": int((kept > SLACK).sum()),
+            "diverged": int(diverged.sum()), "interpolate": len(kept), "above": int((kept > SLACK).sum()),
             "load_median": float(np.median(kept)) if len(kept) else np.nan,
             "load_largest": kept.max(initial=-np.inf) if len(kept) else np.nan,
             "sharpness_median": float(np.nanmedian(sharpness)) if len(kept) else np.nan,
@@ -396,6 +362,11 @@ def _way(track: Track, batch_size: str) -> DataFrame:
         low, middle, high = np.quantile(getattr(track, name), [0.1, 0.5, 0.9], axis=1)
         frame |= {f"{name}_low": low, f"{name}_median": middle, f"{name}_high": high}
     return DataFrame(frame)
+
+
+def _onsets(result: NetworksResult) -> DataFrame:
+    found = {"mean square": onset(result, 0), "single runs": onset(result, 1)}
+    return DataFrame([{"of": name, "value": e.value, "low": e.low, "high": e.high} for name, e in found.items()])
 
 
 def bound_curves(result: NetworksResult) -> DataFrame:
