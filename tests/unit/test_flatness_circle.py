@@ -29,7 +29,7 @@ KEYS = {f"{claim.id}.{test.key}" for claim in load_paper("P2").claims for test i
 
 @pytest.fixture(scope="module")
 def rings() -> RingsResult:
-    return circle.run(replace(Rings.cpu(Settings(replicas=100)), steps=1000, horizons=(250, 1000)))
+    return circle.run(replace(Rings.cpu(Settings(replicas=100)), steps=1000, stated=1000, horizons=(250, 1000)))
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,9 @@ def test_cells_do_not_disturb_each_other() -> None:
         alone = leave(Circle(jitter=0.1), [cell], lr[i : i + 1], 1e-3, 300, 20, 0, "cpu")
         assert np.array_equal(alone.basin[0], together.basin[i])
         assert np.array_equal(alone.neighbourhood[0], together.neighbourhood[i])
-    assert together.share(None, 2.1).mean() == 1
+    assert together.curve(None).at(2.1).all()
     with pytest.raises(KeyError, match="no runs with batch size 3 and momentum"):
         together.curve(3, 0.5)
-    with pytest.raises(KeyError, match="is not in the scan of batch size 1"):
-        together.share(1, 1.8)
 
 
 def test_tangential_jitter_changes_nothing() -> None:
@@ -119,6 +117,12 @@ def test_more_iterations_lower_the_step_runs_can_stand(rings: RingsResult) -> No
     for k in rings.config.followed:
         assert circle.by(rings, k, 250).value > circle.by(rings, k, 1000).value
         assert circle.rule(rings, k, 250) > circle.rule(rings, k, 1000)
+
+
+def test_claims_are_stated_after_a_number_of_iterations_of_their_own(rings: RingsResult) -> None:
+    early = replace(rings, config=replace(rings.config, stated=250))
+    assert circle.c50(early, early.jitter, 4) == circle.by(rings, 4, 250)
+    assert circle.over_threshold(early, 4).value > circle.over_threshold(rings, 4).value
 
 
 def test_tables_of_the_circle(rings: RingsResult) -> None:

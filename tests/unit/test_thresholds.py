@@ -53,6 +53,13 @@ def test_pairing_takes_the_noise_out_of_a_comparison() -> None:
     assert other.value == pytest.approx(1.2, abs=0.03)
 
 
+def test_who_left_at_a_step() -> None:
+    found = Curve(np.array([1.0, 2.0]), np.array([[False, True], [True, True]]))
+    assert found.at(1.0).tolist() == [False, True]
+    with pytest.raises(KeyError, match=r"1.5 is not in the scan"):
+        found.at(1.5)
+
+
 @pytest.mark.parametrize("shift", [-1.5, 1.5])
 def test_a_scan_that_misses_the_median_says_so(shift: float) -> None:
     with pytest.raises(ValueError, match="scan a wider range"):

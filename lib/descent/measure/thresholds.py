@@ -64,6 +64,12 @@ class Curve:
         """Share of runs that have left, (A,)."""
         return np.asarray(self.left.mean(axis=0))
 
+    def at(self, lr: float) -> NDArray[np.bool_]:
+        """Return who has left at one of the steps, (N,)."""
+        if lr not in self.lr:
+            raise KeyError(f"the step {lr} is not in the scan; it has {self.lr}")
+        return np.asarray(self.left[:, int(np.flatnonzero(self.lr == lr)[0])])
+
 
 def median_step(lr: ArrayLike, share: ArrayLike) -> Array:
     """Return the step at which a share of ½ has left, (…, A) → (…).

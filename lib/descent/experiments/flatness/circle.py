@@ -14,7 +14,7 @@ from pandas import DataFrame
 from descent.estimate import Estimate
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave, worst
-from descent.measure.thresholds import median_steps
+from descent.measure.thresholds import Curve, median_steps
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, mean_square_threshold
 from descent.stats import paired_difference
@@ -45,7 +45,8 @@ class Rings:
     spread: float = 0.01
     batch_sizes: tuple[Batch, ...] = (1, 2, 4, 8, 32, 200, 1000, None)
     mirrored: tuple[Batch, ...] = (1, 4, 32)
-    followed: tuple[int, ...] = (1, 4, 32)  # for which the horizon is varied
+    stated: int = 2000  # iterations after which claims are stated
+    followed: tuple[int, ...] = (1, 4, 32)  # batch sizes for which the horizon is varied
 
     @classmethod
     def cpu(cls, settings: Settings) -> Rings:
@@ -71,11 +72,11 @@ class Rings:
 
     def window(self, circle: Circle, start: float, batch_size: Batch) -> tuple[float, float]:
         """Return the ends of a scan: from between the thresholds to beyond what slow growth of full descent takes."""
-        law, slack = circle.weights, 4 * math.log(circle.room / start) / self.steps
+        law, slack = circle.weights, 4 * math.log(circle.room / start) / self.stated
         low, high = mean_square_threshold(law, batch_size), almost_sure_threshold(law, batch_size)
         if circle.jitter and batch_size:
-            rule = circle.finite_horizon(batch_size, self.steps) * circle.sharpness
-            return low - slack, rule + 3 * (rule - low) + slack
+            soon = circle.finite_horizon(batch_size, self.horizons[0]) * circle.sharpness
+            return low - slack, low + 1.9 * (soon - low) + slack
         return (low + high) / 2 - slack, high + (high - low) / 4 + slack
 
 
@@ -110,9 +111,14 @@ def _release(config: Rings, circle: Circle, start: float) -> Departures:
     return leave(circle, cells, lr, start, config.steps, config.replicas, config.seed, config.device)
 
 
+def curve(result: RingsResult, found: Departures, batch_size: Batch) -> Curve:
+    """Return who had left when claims are stated."""
+    return found.curve(batch_size, steps=result.config.stated)
+
+
 def c50(result: RingsResult, found: Departures, batch_size: Batch, over: float = 1.0) -> Estimate:
     """Return the step at which half of the runs left, times the sharpness, over a number."""
-    return median_steps(lambda c: c / over, found.curve(batch_size), seed=result.config.seed)
+    return median_steps(lambda c: c / over, curve(result, found, batch_size), seed=result.config.seed)
 
 
 def over_threshold(result: RingsResult, batch_size: int) -> Estimate:
@@ -123,31 +129,37 @@ def over_threshold(result: RingsResult, batch_size: int) -> Estimate:
 def rule(result: RingsResult, batch_size: int, steps: int | None = None) -> float:
     """Return the finite-horizon rule for C50 with jitter, times the sharpness."""
     circle = result.config.noisy(result.config.circle)
-    return circle.finite_horizon(batch_size, steps or result.config.steps) * circle.sharpness
+    return circle.finite_horizon(batch_size, steps or result.config.stated) * circle.sharpness
 
 
 def by(result: RingsResult, batch_size: int, steps: int) -> Estimate:
-    """Return C50 with jitter had the runs been stopped after that many steps."""
+    """Return C50 with jitter after another number of iterations."""
     return median_steps(lambda c: c, result.jitter.curve(batch_size, steps=steps), seed=result.config.seed)
 
 
 def rise(result: RingsResult, found: Departures, low: Batch, high: Batch) -> Estimate:
     """Return C50 at one batch size minus at another."""
-    return median_steps(lambda a, b: b - a, found.curve(low), found.curve(high), seed=result.config.seed)
+    curves = (curve(result, found, k) for k in (low, high))
+    return median_steps(lambda a, b: b - a, *curves, seed=result.config.seed)
 
 
 def over_full(result: RingsResult, batch_size: int) -> Estimate:
-    """Return C50 over that of full-batch descent."""
-    curves = (result.jitter.curve(k) for k in (batch_size, None))
+    """Return C50 with jitter over that of full-batch descent."""
+    curves = (curve(result, result.jitter, k) for k in (batch_size, None))
     return median_steps(lambda a, b: a / b, *curves, seed=result.config.seed)
+
+
+def share(result: RingsResult, found: Departures, batch_size: Batch, lr: float) -> Array:
+    """Return 1 for every run that left at one of the steps scanned, (N,)."""
+    return curve(result, found, batch_size).at(lr).astype(np.float64)
 
 
 def estimates(result: RingsResult) -> Estimates:
     """Return what the circle says about P2-C1, C3, C9, C10, C14, X3 and X8."""
     jitter, exact = result.jitter, result.exact[0]
     return {
-        "P2-C1.jitter": paired_difference(*(jitter.share(k, JITTER_STEP) for k in (1, None))),
-        "P2-C1.exact": paired_difference(*(exact.share(k, EXACT_STEP) for k in (1, None))),
+        "P2-C1.jitter": paired_difference(*(share(result, jitter, k, JITTER_STEP) for k in (1, None))),
+        "P2-C1.exact": paired_difference(*(share(result, exact, k, EXACT_STEP) for k in (1, None))),
         "P2-C3.moderate": over_threshold(result, 32),
         "P2-C3.small": over_threshold(result, 1),
         "P2-C9.jitter": [rise(result, jitter, a, b) for a, b in pairwise(RISING)],
@@ -169,7 +181,7 @@ def tables(result: RingsResult) -> dict[str, DataFrame]:
     arms += [("exact", start, found) for start, found in zip(config.starts, result.exact, strict=True)]
     rows = [_row(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells]
     horizons = [_horizon(result, k, steps) for k in config.followed for steps in config.horizons]
-    curves = [_curve(*arm, cell.batch_size) for arm in arms for cell in arm[2].cells]
+    curves = [_curve(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells]
     names = ("circle_c50", "circle_horizons", "circle_curves")
     return dict(zip(names, (DataFrame(rows), DataFrame(horizons), DataFrame([r for c in curves for r in c])),
                     strict=True))
@@ -193,8 +205,11 @@ def _horizon(result: RingsResult, batch_size: int, steps: int) -> dict[str, floa
             "rule": predicted}
 
 
-def _curve(noise: str, start: float, found: Departures, batch_size: Batch) -> list[dict[str, float | str]]:
-    basin, near = found.curve(batch_size), found.curve(batch_size, near=True)
+def _curve(
+    result: RingsResult, noise: str, start: float, found: Departures, batch_size: Batch
+) -> list[dict[str, float | str]]:
+    basin = curve(result, found, batch_size)
+    near = found.curve(batch_size, steps=result.config.stated, near=True)
     return [
         {"noise": noise, "start": start, "batch_size": name_of(batch_size), "lr_sharpness": lr, "left_basin": left,
          "left_neighbourhood": away}

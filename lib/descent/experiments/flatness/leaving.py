@@ -55,13 +55,6 @@ class Departures:
         times = (self.neighbourhood if near else self.basin)[row]
         return Curve(self.lr[row], (times >= 0) & (True if steps is None else times <= steps))
 
-    def share(self, batch_size: Batch, lr: float) -> Array:
-        """Return 1 for every run without momentum that left at one of the steps scanned, (N,)."""
-        curve = self.curve(batch_size)
-        if lr not in curve.lr:
-            raise KeyError(f"the step {lr} is not in the scan of batch size {batch_size}; it has {curve.lr}")
-        return curve.left[:, int(np.flatnonzero(curve.lr == lr)[0])].astype(np.float64)
-
 
 def leave(
     circle: Circle, cells: Sequence[Cell], lr: Array, start: float, steps: int, replicas: int, seed: int, device: str

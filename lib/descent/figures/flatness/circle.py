@@ -58,7 +58,7 @@ def _curves(axis: Axes, result: RingsResult) -> None:
     for k in SHOWN:
         look = batch_look(k)
         for found, dashes in ((result.jitter, "-"), (result.exact[0], "--")):
-            curve = found.curve(k)
+            curve = rings.curve(result, found, k)
             axis.plot(curve.lr, curve.share, color=look.color, linestyle=dashes,
                       label=f"batch {k}" if dashes == "-" else None)
         edge = mean_square_threshold(result.config.circle.weights, k)
