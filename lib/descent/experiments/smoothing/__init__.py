@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from descent.experiments.common import Experiment
 from descent.experiments.smoothing.critical import CRITICAL
+from descent.experiments.smoothing.equal_steps import EQUAL_STEPS
 from descent.experiments.smoothing.escape import ESCAPE
 from descent.experiments.smoothing.graduated import GRADUATED
+from descent.experiments.smoothing.headline import HEADLINE, MNIST
+from descent.experiments.smoothing.iso import ISO
+from descent.experiments.smoothing.structure import STRUCTURE
 
 PAPER = "P1"
 
-EXPERIMENTS: tuple[Experiment, ...] = (ESCAPE, GRADUATED, CRITICAL)
+EXPERIMENTS: tuple[Experiment, ...] = (ESCAPE, GRADUATED, CRITICAL, HEADLINE, MNIST, EQUAL_STEPS, ISO, STRUCTURE)
 """In the order of the chapter."""
 
-__all__ = ["CRITICAL", "ESCAPE", "EXPERIMENTS", "GRADUATED", "PAPER"]
+__all__ = [
+    "CRITICAL", "EQUAL_STEPS", "ESCAPE", "EXPERIMENTS", "GRADUATED", "HEADLINE", "ISO", "MNIST", "PAPER", "STRUCTURE",
+]

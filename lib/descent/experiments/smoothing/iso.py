@@ -1,0 +1,145 @@
+"""Which combination of learning rate and batch size decides how sharp a minimum is: arms along which one stays put."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pandas import DataFrame
+
+from descent.estimate import Estimate
+from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.saddles.arms import configure, to_numpy
+from descent.experiments.smoothing.tasks import Task, survivors, task
+from descent.measure.traces import gauss_newton_trace
+from descent.models import MLP
+from descent.rules import Hyper, ema, repeat, sgd
+from descent.stack import leaves
+from descent.stats import mean, paired_difference
+from descent.streams import Streams, replica_seeds
+from descent.train import train
+
+Array = NDArray[np.float64]
+
+BASE, TEMPERATURE, DEGREE, AVERAGED = range(4)
+"""The first arms: (η, B); (4η, 4B) of equal η/B; (4η, 16B) of equal η/√B; (η, B) averaged. Then equal η, rising B."""
+
+
+@dataclass(frozen=True)
+class Iso:
+    """Nets on digits, labels partly redrawn, independent batches, all for one learning rate × steps, `flow`."""
+
+    replicas: int
+    seed: int
+    device: str
+    momentum: float
+    lr: float = 0.04
+    batch_size: int = 4
+    flow: float = 50.0
+    factor: int = 4
+    larger: tuple[int, ...] = (2, 4, 8, 16)  # times the batch size, at the learning rate of the base
+    hidden: int = 32
+    redrawn: float = 0.2
+
+    @classmethod
+    def cpu(cls, settings: Settings) -> Iso:
+        """Train some sixty nets per arm."""
+        return cls(max(32, settings.replicas // 16), settings.seed, settings.device, settings.momentum)
+
+    @classmethod
+    def paper(cls, settings: Settings) -> Iso:
+        """Train some hundred nets per arm, batches up to 256."""
+        return cls(max(64, settings.replicas // 4), settings.seed, settings.device, settings.momentum,
+                   larger=(2, 4, 8, 16, 64))
+
+    @property
+    def arms(self) -> tuple[tuple[str, float, int], ...]:
+        """Name, learning rate and batch size of every arm."""
+        f, lr, size = self.factor, self.lr, self.batch_size
+        first = (("base", lr, size), ("equal lr / batch size", f * lr, f * size),
+                 ("equal lr / √(batch size)", f * lr, f * f * size), ("averaged", lr, size))
+        return first + tuple(("equal lr", lr, size * times) for times in self.larger)
+
+
+@dataclass(frozen=True, eq=False)
+class IsoResult:
+    """Per arm, (A, N): log trace of the Gauss–Newton matrix, test accuracy in percent, loss on the labels as they are.
+
+    A seed that diverged in some arm is dropped from all.
+    """
+
+    config: Iso
+    sharpness: Array
+    accuracy: Array
+    loss: Array
+    seconds: float
+
+    @property
+    def shifts(self) -> list[Estimate]:
+        """Log trace of every arm but the base, minus that of the base."""
+        return [paired_difference(arm, self.sharpness[BASE]) for arm in self.sharpness[1:]]
+
+
+def run(config: Iso) -> IsoResult:
+    """Train every arm."""
+    clock = time.perf_counter()
+    images = task("digits", config.redrawn, config.device)
+    runs = []
+    for arm, (_, lr, size) in enumerate(config.arms):
+        rule = ema(lr, config.momentum) if arm == AVERAGED else sgd(lr)
+        runs.append(_train(config, images, repeat(rule, config.replicas), size, round(config.flow / lr)))
+    sharpness, accuracy, loss, lost = np.stack(runs, axis=1)
+    alive = survivors(lost > 0)
+    return IsoResult(config, sharpness[:, alive], accuracy[:, alive], loss[:, alive], time.perf_counter() - clock)
+
+
+def _train(config: Iso, images: Task, hyper: Hyper, size: int, steps: int) -> Array:
+    """Return log trace, accuracy, loss and who diverged, (4, N), of one arm."""
+    model = MLP((images.inputs.shape[1], config.hidden, 10))
+    problem = images.problem(model, size, "with_replacement")
+    streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
+    done = train(problem, model.initial(streams), hyper.to(config.device), steps, streams)
+    trace = gauss_newton_trace(problem, leaves(done.params))
+    found = (trace.log(), images.accuracy(model, done.params), problem.value(done.params), done.diverged_at >= 0)
+    return np.stack([to_numpy(value) for value in found])
+
+
+def estimates(result: IsoResult) -> Estimates:
+    """Return what the arms say about P1-C17, P1-C21 and P1-X6."""
+    shifts = result.shifts
+    found = {
+        "P1-C17.matched": middle_gain(result),
+        "P1-C21.iso_delta": shifts[DEGREE - 1],
+        "P1-X6.iso_temperature": shifts[TEMPERATURE - 1],
+        "P1-X6.batch": shifts[-1],
+    }
+    return found if result.config.momentum == 0 else {**found, "P1-X6.nshb": shifts[AVERAGED - 1]}
+
+
+def middle_gain(result: IsoResult) -> Estimate:
+    """Return the accuracy of the best batch size between the ends minus the better end, equal learning rate × steps."""
+    rising = np.stack([result.accuracy[BASE], *result.accuracy[AVERAGED + 1:]])
+    means = rising.mean(axis=1)
+    end = max((0, -1), key=lambda index: float(means[index]))
+    return paired_difference(rising[1 + int(means[1:-1].argmax())], rising[end])
+
+
+def tables(result: IsoResult) -> dict[str, DataFrame]:
+    """Return one row per arm; shifts and gains are over the base."""
+    base, rows = result.accuracy[BASE], []
+    for arm, (name, lr, size) in enumerate(result.config.arms):
+        shift, gain = (paired_difference(x[arm], x[BASE]) for x in (result.sharpness, result.accuracy))
+        rows.append({
+            "arm": name, "lr": lr, "batch_size": size, "log_trace": mean(result.sharpness[arm]).value,
+            "shift": shift.value, "shift_low": shift.low, "shift_high": shift.high,
+            "accuracy": float(base.mean()) + gain.value, "gain": gain.value, "gain_low": gain.low,
+            "gain_high": gain.high, "loss": float(result.loss[arm].mean()),
+        })
+    return {"iso": DataFrame(rows)}
+
+
+ISO = Experiment(
+    "iso", ("P1-C17", "P1-C21", "P1-X6"), lambda settings: run(configure(Iso, settings)), estimates, tables
+)
