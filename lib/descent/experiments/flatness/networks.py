@@ -328,7 +328,9 @@ def tables(result: NetworksResult) -> dict[str, DataFrame]:
     return {
         "networks": concat([_nets(trained) for trained in result.groups], ignore_index=True),
         "network_arms": DataFrame([row for trained in result.groups for row in _arms(trained)]),
-        "network_tracks": concat([_way(track, k) for track, k in zip(result.tracks, ("1", "all"), strict=True)]),
+        "network_tracks": concat(
+            [_way(track, k) for track, k in zip(result.tracks, ("1", "all"), strict=True)], ignore_index=True
+        ),
         "network_bounds": bound_curves(result),
         "network_onset": _onsets(result),
     }
