@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from descent.figures.smoothing.generalisation import headline, iso, structure
 from descent.figures.smoothing.landscapes import annealed, collapse, valleys
 
-__all__ = ["annealed", "collapse", "valleys"]
+__all__ = ["annealed", "collapse", "headline", "iso", "structure", "valleys"]
