@@ -1,4 +1,7 @@
-"""At which step the sharp minimisers of a quadratic–circle sum are given up, batch size by batch size."""
+"""At which step the sharp minimisers of a quadratic–circle sum are given up, batch size by batch size.
+
+C50, η½ in the text, is the step at which half of the runs have left, here always times the sharpness.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Momentum and the step at which a sharp minimiser is given up: less below a crossover batch size, more above it."""
+"""Momentum and the step at which a sharp minimiser is given up: less below a crossover batch size, more above it.
+
+C50, η½ in the text, is the step at which half of the runs have left.
+"""
 
 from __future__ import annotations
 

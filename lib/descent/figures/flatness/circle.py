@@ -147,7 +147,7 @@ def _threshold(axis: Axes, result: PhaseResult, alpha: int) -> None:
 
 
 def momentum_crossover(result: CrossoverResult) -> Figure:
-    """Draw C50 with momentum over C50 without against the batch size, at equal step and at equal effective step."""
+    """Draw η½ with momentum over η½ without against the batch size, at equal step and at equal effective step."""
     figure, axes = panels(2, height=3.3)
     for axis, matched in zip(axes, (False, True), strict=True):
         for momentum in (m for m in result.config.momentum if m > 0):
@@ -158,7 +158,7 @@ def momentum_crossover(result: CrossoverResult) -> Figure:
         axis.set_xticks((1, 4, 16, 64, 256, FULL), ("1", "4", "16", "64", "256", "all"))
         axis.minorticks_off()
         plain_ticks(axis.yaxis)
-    axes[0].set(ylabel="C50 with momentum / without")
+    axes[0].set(ylabel="η½ with momentum / without")
     axes[0].legend(loc="lower right")
     label_panels(axes)
     return figure
