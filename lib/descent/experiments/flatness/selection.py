@@ -172,7 +172,8 @@ def tables(result: SelectionResult) -> dict[str, DataFrame]:
                    "loss": arm.loss})
         for arm in main
     ]
-    return {"selection": DataFrame([_row(arm) for arm in result.arms]), "selection_paths": concat(paths, ignore_index=True)}
+    drawn = concat(paths, ignore_index=True)
+    return {"selection": DataFrame([_row(arm) for arm in result.arms]), "selection_paths": drawn}
 
 
 def _row(arm: Arm) -> dict[str, float | str]:

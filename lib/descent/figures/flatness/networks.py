@@ -28,8 +28,8 @@ def network_loads(result: NetworksResult) -> Figure:
     axis.annotate("above its threshold", (0.28, 1.015), color=INK, fontsize=8, va="bottom")
     axis.annotate("both equal: no noise", (0.3, 0.27), color=INK, fontsize=8, va="top")
     axis.set(xlim=(0, 1.04), ylim=(0, 1.12), xlabel="lr over full descent's threshold, lr·λ/2",
-             ylabel="lr over its own threshold C*(k)")
-    axis.legend(title="batch size k", title_fontsize=8, loc="lower right")
+             ylabel="lr over its own threshold η*(B)")
+    axis.legend(title="batch size", title_fontsize=8, loc="lower right")
     return figure
 
 
@@ -43,7 +43,7 @@ def network_sharpness(result: NetworksResult) -> Figure:
         _band(axes[1], track, "load", look, name)
     axes[1].axhline(1, color=INK, linewidth=1)
     axes[0].set(ylabel="sharpness λ", title=f"lr = {result.config.gentle:g}", ylim=(0, None))
-    axes[1].set(ylabel="lr over C*(1)", title="far below the threshold", ylim=(0, 1.1))
+    axes[1].set(ylabel="lr over η*(1)", title="far below the threshold", ylim=(0, 1.1))
     for axis in axes:
         axis.set(xlabel="step", xlim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))

@@ -101,7 +101,7 @@ def _beside(axis: Axes, cells: list[Cell]) -> None:
         multiples = [cell.multiple for cell in some]
         line(axis, dense, [growth_rate(case.problem, x * edge, k) for x in dense], look, linewidth=1)
         line(axis, dense, [case.single_runs(x * edge, k) for x in dense], look, linewidth=0.7, alpha=0.7)
-        marks(axis, multiples, [cell.growth.mean_square for cell in some], look, label=f"k = {k}")
+        marks(axis, multiples, [cell.growth.mean_square for cell in some], look, label=f"batch {k}")
         marks(axis, multiples, [cell.growth.lyapunov for cell in some], look, markerfacecolor="none")
     axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
     axis.plot([], [], "o", color=INK, label="mean square")
