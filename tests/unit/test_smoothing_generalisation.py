@@ -111,7 +111,7 @@ def test_sharpness_follows_the_temperature() -> None:
 
 def test_the_middle_is_compared_with_the_better_end() -> None:
     accuracy = np.array([[80.0, 82], [0, 0], [0, 0], [0, 0], [85, 86], [90, 91], [88, 90.0]])
-    config = replace(iso.Iso.cpu(SMALL), larger=(2, 4, 8))
+    config = iso.Iso.cpu(SMALL)
     result = iso.IsoResult(config, np.zeros_like(accuracy), accuracy, accuracy, 0.0)
     assert iso.middle_gain(result).value == pytest.approx(90.5 - 89)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
 
@@ -15,6 +17,7 @@ from descent.experiments.saddles.arms import configure, to_numpy
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.traces import gauss_newton_trace
 from descent.models import MLP
+from descent.probes import Params
 from descent.rules import Hyper, ema, repeat, sgd
 from descent.stack import leaves
 from descent.stats import mean, paired_difference
@@ -39,20 +42,21 @@ class Iso:
     batch_size: int = 4
     flow: float = 50.0
     factor: int = 4
-    larger: tuple[int, ...] = (2, 4, 8, 16)  # times the batch size, at the learning rate of the base
+    larger: tuple[int, ...] = (4, 8, 16)  # times the batch size, at the learning rate of the base
+    looks: tuple[float, ...] = (0.9, 0.95, 1.0)  # parts of the run at which the sharpness is taken
     hidden: int = 32
     redrawn: float = 0.2
 
     @classmethod
     def cpu(cls, settings: Settings) -> Iso:
-        """Train some sixty nets per arm."""
-        return cls(max(32, settings.replicas // 16), settings.seed, settings.device, settings.momentum)
+        """Train some fifty nets per arm."""
+        return cls(max(32, settings.replicas // 20), settings.seed, settings.device, settings.momentum)
 
     @classmethod
     def paper(cls, settings: Settings) -> Iso:
         """Train some hundred nets per arm, batches up to 256."""
         return cls(max(64, settings.replicas // 4), settings.seed, settings.device, settings.momentum,
-                   larger=(2, 4, 8, 16, 64))
+                   larger=(2, 4, 8, 16, 64), looks=(0.9, 0.925, 0.95, 0.975, 1.0))
 
     @property
     def arms(self) -> tuple[tuple[str, float, int], ...]:
@@ -67,7 +71,8 @@ class Iso:
 class IsoResult:
     """Per arm, (A, N): log trace of the Gauss–Newton matrix, test accuracy in percent, loss on the labels as they are.
 
-    A seed that diverged in some arm is dropped from all.
+    The log trace is the mean of a few looks near the end, between which it fluctuates. A seed that diverged in some
+    arm is dropped from all.
     """
 
     config: Iso
@@ -89,20 +94,25 @@ def run(config: Iso) -> IsoResult:
     runs = []
     for arm, (_, lr, size) in enumerate(config.arms):
         rule = ema(lr, config.momentum) if arm == AVERAGED else sgd(lr)
-        runs.append(_train(config, images, repeat(rule, config.replicas), size, round(config.flow / lr)))
+        runs.append(_train(config, images, repeat(rule, config.replicas).to(config.device), size))
     sharpness, accuracy, loss, lost = np.stack(runs, axis=1)
     alive = survivors(lost > 0)
     return IsoResult(config, sharpness[:, alive], accuracy[:, alive], loss[:, alive], time.perf_counter() - clock)
 
 
-def _train(config: Iso, images: Task, hyper: Hyper, size: int, steps: int) -> Array:
+def _train(config: Iso, images: Task, hyper: Hyper, size: int) -> Array:
     """Return log trace, accuracy, loss and who diverged, (4, N), of one arm."""
     model = MLP((images.inputs.shape[1], config.hidden, 10))
     problem = images.problem(model, size, "with_replacement")
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
-    done = train(problem, model.initial(streams), hyper.to(config.device), steps, streams)
-    trace = gauss_newton_trace(problem, leaves(done.params))
-    found = (trace.log(), images.accuracy(model, done.params), problem.value(done.params), done.diverged_at >= 0)
+    steps = [round(config.flow / float(hyper.lr[0]) * part) for part in config.looks]
+    params: Params = model.initial(streams)
+    velocity, lost, traces = None, torch.zeros(config.replicas, dtype=torch.bool, device=config.device), []
+    for begin, end in pairwise([0, *steps]):
+        done = train(problem, params, hyper, end, streams, velocity=velocity, begin=begin)
+        params, velocity, lost = done.params, done.velocity, lost | (done.diverged_at >= 0)
+        traces.append(gauss_newton_trace(problem, leaves(params)).log())
+    found = (torch.stack(traces).mean(dim=0), images.accuracy(model, params), problem.value(params), lost)
     return np.stack([to_numpy(value) for value in found])
 
 
