@@ -9,13 +9,19 @@ from descent.experiments.smoothing.escape import ESCAPE
 from descent.experiments.smoothing.graduated import GRADUATED
 from descent.experiments.smoothing.headline import HEADLINE, MNIST
 from descent.experiments.smoothing.iso import ISO
+from descent.experiments.smoothing.noise import NOISE
+from descent.experiments.smoothing.normality import NORMALITY
+from descent.experiments.smoothing.quadratic import QUADRATIC
 from descent.experiments.smoothing.structure import STRUCTURE
 
 PAPER = "P1"
 
-EXPERIMENTS: tuple[Experiment, ...] = (ESCAPE, GRADUATED, CRITICAL, HEADLINE, MNIST, EQUAL_STEPS, ISO, STRUCTURE)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    NOISE, QUADRATIC, NORMALITY, ESCAPE, GRADUATED, CRITICAL, HEADLINE, MNIST, EQUAL_STEPS, ISO, STRUCTURE,
+)
 """In the order of the chapter."""
 
 __all__ = [
-    "CRITICAL", "EQUAL_STEPS", "ESCAPE", "EXPERIMENTS", "GRADUATED", "HEADLINE", "ISO", "MNIST", "PAPER", "STRUCTURE",
+    "CRITICAL", "EQUAL_STEPS", "ESCAPE", "EXPERIMENTS", "GRADUATED", "HEADLINE", "ISO", "MNIST", "NOISE", "NORMALITY",
+    "PAPER", "QUADRATIC", "STRUCTURE",
 ]
