@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from descent.figures.smoothing.generalisation import headline, iso, structure
 from descent.figures.smoothing.landscapes import annealed, collapse, valleys
+from descent.figures.smoothing.noise import crossing, direction, shape
 
-__all__ = ["annealed", "collapse", "headline", "iso", "structure", "valleys"]
+__all__ = ["annealed", "collapse", "crossing", "direction", "headline", "iso", "shape", "structure", "valleys"]
