@@ -37,6 +37,14 @@ class LogCosh:
         return torch.log(torch.cosh(outputs - targets)).sum(dim=-1)
 
 
+LOSSES = {
+    "cross-entropy": CrossEntropy(),
+    "half squares": SquaredError(),
+    "squares": SquaredError(1.5),
+    "log cosh": LogCosh(),
+}
+
+
 def draw(*shape: int, step: int = 0) -> Tensor:
     return STREAMS.normal(Purpose.DATA, step, shape)
 
@@ -86,7 +94,7 @@ def dense(task: Supervised, params: Leaves) -> dict[Callable[..., Operator], Ten
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, lambda net: Stacked(net.module())], ids=["by hand", "by graph"])
-@pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError(), SquaredError(1.5), LogCosh()], ids=str)
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("net", NETS, ids=str)
 def test_products_equal_dense_matrices(net: MLP, loss: object, wrap: Callable[[MLP], object]) -> None:
     task = objective(wrap(net), loss, (net.sizes[0],), net.sizes[-1])

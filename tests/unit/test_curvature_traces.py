@@ -18,6 +18,7 @@ from torch import Tensor
 
 R, N, MANY = 3, 11, 400
 STREAMS = Streams(replica_seeds(0, R), torch.float64)
+LOSSES = {"cross-entropy": CrossEntropy(), "squares": SquaredError(1.5), "cosine": lambda o, t: -(o * t).cos().sum(-1)}
 
 
 def operator(matrices: Tensor) -> Operator:
@@ -45,7 +46,7 @@ def matrix(a: Operator) -> Tensor:
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, lambda net: Stacked(net.module())], ids=["by layers", "by examples"])
-@pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError(1.5), lambda o, t: -(o * t).cos().sum(-1)], ids=str)
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("net", [MLP((5, 6, 4, 3)), MLP((5, 6, 3), "tanh"), MLP((5, 4, 3), bias=False)], ids=str)
 def test_exact_gauss_newton_numbers(net: MLP, loss: object, wrap: Callable[[MLP], object]) -> None:
     """The cosine is not convex: the formulas do not need it to be."""
