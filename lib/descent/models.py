@@ -17,7 +17,9 @@ from torch.func import functional_call, vmap
 
 from descent.streams import Purpose, Streams
 
-__all__ = ["MLP", "CrossEntropy", "Loss", "Model", "SquaredError", "Stacked", "initial_leaves", "saved_bytes"]
+__all__ = [
+    "MLP", "CrossEntropy", "LogisticError", "Loss", "Model", "SquaredError", "Stacked", "initial_leaves", "saved_bytes",
+]
 
 Leaves = dict[str, Tensor]
 Activation = Literal["relu", "tanh", "identity"]
@@ -72,6 +74,19 @@ class SquaredError:
     def slope(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return ∂loss/∂outputs, overwriting `outputs`."""
         return outputs.sub_(targets).mul_(2.0 * self.factor)
+
+
+@dataclass(frozen=True)
+class LogisticError:
+    """Σ_outputs log(1 + e^(−target·output)), targets ±1 (R, B, out)."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses (R, B)."""
+        return nn.functional.softplus(-targets * outputs).sum(dim=-1)
+
+    def slope(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return ∂loss/∂outputs = −target/(1 + e^(target·output)), overwriting `outputs`."""
+        return outputs.mul_(-targets).sigmoid_().mul_(-targets)
 
 
 @dataclass(frozen=True)

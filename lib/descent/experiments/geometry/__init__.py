@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.geometry.cifar import CIFAR
+from descent.experiments.geometry.cyclic import CYCLIC
 from descent.experiments.geometry.directions import DIRECTIONS
 from descent.experiments.geometry.edge import EDGE
 from descent.experiments.geometry.escape import ESCAPE
 from descent.experiments.geometry.identities import IDENTITIES
+from descent.experiments.geometry.kept import KEPT
+from descent.experiments.geometry.margins import MARGINS
 from descent.experiments.geometry.nets import NETS
 from descent.experiments.geometry.samples import SAMPLES
+from descent.experiments.geometry.training import TRAINING
 from descent.experiments.geometry.width import WIDTH
 
 PAPER = "P5"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    IDENTITIES,
-    SAMPLES,
-    WIDTH,
-    DIRECTIONS,
-    ESCAPE,
-    EDGE,
-    NETS,
+    IDENTITIES, SAMPLES, WIDTH, DIRECTIONS, TRAINING, CIFAR, MARGINS, ESCAPE, EDGE, NETS, KEPT, CYCLIC,
 )
 """In the order of the chapter."""
 
 __all__ = [
-    "DIRECTIONS",
-    "EDGE",
-    "ESCAPE",
-    "EXPERIMENTS",
-    "IDENTITIES",
-    "NETS",
-    "PAPER",
-    "SAMPLES",
-    "WIDTH",
+    "CIFAR", "CYCLIC", "DIRECTIONS", "EDGE", "ESCAPE", "EXPERIMENTS", "IDENTITIES", "KEPT", "MARGINS", "NETS", "PAPER",
+    "SAMPLES", "TRAINING", "WIDTH",
 ]

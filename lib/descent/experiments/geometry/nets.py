@@ -88,12 +88,12 @@ def run(config: Nets) -> NetsResult:
     targets = (2.0 * (data.labels[: config.examples] % 2) - 1).double().to(config.device).unsqueeze(1)
     model = MLP(config.sizes, "tanh")
     streams = Streams(replica_seeds(config.seed, config.nets, config.device), torch.float64)
-    minimum = _minimum(config, model, inputs, targets, streams)
-    jacobian, residual = _linearised(model, minimum, inputs, targets)
+    whole = Supervised(model, SquaredError(), inputs, targets, sampling="full")
+    minimum = find_minimum(whole, streams, config.warm, config.newton)
+    jacobian, residual = linearised(whole, minimum)
     _, sizes, basis = torch.linalg.svd(jacobian, full_matrices=False)
     curvature = sizes.square() / config.examples
     single = Supervised(model, SquaredError(), inputs, targets, 1)
-    whole = Supervised(model, SquaredError(), inputs, targets, sampling="full")
     ends = [_escape(config, single, minimum, config.sgd / curvature.square().sum(-1).sqrt()),
             _escape(config, whole, minimum, config.descent / curvature[:, 0])]
     losses = [to_numpy(curvature[:, None] * (moved @ basis.mT).square()) for moved in ends]
@@ -101,21 +101,21 @@ def run(config: Nets) -> NetsResult:
                       time.perf_counter() - clock)
 
 
-def _minimum(config: Nets, model: MLP, inputs: Tensor, targets: Tensor, streams: Streams) -> Leaves:
-    """Return parameters with residuals near rounding: descent first, then Newton steps of least length."""
-    problem = Supervised(model, SquaredError(), inputs, targets, sampling="full")
-    hyper = repeat(sgd(0.1), config.nets).to(config.device)
-    params = cast(Leaves, train(problem, model.initial(streams), hyper, config.warm, streams).params)
-    for _ in range(config.newton):
-        jacobian, residual = _linearised(model, params, inputs, targets)
+def find_minimum(problem: Supervised, streams: Streams, warm: int, newton: int) -> Leaves:
+    """Return parameters with residuals near rounding: full-batch descent first, then Newton steps of least length."""
+    hyper = repeat(sgd(0.1), streams.replicas).to(streams.device)
+    params = cast(Leaves, train(problem, problem.model.initial(streams), hyper, warm, streams).params)
+    for _ in range(newton):
+        jacobian, residual = linearised(problem, params)
         gram = jacobian @ jacobian.mT
         step = (jacobian.mT @ torch.linalg.solve(gram, residual.unsqueeze(-1))).squeeze(-1)
-        params = _shifted(params, -step)
+        params = shifted(params, -step)
     return params
 
 
-def _linearised(model: MLP, params: Leaves, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Jacobian of the outputs (N, n, p) and the residuals (N, n)."""
+def linearised(problem: Supervised, params: Leaves) -> tuple[Tensor, Tensor]:
+    """Return the Jacobian of the outputs of a tanh net (N, n, p) and its residuals (N, n)."""
+    model, inputs = cast(MLP, problem.model), problem.inputs
 
     def outputs(leaves: Leaves) -> Tensor:
         stack = {name: leaf.unsqueeze(0) for name, leaf in leaves.items()}
@@ -123,7 +123,7 @@ def _linearised(model: MLP, params: Leaves, inputs: Tensor, targets: Tensor) -> 
 
     parts = vmap(jacrev(outputs))(params)
     jacobian = torch.cat([part.flatten(2) for part in parts.values()], dim=2)
-    residual = _forward(model, params, inputs.expand(len(jacobian), *inputs.shape))[..., 0] - targets[:, 0]
+    residual = _forward(model, params, inputs.expand(len(jacobian), *inputs.shape))[..., 0] - problem.targets[:, 0]
     return jacobian, residual
 
 
@@ -136,7 +136,7 @@ def _forward(model: MLP, params: Leaves, inputs: Tensor) -> Tensor:
     return value
 
 
-def _shifted(params: Leaves, step: Tensor) -> Leaves:
+def shifted(params: Leaves, step: Tensor) -> Leaves:
     """Return the parameters moved by a flat step (N, p), leaves in order."""
     sizes = [leaf[0].numel() for leaf in params.values()]
     parts = torch.split(step, sizes, dim=1)
@@ -151,7 +151,7 @@ def _escape(config: Nets, problem: Supervised, minimum: Leaves, lr: Tensor) -> T
     sizes = sum(leaf[0].numel() for leaf in start.values())
     offset = config.displacement * streams.normal(Purpose.INIT, 0, (sizes,))
     hyper = sgd(lr.repeat_interleave(config.walkers).cpu()).to(config.device)
-    final = cast(Leaves, train(problem, _shifted(start, offset), hyper, config.steps, streams).params)
+    final = cast(Leaves, train(problem, shifted(start, offset), hyper, config.steps, streams).params)
     moved = torch.cat([(final[name] - start[name]).flatten(1) for name in start], dim=1)
     return moved.view(config.nets, config.walkers, -1)
 

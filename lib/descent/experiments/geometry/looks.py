@@ -1,0 +1,65 @@
+"""What is looked at along the training of a network of one output: its noise against loss and curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from descent.measure.alignment import directional_alignment, loss_alignment, weighted
+from descent.measure.gram import gram
+from descent.models import LogisticError
+from descent.probes import Params
+from descent.supervised import Supervised
+
+Leaves = dict[str, Tensor]
+
+
+def look(problem: Supervised, keep: int = 0) -> Callable[[Params], Mapping[str, Tensor]]:
+    """Return the probe (R, …): uncentred and centred alignment, loss, trace of the noise, stable rank ‖G‖²/λ₁².
+
+    With `keep`, also the leading curvatures (R, keep) and the centred alignment along their eigenvectors. Under the
+    logistic loss the alignment is normalised by the loss itself.
+    """
+
+    def measured(params: Params) -> Mapping[str, Tensor]:
+        leaves = cast(Leaves, params)
+        kernel = gram(problem.model, leaves, problem.inputs).double()
+        outputs = problem.model.forward(leaves, _shared(problem.inputs, leaves))[..., 0].double()
+        kernel, residuals, twice = square_form(problem, kernel, outputs)
+        found = loss_alignment(kernel, residuals, twice)
+        values = {"uncentred": found.uncentred, "centred": found.centred, "loss": twice / 2,
+                  "noise": trace_of_noise(kernel, residuals)}
+        if keep:
+            along = directional_alignment(kernel, residuals, keep, twice)
+            values |= {"curvature": along.curvature, "along": along.centred,
+                       "stable_rank": found.scores.mean(-1) / along.curvature[:, 0].square()}
+        return values
+
+    return measured
+
+
+def square_form(problem: Supervised, kernel: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Gram matrix, residuals and 2L of the square-loss problem with the same curvature and noise."""
+    targets = problem.targets[:, 0].double()
+    if not isinstance(problem.loss, LogisticError):
+        residuals = outputs - targets
+        return kernel, residuals, residuals.square().mean(-1)
+    slopes = -targets * torch.sigmoid(-targets * outputs)
+    curvatures = (slopes.abs() * (1 - slopes.abs())).clamp_min(1e-300)
+    twice = 2 * torch.nn.functional.softplus(-targets * outputs).mean(-1)
+    return *weighted(kernel, slopes, curvatures), twice
+
+
+def trace_of_noise(kernel: Tensor, residuals: Tensor) -> Tensor:
+    """Return Tr Σ = mean r²K_ii − rᵀKr/n² of one example's gradient, (R,)."""
+    diagonal = kernel.diagonal(dim1=-2, dim2=-1)
+    mean_gradient = ((kernel @ residuals.unsqueeze(-1)).squeeze(-1) * residuals).mean(-1) / kernel.shape[-1]
+    return (diagonal * residuals.square()).mean(-1) - mean_gradient
+
+
+def _shared(inputs: Tensor, leaves: Leaves) -> Tensor:
+    replicas = len(next(iter(leaves.values())))
+    return inputs.expand(replicas, *inputs.shape)
