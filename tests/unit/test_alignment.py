@@ -11,7 +11,6 @@ from descent.measure.alignment import (
     extreme_directions,
     linear_extremes,
     loss_alignment,
-    participation,
     reachable_extremes,
     weighted,
 )
@@ -168,11 +167,6 @@ def test_one_output_is_a_block_alignment() -> None:
     gram = jacobian @ jacobian.T
     found = block_alignment(gram[:, None, :, None], residuals[:, None])
     assert torch.allclose(found, loss_alignment(gram, residuals).uncentred, rtol=1e-12)
-
-
-def test_participation_counts_outputs() -> None:
-    assert float(participation(torch.eye(4, dtype=torch.float64))) == pytest.approx(4)
-    assert float(participation(torch.ones(5, 4, dtype=torch.float64))) == pytest.approx(1)
 
 
 def test_population_oracles() -> None:

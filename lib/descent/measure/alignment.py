@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Alignment", "Directions", "Extremes", "block_alignment", "directional_alignment", "extreme_directions",
-    "linear_extremes", "loss_alignment", "participation", "reachable_extremes", "weighted",
+    "linear_extremes", "loss_alignment", "reachable_extremes", "weighted",
 ]
 
 RANK_CUT = 1e-10
@@ -137,7 +137,7 @@ def block_alignment(
     """Return the uncentred loss alignment of a model with C outputs, (…).
 
     blocks K (…, n, C, n, C), slopes ∂ℓ/∂f (…, n, C), hessians ∂²ℓ/∂f² (…, n, C, C), the identity by default.
-    Under square loss with isotropic residuals it is 1/C, not 1: multiply by `participation` to compare.
+    Where all outputs have the same kernel it is 1/C times that of one output.
     """
     n = blocks.shape[-2]
     pulled = torch.einsum("...icjd,...jd->...icj", blocks, slopes)  # J_i g_j
@@ -150,12 +150,6 @@ def block_alignment(
     frobenius = (blocks * other).sum(dim=(-4, -3, -2, -1)) / n**2
     power = slopes.square().sum(dim=-1).mean(dim=-1) if twice_loss is None else twice_loss
     return noise / (power * frobenius)
-
-
-def participation(slopes: Tensor) -> Tensor:
-    """Return (tr R)²/tr R² of R = mean rrᵀ, between 1 and C: how many outputs share the residuals (…, n, C) → (…)."""
-    moment = slopes.mT @ slopes / slopes.shape[-2]
-    return moment.diagonal(dim1=-2, dim2=-1).sum(dim=-1).square() / moment.square().sum(dim=(-2, -1))
 
 
 def _range(gram: Tensor) -> Tensor:

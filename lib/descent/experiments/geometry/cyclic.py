@@ -71,9 +71,9 @@ class Cyclic:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Cyclic:
-        """Take a few dozen data sets and nets."""
-        few = max(32, min(settings.replicas // 20, 64))
-        return cls(few, few, settings.seed, settings.device)
+        """Take a hundred-odd data sets and a few dozen nets."""
+        few = max(32, min(settings.replicas // 30, 64))
+        return cls(4 * few, few, settings.seed, settings.device)
 
     @classmethod
     def paper(cls, settings: Settings) -> Cyclic:

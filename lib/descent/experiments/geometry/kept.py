@@ -103,11 +103,11 @@ def _warmed(steps: int) -> Schedule:
 
 def estimates(result: KeptResult) -> Estimates:
     """Return what the minima say about P5-W1."""
-    edge, descent = (values[-1][np.isfinite(values[-1])] for values in (result.edge, result.descent))
+    edge, descent = result.edge[-1], result.descent[result.config.arms.index((0.2, 4))]
     return {
         "P5-W1.networks": exact(float(np.nanmax(result.frobenius))),
-        "P5-X6.edge": mean(edge),
-        "P5-X6.descent": mean(descent),
+        "P5-X6.edge": mean(edge[np.isfinite(edge)]),
+        "P5-X6.descent": mean(descent[np.isfinite(descent)]),
     }
 
 

@@ -26,7 +26,7 @@ DEEP, FEATURES = "deep linear", "random features"
 
 @dataclass(frozen=True)
 class Width:
-    """Random networks of growing width on Gaussian inputs; residuals from a second network of the same kind."""
+    """Random networks of growing width on Gaussian inputs; residuals against other networks of the same kind."""
 
     replicas: int
     seed: int
@@ -37,6 +37,7 @@ class Width:
     widths: tuple[int, ...] = (2, 8, 32, 128, 512, 2048)
     deep: tuple[int, ...] = (32, 128, 384)
     depth: int = 4
+    probes: int = 8  # residuals per network
     wide: int = 128  # slopes are fitted from this width on: below, the finite net's own fluctuation shows
 
     @classmethod
@@ -82,34 +83,40 @@ def run(config: Width) -> WidthResult:
     for name in (*config.activations, DEEP, FEATURES):
         widths = config.deep if name == DEEP else config.widths
         cells = [_network(config, streams, inputs, name, width) for width in widths]
-        found = [loss_alignment(gram, residuals) for gram, residuals, _ in cells]
+        found = [loss_alignment(gram.unsqueeze(-3), residuals) for gram, residuals, _ in cells]
         parameters[name] = np.array([count for *_, count in cells], dtype=np.float64)
-        typical[name] = np.stack([to_numpy(part.uncentred) for part in found])
-        worst[name] = np.stack([to_numpy(part.scores.amin(-1) / part.scores.mean(-1)) for part in found])
+        typical[name] = np.stack([to_numpy(part.uncentred.mean(-1)) for part in found])
+        worst[name] = np.stack([to_numpy((part.scores.amin(-1) / part.scores.mean(-1))[:, 0]) for part in found])
     floor = to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
     return WidthResult(config, parameters, typical, worst, worst["leaky"] / floor, _dead(streams, inputs),
                        time.perf_counter() - clock)
 
 
 def _network(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor, int]:
-    """Return the Gram matrix (N, n, n), the residuals against a second draw (N, n), and the parameters trained."""
+    """Return the Gram matrix (N, n, n), residuals against a few other nets (N, P, n), and the parameters trained.
+
+    The other nets share their lower layers: it is the outer one that makes them differ.
+    """
     d = config.inputs
     if name == DEEP:
         shapes = [(width, d), *[(width, width)] * (config.depth - 2), (1, width)]
         first, second = ([_weights(streams, 20 * width + 10 * draw + i, s) for i, s in enumerate(shapes)]
                          for draw in range(2))
         outputs, gram = deep_linear(inputs, first)
-        return gram, outputs - deep_linear(inputs, second)[0], sum(a * b for a, b in shapes)
+        outer = torch.cat([second[-1], _weights(streams, 20 * width + 19, (config.probes - 1, width))], dim=1)
+        hidden = inputs
+        for weight in second[:-1]:
+            hidden = hidden @ weight.mT
+        return gram, outputs.unsqueeze(-2) - (hidden @ outer.mT).mT, sum(a * b for a, b in shapes)
     if name == FEATURES:
         features = torch.tanh(inputs @ _weights(streams, 7 * width + 100_000, (width, d)).mT)
-        change = streams.normal(Purpose.INIT, 7 * width + 300_000, (width,))
-        return features @ features.mT, (features @ change.unsqueeze(-1)).squeeze(-1), width
+        change = streams.normal(Purpose.INIT, 7 * width + 300_000, (config.probes, width))
+        return features @ features.mT, (features @ change.mT).mT, width
     inner = [_weights(streams, 7 * width + 100_000 * (draw + 1), (width, d)) for draw in range(2)]
-    outer = [streams.signs(Purpose.INIT, 7 * width + 100_000 * (draw + 1), (width,)) / width**0.5 for draw in range(2)]
-    (outputs, gram), (other, _) = (
-        two_layer(ACTIVATIONS[name], inputs, b, a) for b, a in zip(inner, outer, strict=True)
-    )
-    return gram, outputs - other, width * d
+    signs = streams.signs(Purpose.INIT, 7 * width + 100_000, (config.probes + 1, width)) / width**0.5
+    outputs, gram = two_layer(ACTIVATIONS[name], inputs, inner[0], signs[:, 0])
+    others = (ACTIVATIONS[name].value(inputs @ inner[1].mT) @ signs[:, 1:].mT).mT
+    return gram, outputs.unsqueeze(-2) - others, width * d
 
 
 def _weights(streams: Streams, step: int, shape: tuple[int, int]) -> Tensor:

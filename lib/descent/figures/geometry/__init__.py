@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from descent.figures.geometry.alignment import (
-    batches_and_momentum,
-    directions,
-    fingerprint,
-    sample_sizes,
-    widths,
-)
+from descent.figures.geometry.alignment import batches_and_momentum, directions, fingerprint, sample_sizes, widths
+from descent.figures.geometry.training import along_training, cycles, kept, margins
 
-__all__ = ["batches_and_momentum", "directions", "fingerprint", "sample_sizes", "widths"]
+__all__ = [
+    "along_training", "batches_and_momentum", "cycles", "directions", "fingerprint", "kept", "margins", "sample_sizes",
+    "widths",
+]

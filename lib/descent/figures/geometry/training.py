@@ -1,0 +1,112 @@
+"""Alignment along training, examples of small margin, where SGD stays, and what a cycle of the rate flattens."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from descent.experiments.geometry.cifar import CifarResult
+from descent.experiments.geometry.cyclic import BELOW, PHASES, CyclicResult
+from descent.experiments.geometry.kept import KeptResult
+from descent.experiments.geometry.margins import MarginsResult
+from descent.experiments.geometry.training import Course, TrainingResult
+from descent.figures import INK, Look, label_panels, line, marks, panels, theory
+from descent.figures.geometry.alignment import RAMP
+from descent.stats import mean
+
+__all__ = ["along_training", "cycles", "kept", "margins"]
+
+
+def along_training(result: TrainingResult, images: CifarResult | None = None) -> Figure:
+    """Draw alignment against loss as it falls, and the power of the noise against the loss."""
+    figure, axes = panels(2, height=3.0)
+    courses: list[tuple[str, Course, Look]] = [
+        (f"width {width}", found, look)
+        for width, found, look in zip(result.config.widths, result.square, RAMP, strict=False)
+    ]
+    if images is not None:
+        courses.append(("convolutional, CIFAR-10", images.course, RAMP[4]))
+    courses.append(("logistic loss", result.logistic, RAMP[5]))
+    for name, found, look in courses:
+        loss = found.loss.mean(axis=1)
+        marks(axes[0], loss, [mean(row) for row in found.uncentred], look, label=name)
+        line(axes[0], loss, found.uncentred.mean(axis=1), look, alpha=0.6)
+        line(axes[1], loss, found.noise.mean(axis=1), look, marker=look.marker)
+    axes[0].axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    loss, noise = (getattr(result.square[-1], name).mean(axis=1) for name in ("loss", "noise"))
+    theory(axes[1], loss[1:], noise[-1] * loss[1:] / loss[-1])
+    for axis in axes:
+        axis.set(xscale="log", xlabel="loss, falling")
+        axis.invert_xaxis()
+    axes[0].set(ylabel="loss alignment A₁", ylim=(0, None))
+    axes[1].set(ylabel="trace of the noise", yscale="log")
+    axes[0].legend(loc="upper left", fontsize=7)
+    label_panels(axes)
+    return figure
+
+
+def margins(result: MarginsResult) -> Figure:
+    """Draw squared residuals against scores of one net, and alignment along training for every arm."""
+    figure, axes = panels(2, height=3.0)
+    power, scores, small = result.points
+    for kind, look, name in ((small == 0, RAMP[0], "large margin"), (small == 1, RAMP[3], "small margin")):
+        axes[0].plot(scores[kind] / scores.mean(), power[kind] / power.mean(), look.marker, color=look.color,
+                     markersize=3, linestyle="none", label=name)
+    axes[0].set(yscale="log", xlabel="score / mean score", ylabel="squared residual / mean", xlim=(0, None))
+    axes[0].legend(loc="lower left")
+    for (name, _, _), rows, look in zip(result.config.arms, result.alignment, (RAMP[0], RAMP[3], RAMP[5]), strict=True):
+        marks(axes[1], result.steps, [mean(row) for row in rows], look, label=name)
+        line(axes[1], result.steps, rows.mean(axis=1), look)
+    predicted = result.relative[1].mean(axis=1)
+    theory(axes[1], result.steps[1:], predicted[1:])
+    axes[1].set(xlabel="steps", ylabel="loss alignment A₁", ylim=(0, 1.3))
+    axes[1].legend(loc="upper right", fontsize=7)
+    label_panels(axes)
+    return figure
+
+
+def kept(result: KeptResult) -> Figure:
+    """Draw, for the minima SGD ended at, the learning rate over its exact edge and over the two simpler bounds."""
+    figure, axes = panels(1, height=2.9)
+    axis, places = axes[0], np.arange(len(result.config.arms))
+    kinds = (
+        (result.edge, RAMP[0], "exact edge"), (result.frobenius, RAMP[3], "√B/‖G‖"),
+        (result.descent, RAMP[5], "full batch, 2/λ₁"),
+    )
+    for shift, (values, look, name) in zip((-0.2, 0.0, 0.2), kinds, strict=True):
+        for place, row in zip(places, values, strict=True):
+            found = row[np.isfinite(row)]
+            spread = np.linspace(-0.07, 0.07, len(found))
+            axis.plot(place + shift + spread, np.sort(found), look.marker, color=look.color, markersize=2.5,
+                      linestyle="none", label=name if place == 0 else None)
+    axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    axis.set_xticks(places, [f"lr {lr:g}, batch {b}" for lr, b in result.config.arms])
+    axis.set(ylabel="learning rate / bound", ylim=(0, 1.15))
+    axis.legend(loc="lower right")
+    return figure
+
+
+def cycles(result: CyclicResult) -> Figure:
+    """Draw the relative drop of curvature after one cycle, by arm: diagonal nets, and trained nets."""
+    figure, axes = panels(2, height=3.0, width_ratios=(2.6, 1))
+    arms = [*PHASES, BELOW]
+    for offset, drops, look, name in ((-0.18, result.sharp, RAMP[3], "sharpest"), (0.18, result.tail, RAMP[0], "tail")):
+        _bars(axes[0], np.arange(len(arms)) + offset, [drops[arm][0] for arm in arms], look, name)
+    axes[0].set_yticks(range(len(arms)), arms)
+    names = list(result.network)
+    _bars(axes[1], np.arange(len(names), dtype=float), [result.network[name] for name in names], RAMP[2], "")
+    axes[1].set_yticks(range(len(names)), names)
+    for axis, title in zip(axes, ("diagonal linear nets", "tanh nets, λ₂ to λ₅"), strict=True):
+        axis.set(xlabel="relative drop", title=title)
+        axis.invert_yaxis()
+    axes[0].legend(loc="lower right")
+    label_panels(axes)
+    return figure
+
+
+def _bars(axis: Axes, places: np.ndarray, drops: list[np.ndarray], look: Look, name: str) -> None:
+    found = [mean(drop) for drop in drops]
+    reach = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
+    axis.barh(places, [e.value for e in found], height=0.34, color=look.color, xerr=reach, label=name or None,
+              error_kw={"ecolor": INK, "capsize": 2, "elinewidth": 1})
