@@ -46,6 +46,14 @@ class Buffered(Protocol):
         """Write the stochastic gradient of every replica into `out`."""
 
 
+@runtime_checkable
+class Operated(Protocol):
+    """An objective that also acts on the momentum buffer, see `descent.surgery`."""
+
+    def operate(self, step: int, params: Params, gradient: Leaves, buffer: Leaves) -> None:
+        """Change gradient and buffer in place, before the update."""
+
+
 @dataclass
 class State:
     """Everything that moves, as leaves by name; a single tensor is the leaf named ""."""
@@ -111,6 +119,7 @@ class Chunk:
         self.v = {name: leaf[rows].clone() for name, leaf in state.v.items()}
         self.params: Params = self.x.get("", self.x)
         self.write = objective.gradient_into if isinstance(objective, Buffered) else None
+        self.operate = objective.operate if isinstance(objective, Operated) else None
         self.g = {name: torch.empty_like(leaf) for name, leaf in self.x.items()} if self.write else {}
         self.weight_decay = hyper.weight_decay if bool((hyper.weight_decay != 0).any()) else None
         self.sign = hyper.sign if bool((hyper.sign < 0).any()) else None
@@ -125,6 +134,8 @@ class Chunk:
         for step in range(begin, end):
             self.set(step)
             g = self.gradient(step)
+            if self.operate is not None:
+                self.operate(step, self.params, g, self.v)
             look = (step + 1) % self.plan.check == 0 or step + 1 == end
             squares = [block.move(g, look) for block in self.blocks]
             if look:
