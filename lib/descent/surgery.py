@@ -21,7 +21,7 @@ from descent.probes import Params
 from descent.stack import Leaves, Objective, leaves
 from descent.streams import Streams
 
-__all__ = ["Bypass", "Erase", "Operation", "Part", "Project", "Rule", "Surgery", "Withhold"]
+__all__ = ["Bypass", "Erase", "Kick", "Operation", "Part", "Project", "Rule", "Surgery", "Withhold"]
 
 Part = Callable[[Leaves, Leaves], Leaves]
 """(parameters, gradient) of some rows → the part of the gradient that is meant."""
@@ -93,13 +93,13 @@ class Erase:
 class Bypass:
     """Let a part of the gradient act once, with weight one, and be forgotten: momentum 0 for that part.
 
-    inflow: the weight with which a gradient enters the buffer, 1 − momentum for an EMA, 1 for a heavy ball. until: a
-    rule that ends it, after which the part is remembered as usual.
+    inflow: the weight with which a gradient enters the buffer, 1 − momentum for an EMA, 1 for a heavy ball. when: a
+    rule from which on it is so (default: always); with `ends` the rule ends it instead.
     """
 
-    def __init__(self, rows: slice, part: Part, inflow: float, until: Rule | None = None) -> None:
-        self._ruled = _Ruled(rows, until)
-        self._ends, self._part, self._inflow = until is not None, part, inflow
+    def __init__(self, rows: slice, part: Part, inflow: float, when: Rule | None = None, *, ends: bool = False) -> None:
+        self._ruled = _Ruled(rows, when)
+        self._ends, self._part, self._inflow = ends, part, inflow
         self._last: Leaves = {}
 
     def __call__(self, step: int, params: Leaves, gradient: Leaves, buffer: Leaves) -> None:
@@ -108,13 +108,11 @@ class Bypass:
         for name, past in self._last.items():
             buffer[name][rows] -= past
         own = {name: leaf[rows] for name, leaf in params.items()}
+        active = self._ruled.now(params)[0] ^ self._ends
         part = self._part(own, {name: leaf[rows] for name, leaf in gradient.items()})
-        if self._ends:
-            active = ~self._ruled.now(params)[0]
-            part = {name: leaf * _column(active, leaf) for name, leaf in part.items()}
-        for name, leaf in part.items():
+        self._last = {name: leaf * _column(active, leaf) for name, leaf in part.items()}
+        for name, leaf in self._last.items():
             gradient[name][rows] += leaf * (1 / self._inflow - 1)
-        self._last = {name: leaf.clone() for name, leaf in part.items()}
 
 
 class Withhold:
@@ -132,6 +130,22 @@ class Withhold:
         own = {name: leaf[rows] for name, leaf in params.items()}
         for name, leaf in self._part(own, {name: leaf[rows] for name, leaf in gradient.items()}).items():
             gradient[name][rows] -= leaf * _column(active, leaf)
+
+
+class Kick:
+    """Add to the parameters of the rows once, when the rule first holds; the buffer is left alone."""
+
+    def __init__(self, rows: slice, change: Callable[[Leaves], Leaves], when: Rule | None = None) -> None:
+        self._ruled, self._change = _Ruled(rows, when), change
+
+    def __call__(self, step: int, params: Leaves, gradient: Leaves, buffer: Leaves) -> None:
+        """Kick where it is time; this step's gradient is still the one from before."""
+        rows = self._ruled.rows
+        _, fresh = self._ruled.now(params)
+        if not bool(fresh.any()):
+            return
+        for name, leaf in self._change({name: leaf[rows] for name, leaf in params.items()}).items():
+            params[name][rows] += leaf * _column(fresh, leaf)
 
 
 class Project:

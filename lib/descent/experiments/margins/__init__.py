@@ -1,12 +1,26 @@
-"""Paper P4: momentum learns the feature of small margins. One module per experiment."""
+"""Paper P4: momentum and the feature of small margins. One module per experiment."""
 
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.margins.coast import COAST
+from descent.experiments.margins.heterogeneity import HETEROGENEITY
+from descent.experiments.margins.images import DIGITS, MNIST
+from descent.experiments.margins.kick import KICK
+from descent.experiments.margins.noise import NOISE
+from descent.experiments.margins.phase import PHASE
+from descent.experiments.margins.race import RACE
+from descent.experiments.margins.surgery import SURGERY
+from descent.experiments.margins.teacher import TEACHER
 
 PAPER = "P4"
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+EXPERIMENTS: tuple[Experiment, ...] = (
+    RACE, SURGERY, COAST, PHASE, KICK, NOISE, HETEROGENEITY, TEACHER, DIGITS, MNIST,
+)
 """In the order of the chapter."""
 
-__all__ = ["EXPERIMENTS", "PAPER"]
+__all__ = [
+    "COAST", "DIGITS", "EXPERIMENTS", "HETEROGENEITY", "KICK", "MNIST", "NOISE", "PAPER", "PHASE", "RACE", "SURGERY",
+    "TEACHER",
+]
