@@ -116,7 +116,8 @@ def test_noise_variance_is_isserlis() -> None:
 @pytest.mark.parametrize(
     ("strength", "start_at", "far", "peak"),
     [(1, 0.15, 2.144210, 0.604969), (10, 0.15, 4.520774, 2.908231), (100, 0.15, 12.524893, 10.773095),
-     (1000, 0.15, 37.9413, 36.063104), (1, 0.2, 2.145325, None), (10, 0.2, 4.519165, None), (100, 0.2, 12.511555, None)],
+     (1000, 0.15, 37.9413, 36.063104), (1, 0.2, 2.145325, None), (10, 0.2, 4.519165, None),
+     (100, 0.2, 12.511555, None)],
 )
 def test_coasting_oracles(strength: float, start_at: float, far: float, peak: float | None) -> None:
     distance, speed = inertia.coasting(strength, start_at)
@@ -135,7 +136,7 @@ def test_coasting_on_the_way_and_the_gradient_flow() -> None:
 
 def test_catapult_constant() -> None:
     v = np.linspace(0.9, 0.96, 60_001)
-    assert inertia.CATAPULT == pytest.approx(float((3 * v ** (2 / 3) / (1 + np.exp(v))).max()), abs=1e-7)
+    assert pytest.approx(float((3 * v ** (2 / 3) / (1 + np.exp(v))).max()), abs=1e-7) == inertia.CATAPULT
 
 
 @pytest.mark.parametrize(

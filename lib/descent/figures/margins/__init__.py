@@ -1,3 +1,8 @@
 """Figures of the margins chapter: each function takes results of its experiments and draws them."""
 
 from __future__ import annotations
+
+from descent.figures.margins.mechanism import coast, histories, race
+from descent.figures.margins.reach import images, kick_and_noise, phase, transfer
+
+__all__ = ["coast", "histories", "images", "kick_and_noise", "phase", "race", "transfer"]
