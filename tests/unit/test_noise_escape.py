@@ -128,3 +128,42 @@ def test_bound_lies_below_the_closure() -> None:
             losses = closure_step(FIFTY, losses, lr, 1.0)
             for k in (1, 5, 20):
                 assert outside(losses, k) >= outside_bound(FIFTY, k, lr, 1.0)
+
+
+def test_isotropic_noise_of_the_same_power_escapes_along_flat_directions() -> None:
+    """The recursion ℓ ← (1 − ηλ)²ℓ + pη²λ·(tr G/d)·Σℓ grows by the stated factor, in the stated profile."""
+    h = 1 / np.arange(1, 21)
+    edge = aligned_edge(h, 0.0, 1.0)
+    found = closure_escape(h, 1.2 * edge, 1.0, isotropic=True)
+    losses = np.ones(20)
+    for _ in range(3000):
+        moved = (1 - 1.2 * edge * h) ** 2 * losses + (1.2 * edge) ** 2 * h * h.mean() * losses.sum()
+        growth, losses = moved.sum() / losses.sum(), moved / moved.sum()
+    assert growth == pytest.approx(found.growth, rel=1e-9)
+    assert losses == pytest.approx(found.profile, rel=1e-6)
+    squares, aligned = found.profile / h, closure_escape(h, 1.2 * edge, 1.0).profile / h
+    assert squares[-1] > squares[0]
+    assert aligned[0] > aligned[-1]
+
+
+def test_sample_means_miss_the_mean_far_beyond_the_edge() -> None:
+    """Rare runs carry it: thirty thousand of them give a third at most of the exact loss, which the operator gets."""
+    curvature, rows = eigen_rows(X)
+    lr, steps, runs = 1.6 * 0.3848867499, 40, 30_000
+    generator = np.random.default_rng(0)
+    w, x = np.ones((runs, 3)), rows.numpy()
+    moment = torch.ones(3, 3, dtype=torch.float64)
+    for _ in range(steps):
+        picked = x[generator.integers(4, size=runs)]
+        w = w - lr * picked * (picked * w).sum(1, keepdims=True)
+        moment = second_moment_step(rows, moment, lr, 1.0)
+    exact = float((curvature * moment.diagonal()).sum())
+    sampled = float((w**2 @ curvature.numpy()).mean())
+    assert 0 < sampled < exact / 3
+
+
+def test_rounding_feeds_no_antisymmetric_part() -> None:
+    _, rows = eigen_rows(X)
+    skew = torch.tensor([[0.0, 1e-3, 0.0], [-1e-3, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    moved = second_moment_step(rows, torch.eye(3, dtype=torch.float64) + skew, 0.3, 1.0)
+    assert torch.equal(moved, moved.T)

@@ -79,10 +79,13 @@ def closure_step(curvatures: ArrayLike, losses: ArrayLike, lr: float, share: flo
     return np.asarray((1 - lr * h) ** 2 * parts + share * lr**2 * h**2 * parts.sum())
 
 
-def closure_escape(curvatures: ArrayLike, lr: float, share: float) -> Escape:
-    """Return the growth z of the closure, 1 = pη² Σ λ²/(z − (1 − ηλ)²), and its profile ∝ λ²/(z − (1 − ηλ)²)."""
+def closure_escape(curvatures: ArrayLike, lr: float, share: float, *, isotropic: bool = False) -> Escape:
+    """Return the growth z of the closure, 1 = pη² Σ λ²/(z − (1 − ηλ)²), and its profile ∝ λ²/(z − (1 − ηλ)²).
+
+    isotropic: the same power 2L tr G spread evenly over all directions, λ tr G/d in place of λ².
+    """
     h = np.asarray(curvatures, dtype=np.float64)
-    own, push = (1 - lr * h) ** 2, share * lr**2 * h**2
+    own, push = (1 - lr * h) ** 2, share * lr**2 * h * (h.mean() if isotropic else h)
 
     def excess(z: float) -> float:
         return float(np.sum(push / (z - own)) - 1)

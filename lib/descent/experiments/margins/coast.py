@@ -52,7 +52,7 @@ class Coast:
     )
     near: float = 0.1  # the law is claimed for 1 − momentum up to this
     neurons: int = 8
-    rest: float = 12.0  # steps times 1 − momentum
+    rest: float = 40.0  # steps times 1 − momentum
     large_margins: tuple[float, ...] = (0.75, 1.5, 3.0)
     small_margins: tuple[float, ...] = (0.1, 0.15, 0.3)
     slow: float = 0.25  # learning rate of the scan of large margins, plain descent

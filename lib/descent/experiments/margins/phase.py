@@ -25,7 +25,7 @@ class Phase:
     """A grid of EMA learning rates and momenta, all arms to equal loss; patience: steps allowed are patience/lr."""
 
     task: Task
-    lrs: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+    lrs: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
     momenta: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9, 0.95)
     patience: float = 700.0
     least: int = 120  # steps allowed at any rate

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from descent.stats import geometric_ratio, mean, paired_difference
 from descent.train import every
 
 Array = NDArray[np.float64]
+Leaves = dict[str, Tensor]
 
 EQUAL = 0.01
 """The training loss at which arms are compared."""
@@ -59,16 +61,27 @@ class RaceSettings:
 class RaceResult:
     """Where the arms stand at each target, and their course: feature, signal, noise and unfitted (T, A, S).
 
-    steps (T,); large: step and feature at which large margins are fitted (A, S). crossed (A,): share of neurons that
-    started with s < 0 and ended above 0.1.
+    steps (T,); neurons (T, A, S, m): s of every neuron. crossed (A,): share of neurons that started with s < 0 and
+    ended above 0.1; blind: seeds in which all of them started so, and no feature can be learnt without crossing.
     """
 
     config: RaceSettings
     stands: tuple[Race, ...]
     steps: Array
     course: dict[str, Array]
-    crossed: Array
-    seconds: float = field(default=0.0)
+    neurons: Array
+    seconds: float
+
+    @property
+    def crossed(self) -> Array:
+        """The share of neurons that crossed, (A,)."""
+        before, after = self.neurons[0] < 0, self.neurons[-1] > 0.1
+        return np.asarray((before & after).sum(axis=(1, 2)) / np.maximum(before.sum(axis=(1, 2)), 1))
+
+    @property
+    def blind(self) -> int:
+        """The number of seeds without a neuron that starts with s > 0."""
+        return int((self.neurons[0, 0] < 0).all(axis=-1).sum())
 
     @property
     def equal(self) -> Race:
@@ -90,20 +103,18 @@ def run(config: RaceSettings) -> RaceResult:
         logits = problem.logits(params)
         signal, noise = (problem.halves(part)[1] for part in logits)
         large, _ = problem.halves((-logits.total).sigmoid())
-        return {"feature": params["s"].amax(-1), "signal": signal, "noise": noise, "unfitted": large}  # type: ignore[index]
+        s = cast(Leaves, params)["s"]
+        return {"feature": s.amax(-1), "signal": signal, "noise": noise, "unfitted": large, "neurons": s}
 
     hyper = arms_hyper([config.lr] * len(arms), arms, task)
     probe = every(max(2, config.steps // config.looks), course)
     stands, done = compete(task, problem, hyper, config.steps, config.targets, probes={"": probe})
     records = {name.removeprefix("."): series for name, series in done.records.items() if name.startswith(".")}
-    shape = (-1, len(arms), task.seeds)
-    before, after = task.start(len(arms))["s"] < 0, done.params["s"] > 0.1  # type: ignore[index]
-    crossed = (before & after).sum(-1).float() / before.sum(-1).clamp_min(1)
-    return RaceResult(
-        config, tuple(stands), to_numpy(records["signal"].steps),
-        {name: to_numpy(series.values).reshape(shape) for name, series in records.items()},
-        to_numpy(crossed).reshape(shape[1:]).mean(axis=1), time.perf_counter() - clock,
-    )
+    course_of = {name: to_numpy(series.values).reshape(-1, len(arms), task.seeds, *series.values.shape[2:])
+                 for name, series in records.items()}
+    neurons = course_of.pop("neurons")
+    return RaceResult(config, tuple(stands), to_numpy(records["signal"].steps), course_of, neurons,
+                      time.perf_counter() - clock)
 
 
 def grown(result: RaceResult, arm: int) -> tuple[Array, Array]:
@@ -145,7 +156,8 @@ def tables(result: RaceResult) -> dict[str, DataFrame]:
     stands = [
         {"momentum": momentum, "loss": target, "step": float(np.median(stand.step[i])), "err2": stand.err2[i].mean(),
          "err1": stand.err1[i].mean(), "feature": np.nanmean(stand.feature[i]), "signal": np.nanmean(stand.signal[i]),
-         "noise": np.nanmean(stand.noise[i]), "crossed": result.crossed[i]}
+         "noise": np.nanmean(stand.noise[i]), "crossed": result.crossed[i],
+         "blind": result.blind}
         for i, momentum in enumerate(result.config.arms)
         for target, stand in zip(result.config.targets, result.stands, strict=True)
     ]

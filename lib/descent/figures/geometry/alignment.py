@@ -99,6 +99,8 @@ def fingerprint(result: EscapeResult, nets: NetsResult) -> Figure:
                      label=f"SGD, {multiple:g} × edge")
         profile = closure_escape(h, result.edge[0, 0] * multiple, 1.0).profile / h
         theory(axes[0], h, profile / profile.max())
+    even = closure_escape(h, result.edge[0, 0] * config.multiples[2], 1.0, isotropic=True).profile / h
+    theory(axes[0], h, even / even.max(), dashed=True)
     squares = result.descent[config.steps // 2, 0] / h
     axes[0].plot(h, squares / squares.max(), "X", color=RAMP[5].color, markersize=3, linestyle="none", label="descent")
     axes[0].set(xscale="log", yscale="log", ylim=(3e-5, 2), xlabel="curvature", ylabel="squared displacement, relative")

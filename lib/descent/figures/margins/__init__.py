@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from descent.figures.margins.mechanism import coast, histories, race
+from descent.figures.margins.mechanism import coast, histories, portrait, race
 from descent.figures.margins.reach import images, kick_and_noise, phase, transfer
 
-__all__ = ["coast", "histories", "images", "kick_and_noise", "phase", "race", "transfer"]
+__all__ = ["coast", "histories", "images", "kick_and_noise", "phase", "portrait", "race", "transfer"]

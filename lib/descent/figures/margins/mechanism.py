@@ -14,7 +14,7 @@ from descent.figures import INK, Look, label_panels, line, momentum_look, panels
 from descent.problems.inertia import coasting, coasting_distance
 from descent.stats import mean
 
-__all__ = ["coast", "histories", "race"]
+__all__ = ["coast", "histories", "portrait", "race"]
 
 SIGNAL, MEMORY = Look("#1f9d8b", "s", "-"), Look("#d6405f", "X", "--")
 """What carries a small-margin logit: the feature, or noise patches learnt by heart."""
@@ -34,6 +34,22 @@ def race(result: RaceResult) -> Figure:
         axis.set(xlabel="steps", yscale="log", ylim=(1e-4, 20), title=f"momentum {momentum:g}")
     axes[0].set(ylabel="small-margin logit")
     axes[0].legend(loc="lower right")
+    label_panels(axes)
+    return figure
+
+
+def portrait(result: RaceResult, seeds: int = 8) -> Figure:
+    """Draw every neuron's component along the feature over steps, coloured by the sign it started with."""
+    figure, axes = panels(2, height=2.9)
+    for axis, momentum in zip(axes, (0.0, result.config.strong), strict=True):
+        rows = result.neurons[:, result.arm(momentum), :seeds].reshape(len(result.steps), -1)
+        for begun, look, name in ((rows[0] > 0, SIGNAL, "started above zero"), (rows[0] < 0, MEMORY, "started below")):
+            drawn = axis.plot(result.steps, rows[:, begun], color=look.color, linewidth=0.7, alpha=0.7)
+            drawn[0].set_label(name)
+        axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+        axis.set(xlabel="steps", title=f"momentum {momentum:g}")
+    axes[0].set(ylabel="neuron along the feature")
+    axes[1].legend(loc="upper left", fontsize=7)
     label_panels(axes)
     return figure
 

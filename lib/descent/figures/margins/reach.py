@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from descent.estimate import Estimate
 from descent.experiments.margins.heterogeneity import HeterogeneityResult
@@ -17,7 +20,7 @@ from descent.figures import INK, label_panels, line, marks, momentum_look, panel
 from descent.problems.teacher import TEACHERS
 from descent.stats import mean, paired_difference
 
-__all__ = ["images", "kick_and_noise", "phase", "transfer"]
+__all__ = ["best_arms", "images", "kick_and_noise", "phase", "transfer"]
 
 
 def phase(result: PhaseResult) -> Figure:
@@ -89,9 +92,12 @@ def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
 
 def transfer(
     race: RaceResult, digits: ImagesResult, teacher: TeacherResult, other: HeterogeneityResult,
-    mnist: ImagesResult | None = None,
+    mnist: ImagesResult | None = None, networks: DataFrame | None = None,
 ) -> Figure:
-    """Draw the gain from momentum on every kind of data, with its interval, in falling order."""
+    """Draw the gain from momentum on every kind of data, with its interval, in falling order.
+
+    networks: the table of `experiments.margins.networks`; each seed's best plain arm on average against momentum.
+    """
     plain, arm = race.equal.err2[0], race.arm(race.config.momentum)
     gains: dict[str, Estimate] = {"patch data": paired_difference(plain, race.equal.err2[arm])}
     for result in (digits, mnist):
@@ -103,6 +109,8 @@ def transfer(
     ratios = np.array(other.config.large_margins) / other.config.task.small_margin
     for at, name in ((1.0, "patch data, equal margins"), (2.0, "patch data, margins 2 : 1")):
         gains[name] = paired_difference(*other.by_margin[int(np.argmin(np.abs(ratios - at)))])
+    if networks is not None:
+        gains["small convolutional net, CIFAR-10"] = paired_difference(*best_arms(networks))
     ordered = sorted(gains.items(), key=lambda item: -item[1].value)
     figure, axes = panels(1, height=0.6 + 0.27 * len(ordered))
     for place, (_, gain) in enumerate(ordered):
@@ -113,3 +121,12 @@ def transfer(
     axes[0].set(xlabel="gain in test error from momentum")
     axes[0].invert_yaxis()
     return figure
+
+
+def best_arms(networks: DataFrame) -> tuple[Any, Any]:
+    """Return test accuracies per seed of momentum and of plain descent, each at the rate best on average."""
+    arms = networks.pivot(index="seed", columns=["momentum", "lr"], values="accuracy")
+    means = arms.mean()
+    plain = means[0.0].idxmax()
+    strong = means.drop(0.0, level="momentum").idxmax()
+    return arms[strong].to_numpy(), arms[(0.0, plain)].to_numpy()

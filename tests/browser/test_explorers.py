@@ -1,0 +1,95 @@
+"""Every explorer in a real browser: its golden check, the keyboard, presets, the address, and a planted fault."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from descent.golden import EXPLORERS
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def opened(tab, name, fragment="", **options):
+    page = tab(**options).open(f"{name}.html{fragment}")
+    root = page.locator(f'.explorer[data-explorer="{name}"]')
+    page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.check")
+    return page, root
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_it_agrees_with_the_library(tab, name):
+    _, root = opened(tab, name)
+    assert root.get_attribute("data-check") == "right", root.locator(".explorer-check").inner_text()
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_a_wrong_number_is_noticed(tab, name):
+    fresh = tab()
+
+    def spoil(route):
+        content = route.fetch().json()
+        content["points"][3]["output"][0] += 1e-3
+        route.fulfill(body=json.dumps(content), content_type="application/json")
+
+    fresh.page.route(f"**/explorers/{name}.json", spoil)
+    root = fresh.open(f"{name}.html").locator(f'.explorer[data-explorer="{name}"]')
+    assert root.get_attribute("data-check") == "wrong"
+    assert "differs from the library at 1 of" in root.locator(".explorer-check").inner_text()
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_every_control_answers_the_keyboard_and_the_address_keeps_the_state(tab, name):
+    page, root = opened(tab, name)
+    inputs = root.locator("input[type=range]")
+    assert inputs.count() >= 4
+    for index in range(inputs.count()):
+        control = inputs.nth(index)
+        assert page.locator(f'label[for="{control.get_attribute("id")}"]').count() == 1
+        before = (control.input_value(), root.locator(".explorer-summary").inner_text())
+        control.focus()
+        page.keyboard.press("ArrowLeft" if float(before[0]) >= float(control.get_attribute("max")) else "ArrowRight")
+        assert control.input_value() != before[0]
+    values = [inputs.nth(index).get_attribute("aria-valuetext") for index in range(inputs.count())]
+    fragment = page.evaluate("location.hash")
+    assert fragment.startswith(f"#{name}:")
+    _, again = opened(tab, name, fragment)
+    restored = again.locator("input[type=range]")
+    assert [restored.nth(i).get_attribute("aria-valuetext") for i in range(restored.count())] == values
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_presets_change_what_is_said(tab, name):
+    _, root = opened(tab, name)
+    said = set()
+    for button in root.locator("button").all():
+        button.press("Enter")
+        said.add(root.locator(".explorer-summary").inner_text())
+    assert len(said) == root.locator("button").count() >= 3
+    assert "NaN" not in " ".join(said)
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_a_bad_address_is_ignored(tab, name):
+    _, root = opened(tab, name, f"#{name}:momentum=nonsense,other=3,momentum=99")
+    assert root.get_attribute("data-check") == "right"
+    control = root.locator(f"#{name}-momentum")
+    assert control.input_value() == control.get_attribute("max")
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_colours_follow_the_theme_and_the_drawing_is_not_empty(tab, name):
+    page, root = opened(tab, name)
+    picture = "canvas => canvas.toDataURL()"
+    light = root.locator("canvas").evaluate(picture)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_timeout(100)
+    assert root.locator("canvas").evaluate(picture) != light
+    alpha = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v)"
+    assert root.locator("canvas").evaluate(f"c => ({alpha})(c).length") > 2000
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_without_scripts_a_sentence_stands_in(tab, name):
+    page = tab(scripts=False).open(f"{name}.html")
+    assert "A live drawing stands here" in page.locator(f'.explorer[data-explorer="{name}"]').inner_text()
