@@ -198,7 +198,8 @@ class Stacked:
 
     def footprint(self, inputs: Tensor, batch_size: int) -> int:
         """Return the bytes of parameters, velocity, gradient and what autograd keeps for one replica."""
-        leaves = {k: torch.empty_like(p, requires_grad=True) for k, p in self.module.named_parameters()}
+        kind = inputs.dtype if inputs.is_floating_point() else None  # a stack takes the type of its examples
+        leaves = {k: torch.empty_like(p, dtype=kind, requires_grad=True) for k, p in self.module.named_parameters()}
 
         def kept(size: int) -> int:
             batch = inputs.new_zeros((size, *inputs.shape[1:]))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from descent.claims import load_paper
 from descent.experiments import saddles
+from descent.experiments.arms import Arms
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.saddles import (
     annealing,
@@ -24,7 +25,6 @@ from descent.experiments.saddles import (
     stiff,
     tradeoff,
 )
-from descent.experiments.saddles.arms import Arms
 from descent.problems.pca import StreamingPCA
 from descent.problems.saddle import Quadratic
 from descent.results import digest

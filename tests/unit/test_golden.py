@@ -24,5 +24,5 @@ def test_committed_numbers_are_todays(repository: Path, name: str) -> None:
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_scripts_are_short(repository: Path, name: str) -> None:
     folder = repository / "chapters" / "_static" / "explorers"
-    assert len((folder / f"{name}.js").read_text(encoding="utf-8").splitlines()) <= 200
-    assert len((folder / "explorer.js").read_text(encoding="utf-8").splitlines()) <= 400
+    assert len((folder / f"{name}.mjs").read_text(encoding="utf-8").splitlines()) <= 200
+    assert len((folder / "explorer.mjs").read_text(encoding="utf-8").splitlines()) <= 400

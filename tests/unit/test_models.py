@@ -125,6 +125,8 @@ def test_footprint_of_any_module_grows_by_what_one_example_leaves_behind():
     example = 2 * 8 * (6 + 5)  # the inputs of both layers, twice; not the data set they were picked from
     assert [b - a for a, b in pairwise(found)] == [example, example, 47 * example]
     assert found[0] >= 3 * 8 * (6 * 5 + 5 + 5 * 3 + 3) + example
+    halved = Stacked(module).footprint(data.float(), 50)  # a module of another type than its examples
+    assert halved == found[3] / 2
 
 
 def test_cross_entropy_survives_large_outputs():

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pandas import DataFrame
 
 from descent.convolutional import CNN
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.looks import look
 from descent.experiments.geometry.training import Course, course, course_rows, furthest
-from descent.experiments.saddles.arms import configure
 from descent.models import SquaredError
 from descent.problems.images import channels_first, load, pair, pooled, signs
 from descent.rules import repeat, sgd

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.nets import find_minimum, linearised, shifted
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.models import MLP, SquaredError
 from descent.problems.diagonal import DiagonalNet, Noise, on_manifold
 from descent.problems.images import centred, load

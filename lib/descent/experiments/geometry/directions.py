@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import extreme_directions
 from descent.stats import bootstrap, mean, ratio_of_means
 from descent.streams import Purpose, Streams, replica_seeds

@@ -12,8 +12,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import loss_alignment, reachable_extremes
 from descent.measure.growth import Descent, resampled_growth
 from descent.measure.stability import threshold

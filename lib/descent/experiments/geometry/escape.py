@@ -12,8 +12,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.stability import threshold
 from descent.problems.noise_escape import closure_escape, eigen_rows, outside, outside_bound, second_moment_step
 from descent.stats import bootstrap, mean

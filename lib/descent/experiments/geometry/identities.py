@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import loss_alignment
 from descent.stats import exact, mean, ratio_of_means
 from descent.streams import Purpose, Streams, replica_seeds

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.gram import gram
 from descent.measure.stability import threshold
 from descent.models import MLP, SquaredError

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import Alignment, loss_alignment
 from descent.measure.gram import gram
 from descent.models import MLP, LogisticError

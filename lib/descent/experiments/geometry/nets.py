@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.models import MLP, SquaredError
 from descent.problems.images import centred, load
 from descent.problems.noise_escape import outside

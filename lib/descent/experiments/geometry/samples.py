@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import Extremes, linear_extremes
 from descent.problems.isserlis import population_extremes
 from descent.stats import mean, slope_of_mean

@@ -12,9 +12,9 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.looks import look
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import block_alignment
 from descent.measure.gram import blocks, gram
 from descent.models import MLP, LogisticError, Loss, SquaredError

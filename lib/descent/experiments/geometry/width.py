@@ -12,8 +12,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.alignment import loss_alignment
 from descent.problems.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
 from descent.stats import exact, mean
@@ -35,14 +35,14 @@ class Width:
     inputs: int = 50
     activations: tuple[str, ...] = ("linear", "leaky", "relu", "tanh", "softplus")
     widths: tuple[int, ...] = (2, 8, 32, 128, 512, 2048)
-    deep: tuple[int, ...] = (32, 128, 384)
+    deep: tuple[int, ...] = (32, 128, 512)
     depth: int = 4
     probes: int = 8  # residuals per network
     wide: int = 128  # slopes are fitted from this width on: below, the finite net's own fluctuation shows
 
     @classmethod
     def cpu(cls, settings: Settings) -> Width:
-        """Draw a few dozen networks of each width, up to half a million parameters."""
+        """Draw a few dozen networks of each width, up to eight hundred thousand parameters."""
         return cls(max(32, min(settings.replicas // 20, 128)), settings.seed, settings.device)
 
     @classmethod

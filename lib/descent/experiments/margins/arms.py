@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from descent.experiments.arms import to_numpy
 from descent.experiments.common import Settings
-from descent.experiments.saddles.arms import to_numpy
 from descent.probes import Params, Probe
 from descent.problems.patches import PatchData, Patches, patch_data, random_start
 from descent.rules import Hyper, ema, repeat

@@ -12,10 +12,10 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.probes import Params
 from descent.problems.inertia import coasting, coasting_distance
 from descent.problems.patches import Patches

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
-from descent.experiments.saddles.arms import configure
 from descent.problems.patches import Patches
 from descent.stats import paired_difference
 

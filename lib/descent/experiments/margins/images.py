@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import AtLoss
 from descent.experiments.margins.phase import best_gap
 from descent.experiments.margins.race import EQUAL
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.problems.image_patches import ImagePatches, Split
 from descent.problems.images import load, pair, pooled
 from descent.problems.patches import Patches, random_start

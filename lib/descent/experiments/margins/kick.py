@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
-from descent.experiments.saddles.arms import configure
 from descent.problems.inertia import coasting_distance
 from descent.problems.patches import Patches
 from descent.stats import bootstrap, paired_difference

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.experiments.arms import configure, momenta, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
-from descent.experiments.saddles.arms import configure, momenta, to_numpy
 from descent.probes import Params
 from descent.problems.patches import Patches
 from descent.stats import geometric_ratio, mean, paired_difference

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
-from descent.experiments.saddles.arms import configure
 from descent.problems.patches import PatchData, Patches
 from descent.stats import mean, paired_difference
 from descent.surgery import Bypass, Erase, Operation, Part, Rule, Surgery, Withhold

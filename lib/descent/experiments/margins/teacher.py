@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import AtLoss
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
 from descent.rules import ema, repeat
 from descent.stats import paired_difference

@@ -9,8 +9,8 @@ from numpy.polynomial import legendre
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, configure, survivors, to_numpy
 from descent.models import MLP, CrossEntropy
 from descent.problems import images
 from descent.problems.networks import FreshLabelNoise

@@ -9,8 +9,8 @@ import numpy as np
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, configure, paired_ratio, survivors
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, configure, paired_ratio, survivors
 from descent.probes import every
 from descent.problems.pca import StreamingPCA, error
 from descent.rules import Factors, Schedule, constant, drop, heavy_ball, per_arm, repeat

@@ -11,8 +11,8 @@ from pandas import DataFrame
 from scipy.stats import sem
 from torch import Tensor
 
+from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, configure, survivors, to_numpy
 from descent.models import MLP, CrossEntropy
 from descent.problems import images
 from descent.stats import paired_difference

@@ -10,8 +10,7 @@ import numpy as np
 from pandas import DataFrame
 
 from descent.estimate import Estimate
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import (
+from descent.experiments.arms import (
     Arms,
     Array,
     arms_at,
@@ -23,6 +22,7 @@ from descent.experiments.saddles.arms import (
     passage_times,
     survivors,
 )
+from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import FirstPassage, Probe, every
 from descent.problems.diffusion import diffusion_mean, diffusion_quantile, diffusion_variance
 from descent.problems.escape import escape_cdf, escape_mean, escape_quantile, variance_from_rest

@@ -8,8 +8,8 @@ import numpy as np
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Array, configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Array, configure
 from descent.experiments.saddles.initial_saddle import Departure, Track, follow, rates
 from descent.models import MLP, CrossEntropy
 from descent.problems import images

@@ -11,8 +11,8 @@ import torch
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, column, configure, momenta, paired_ratio, survivors
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, paired_ratio, survivors
 from descent.probes import every
 from descent.problems.escape import kramers_time
 from descent.problems.mode import growth, matched_lr

@@ -10,8 +10,8 @@ from pandas import DataFrame
 from scipy.stats import sem
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, configure, to_numpy
 from descent.models import MLP, CrossEntropy
 from descent.problems import images
 from descent.problems.networks import InitialSaddle

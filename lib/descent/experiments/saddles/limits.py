@@ -12,8 +12,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, arms_at, configure, rows_of
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, arms_at, configure, rows_of
 from descent.probes import Params, every
 from descent.problems.pca import StreamingPCA, error, overlap
 from descent.stats import bootstrap, exact, mean, slope

@@ -10,8 +10,7 @@ import torch
 from pandas import DataFrame
 
 from descent.estimate import Estimate
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import (
+from descent.experiments.arms import (
     Array,
     arms_at,
     blocks,
@@ -22,6 +21,7 @@ from descent.experiments.saddles.arms import (
     passage_times,
     to_numpy,
 )
+from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import FirstPassage
 from descent.problems.diffusion import diffusion_mean
 from descent.problems.escape import (

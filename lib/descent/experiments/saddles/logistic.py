@@ -9,8 +9,8 @@ from pandas import DataFrame
 from scipy.stats import sem
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, configure, survivors, to_numpy
 from descent.problems import images
 from descent.problems.networks import Logistic, Minimum
 from descent.stats import mean, ratio_of_means

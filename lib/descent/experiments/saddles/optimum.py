@@ -14,8 +14,8 @@ from scipy.stats import norm
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import Arms, Array, column, configure, momenta, paired_ratio, settle, survivors
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import Arms, Array, column, configure, momenta, paired_ratio, settle, survivors
 from descent.probes import Params, every
 from descent.problems.diffusion import diffusion_floor
 from descent.problems.mode import stationary_variance

@@ -10,8 +10,7 @@ import torch
 from pandas import DataFrame
 
 from descent.estimate import Estimate
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import (
+from descent.experiments.arms import (
     Arms,
     Array,
     column,
@@ -22,6 +21,7 @@ from descent.experiments.saddles.arms import (
     passage_times,
     settle,
 )
+from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import FirstPassage, every
 from descent.problems.escape import escape_mean, escape_quantile
 from descent.problems.mode import growth, stationary_variance

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pandas import DataFrame
 
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import (
+from descent.experiments.arms import (
     Arms,
     Array,
     beyond,
@@ -20,6 +19,7 @@ from descent.experiments.saddles.arms import (
     settle,
     survivors,
 )
+from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import FirstPassage, every
 from descent.problems.escape import escape_level, escape_mean, escape_mean_asymptotic, escape_quantile
 from descent.problems.mode import matched_lr, stationary_variance

@@ -12,8 +12,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.critical_batch import Valley, critical_exponent, valley
 from descent.measure.noise import gradient_noise
 from descent.models import MLP, CrossEntropy

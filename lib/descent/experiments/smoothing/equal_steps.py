@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.noise import SearchNoise, full_gradient
 from descent.models import MLP

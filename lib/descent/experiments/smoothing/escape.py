@@ -12,8 +12,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.problems.smoothed import Kernel, Rugged, rastrigin
 from descent.rules import Hyper, ema, repeat
 from descent.stats import bootstrap, exact, paired_difference

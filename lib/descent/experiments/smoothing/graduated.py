@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import blocks, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import blocks, configure, to_numpy
 from descent.problems.smoothed import Rugged
 from descent.rules import Factors, Hyper, Schedule, constant, ema, heavy_ball, repeat
 from descent.stats import ratio_of_means

@@ -14,8 +14,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.noise import SearchNoise, batch_noise, example_squares, full_gradient
 from descent.models import MLP

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.experiments.smoothing.tasks import task
 from descent.measure.noise import example_gradients, flat
 from descent.measure.normality import noise_draws, normality

@@ -13,8 +13,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.measure.noise import SearchNoise
 from descent.models import MLP, SquaredError
 from descent.probes import Params

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.arms import configure, to_numpy
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.operators import flatten, unflatten
 from descent.measure.traces import gauss_newton_trace

@@ -104,7 +104,7 @@ def fingerprint(result: EscapeResult, nets: NetsResult) -> Figure:
     squares = result.descent[config.steps // 2, 0] / h
     axes[0].plot(h, squares / squares.max(), "X", color=RAMP[5].color, markersize=3, linestyle="none", label="descent")
     axes[0].set(xscale="log", yscale="log", ylim=(3e-5, 2), xlabel="curvature", ylabel="squared displacement, relative")
-    axes[0].legend(loc="lower right", fontsize=7)
+    axes[0].legend(loc="center right", fontsize=7)
     _networks(axes[1], nets)
     label_panels(axes)
     return figure

@@ -22,6 +22,8 @@ from descent.stats import mean, paired_difference
 
 __all__ = ["best_arms", "images", "kick_and_noise", "phase", "transfer"]
 
+NAMES = {"digits": "digits", "mnist": "MNIST"}
+
 
 def phase(result: PhaseResult) -> Figure:
     """Draw the small-margin error over learning rate and momentum, and its collapse on one number."""
@@ -84,7 +86,8 @@ def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
             marks(axis, rates, [mean(result.tuned[k, j]) for k in range(len(rates))], look,
                   label=f"momentum {momentum:g}")
             line(axis, rates, result.tuned[: len(rates), j].mean(axis=1), look, alpha=0.6)
-        axis.set(xscale="log", xlabel="learning rate", ylim=(0, 0.55), title=f"{config.data}, {config.pairs[0].name}")
+        title = f"{NAMES[config.data]}, {config.pairs[0].name}"
+        axis.set(xscale="log", xlabel="learning rate", ylim=(0, 0.55), title=title)
     axes[0].set(ylabel="error on small margins")
     axes[0].legend(loc="lower left")
     return figure
@@ -102,7 +105,7 @@ def transfer(
     gains: dict[str, Estimate] = {"patch data": paired_difference(plain, race.equal.err2[arm])}
     for result in (digits, mnist):
         if result is not None:
-            gains |= {f"{result.config.data} as patches, {item.name}": paired_difference(errors[0], errors[-1])
+            gains |= {f"{NAMES[result.config.data]} as patches, {item.name}": paired_difference(errors[0], errors[-1])
                       for item, errors in zip(result.config.pairs, result.err2, strict=True)}
     gains |= {f"Gaussian inputs, {name} teacher": paired_difference(*pair)
               for name, pair in zip(TEACHERS, teacher.error, strict=True)}

@@ -1,5 +1,5 @@
 // Which way out? The aligned closure of descent.problems.noise_escape, with the heavy ball of descent.problems.linear.
-import { mount } from "./explorer.js";
+import { mount } from "./explorer.mjs";
 
 const STEPS = 60;
 

@@ -1,5 +1,5 @@
 // The race of one feature and one memory: descent.problems.inertia.race, step by step.
-import { mount } from "./explorer.js";
+import { mount } from "./explorer.mjs";
 
 const EXAMPLES = 100;
 const SHARE = 0.1;
