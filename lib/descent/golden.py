@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from descent.problems.escape import variance_from_rest
 from descent.problems.inertia import race
 from descent.problems.linear import aligned_edge, critical_batch
+from descent.problems.mode import growth, stationary_variance
 from descent.problems.noise_escape import closure_step, outside
 from descent.results import project_root, write_json
 
@@ -49,7 +51,22 @@ def geometry() -> list[dict[str, Any]]:
     return points
 
 
-EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {"geometry": geometry, "margins": margins}
+def saddles() -> list[dict[str, Any]]:
+    """Return growth rate and variance on a saddle, and the stationary variance at an optimum, unit noise."""
+    points = []
+    for lr, momentum, instability in itertools.product((0.001, 0.1, 1.0), (0.0, 0.5, 0.9, 0.99), (0.05, 2.0)):
+        steps, curvature = 30, 1.0
+        output = [float(growth(instability, lr, momentum)),
+                  float(variance_from_rest(steps, instability, lr, momentum)),
+                  float(stationary_variance(curvature, lr, momentum))]
+        given = {"lr": lr, "momentum": momentum, "instability": instability, "curvature": curvature, "steps": steps}
+        points.append({"input": given, "output": output})
+    return points
+
+
+EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
+    "geometry": geometry, "margins": margins, "saddles": saddles,
+}
 """The points of every explorer by its name."""
 
 

@@ -8,7 +8,7 @@ const HTML = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-// spec: name, controls [{id, label, min, max, step, value, log, digits, unit}], presets [{label, state}], height,
+// spec: name, controls [{id, label, min, max, step, value, log, digits, unit, names}], presets [{label, state}], height,
 // draw(canvas, state), summary(state), golden(input) → numbers.
 export function mount(spec) {
   for (const root of document.querySelectorAll(`.explorer[data-explorer="${spec.name}"]`)) new Explorer(root, spec);
@@ -82,7 +82,8 @@ class Explorer {
     for (const control of this.spec.controls) {
       const value = this.state[control.id];
       this.inputs[control.id].value = control.log ? Math.log10(value) : value;
-      const text = `${+value.toPrecision(control.digits ?? 3)}${control.unit ? ` ${control.unit}` : ""}`;
+      const number = `${+value.toPrecision(control.digits ?? 3)}${control.unit ? ` ${control.unit}` : ""}`;
+      const text = control.names ? control.names[Math.round(value)] : number;
       this.outputs[control.id].value = text;
       this.inputs[control.id].setAttribute("aria-valuetext", text);
     }

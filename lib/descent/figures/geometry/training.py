@@ -41,7 +41,7 @@ def along_training(result: TrainingResult, images: CifarResult | None = None) ->
         axis.invert_xaxis()
     axes[0].set(ylabel="loss alignment A₁", ylim=(0, None))
     axes[1].set(ylabel="trace of the noise", yscale="log")
-    axes[0].legend(loc="upper left", fontsize=7)
+    axes[0].legend(loc="center right", fontsize=7)
     label_panels(axes)
     return figure
 

@@ -1,0 +1,89 @@
+// Leaving a saddle and hovering at an optimum: the second moments of one heavy-ball mode with additive noise of variance one,
+// as in descent.problems.escape and descent.problems.mode.
+import { mount } from "./explorer.mjs";
+
+const STEPS = 400;
+
+// E x² after every step from rest at 0, curvature h (negative at a saddle).
+export function variances(h, lr, momentum, steps) {
+  let [now, cross, before] = [0, 0, 0];
+  const found = [0];
+  const keep = 1 + momentum - lr * h;
+  for (let step = 0; step < steps; step += 1) {
+    const moved = keep * keep * now - 2 * keep * momentum * cross + momentum * momentum * before + lr * lr;
+    [now, cross, before] = [moved, keep * now - momentum * cross, now];
+    found.push(now);
+  }
+  return found;
+}
+
+// The larger root of z² − (1 + μ + ηb)z + μ = 0, as a growth rate per step.
+export function growth(instability, lr, momentum) {
+  const lift = lr * instability;
+  const brake = 1 - momentum - lift;
+  const width = Math.sqrt(brake * brake + 4 * lift);
+  return Math.log1p(brake > 0 ? (2 * lift) / (brake + width) : (width - brake) / 2);
+}
+
+export const hovering = (h, lr, momentum) => (lr * h < 2 * (1 + momentum)
+  ? (lr * (1 + momentum)) / ((1 - momentum) * h * (2 * (1 + momentum) - lr * h)) : Infinity);
+
+const plainRate = ({ lr, momentum, matched }) => (matched ? lr / (1 - momentum) : lr);
+
+function draw(sheet, state) {
+  const { colour } = sheet;
+  const arms = [[plainRate(state), 0, colour.plain, [6, 4]], [state.lr, state.momentum, colour.momentum, []]];
+  const panels = [
+    sheet.axes(0, { range: [0, STEPS], label: "steps" }, { range: [1e-3, 100], log: true, label: "distance (root mean square)" },
+      "on a saddle"),
+    sheet.axes(1, { range: [0, STEPS], label: "steps" }, { range: [1e-3, 100], log: true, label: "distance (root mean square)" },
+      "at an optimum"),
+  ];
+  [-state.instability, 1].forEach((h, index) => {
+    for (const [lr, momentum, tone, dash] of arms) {
+      const path = variances(h, lr, momentum, STEPS).map((value, step) => [step, Math.sqrt(value)]);
+      panels[index].curve(path.slice(1), tone, { dash });
+    }
+  });
+  panels[0].curve([[0, 1], [STEPS, 1]], colour.soft, { dash: [2, 3], width: 1 });
+  panels[1].legend([["momentum", colour.momentum], ["plain", colour.plain, [6, 4]]], true);
+}
+
+const round = (value) => (Number.isFinite(value) ? String(+value.toPrecision(3)) : "∞ (it diverges)");
+
+function summary(state) {
+  const arms = [[state.lr, state.momentum], [plainRate(state), 0]];
+  const left = arms.map(([lr, momentum]) => variances(-state.instability, lr, momentum, 20000).findIndex((v) => v >= 1));
+  const [fast, slow] = left.map((step) => (step < 0 ? "more than 20 000" : step));
+  const [noisy, calm] = arms.map(([lr, momentum]) => round(Math.sqrt(hovering(1, lr, momentum))));
+  const control = state.matched ? "the same effective step" : "the same learning rate";
+  return `At ${control} (plain: ${round(plainRate(state))}) the typical distance on the saddle reaches one after ${fast} steps with momentum `
+    + `and after ${slow} without; at the optimum it hovers at ${noisy} with and at ${calm} without.`;
+}
+
+mount({
+  name: "saddles",
+  panels: 2,
+  height: 280,
+  controls: [
+    { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 2, step: 0.02, value: 0.01, log: true },
+    { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 },
+    { id: "instability", label: "instability b of the saddle", min: 0.05, max: 2, step: 0.05, value: 1 },
+    { id: "matched", label: "plain descent has", min: 0, max: 1, step: 1, value: 0,
+      names: ["the same learning rate", "the same effective step"] },
+  ],
+  presets: [
+    { label: "equal learning rate", state: {} },
+    { label: "equal effective step", state: { matched: 1 } },
+    { label: "strong momentum: the ceiling", state: { momentum: 0.99 } },
+    { label: "inertia slows: matched, steep", state: { lr: 0.05, momentum: 0.95, instability: 2, matched: 1 } },
+    { label: "plain descent diverges", state: { lr: 0.3, momentum: 0.9, matched: 1 } },
+  ],
+  draw,
+  summary,
+  golden: ({ lr, momentum, instability, curvature, steps }) => [
+    growth(instability, lr, momentum),
+    variances(-instability, lr, momentum, steps)[steps],
+    hovering(curvature, lr, momentum),
+  ],
+});
