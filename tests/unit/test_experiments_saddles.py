@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from descent.claims import load_paper
-from descent.experiments import saddles
+from descent.experiments import arms, saddles
 from descent.experiments.arms import Arms
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.saddles import (
     annealing,
-    arms,
     escape,
     hopping,
     limits,
