@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from descent.claims import load_paper
 from descent.experiments.common import Settings
 from descent.experiments.geometry import directions, edge, escape, identities, nets, samples, width
 from descent.figures.geometry import alignment as draw
+from tidy import check_answers
 
 SMALL = Settings(replicas=40, seed=7)
 
@@ -36,13 +36,7 @@ MODULES = {"identities": identities, "samples": samples, "directions": direction
 
 @pytest.mark.parametrize("name", MODULES)
 def test_estimates_answer_stated_tests_and_tables_are_tidy(results: dict[str, Any], name: str) -> None:
-    stated = {f"{claim.id}.{test.key}" for claim in load_paper("P5").claims for test in claim.tests}
-    found = MODULES[name].estimates(results[name])
-    assert found
-    assert set(found) <= stated
-    for frame in MODULES[name].tables(results[name]).values():
-        assert len(frame) > 0
-        assert frame.columns.is_unique
+    check_answers("P5", MODULES[name], results[name])
 
 
 def test_worst_alignment_is_worst_at_as_many_examples_as_dimensions(results: dict[str, Any]) -> None:

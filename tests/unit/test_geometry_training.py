@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from descent.claims import load_paper
 from descent.experiments.common import Settings
 from descent.experiments.geometry import cyclic, kept, looks, margins, training
 from descent.figures.geometry import training as draw
 from descent.models import MLP, LogisticError, SquaredError
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.supervised import Supervised
+from tidy import check_answers
 from torch.func import functional_call, jacrev
 
 SMALL = Settings(replicas=40, seed=7)
@@ -37,13 +37,7 @@ MODULES = {"training": training, "margins": margins, "kept": kept, "cyclic": cyc
 
 @pytest.mark.parametrize("name", MODULES)
 def test_estimates_answer_stated_tests_and_tables_are_tidy(results: dict[str, Any], name: str) -> None:
-    stated = {f"{claim.id}.{test.key}" for claim in load_paper("P5").claims for test in claim.tests}
-    found = MODULES[name].estimates(results[name])
-    assert found
-    assert set(found) <= stated
-    for frame in MODULES[name].tables(results[name]).values():
-        assert len(frame) > 0
-        assert frame.columns.is_unique
+    check_answers("P5", MODULES[name], results[name])
 
 
 @pytest.mark.parametrize("loss", [SquaredError(), LogisticError()], ids=["square", "logistic"])

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from descent.claims import load_paper
 from descent.experiments.common import Settings
 from descent.experiments.margins import coast, heterogeneity, images, kick, noise, phase, race, surgery, teacher
 from descent.experiments.margins.arms import Task
@@ -16,6 +15,7 @@ from descent.figures import margins as draw
 from descent.problems.image_patches import ImagePatches
 from descent.problems.images import load, pair
 from descent.streams import Streams, replica_seeds
+from tidy import check_answers
 
 TASK = Task(6, 3, "cpu", tests=200)
 SMALL = Settings(replicas=40, seed=7, momentum=0.95)
@@ -48,13 +48,7 @@ MODULES = {"race": race, "surgery": surgery, "coast": coast, "phase": phase, "ki
 
 @pytest.mark.parametrize("name", MODULES)
 def test_estimates_answer_stated_tests_and_tables_are_tidy(results: dict[str, Any], name: str) -> None:
-    stated = {f"{claim.id}.{test.key}" for claim in load_paper("P4").claims for test in claim.tests}
-    found = MODULES[name].estimates(results[name])
-    assert found
-    assert set(found) <= stated
-    for frame in MODULES[name].tables(results[name]).values():
-        assert len(frame) > 0
-        assert frame.columns.is_unique
+    check_answers("P4", MODULES[name], results[name])
 
 
 def test_momentum_learns_what_descent_memorises(results: dict[str, Any]) -> None:

@@ -145,14 +145,22 @@ def compete(
 ) -> tuple[list[Race], Run]:
     """Train all arms until each has passed the last target, or for `steps` steps; return where they stood at each."""
     keeper = AtLoss(problem, targets, look)
-    last = min(targets)
-    stop = FirstPassage(lambda _: keeper.passed[keeper.targets.index(last)] >= 0, every=look, stop=True)
-    looks: dict[str, Probe] = {"loss": keeper, "stop": stop, **(probes or {})}
     streams = Streams(task.streams.seeds.repeat(problem.arms))
-    done = train(objective or problem, task.start(problem.arms), hyper, steps, streams, probes=looks, limit=1e4)
+    done = train_until(keeper, objective or problem, task.start(problem.arms), hyper, steps, streams, probes)
     noise = task.test_noise()
     return [stand(task, problem, kept, passed, noise)
             for kept, passed in zip(keeper.kept, keeper.passed, strict=True)], done
+
+
+def train_until(
+    keeper: AtLoss, objective: Objective, start: Leaves, hyper: Hyper, steps: int, streams: Streams,
+    probes: Mapping[str, Probe] | None = None,
+) -> Run:
+    """Train until every row has passed the keeper's last target, or for `steps` steps."""
+    last = keeper.targets.index(min(keeper.targets))
+    stop = FirstPassage(lambda _: keeper.passed[last] >= 0, every=keeper.every, stop=True)
+    looks: dict[str, Probe] = {"loss": keeper, "stop": stop, **(probes or {})}
+    return train(objective, start, hyper, steps, streams, probes=looks, limit=1e4)
 
 
 def stand(task: Task, problem: Patches, params: Leaves, step: Tensor, noise: Tensor) -> Race:

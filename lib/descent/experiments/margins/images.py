@@ -14,7 +14,7 @@ from torch import Tensor
 
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import AtLoss
+from descent.experiments.margins.arms import AtLoss, train_until
 from descent.experiments.margins.phase import best_gap
 from descent.experiments.margins.race import EQUAL
 from descent.problems.image_patches import ImagePatches, Split
@@ -23,7 +23,6 @@ from descent.problems.patches import Patches, random_start
 from descent.rules import ema, repeat
 from descent.stats import bootstrap, mean, paired_difference
 from descent.streams import Streams, replica_seeds
-from descent.train import FirstPassage, train
 
 Array = NDArray[np.float64]
 Leaves = dict[str, Tensor]
@@ -150,9 +149,8 @@ def _race(config: Images, split: Split, lrs: Sequence[float], momenta: Sequence[
     seeds, dimension = streams.subset(slice(0, config.seeds)), split.small.shape[-1] + 1
     start = random_start(seeds, config.neurons, dimension, config.scale, arms)
     keeper = AtLoss(problem, (EQUAL,))
-    stop = FirstPassage(lambda _: keeper.passed[0] >= 0, every=keeper.every, stop=True)
     hyper = repeat(ema(list(lrs), list(momenta)), config.seeds).to(config.device)
-    train(problem, start, hyper, config.steps, streams, probes={"loss": keeper, "stop": stop}, limit=1e4)
+    train_until(keeper, problem, start, hyper, config.steps, streams)
     errors = [problem.test_error(keeper.kept[0], 0.0, tests) for tests in (split.small, split.large)]
     return cast(tuple[Array, Array], tuple(to_numpy(error).reshape(arms, -1) for error in errors))
 

@@ -15,14 +15,13 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.convolutional import CNN
-from descent.experiments.margins.arms import AtLoss
+from descent.experiments.margins.arms import AtLoss, train_until
 from descent.models import CrossEntropy
 from descent.problems.images import channels_first, load, pooled
 from descent.results import digest, project_root, provenance, save_table
 from descent.rules import ema
 from descent.streams import Streams, replica_seeds
 from descent.supervised import Supervised
-from descent.train import FirstPassage, train
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ def _one(
 ) -> tuple[int, float]:
     """Return the step at which the loss was met and the test accuracy there; (−1, not a number) if it was not."""
     keeper = AtLoss(problem, (config.target,), every=5)
-    stop = FirstPassage(lambda _: keeper.passed[0] >= 0, every=5, stop=True)
-    start = problem.model.initial(streams)
-    train(problem, start, ema(*arm), config.steps, streams, probes={"loss": keeper, "stop": stop})
+    train_until(keeper, problem, problem.model.initial(streams), ema(*arm), config.steps, streams)
     with torch.no_grad():
         accuracy = problem.accuracy(keeper.kept[0], test[0], test[1].to(config.device))
     step = int(keeper.passed[0])

@@ -11,12 +11,11 @@ from pandas import DataFrame
 
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import AtLoss
+from descent.experiments.margins.arms import AtLoss, train_until
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
 from descent.rules import ema, repeat
 from descent.stats import paired_difference
 from descent.streams import Streams, replica_seeds
-from descent.train import FirstPassage, train
 
 Array = NDArray[np.float64]
 
@@ -73,9 +72,8 @@ def _race(config: Teacher, teacher: str) -> Array:
     start = {name: leaf.repeat(2, *[1] * (leaf.ndim - 1))
              for name, leaf in student_start(seeds, config.hidden, config.dimension).items()}
     keeper = AtLoss(problem, (config.target,), every=1)
-    stop = FirstPassage(lambda _: keeper.passed[0] >= 0, every=keeper.every, stop=True)
     hyper = repeat(ema(config.lr, [0.0, config.momentum]), config.seeds).to(config.device)
-    train(problem, start, hyper, config.steps, Streams(seeds.seeds.repeat(2)), probes={"loss": keeper, "stop": stop})
+    train_until(keeper, problem, start, hyper, config.steps, Streams(seeds.seeds.repeat(2)))
     right = problem.outputs(keeper.kept[0], inputs[:, n:]) * labels[:, n:] > 0
     return to_numpy((~right).float().mean(-1)).reshape(2, -1)
 
