@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from descent.problems.escape import variance_from_rest
+from descent.problems.exponents import almost_sure_threshold, exponent
 from descent.problems.inertia import race
 from descent.problems.linear import aligned_edge, critical_batch
-from descent.problems.mode import growth, stationary_variance
+from descent.problems.mode import critical_damping, growth, mode_edge, stationary_variance
+from descent.problems.moments import moment_operator
 from descent.problems.noise_escape import closure_step, outside
+from descent.problems.weights import Gamma, lyapunov
 from descent.results import project_root, write_json
 
 __all__ = ["EXPLORERS", "golden"]
@@ -64,8 +67,37 @@ def saddles() -> list[dict[str, Any]]:
     return points
 
 
+def hero() -> list[dict[str, Any]]:
+    """Return what the explorer of saddles is checked by, and the momentum from which the mode rings."""
+    points = saddles()
+    for point in points:
+        given = point["input"]
+        point["output"].append(float(critical_damping(given["momentum"])))
+    return points
+
+
+def flatness() -> list[dict[str, Any]]:
+    """Return both thresholds, the mean square after some steps, the Lyapunov exponent, the chance to get e times out."""
+    points = []
+    for lr, momentum, batch, variance in itertools.product((0.3, 1.2, 3.9), (0.0, 0.9), (1, 16, 1024), (0.1, 1.0, 2.0)):
+        law, steps = Gamma(1 / variance), 40
+        edge = float(mode_edge(1.0, momentum, variance / batch))
+        output = [edge, _mean_square(lr, batch, momentum, variance, steps), lyapunov(law, lr, batch),
+                  almost_sure_threshold(law, batch), float(np.exp(-exponent(law, lr, batch)))]
+        given = {"lr": lr, "momentum": momentum, "batch": batch, "variance": variance, "steps": steps}
+        points.append({"input": given, "output": output})
+    return points
+
+
+def _mean_square(lr: float, batch_size: int, momentum: float, variance: float, steps: int) -> float:
+    """Return E x² after some steps from x = 1 at rest, two kinds of example having that variance."""
+    spread = variance**0.5
+    step = moment_operator(np.array([1 - spread, 1 + spread])[:, None, None], lr, batch_size, momentum)
+    return float((np.linalg.matrix_power(step, steps) @ np.ones(len(step)))[0])
+
+
 EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
-    "geometry": geometry, "margins": margins, "saddles": saddles,
+    "flatness": flatness, "geometry": geometry, "hero": hero, "margins": margins, "saddles": saddles,
 }
 """The points of every explorer by its name."""
 

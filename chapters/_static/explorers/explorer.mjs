@@ -9,7 +9,8 @@ const HTML = (tag, attributes = {}, ...children) => {
 };
 
 // spec: name, controls [{id, label, min, max, step, value, log, digits, unit, names}], presets [{label, state}], height,
-// draw(canvas, state), summary(state), golden(input) → numbers.
+// draw(sheet, state, cloud), summary(state), golden(input) → numbers; where replicas move on the page also
+// live {start(state, random) → cloud, advance(cloud, state, random) by one frame, still: frames shown where nothing may move}.
 export function mount(spec) {
   for (const root of document.querySelectorAll(`.explorer[data-explorer="${spec.name}"]`)) new Explorer(root, spec);
 }
@@ -21,7 +22,7 @@ class Explorer {
     this.canvas = HTML("canvas", { role: "img", "aria-label": "" });
     this.words = HTML("p", { class: "explorer-summary", "aria-live": "polite" });
     this.mark = HTML("p", { class: "explorer-check" });
-    root.replaceChildren(this.controls(), this.presets(), this.canvas, this.words, this.mark);
+    root.replaceChildren(this.controls(), this.presets(), ...(spec.live ? [this.player()] : []), this.canvas, this.words, this.mark);
     root.dataset.ready = "true";
     new ResizeObserver(() => this.draw()).observe(root);
     new MutationObserver(() => this.draw()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
@@ -77,8 +78,66 @@ class Explorer {
     return box;
   }
 
+  // A cloud plays while it is on the screen. Whoever asks the system for less motion gets a still one, and may start it.
+  player() {
+    const box = HTML("div", { class: "explorer-presets", role: "group", "aria-label": "the cloud" });
+    const play = HTML("button", { type: "button", "data-play": "" });
+    const again = HTML("button", { type: "button" }, "start again");
+    const wish = matchMedia("(prefers-reduced-motion: reduce)");
+    const run = (on) => {
+      this.playing = on;
+      play.textContent = on ? "pause" : "play";
+      this.play();
+    };
+    play.addEventListener("click", () => run(!this.playing));
+    again.addEventListener("click", () => {
+      this.restart();
+      this.draw();
+    });
+    wish.addEventListener("change", () => run(!wish.matches));
+    new IntersectionObserver(([entry]) => {
+      this.visible = entry.isIntersecting;
+      this.play();
+    }).observe(this.root);
+    run(!wish.matches);
+    box.append(play, again);
+    return box;
+  }
+
+  restart() {
+    if (!this.spec.live) return;
+    this.random = normals(1);
+    this.cloud = this.spec.live.start(this.state, this.random);
+    if (!this.playing) for (let i = 0; i < this.spec.live.still; i += 1) this.advance();
+  }
+
+  advance() {
+    this.spec.live.advance(this.cloud, this.state, this.random);
+  }
+
+  // One loop at most; frames per second are kept where a test can read them.
+  play() {
+    if (this.looping || !this.playing || !this.visible) return;
+    this.looping = true;
+    let [frames, since] = [0, performance.now()];
+    const frame = (now) => {
+      this.looping = this.playing && this.visible;
+      if (!this.looping) return;
+      this.advance();
+      this.draw();
+      frames += 1;
+      if (now - since > 500) {
+        this.root.dataset.fps = Math.round((1000 * frames) / (now - since));
+        [frames, since] = [0, now];
+      }
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+  }
+
   set(change, remember = true) {
     Object.assign(this.state, change);
+    this.restart();
     for (const control of this.spec.controls) {
       const value = this.state[control.id];
       this.inputs[control.id].value = control.log ? Math.log10(value) : value;
@@ -100,7 +159,7 @@ class Explorer {
     this.canvas.style.height = `${height}px`;
     const context = this.canvas.getContext("2d");
     context.scale(ratio, ratio);
-    this.spec.draw(new Sheet(context, width, height, this.spec.panels ?? 1, colours(this.root)), this.state);
+    this.spec.draw(new Sheet(context, width, height, this.spec.panels ?? 1, colours(this.root)), this.state, this.cloud);
     const words = this.spec.summary(this.state);
     if (this.words.textContent !== words) this.words.textContent = words;
     this.canvas.setAttribute("aria-label", words);
@@ -125,6 +184,19 @@ class Explorer {
       this.mark.textContent = "the library's numbers could not be read, so this drawing is unchecked";
     }
   }
+}
+
+// Standard normal numbers from a fixed seed: the same cloud for every reader.
+function normals(seed) {
+  let word = seed;
+  const uniform = () => {
+    word = (word + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(word ^ (word >>> 15), 1 | word);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+  const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  return Object.assign(normal, { uniform });
 }
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -196,6 +268,11 @@ class Panel {
         radius, 0, 2 * Math.PI);
       context.fill();
     }
+  }
+
+  words(content, x, y) {
+    this.sheet.context.fillStyle = this.sheet.colour.ink;
+    text(this.sheet.context, content, this.to.x(x), this.to.y(y), "center");
   }
 
   legend(entries, right = false) {

@@ -1,32 +1,8 @@
-// Leaving a saddle and hovering at an optimum: the second moments of one heavy-ball mode with additive noise of variance one,
-// as in descent.problems.escape and descent.problems.mode.
+// Leaving a saddle and hovering at an optimum: the second moments of one heavy-ball mode with additive noise of variance one.
 import { mount } from "./explorer.mjs";
+import { growth, hovering, round, variances } from "./mode.mjs";
 
 const STEPS = 400;
-
-// E x² after every step from rest at 0, curvature h (negative at a saddle).
-export function variances(h, lr, momentum, steps) {
-  let [now, cross, before] = [0, 0, 0];
-  const found = [0];
-  const keep = 1 + momentum - lr * h;
-  for (let step = 0; step < steps; step += 1) {
-    const moved = keep * keep * now - 2 * keep * momentum * cross + momentum * momentum * before + lr * lr;
-    [now, cross, before] = [moved, keep * now - momentum * cross, now];
-    found.push(now);
-  }
-  return found;
-}
-
-// The larger root of z² − (1 + μ + ηb)z + μ = 0, as a growth rate per step.
-export function growth(instability, lr, momentum) {
-  const lift = lr * instability;
-  const brake = 1 - momentum - lift;
-  const width = Math.sqrt(brake * brake + 4 * lift);
-  return Math.log1p(brake > 0 ? (2 * lift) / (brake + width) : (width - brake) / 2);
-}
-
-export const hovering = (h, lr, momentum) => (lr * h < 2 * (1 + momentum)
-  ? (lr * (1 + momentum)) / ((1 - momentum) * h * (2 * (1 + momentum) - lr * h)) : Infinity);
 
 const plainRate = ({ lr, momentum, matched }) => (matched ? lr / (1 - momentum) : lr);
 
@@ -48,8 +24,6 @@ function draw(sheet, state) {
   panels[0].curve([[0, 1], [STEPS, 1]], colour.soft, { dash: [2, 3], width: 1 });
   panels[1].legend([["momentum", colour.momentum], ["plain", colour.plain, [6, 4]]], true);
 }
-
-const round = (value) => (Number.isFinite(value) ? String(+value.toPrecision(3)) : "∞ (it diverges)");
 
 function summary(state) {
   const arms = [[state.lr, state.momentum], [plainRate(state), 0]];
