@@ -1,17 +1,35 @@
-// Sort the ledger by any column. Without this script the table stands in the order of the claims.
+// The ledger sorts by any column and shows a selection of its claims. Without this script all of it stands in the order of
+// the claims, and every claim still opens.
 document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll("table.sortable")) {
-    const headers = [...table.tHead.rows[0].cells];
-    headers.forEach((header, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...header.childNodes);
-      header.append(button);
-      header.setAttribute("aria-sort", "none");
-      button.addEventListener("click", () => sort(table, headers, column));
-    });
+    sortable(table);
+    selectable(table);
   }
+  openTarget();
 });
+addEventListener("hashchange", openTarget);
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((node) => { node.open = true; }));
+
+function openTarget() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const details = target?.matches("table.ledger tbody") && target.querySelector("details");
+  if (!details) return;
+  target.hidden = false;
+  details.open = true;
+  target.scrollIntoView();
+}
+
+function sortable(table) {
+  const headers = [...table.tHead.rows[0].cells];
+  headers.forEach((header, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    header.append(button);
+    header.setAttribute("aria-sort", "none");
+    button.addEventListener("click", () => sort(table, headers, column));
+  });
+}
 
 function sort(table, headers, column) {
   const descending = headers[column].getAttribute("aria-sort") === "ascending";
@@ -23,4 +41,55 @@ function sort(table, headers, column) {
     : String(a).localeCompare(String(b), "en", { numeric: true });
   const bodies = [...table.tBodies].sort((a, b) => order(key(a), key(b)) * (descending ? -1 : 1));
   table.append(...bodies);
+}
+
+// One list per attribute of the claims and a field for words; the address keeps the choice: ledger.html?paper=P3&verdict=fails
+function selectable(table) {
+  const names = ["paper", "verdict", "scale"];
+  const asked = new URLSearchParams(location.search);
+  const form = document.createElement("form");
+  form.className = "ledger-filter";
+  const count = document.createElement("output");
+  count.setAttribute("aria-live", "polite");
+  const fields = names.map((name) => field(form, name, choices(table, name), asked.get(name)));
+  const words = field(form, "words", null, asked.get("words"));
+  form.append(count);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const apply = () => {
+    const sought = words.value.trim().toLowerCase();
+    let shown = 0;
+    for (const body of table.tBodies) {
+      body.hidden = !(names.every((name, i) => !fields[i].value || body.dataset[name] === fields[i].value)
+        && (!sought || body.textContent.toLowerCase().includes(sought)));
+      shown += !body.hidden;
+    }
+    count.value = `${shown} of ${table.tBodies.length} claims shown`;
+  };
+  form.addEventListener("input", () => {
+    const chosen = [...names.map((name, i) => [name, fields[i].value]), ["words", words.value]].filter(([, value]) => value);
+    const query = new URLSearchParams(chosen).toString();
+    history.replaceState(history.state, "", query ? `?${query}` : location.pathname);
+    apply();
+  });
+  table.parentElement.before(form);
+  apply();
+}
+
+const choices = (table, name) => [...new Set([...table.tBodies].map((body) => body.dataset[name]))].sort();
+
+// A labelled list of choices, or a text field where there are none.
+function field(form, name, values, value) {
+  const label = document.createElement("label");
+  const input = document.createElement(values ? "select" : "input");
+  input.name = name;
+  if (values) {
+    input.append(new Option("all", ""), ...values.map((choice) => new Option(choice, choice)));
+    input.value = values.includes(value) ? value : "";
+  } else {
+    input.type = "search";
+    input.value = value ?? "";
+  }
+  label.append(`${name} `, input);
+  form.append(label);
+  return input;
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from descent import rules
 from descent.problems.escape import variance_from_rest
 from descent.problems.exponents import almost_sure_threshold, exponent
 from descent.problems.inertia import race
@@ -18,6 +19,7 @@ from descent.problems.linear import aligned_edge, critical_batch
 from descent.problems.mode import critical_damping, growth, mode_edge, stationary_variance
 from descent.problems.moments import moment_operator
 from descent.problems.noise_escape import closure_step, outside
+from descent.problems.search_noise import Rule, Variant, bound, degree, flat_lag, stationary_moments
 from descent.problems.weights import Gamma, lyapunov
 from descent.results import project_root, write_json
 
@@ -96,8 +98,37 @@ def _mean_square(lr: float, batch_size: int, momentum: float, variance: float, s
     return float((np.linalg.matrix_power(step, steps) @ np.ones(len(step)))[0])
 
 
+def smoothing() -> list[dict[str, Any]]:
+    """Return powers of the direction's noise, its lag, the spread of the iterate, and degrees: exact and both formulas.
+
+    One sharp and one flat direction with noise of variance one per example, on a floor of constant slope.
+    """
+    points, names = [], ("rule", "lr", "momentum", "nu", "batch", "ratio", "slope")
+    memories, valleys = ((0.0, 0.7), (0.5, 1.0), (0.99, 0.7)), ((1, 1.0, 0.0), (16, 10.0, 0.2), (8192, 100.0, 1.0))
+    kinds: tuple[Rule, ...] = ("sgd", "heavy_ball", "ema", "qhm")
+    for rule, lr, (momentum, nu), valley in itertools.product(kinds, (0.001, 0.1, 1.5), memories, valleys):
+        output = _direction(rule, lr, momentum, nu, *valley)
+        points.append({"input": dict(zip(names, (rule, lr, momentum, nu, *valley), strict=True)), "output": output})
+    return points
+
+
+def _direction(rule: Rule, lr: float, momentum: float, nu: float, batch: int, ratio: float,
+               slope: float) -> list[float]:
+    """Return what is known of one rule in one valley."""
+    hyper = {"sgd": rules.sgd(lr), "heavy_ball": rules.heavy_ball(lr, momentum), "ema": rules.ema(lr, momentum),
+             "qhm": rules.qhm(lr, momentum, nu)}[rule]
+    curvatures = np.array([1.0, 1 / ratio])
+    variance, power = (part[0] for part in stationary_moments(hyper, curvatures, 1 / batch))
+    lag, gradient = flat_lag(hyper)[0] * slope**2, (slope**2 + curvatures**2 @ variance)**0.5
+    variants: tuple[Variant, ...] = ("submission", "repository")
+    formulas = [bound(rule, 2 / batch, momentum=momentum, gradient=gradient, nu=nu, variant=each) for each in variants]
+    degrees = [degree(lr, each) for each in (power.sum() + lag, *formulas)]
+    return [float(value) for value in (*power, lag, variance.sum(), *degrees)]
+
+
 EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "flatness": flatness, "geometry": geometry, "hero": hero, "margins": margins, "saddles": saddles,
+    "smoothing": smoothing,
 }
 """The points of every explorer by its name."""
 

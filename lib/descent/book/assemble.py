@@ -14,27 +14,33 @@ from typing import Any
 import yaml
 
 from descent.book import source
+from descent.book.boxes import Boxes
 from descent.book.project import BookError, Project
 from descent.book.publish import IMAGES
 from descent.book.stamps import book_place
 from descent.book.worker import ANSI
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
 LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
 
 
-def stage(project: Project, generated: Mapping[str, str], footers: Mapping[str, str]) -> Path:
-    """Write what Jupyter Book reads: `generated` replaces placeholders, `footers` end the notebooks."""
+def stage(project: Project, generated: Mapping[str, str], boxes: Mapping[str, Boxes],
+          hints: Mapping[str, str]) -> Path:
+    """Write what Jupyter Book reads.
+
+    generated replaces placeholders; boxes surround the notebooks; hints are shown where a link to a claim is hovered.
+    """
     target = project.build / "source"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(project.chapters, target, ignore=shutil.ignore_patterns("*.md", "*.ipynb", ".*"))
     for page in project.pages:
         text = project.source(page)
         if page in project.notebooks:
-            notebook = _notebook(project, page, footers.get(page, ""))
+            notebook = _notebook(project, page, boxes[page], hints)
             (target / f"{page}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
         else:
-            (target / text.name).write_text(_filled(project, text, generated), encoding="utf-8")
+            (target / text.name).write_text(_filled(project, text, generated, hints), encoding="utf-8")
     (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
     shutil.copy(project.root / "_config.yml", target / "_config.yml")
     return target
@@ -60,16 +66,24 @@ def render(project: Project, staged: Path) -> Path:
     return output / "_build" / "html"
 
 
-def _notebook(project: Project, page: str, footer: str) -> source.Notebook:
+def _notebook(project: Project, page: str, box: Boxes, hints: Mapping[str, str]) -> source.Notebook:
     executed = source.load(book_place(project, page).notebook)
     merged = source.with_outputs(source.read(project.source(page)), executed)
     _require_pictures(page, merged)
-    if footer:
-        merged.cells.append(source.text_cell(footer))
+    _surround(merged, box)
     for cell in merged.cells:
         if cell.cell_type == "markdown":
-            cell.source = _linked(project, cell.source)
+            cell.source = _linked(project, cell.source, hints)
     return merged
+
+
+def _surround(notebook: source.Notebook, box: Boxes) -> None:
+    """Put the header below the title, each strip below its figure, the footer at the end."""
+    for place in sorted(box.strips, reverse=True):
+        notebook.cells.insert(place + 1, source.text_cell(box.strips[place]))
+    title = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
+    title.source = re.sub(r"^# .+$", lambda match: f"{match[0]}\n\n{box.header}", title.source, count=1, flags=re.M)
+    notebook.cells.append(source.text_cell(box.footer))
 
 
 def _require_pictures(page: str, notebook: source.Notebook) -> None:
@@ -82,18 +96,19 @@ def _require_pictures(page: str, notebook: source.Notebook) -> None:
             raise BookError(f"{page}: a cell with an alt text shows no picture: {cell.source.splitlines()[-1]}")
 
 
-def _filled(project: Project, path: Path, generated: Mapping[str, str]) -> str:
+def _filled(project: Project, path: Path, generated: Mapping[str, str], hints: Mapping[str, str]) -> str:
     text = path.read_text(encoding="utf-8")
     for name, content in generated.items():
         text = text.replace(f"<!-- {name} -->", content)
     left = re.search(r"^<!-- [\w-]+ -->$", text, re.M)
     if left:
         raise BookError(f"{path.name}: nothing is generated for {left[0]}; there are {', '.join(generated)}")
-    return _linked(project, text)
+    return _linked(project, text, hints)
 
 
-def _linked(project: Project, text: str) -> str:
-    """Point links at the staged file: a chapter's source is .md, what stands in its place is .ipynb."""
+def _linked(project: Project, text: str, hints: Mapping[str, str]) -> str:
+    """Point links at the staged file, .ipynb for a chapter; let a link to a claim say on hovering what it claims."""
+    text = CLAIM_LINK.sub(lambda m: f'](claim:{m[1]} "{hints[m[1]]}")' if m[1] in hints else m[0], text)
     return LINK.sub(lambda m: f"{m[1]}{m[2]}.ipynb" if m[2] in project.notebooks else m[0], text)
 
 

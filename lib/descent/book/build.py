@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from descent.book import assemble, checks, digest, pages, publish, records
+from descent.book import assemble, boxes, checks, digest, finish, instruments, ledger, pages, publish, records, reports
 from descent.book.execute import Given, execute_all
 from descent.book.process import TIMEOUT
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.stamps import Stamp, book_place, read_stamp
+from descent.book.where import homes
 from descent.claims import Record
 from descent.results import write_atomic
 
@@ -53,7 +54,7 @@ def build(
         _stamp(project).unlink(missing_ok=True)
         shutil.rmtree(project.html, ignore_errors=True)
         raise
-    progress.say(f"ledger: {pages.standing(records.load(project))}")
+    progress.say(f"ledger: {ledger.standing(records.load(project))}")
     progress.say(f"site: {project.html / 'index.html'}")
     return project.html
 
@@ -70,6 +71,7 @@ def site_inputs(project: Project) -> digest.Inputs:
     for chapter in project.notebooks:
         files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
     pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
+    pipeline["library"] = digest.library(project)  # its source is shown on the site
     sources = {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}
     return sources | pipeline | {name: digest.installed(name) for name in TOOLS}
 
@@ -85,26 +87,27 @@ def is_current(project: Project) -> bool:
 def _site(project: Project) -> None:
     found = records.load(project)
     stamps = {name: _read(project, name) for name in project.notebooks}
-    html = assemble.render(project, assemble.stage(project, *_generated(project, stamps, found)))
+    around = {name: boxes.boxes(project, name, stamp, found) for name, stamp in stamps.items()}
+    hints = {record.claim.id: f"{record.claim.statement} — {record.verdict}".replace('"', "'") for record in found}
+    html = assemble.render(project, assemble.stage(project, _generated(project, stamps, found), around, hints))
     publish.publish(project, html, found)
+    finish.finish(project, html)
     checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
     shutil.rmtree(project.html, ignore_errors=True)
     os.replace(html, project.html)
     write_atomic(_stamp(project), json.dumps(site_inputs(project), indent=1))
 
 
-def _generated(
-    project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what replaces the placeholders of the pages, and what ends each chapter."""
+def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]) -> dict[str, str]:
+    """Return what replaces the placeholders of the pages."""
     titles = {name: _title(project, name) for name in stamps}
-    generated = {
+    where = homes(project, found)
+    return {
         "ledger-summary": pages.summary(found, titles),
-        "ledger-table": pages.ledger_table(found),
+        "ledger-table": ledger.ledger_table(found, where),
+        "not-held": reports.not_held(found, where, titles),
         "status-table": pages.status_table(stamps, titles),
-    }
-    tables = {name: publish.tables(project.results(name)) for name in stamps}
-    return generated, {name: pages.footer(name, stamp, tables[name]) for name, stamp in stamps.items()}
+    } | ({"oracle-table": reports.oracle_table(instruments.measured(project))} if instruments.wanted(project) else {})
 
 
 def _stamp(project: Project) -> Path:

@@ -22,7 +22,25 @@ class UsageError(BookError):
     """The command was called with something that does not exist or cannot be; nothing was run."""
 
 
-class Silent(http.server.SimpleHTTPRequestHandler):
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """A handler that answers an address which leads nowhere with the book's own page."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Send 404.html where there is one, the server's words otherwise."""
+        page = Path(self.directory) / "404.html"
+        if code != http.HTTPStatus.NOT_FOUND or not page.is_file():
+            super().send_error(code, message, explain)
+            return
+        content = page.read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+class Silent(Handler):
     """A handler that logs no requests."""
 
     def log_message(self, format: str, *args: object) -> None:
@@ -151,7 +169,7 @@ def server(project: Project, host: str, port: int, *, quiet: bool = False) -> ht
     """Return a server for the built site; raise UsageError when there is no site."""
     if not (project.html / "index.html").is_file():
         raise UsageError("there is no site yet; run `make book` first")
-    kind = Silent if quiet else http.server.SimpleHTTPRequestHandler
+    kind = Silent if quiet else Handler
     handler = functools.partial(kind, directory=str(project.html))
     return http.server.ThreadingHTTPServer((host, port), handler)
 

@@ -89,6 +89,13 @@ def imported(code: str) -> list[str]:
     return names
 
 
+def library(project: Project, *, without: Iterable[str] = ()) -> str:
+    """Return one hash of all modules of the library, but for those below the folders named."""
+    left_out = set(without)
+    files = (path for path in sorted(project.library.rglob("*.py")) if not left_out & set(path.parts))
+    return text_hash(json.dumps([(str(path.relative_to(project.library)), file_hash(path)) for path in files]))
+
+
 def is_module(name: str, library: Path) -> bool:
     """Tell whether a name is a module or package under `library`."""
     stem = library.joinpath(*name.split("."))

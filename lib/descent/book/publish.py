@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from descent.book import source
+from descent.book import code, source
 from descent.book.project import Project
 from descent.book.stamps import book_place
 from descent.claims import Record, save_records
@@ -15,7 +15,8 @@ IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
 
 def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
-    """Copy ledger, executed notebooks (without pictures) and tables into the site."""
+    """Copy ledger, notebooks (executed without pictures, and plain), sources and tables into the site; write its code."""
+    code.write(project, html)
     save_records(html / "ledger.json", records)
     downloads = html / "downloads"
     for chapter in project.notebooks:
@@ -23,6 +24,8 @@ def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
         (downloads / chapter).mkdir(parents=True)
         notebook = text_only(source.load(place.notebook))
         (downloads / f"{chapter}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
+        (downloads / f"{chapter}.plain.ipynb").write_text(source.dump(source.read(project.source(chapter))), encoding="utf-8")
+        shutil.copy(project.source(chapter), downloads / f"{chapter}.md")
         for name in tables(place.results):
             shutil.copy(place.results / name, downloads / chapter / name)
 

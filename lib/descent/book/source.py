@@ -66,10 +66,12 @@ def parameters(path: Path) -> dict[str, Value]:
 
 def code(notebook: Notebook) -> list[str]:
     """Return the sources of the code cells, IPython magics left out."""
-    cells = (cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return [
-        "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))) for source in cells
-    ]
+    return ["\n".join(plain(cell.source)) for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def plain(text: str) -> list[str]:
+    """Return the lines of a cell that are Python: no magics, no shell."""
+    return [line for line in text.splitlines() if not line.lstrip().startswith(("%", "!"))]
 
 
 def executable(notebook: Notebook) -> list[Any]:

@@ -72,6 +72,11 @@ class Outcome:
         return str(self._deciding[0]) if self.estimates else str(Verdict.NOT_TESTED)
 
     @property
+    def family_estimates(self) -> tuple[Estimate, ...]:
+        """The estimates with intervals that hold for all tests of the family jointly."""
+        return family_wise(self.estimates, self.family)
+
+    @property
     def family_text(self) -> str:
         """The estimate with its family-wise interval, without the replicas."""
         return str(self._deciding[1]) if self.estimates else "—"
@@ -79,7 +84,7 @@ class Outcome:
     @property
     def _deciding(self) -> tuple[Estimate, Estimate]:
         index = deciding(self.test, self.estimates, self.family)
-        return self.estimates[index], family_wise(self.estimates, self.family)[index]
+        return self.estimates[index], self.family_estimates[index]
 
     def summary(self) -> dict[str, Any]:
         """Return the fields that a claim takes over from its headline test."""

@@ -1,0 +1,212 @@
+// How noisy is the direction? ω = d − ∇f for the rules of descent.problems.search_noise, in a valley with one sharp and one
+// flat direction, each with gradient noise of variance one per example, and a floor that falls with a constant slope.
+import { mount } from "./explorer.mjs";
+
+const RULES = ["sgd", "heavy_ball", "ema", "qhm"];
+const NAMES = ["SGD", "SHB", "NSHB", "QHM"];
+const NU = 0.7;
+const RUNS = 300;
+const FRAMES_PER_STEP = 6;
+const MOMENTA = Array.from({ length: 100 }, (_, i) => i / 100);
+
+// d = fresh·g + carried·v, after which v ← momentum·v + inflow·g.
+const weights = (rule, momentum, nu) => ({
+  sgd: { fresh: 1, carried: 0, momentum: 0, inflow: 1 },
+  heavy_ball: { fresh: 1, carried: momentum, momentum, inflow: 1 },
+  ema: { fresh: 1 - momentum, carried: momentum, momentum, inflow: 1 - momentum },
+  qhm: { fresh: 1 - nu * momentum, carried: nu * momentum, momentum, inflow: 1 - momentum },
+})[rule];
+
+const triple = (a, b, c) => [0, 1, 2].reduce((total, i) => total
+  + a[i] * (b[(i + 1) % 3] * c[(i + 2) % 3] - b[(i + 2) % 3] * c[(i + 1) % 3]), 0);
+
+// E x², E x·v, E v² and E ω² of one mode with noise of variance one: the discrete Lyapunov equation of (x, v) ← A(x, v) + bξ.
+function stationary(h, lr, { fresh, carried, momentum, inflow }) {
+  const [a, b, c, d] = [1 - lr * fresh * h, -lr * carried, inflow * h, momentum];
+  const [trace, area] = [a + d, a * d - b * c];
+  if (!(area < 1 && Math.abs(trace) < 1 + area)) return { xx: Infinity, xv: NaN, vv: Infinity, power: Infinity };
+  const first = [(1 - a) * (1 + a), -a * c, -c * c];
+  const second = [-2 * a * b, 1 - a * d - b * c, -2 * c * d];
+  const third = [-b * b, -b * d, (1 - d) * (1 + d)];
+  const entering = [(lr * fresh) ** 2, -lr * fresh * inflow, inflow ** 2];
+  const whole = triple(first, second, third);
+  const [xx, xv, vv] = [triple(entering, second, third), triple(first, entering, third), triple(first, second, entering)]
+    .map((part) => part / whole);
+  const lag = (fresh - 1) * h;
+  return { xx, xv, vv, power: lag ** 2 * xx + 2 * lag * carried * xv + carried ** 2 * vv + fresh ** 2 };
+}
+
+// |E ω|² over |∇f|² on a constant slope: the weights of all gradients, less one.
+const lagShare = ({ fresh, carried, momentum, inflow }) => (fresh + (carried * inflow) / (1 - momentum) - 1) ** 2;
+
+// The paper's bound on E|ω|² in the form of its submission, or of its public code.
+function bound(rule, noise, momentum, gradient2, nu, variant) {
+  const hat = (momentum * (momentum * momentum - momentum + 1)) / (1 - momentum) ** 2;
+  const average = variant === "submission" ? noise / (1 - momentum) : noise + 4 * momentum ** 2 * (noise + gradient2);
+  return {
+    sgd: noise,
+    heavy_ball: (1 + hat) * noise + hat * gradient2,
+    ema: average,
+    qhm: ((1 - nu) * Math.sqrt(noise) + nu * Math.sqrt(average)) ** 2,
+  }[rule];
+}
+
+// Everything that is said about one rule with its own learning rate: powers, spread of the iterate, degrees of smoothing.
+export function level(rule, { lr, momentum, batch, ratio, slope, nu }) {
+  const own = weights(rule, momentum, nu);
+  const modes = [1, 1 / ratio].map((h) => ({ h, ...stationary(h, lr, own) }));
+  const [sharp, flat] = modes.map(({ power }) => power / batch);
+  const lag = lagShare(own) * slope ** 2;
+  const gradient2 = slope ** 2 + modes.reduce((total, { h, xx }) => total + (h * h * xx) / batch, 0);
+  const formula = ["submission", "repository"]
+    .map((variant) => lr * Math.sqrt(bound(rule, 2 / batch, momentum, gradient2, nu, variant)));
+  const spread = (modes[0].xx + modes[1].xx) / batch;
+  return { lr, own, modes, sharp, flat, lag, spread, degree: lr * Math.sqrt(sharp + flat + lag), formula };
+}
+
+// The heavy ball travels 1/(1 − μ) times its learning rate; the other rules travel theirs.
+function at(state, index, momentum = state.momentum) {
+  const lr = RULES[index] === "heavy_ball" && Math.round(state.held) ? state.lr * (1 - momentum) : state.lr;
+  return level(RULES[index], { ...state, lr, momentum, nu: NU });
+}
+const chosen = (state) => Math.round(state.rule);
+
+// A cloud of runs, begun in the stationary law, one row of (x, v, ω) per mode.
+function start(state, random) {
+  const { modes } = at(state, chosen(state));
+  const runs = Number.isFinite(modes[0].xx + modes[1].xx) ? RUNS : 0;
+  const rows = modes.map(({ xx, xv, vv }) => Array.from({ length: runs }, () => {
+    const [one, two] = [random(), random()].map((value) => value / Math.sqrt(state.batch));
+    const rest = Math.sqrt(Math.max(0, vv - (xv * xv) / xx));
+    return { x: Math.sqrt(xx) * one, v: (xv / Math.sqrt(xx)) * one + rest * two };
+  }));
+  return step({ frames: 0, rows }, state, random);
+}
+
+function step(cloud, state, random) {
+  const { lr, own, modes } = at(state, chosen(state));
+  cloud.rows.forEach((row, index) => row.forEach((run) => {
+    const slope = modes[index].h * run.x;
+    const g = slope + random() / Math.sqrt(state.batch);
+    const direction = own.fresh * g + own.carried * run.v;
+    run.v = own.momentum * run.v + own.inflow * g;
+    run.x -= lr * direction;
+    run.noise = direction - slope;
+  }));
+  return cloud;
+}
+
+function advance(cloud, state, random) {
+  cloud.frames += 1;
+  if (cloud.frames % FRAMES_PER_STEP === 0) step(cloud, state, random);
+}
+
+const ellipse = (x, y) => Array.from({ length: 121 }, (_, i) => [x * Math.cos((i * Math.PI) / 60), y * Math.sin((i * Math.PI) / 60)]);
+
+function draw(sheet, state, cloud) {
+  const { colour } = sheet;
+  const tones = [colour.plain, colour.momentum, colour.feature, colour.memory];
+  const index = chosen(state);
+  const own = at(state, index);
+  const [across, up] = [own.sharp, own.flat].map(Math.sqrt);
+  const circle = 1 / Math.sqrt(state.batch);
+  const reach = 1.6 * Math.max(circle, ...[across, up].filter(Number.isFinite));
+  const [wide, high] = sheet.stacked ? [sheet.width, sheet.height / 2] : [sheet.width / 2, sheet.height];
+  const aspect = (wide - 70) / (high - 64); // of the box inside the axes, so that a circle is round
+  const left = sheet.axes(0, { range: [-reach * aspect, reach * aspect], label: "ω along the sharp direction" },
+    { range: [-reach, reach], label: "ω along the flat one" },
+    Number.isFinite(own.degree) ? "noise of the direction, one standard deviation" : `${NAMES[index]} diverges`);
+  left.dots(cloud.rows[0].map(({ noise }, r) => [noise, cloud.rows[1][r].noise]), colour.soft, 1.5);
+  left.curve(ellipse(circle, circle), colour.plain, { dash: [6, 4] });
+  left.curve(ellipse(across, up), tones[index], { width: 3 });
+  left.legend([[NAMES[index], tones[index]], ["SGD", colour.plain, [6, 4]]]);
+  degrees(sheet, state, tones);
+}
+
+function degrees(sheet, state, tones) {
+  const found = RULES.map((_, index) => MOMENTA.map((momentum) => ({ momentum, ...at(state, index, momentum) })));
+  const seen = found.flat().flatMap(({ degree, formula }) => (Number.isFinite(degree) ? [degree, formula[0]] : [])).sort((a, b) => a - b);
+  const low = seen.length ? seen[0] / 1.5 : 0.1;
+  const top = seen.length ? seen[seen.length - 1] * 1.5 : 10;
+  const right = sheet.axes(1, { range: [0, 1], label: "momentum μ" }, { range: [low, top], log: true, label: "degree of smoothing δ" },
+    Math.round(state.held) ? "at the same effective step" : "at the same learning rate");
+  const index = chosen(state);
+  const order = [index, ...RULES.keys()].filter((value, i, all) => all.indexOf(value) === i);
+  for (const i of order) {
+    const some = found[i].filter(({ degree }) => Number.isFinite(degree));
+    right.curve(some.map(({ momentum, degree }) => [momentum, degree]), tones[i], { width: i === index ? 5 : 1.5 });
+    if (i !== 1 && i !== 2) continue; // SGD's formula is exact, and for QHM the paper has none
+    right.curve(some.map(({ momentum, formula }) => [momentum, formula[0]]), tones[i], { dash: [6, 4], width: 1.5 });
+  }
+  const own = at(state, index);
+  right.dots([[state.momentum, own.degree]], sheet.colour.ink, 6);
+  right.legend([...NAMES.map((name, i) => [name, tones[i]]), ["paper's formula", sheet.colour.ink, [6, 4]]]);
+}
+
+const round = (value) => String(+value.toPrecision(3));
+
+// What the two conventions say to one another, at equal learning rate and at equal effective step.
+function conventions(state) {
+  const [sum, average] = [at(state, 1), at(state, 2)];
+  if (state.momentum === 0) return "Without momentum all rules are one.";
+  const lost = [sum, average].flatMap(({ degree }, i) => (Number.isFinite(degree) ? [] : [NAMES[i + 1]]));
+  if (lost.length) return `${lost.join(" and ")} would diverge here.`;
+  if (Math.round(state.held)) {
+    return `SHB and NSHB are now one path, with δ ${round(sum.degree)} and ${round(average.degree)}; `
+      + `the formulas make it ${round(sum.formula[0])} and ${round(average.formula[0])}.`;
+  }
+  const [up, down] = [sum, average].map(({ degree }) => degree / at(state, 0, 0).degree);
+  return `Momentum multiplies SGD's δ by ${round(up)} as a sum (SHB) and by ${round(down)} as an average (NSHB)`
+    + `${up > 1 && down < 1 ? ": in one convention it smooths more, in the other less." : "."}`;
+}
+
+function spread(own, state) {
+  const sgd = at(state, 0);
+  if (!Number.isFinite(sgd.spread)) return "Plain SGD would diverge.";
+  return `The iterate spreads ${round(Math.sqrt(own.spread / sgd.spread))} times as far as SGD's.`;
+}
+
+function summary(state) {
+  const index = chosen(state);
+  const own = at(state, index);
+  const name = `${NAMES[index]}, learning rate ${round(own.lr)}${index ? `, momentum ${round(state.momentum)}` : ""}`;
+  if (!Number.isFinite(own.degree)) return `${name}: it diverges, so there is no stationary noise and no degree of smoothing.`;
+  const power = own.sharp + own.flat + own.lag;
+  const lag = own.lag / power;
+  const formula = index < 2 ? round(own.formula[0]) : `${round(own.formula[0])} (submission) or ${round(own.formula[1])} (public code)`;
+  const broken = own.degree > own.formula[0] * 1.000001 ? ", a bound that is broken here" : "";
+  const words = `${name}: δ = ${round(own.degree)}; the paper's formula${index === 3 ? ", carried over," : ""} says ${formula}${broken}. `
+    + `Power of ω: ${round((power * state.batch) / 2)} times the gradient noise`
+    + `${lag > 0.005 ? `, ${Math.round(100 * lag)} % of it lag and not noise` : ""}. ${conventions(state)}`;
+  return index ? `${words} ${spread(own, state)}` : words;
+}
+
+mount({
+  name: "smoothing",
+  panels: 2,
+  height: 320,
+  controls: [
+    { id: "lr", label: "learning rate η (sharp curvature 1)", min: 0.001, max: 40, step: 0.02, value: 0.1, log: true },
+    { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 },
+    { id: "batch", label: "batch size B", min: 1, max: 8192, step: 0.02, value: 16, log: true },
+    { id: "ratio", label: "sharp over flat curvature", min: 1, max: 100, step: 0.02, value: 10, log: true },
+    { id: "slope", label: "slope of the valley floor", min: 0, max: 1, step: 0.01, value: 0 },
+    { id: "rule", label: "rule", min: 0, max: 3, step: 1, value: 2, names: NAMES },
+    { id: "held", label: "compared at", min: 0, max: 1, step: 1, value: 0, names: ["the same learning rate", "the same effective step"] },
+  ],
+  presets: [
+    { label: "running average: less noise", state: {} },
+    { label: "heavy ball: more noise", state: { rule: 1 } },
+    { label: "equal step: one path, two formulas", state: { rule: 1, held: 1 } },
+    { label: "huge batch on a slope: lag", state: { rule: 1, batch: 8192, slope: 0.5 } },
+    { label: "steep: the bound is broken", state: { lr: 20, ratio: 1 } },
+    { label: "QHM keeps some fresh noise", state: { rule: 3, momentum: 0.99 } },
+  ],
+  live: { start, advance, still: 1 },
+  draw,
+  summary,
+  golden: ({ rule, ...state }) => {
+    const { sharp, flat, lag, spread: far, degree, formula } = level(rule, state);
+    return [sharp, flat, lag, far, degree, ...formula];
+  },
+});

@@ -1,0 +1,59 @@
+"""A small inline picture of a test: estimate and interval drawn against the region its rule demands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from descent.claims import Outcome
+
+WIDTH, HEIGHT = 220, 26
+MARGIN = 8
+TALL = 9
+"""Height of one further estimate of an ordering."""
+
+
+def picture(outcome: Outcome) -> str:
+    """Return an SVG: the region shaded, per estimate a dot, its 95 % interval thick, the joint one thin; "" if none."""
+    if not outcome.estimates:
+        return ""
+    region, wide = outcome.test.rule.region, outcome.family_estimates
+    low, high = _window([region.low, region.high, *(end for item in wide for end in (item.low, item.high))],
+                        [item.value for item in outcome.estimates])
+    height = HEIGHT + TALL * (len(outcome.estimates) - 1)
+
+    def x(value: float) -> float:
+        share = (min(max(value, low), high) - low) / (high - low)
+        return MARGIN + (WIDTH - 2 * MARGIN) * share
+
+    shapes = [_box(x(region.low), x(region.high), height)]
+    for row, (raw, joint) in enumerate(zip(outcome.estimates, wide, strict=True)):
+        y = 9 + TALL * row
+        shapes += [_line("joint", x(joint.low), x(joint.high), y), _line("raw", x(raw.low), x(raw.high), y),
+                   f'<circle cx="{x(raw.value):.1f}" cy="{y}" r="3.2"/>']
+    label = escape(f"{outcome.quote}; predicted {outcome.test.rule}; {outcome.verdict}")
+    ends = (f'<text x="{MARGIN}" y="{height - 1}">{_short(low)}</text>'
+            f'<text x="{WIDTH - MARGIN}" y="{height - 1}" text-anchor="end">{_short(high)}</text>')
+    return (f'<svg class="outcome {str(outcome.verdict).replace(" ", "-")}" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img" aria-label="{label}">{"".join(shapes)}{ends}</svg>')
+
+
+def _window(ends: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Return the range drawn: all finite ends with some air, and air beyond a region without end."""
+    finite = [end for end in (*ends, *values) if math.isfinite(end)]
+    low, high = min(finite), max(finite)
+    air = 0.12 * (high - low) or max(abs(low), 1.0) * 0.1
+    return low - air, high + air
+
+
+def _box(left: float, right: float, height: float) -> str:
+    return f'<rect x="{left:.1f}" y="1" width="{max(right - left, 1.5):.1f}" height="{height - 11:.1f}"/>'
+
+
+def _line(kind: str, left: float, right: float, y: float) -> str:
+    return f'<line class="{kind}" x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>'
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
