@@ -79,7 +79,7 @@ def hero() -> list[dict[str, Any]]:
 
 
 def flatness() -> list[dict[str, Any]]:
-    """Return both thresholds, the mean square after some steps, the Lyapunov exponent, the chance to get e times out."""
+    """Return both thresholds, the mean square after some steps, the Lyapunov exponent, and the exponent as e^−α."""
     points = []
     for lr, momentum, batch, variance in itertools.product((0.3, 1.2, 3.9), (0.0, 0.9), (1, 16, 1024), (0.1, 1.0, 2.0)):
         law, steps = Gamma(1 / variance), 40
@@ -106,8 +106,8 @@ def smoothing() -> list[dict[str, Any]]:
     points, names = [], ("rule", "lr", "momentum", "nu", "batch", "ratio", "slope")
     memories, valleys = ((0.0, 0.7), (0.5, 1.0), (0.99, 0.7)), ((1, 1.0, 0.0), (16, 10.0, 0.2), (8192, 100.0, 1.0))
     kinds: tuple[Rule, ...] = ("sgd", "heavy_ball", "ema", "qhm")
-    for rule, lr, (momentum, nu), valley in itertools.product(kinds, (0.001, 0.1, 1.5), memories, valleys):
-        output = _direction(rule, lr, momentum, nu, *valley)
+    for rule, lr, (momentum, nu), valley in itertools.product(range(4), (0.001, 0.1, 1.5), memories, valleys):
+        output = _direction(kinds[rule], lr, momentum, nu, *valley)
         points.append({"input": dict(zip(names, (rule, lr, momentum, nu, *valley), strict=True)), "output": output})
     return points
 

@@ -187,7 +187,8 @@ def make(root: Path) -> Project:
     _write(root / "_toc.yml", TOC)
     shutil.copy(REPOSITORY / "_config.yml", root / "_config.yml")
     _write(root / "chapters" / "references.bib", "")
-    shutil.copytree(REPOSITORY / "chapters" / "_static", root / "chapters" / "_static")
+    static, without = "chapters/_static", shutil.ignore_patterns("explorers")
+    shutil.copytree(REPOSITORY / static, root / static, ignore=without)
     _write(root / "requirements.lock", "none\n")
     for paper in load_papers(root / "data" / "claims"):
         _record(paper, root / "lib" / "toy" / f"{paper.chapter}.records.json")

@@ -1,7 +1,8 @@
-"""A chromium over loopback on the built site; skipped, with the reason, where either is missing."""
+"""A chromium over loopback on the built site; skipped, with the reason, where either is missing, and failed in CI."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 
@@ -31,11 +32,16 @@ class Tab:
         return self.page
 
 
+def lacking(what):
+    """Skip at a keyboard; in CI, where nothing may be lacking, fail."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 @pytest.fixture(scope="session")
 def book(repository):
     project = find_project(repository)
     if not is_current(project):
-        pytest.skip("there is no site built from today's sources; run `make book` first")
+        lacking("there is no site built from today's sources; run `make book` first")
     return project
 
 
@@ -43,7 +49,7 @@ def book(repository):
 def chromium():
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("there is no chromium on this machine")
+        lacking("there is no chromium on this machine; install one, such as Debian's package `chromium`")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -65,9 +71,9 @@ def tab(chromium, base):
     """Return a function that makes a tab: theme, width, and whether scripts run."""
     contexts = []
 
-    def make(theme="light", width=1280, scripts=True):
+    def make(theme="light", width=1280, scripts=True, **options):
         context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts
+            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts, **options
         )
         context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
         contexts.append(context)

@@ -10,8 +10,14 @@ from descent.golden import EXPLORERS
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+PLACES = {"hero": "index"}
+"""The page of an explorer, where it is not the chapter of its name."""
+
+LIVE = ("flatness", "hero", "smoothing")
+
+
 def opened(tab, name, fragment="", **options):
-    page = tab(**options).open(f"{name}.html{fragment}")
+    page = tab(**options).open(f"{PLACES.get(name, name)}.html{fragment}")
     root = page.locator(f'.explorer[data-explorer="{name}"]')
     page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.check")
     return page, root
@@ -33,7 +39,7 @@ def test_a_wrong_number_is_noticed(tab, name):
         route.fulfill(body=json.dumps(content), content_type="application/json")
 
     fresh.page.route(f"**/explorers/{name}.json", spoil)
-    root = fresh.open(f"{name}.html").locator(f'.explorer[data-explorer="{name}"]')
+    root = fresh.open(f"{PLACES.get(name, name)}.html").locator(f'.explorer[data-explorer="{name}"]')
     assert root.get_attribute("data-check") == "wrong"
     assert "differs from the library at 1 of" in root.locator(".explorer-check").inner_text()
 
@@ -62,10 +68,11 @@ def test_every_control_answers_the_keyboard_and_the_address_keeps_the_state(tab,
 def test_presets_change_what_is_said(tab, name):
     _, root = opened(tab, name)
     said = set()
-    for button in root.locator("button").all():
+    buttons = root.get_by_role("group", name="places worth a visit").locator("button")
+    for button in buttons.all():
         button.press("Enter")
         said.add(root.locator(".explorer-summary").inner_text())
-    assert len(said) == root.locator("button").count() >= 3
+    assert len(said) == buttons.count() >= 3
     assert "NaN" not in " ".join(said)
 
 
@@ -80,6 +87,8 @@ def test_a_bad_address_is_ignored(tab, name):
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_colours_follow_the_theme_and_the_drawing_is_not_empty(tab, name):
     page, root = opened(tab, name)
+    if root.locator("button[data-play]").count():
+        root.locator("button[data-play]").press("Enter")
     picture = "canvas => canvas.toDataURL()"
     light = root.locator("canvas").evaluate(picture)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
@@ -90,6 +99,34 @@ def test_colours_follow_the_theme_and_the_drawing_is_not_empty(tab, name):
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_without_scripts_a_sentence_stands_in(tab, name):
-    page = tab(scripts=False).open(f"{name}.html")
-    assert "A live drawing stands here" in page.locator(f'.explorer[data-explorer="{name}"]').inner_text()
+def test_without_scripts_a_picture_and_a_sentence_stand_in(tab, name):
+    page = tab(scripts=False).open(f"{PLACES.get(name, name)}.html")
+    root = page.locator(f'.explorer[data-explorer="{name}"]')
+    assert "A live drawing stands here" in root.inner_text()
+    assert root.locator("img").evaluate("image => image.naturalWidth") > 500
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_cloud_moves_fast_enough_and_stops_when_told(tab, name):
+    page, root = opened(tab, name)
+    root.scroll_into_view_if_needed()
+    page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.fps", timeout=10000)
+    page.wait_for_timeout(1200)
+    rate = int(root.get_attribute("data-fps"))
+    print(f"{name}: {rate} frames per second")
+    assert rate >= 30
+    root.locator("button[data-play]").press("Enter")
+    page.wait_for_timeout(100)
+    picture = root.locator("canvas").evaluate("canvas => canvas.toDataURL()")
+    page.wait_for_timeout(300)
+    assert root.locator("canvas").evaluate("canvas => canvas.toDataURL()") == picture
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_nothing_moves_for_who_asks_for_less_motion(tab, name):
+    page, root = opened(tab, name, reduced_motion="reduce")
+    root.scroll_into_view_if_needed()
+    picture = root.locator("canvas").evaluate("canvas => canvas.toDataURL()")
+    page.wait_for_timeout(500)
+    assert root.locator("canvas").evaluate("canvas => canvas.toDataURL()") == picture
+    assert root.locator("button[data-play]").inner_text() == "play"

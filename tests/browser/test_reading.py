@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,48 @@ from descent.book.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = find_project(Path(__file__).parent).pages
+SILENT = "images => images.filter(i => !i.alt.trim() && i.role !== 'presentation').map(i => i.src)"
+OVER = "document.documentElement.scrollWidth - window.innerWidth"
 
 
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
-def test_page_is_quiet_self_contained_and_fits(tab, name, theme, width):
-    opened = tab(theme, width)
+def complaints(opened, name):
+    """Return everything that is wrong with a page as a browser shows it."""
     page = opened.open(f"{name}.html")
-    assert opened.faults == []
-    assert opened.foreign == []
-    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    silent = "images => images.filter(i => !i.alt.trim() && i.role !== 'presentation').map(i => i.src)"
-    assert page.eval_on_selector_all("img", silent) == []
+    found = [*opened.faults, *(f"asks another host: {address}" for address in opened.foreign)]
+    found += [f"image without alt text: {source}" for source in page.eval_on_selector_all("img", SILENT)]
+    return found + (["wider than the window"] if page.evaluate(OVER) > 1 else [])
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search", "404", "code/index"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_is_quiet_self_contained_and_fits(tab, name, theme):
+    opened = tab(theme, 1440)
+    assert complaints(opened, name) == []
+    if name in PAGES:
+        assert opened.page.evaluate("document.documentElement.dataset.theme") == theme
+    for width in (768, 360):
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        assert opened.page.evaluate(OVER) <= 1, f"wider than a window of {width}"
+
+
+@pytest.mark.parametrize(
+    ("planted", "expected"),
+    [
+        ('<img src="_static/favicon.svg">', "image without alt text"),
+        ('<script src="https://example.org/x.js"></script>', "asks another host"),
+        ("<script>undefinedFunction()</script>", "undefinedFunction is not defined"),
+        ('<div style="width: 3000px">wide</div>', "wider than the window"),
+    ],
+)
+def test_a_planted_fault_is_noticed(tab, planted, expected):
+    opened = tab()
+
+    def spoil(route):
+        text = route.fetch().text()
+        route.fulfill(body=text.replace("</main>", f"{planted}</main>"), content_type="text/html")
+
+    opened.page.route("**/notation.html", spoil)
+    assert any(expected in fault for fault in complaints(opened, "notation"))
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -39,42 +69,62 @@ def test_one_search_field(tab, width):
     assert sum(fields.nth(i).is_visible() for i in range(fields.count())) == 1
 
 
-def test_ledger_is_sorted_by_keyboard(tab):
-    page = tab().open("ledger.html")
-    claims = "bodies => bodies.map(b => b.id)"
-    before = page.eval_on_selector_all("table.ledger tbody", claims)
-    header = page.locator("table.ledger th", has_text="claim").first
-    header.locator("button").focus()
-    page.keyboard.press("Enter")
-    assert header.get_attribute("aria-sort") == "ascending"
-    page.keyboard.press("Space")
-    assert header.get_attribute("aria-sort") == "descending"
-    after = page.eval_on_selector_all("table.ledger tbody", claims)
-    assert sorted(after) == sorted(before)
-    assert after[-1] == min(before, key=lambda id: (id.split("-")[0], id.split("-")[1][0], int(id.split("-")[1][1:])))
+@pytest.mark.parametrize("name", PAGES)
+def test_reads_without_scripts(tab, name):
+    page = tab(scripts=False).open(f"{name}.html")
+    assert len(page.locator("article").inner_text()) > 200
+    for selector in ("article figure img", "article table", ".explorer noscript img", ".explorer img"):
+        for shown in page.locator(selector).all():
+            assert shown.is_visible(), selector
+    formulas = page.locator(".math")
+    assert all("\\" in text for text in formulas.all_inner_texts() if len(text) > 40)
 
 
-def test_ledger_sorts_numbers_as_numbers(tab):
-    page = tab().open("ledger.html")
-    page.locator("table.ledger th", has_text="seconds").locator("button").click()
-    seconds = page.eval_on_selector_all(
-        "table.ledger tbody", "bodies => bodies.map(b => JSON.parse(b.dataset.sort)[6])"
-    )
-    assert seconds == sorted(seconds)
+def test_search_finds_a_claim(tab):
+    page = tab().open("search.html?q=P3-C1")
+    page.wait_for_selector("#search-results li a", timeout=20000)
+    assert page.locator("#search-results a[href*='saddles'], #search-results a[href*='ledger']").count() > 0
 
 
-def test_claim_has_a_permanent_address(tab):
-    page = tab().open("ledger.html")
-    last = page.locator("table.ledger tbody").last.get_attribute("id")
-    page = tab().open(f"ledger.html#{last}")
-    assert page.locator(f"#{last}").bounding_box()["y"] < 900
+@pytest.mark.parametrize("name", PAGES)
+def test_first_load_is_light(tab, name):
+    opened, sizes = tab(), {}
+
+    def weigh(response):
+        body = response.body() if response.ok else b""
+        packed = response.url.endswith((".png", ".woff2", ".woff"))
+        sizes[response.url] = len(body) if packed else len(gzip.compress(body))
+
+    opened.page.on("response", weigh)
+    opened.open(f"{name}.html")
+    print(f"{name}: {sum(sizes.values()) / 1e6:.2f} MB")
+    assert sum(sizes.values()) < 1.5e6, sorted(sizes.items(), key=lambda item: -item[1])[:5]
 
 
-def test_site_reads_without_scripts(tab):
-    page = tab(scripts=False).open("ledger.html")
-    assert page.locator("table.ledger tbody .verdict").count() > 0
-    assert page.locator("table.ledger th button").count() == 0
-    assert page.locator("a[href='ledger.json']").is_visible()
+def test_card_and_addresses_for_other_sites(tab, base):
+    page = tab().open("saddles.html")
+    read = "name => document.querySelector(`meta[property='og:${name}']`).content"
+    assert "Saddles" in page.evaluate(read, "title")
+    assert len(page.evaluate(read, "description")) > 40
+    for name in ("sitemap.xml", "_static/card.png", "_static/favicon.svg"):
+        assert page.request.get(base + name).ok
+    assert all(f"{name}.html" in page.request.get(base + "sitemap.xml").text() for name in PAGES)
+
+
+def test_a_lost_reader_is_led_back(tab, base):
+    opened = tab()
+    answer = opened.page.goto(base + "no-such-page.html")
+    assert answer.status == 404
+    opened.page.get_by_role("link", name="Ledger of claims").click()
+    assert opened.page.title().startswith("Ledger")
+
+
+def test_print_shows_figures_and_hides_controls(tab):
+    page = tab().open("margins.html")
+    page.emulate_media(media="print")
+    assert not page.locator(".explorer-controls").first.is_visible()
+    assert page.locator("article figure img").first.is_visible()
+    assert page.locator(".explorer canvas").first.is_visible()
 
 
 def test_figures_have_no_light_tile_on_a_dark_page(tab, book):
@@ -88,7 +138,20 @@ def test_figures_have_no_light_tile_on_a_dark_page(tab, book):
 def test_downloads_are_there(tab, book):
     for name in book.notebooks:
         page = tab().open(f"{name}.html")
-        links = page.eval_on_selector_all(".provenance a", "links => links.map(a => a.href)")
-        assert len(links) >= 2
-        for link in links:
+        links = page.eval_on_selector_all("a[download]", "links => links.map(a => a.href)")
+        assert {f"{name}.ipynb", f"{name}.plain.ipynb", f"{name}.md"} <= {link.rpartition("/")[2] for link in links}
+        for link in set(links):
             assert page.request.get(link).ok, link
+
+
+def test_every_figure_says_where_it_comes_from(tab, book):
+    for name in book.notebooks:
+        page = tab().open(f"{name}.html")
+        figures, strips = page.locator("article figure:has(img.dark-light)"), page.locator(".strip")
+        assert figures.count() == strips.count() > 0
+        for strip in strips.all():
+            code = strip.locator("a[href^='code/']")
+            assert code.count() >= 2  # what computed it, and what drew it
+            address = code.last.get_attribute("href")
+            source = page.request.get(f"{page.url.rpartition('/')[0]}/{address}").text()
+            assert f'id="{address.rpartition("#")[2]}"' in source

@@ -3,10 +3,8 @@
 import { mount } from "./explorer.mjs";
 
 const RULES = ["sgd", "heavy_ball", "ema", "qhm"];
-const NAMES = ["SGD", "SHB", "NSHB", "QHM"];
-const NU = 0.7;
-const RUNS = 300;
-const FRAMES_PER_STEP = 6;
+const NAMES = ["SGD", "SHB", "NSHB", "QHM, ν = 0.7"];
+const [NU, RUNS, FRAMES_PER_STEP] = [0.7, 300, 6];
 const MOMENTA = Array.from({ length: 100 }, (_, i) => i / 100);
 
 // d = fresh·g + carried·v, after which v ← momentum·v + inflow·g.
@@ -58,8 +56,7 @@ export function level(rule, { lr, momentum, batch, ratio, slope, nu }) {
   const [sharp, flat] = modes.map(({ power }) => power / batch);
   const lag = lagShare(own) * slope ** 2;
   const gradient2 = slope ** 2 + modes.reduce((total, { h, xx }) => total + (h * h * xx) / batch, 0);
-  const formula = ["submission", "repository"]
-    .map((variant) => lr * Math.sqrt(bound(rule, 2 / batch, momentum, gradient2, nu, variant)));
+  const formula = ["submission", "repository"].map((each) => lr * Math.sqrt(bound(rule, 2 / batch, momentum, gradient2, nu, each)));
   const spread = (modes[0].xx + modes[1].xx) / batch;
   return { lr, own, modes, sharp, flat, lag, spread, degree: lr * Math.sqrt(sharp + flat + lag), formula };
 }
@@ -76,9 +73,8 @@ function start(state, random) {
   const { modes } = at(state, chosen(state));
   const runs = Number.isFinite(modes[0].xx + modes[1].xx) ? RUNS : 0;
   const rows = modes.map(({ xx, xv, vv }) => Array.from({ length: runs }, () => {
-    const [one, two] = [random(), random()].map((value) => value / Math.sqrt(state.batch));
-    const rest = Math.sqrt(Math.max(0, vv - (xv * xv) / xx));
-    return { x: Math.sqrt(xx) * one, v: (xv / Math.sqrt(xx)) * one + rest * two };
+    const x = Math.sqrt(xx / state.batch) * random();
+    return { x, v: (xv / xx) * x + Math.sqrt(Math.max(0, vv - (xv * xv) / xx) / state.batch) * random() };
   }));
   return step({ frames: 0, rows }, state, random);
 }
@@ -97,8 +93,7 @@ function step(cloud, state, random) {
 }
 
 function advance(cloud, state, random) {
-  cloud.frames += 1;
-  if (cloud.frames % FRAMES_PER_STEP === 0) step(cloud, state, random);
+  if ((cloud.frames += 1) % FRAMES_PER_STEP === 0) step(cloud, state, random);
 }
 
 const ellipse = (x, y) => Array.from({ length: 121 }, (_, i) => [x * Math.cos((i * Math.PI) / 60), y * Math.sin((i * Math.PI) / 60)]);
@@ -106,17 +101,16 @@ const ellipse = (x, y) => Array.from({ length: 121 }, (_, i) => [x * Math.cos((i
 function draw(sheet, state, cloud) {
   const { colour } = sheet;
   const tones = [colour.plain, colour.momentum, colour.feature, colour.memory];
-  const index = chosen(state);
-  const own = at(state, index);
-  const [across, up] = [own.sharp, own.flat].map(Math.sqrt);
-  const circle = 1 / Math.sqrt(state.batch);
-  const reach = 1.6 * Math.max(circle, ...[across, up].filter(Number.isFinite));
+  const [index, own] = [chosen(state), at(state, chosen(state))];
+  const [across, up, circle] = [own.sharp, own.flat, 1 / state.batch].map(Math.sqrt);
+  const reach = 2.4 * Math.max(circle, ...(Number.isFinite(own.degree) ? [across, up] : []));
   const [wide, high] = sheet.stacked ? [sheet.width, sheet.height / 2] : [sheet.width / 2, sheet.height];
   const aspect = (wide - 70) / (high - 64); // of the box inside the axes, so that a circle is round
   const left = sheet.axes(0, { range: [-reach * aspect, reach * aspect], label: "ω along the sharp direction" },
     { range: [-reach, reach], label: "ω along the flat one" },
     Number.isFinite(own.degree) ? "noise of the direction, one standard deviation" : `${NAMES[index]} diverges`);
-  left.dots(cloud.rows[0].map(({ noise }, r) => [noise, cloud.rows[1][r].noise]), colour.soft, 1.5);
+  const dots = cloud.rows[0].map(({ noise }, r) => [noise, cloud.rows[1][r].noise]);
+  left.dots(dots.filter(([x, y]) => Math.abs(x) < reach * aspect && Math.abs(y) < reach), colour.soft, 1.5);
   left.curve(ellipse(circle, circle), colour.plain, { dash: [6, 4] });
   left.curve(ellipse(across, up), tones[index], { width: 3 });
   left.legend([[NAMES[index], tones[index]], ["SGD", colour.plain, [6, 4]]]);
@@ -125,21 +119,19 @@ function draw(sheet, state, cloud) {
 
 function degrees(sheet, state, tones) {
   const found = RULES.map((_, index) => MOMENTA.map((momentum) => ({ momentum, ...at(state, index, momentum) })));
-  const seen = found.flat().flatMap(({ degree, formula }) => (Number.isFinite(degree) ? [degree, formula[0]] : [])).sort((a, b) => a - b);
-  const low = seen.length ? seen[0] / 1.5 : 0.1;
-  const top = seen.length ? seen[seen.length - 1] * 1.5 : 10;
-  const right = sheet.axes(1, { range: [0, 1], label: "momentum μ" }, { range: [low, top], log: true, label: "degree of smoothing δ" },
-    Math.round(state.held) ? "at the same effective step" : "at the same learning rate");
+  const seen = found.flat().flatMap(({ degree, formula }) => (Number.isFinite(degree) ? [degree, formula[0]] : []));
+  const low = seen.length ? Math.floor(Math.log10(Math.min(...seen))) : -1;
+  const range = [10 ** low, 10 ** Math.max(low + 2, Math.ceil(Math.log10(Math.max(...seen, 0))))];
+  const right = sheet.axes(1, { range: [0, 1], label: "momentum μ" }, { range, log: true, label: "degree of smoothing δ" },
+    Math.round(state.held) ? "at equal effective step" : "at equal learning rate");
   const index = chosen(state);
-  const order = [index, ...RULES.keys()].filter((value, i, all) => all.indexOf(value) === i);
-  for (const i of order) {
+  for (const i of new Set([index, ...RULES.keys()])) {
     const some = found[i].filter(({ degree }) => Number.isFinite(degree));
     right.curve(some.map(({ momentum, degree }) => [momentum, degree]), tones[i], { width: i === index ? 5 : 1.5 });
     if (i !== 1 && i !== 2) continue; // SGD's formula is exact, and for QHM the paper has none
     right.curve(some.map(({ momentum, formula }) => [momentum, formula[0]]), tones[i], { dash: [6, 4], width: 1.5 });
   }
-  const own = at(state, index);
-  right.dots([[state.momentum, own.degree]], sheet.colour.ink, 6);
+  right.dots([[state.momentum, at(state, index).degree]], sheet.colour.ink, 6);
   right.legend([...NAMES.map((name, i) => [name, tones[i]]), ["paper's formula", sheet.colour.ink, [6, 4]]]);
 }
 
@@ -155,15 +147,9 @@ function conventions(state) {
     return `SHB and NSHB are now one path, with δ ${round(sum.degree)} and ${round(average.degree)}; `
       + `the formulas make it ${round(sum.formula[0])} and ${round(average.formula[0])}.`;
   }
-  const [up, down] = [sum, average].map(({ degree }) => degree / at(state, 0, 0).degree);
-  return `Momentum multiplies SGD's δ by ${round(up)} as a sum (SHB) and by ${round(down)} as an average (NSHB)`
+  const [up, down] = [sum, average].map(({ degree }) => degree / (state.lr * Math.sqrt(2 / state.batch)));
+  return `Momentum multiplies δ by ${round(up)} as a sum (SHB) and by ${round(down)} as an average (NSHB)`
     + `${up > 1 && down < 1 ? ": in one convention it smooths more, in the other less." : "."}`;
-}
-
-function spread(own, state) {
-  const sgd = at(state, 0);
-  if (!Number.isFinite(sgd.spread)) return "Plain SGD would diverge.";
-  return `The iterate spreads ${round(Math.sqrt(own.spread / sgd.spread))} times as far as SGD's.`;
 }
 
 function summary(state) {
@@ -172,13 +158,13 @@ function summary(state) {
   const name = `${NAMES[index]}, learning rate ${round(own.lr)}${index ? `, momentum ${round(state.momentum)}` : ""}`;
   if (!Number.isFinite(own.degree)) return `${name}: it diverges, so there is no stationary noise and no degree of smoothing.`;
   const power = own.sharp + own.flat + own.lag;
-  const lag = own.lag / power;
   const formula = index < 2 ? round(own.formula[0]) : `${round(own.formula[0])} (submission) or ${round(own.formula[1])} (public code)`;
-  const broken = own.degree > own.formula[0] * 1.000001 ? ", a bound that is broken here" : "";
-  const words = `${name}: δ = ${round(own.degree)}; the paper's formula${index === 3 ? ", carried over," : ""} says ${formula}${broken}. `
+  const broken = own.degree > own.formula[0] * 1.000001 ? ", and the submission's is no bound here" : "";
+  const far = Math.sqrt(own.spread / at(state, 0).spread);
+  return `${name}: δ = ${round(own.degree)}; the paper's formula${index === 3 ? ", carried over," : ""} says ${formula}${broken}. `
     + `Power of ω: ${round((power * state.batch) / 2)} times the gradient noise`
-    + `${lag > 0.005 ? `, ${Math.round(100 * lag)} % of it lag and not noise` : ""}. ${conventions(state)}`;
-  return index ? `${words} ${spread(own, state)}` : words;
+    + `${own.lag > 0.005 * power ? `, ${round((100 * own.lag) / power)} % of it lag and not noise` : ""}. ${conventions(state)} `
+    + `${far > 0 ? `The iterate spreads ${round(far)} times as far as SGD's.` : "Plain SGD would diverge."}`;
 }
 
 mount({
@@ -186,19 +172,19 @@ mount({
   panels: 2,
   height: 320,
   controls: [
-    { id: "lr", label: "learning rate η (sharp curvature 1)", min: 0.001, max: 40, step: 0.02, value: 0.1, log: true },
+    { id: "lr", label: "learning rate η (sharp curvature 1)", min: 0.001, max: 40, step: 0.02, value: 0.3, log: true },
     { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 },
-    { id: "batch", label: "batch size B", min: 1, max: 8192, step: 0.02, value: 16, log: true },
+    { id: "batch", label: "batch size B", min: 1, max: 10000, step: 0.02, value: 16, log: true },
     { id: "ratio", label: "sharp over flat curvature", min: 1, max: 100, step: 0.02, value: 10, log: true },
     { id: "slope", label: "slope of the valley floor", min: 0, max: 1, step: 0.01, value: 0 },
     { id: "rule", label: "rule", min: 0, max: 3, step: 1, value: 2, names: NAMES },
-    { id: "held", label: "compared at", min: 0, max: 1, step: 1, value: 0, names: ["the same learning rate", "the same effective step"] },
+    { id: "held", label: "compared at equal", min: 0, max: 1, step: 1, value: 0, names: ["learning rate", "effective step"] },
   ],
   presets: [
     { label: "running average: less noise", state: {} },
     { label: "heavy ball: more noise", state: { rule: 1 } },
     { label: "equal step: one path, two formulas", state: { rule: 1, held: 1 } },
-    { label: "huge batch on a slope: lag", state: { rule: 1, batch: 8192, slope: 0.5 } },
+    { label: "huge batch on a slope: lag", state: { rule: 1, batch: 10000, slope: 0.5 } },
     { label: "steep: the bound is broken", state: { lr: 20, ratio: 1 } },
     { label: "QHM keeps some fresh noise", state: { rule: 3, momentum: 0.99 } },
   ],
@@ -206,7 +192,7 @@ mount({
   draw,
   summary,
   golden: ({ rule, ...state }) => {
-    const { sharp, flat, lag, spread: far, degree, formula } = level(rule, state);
+    const { sharp, flat, lag, spread: far, degree, formula } = level(RULES[rule], state);
     return [sharp, flat, lag, far, degree, ...formula];
   },
 });

@@ -58,8 +58,9 @@ def minutes(text: str) -> int:
 def strips(project: Project, chapter: str, records: Sequence[Record]) -> dict[int, str]:
     """Return the strip under every figure of a chapter, by the place of its cell."""
     tables = trace.tables(project.results(chapter))
-    facts = {outcome.experiment: (record, outcome) for record in records for outcome in record.outcomes if outcome.experiment}
-    return {place: _strip(project, chapter, found, tables, facts) for place, found in trace.figures(project, chapter).items()}
+    facts = {outcome.experiment: (record, outcome) for record in records for outcome in record.outcomes}
+    found = trace.figures(project, chapter)
+    return {place: _strip(project, chapter, figure, tables, facts) for place, figure in found.items()}
 
 
 def _strip(project: Project, chapter: str, found: trace.Trace, tables: Mapping[str, Sequence[str]],
@@ -69,7 +70,8 @@ def _strip(project: Project, chapter: str, found: trace.Trace, tables: Mapping[s
     return raw(f'<p class="strip">{"; ".join(part for part in (*parts, drawn) if part)}</p>')
 
 
-def _source(project: Project, chapter: str, name: str, files: Iterable[str], fact: tuple[Record, Outcome] | None) -> str:
+def _source(project: Project, chapter: str, name: str, files: Iterable[str],
+            fact: tuple[Record, Outcome] | None) -> str:
     """Return where one experiment's part of a figure comes from."""
     links = ", ".join(f'<a href="downloads/{chapter}/{file}" download>{file}</a>' for file in files)
     code = trace.experiment(project, chapter, name)
@@ -77,7 +79,7 @@ def _source(project: Project, chapter: str, name: str, files: Iterable[str], fac
     if fact:
         record, outcome = fact
         made = record.provenance
-        pieces.append(f"scale {made.scale}, {made.device_class}, {outcome.seconds:.1f} s, seed {made.seed}, "
+        pieces.append(f"scale {made.scale}, device {made.device_class}, {outcome.seconds:.1f} s, seed {made.seed}, "
                       f"configuration <code>{outcome.config}</code>, library <code>{made.library}</code>")
     if code:
         pieces.append(f"computed by {_code(code)}")
@@ -88,10 +90,12 @@ def footer(project: Project, chapter: str, stamp: Stamp, tables: Iterable[str]) 
     """Return the box that ends a chapter: how to run it again, what to take along, how it was made."""
     files = " · ".join(f'<a href="downloads/{chapter}/{name}" download>{escape(name)}</a>' for name in tables)
     given = ", ".join(f"{name} = {value}" for name, value in stamp.parameters.items()) or "default parameters"
-    knobs = ", ".join(f"<code>{name}</code> ({value})" for name, value in source.parameters(project.source(chapter)).items())
+    defaults = source.parameters(project.source(chapter))
+    knobs = ", ".join(f"<code>{name}</code> ({value})" for name, value in defaults.items())
     return (
         "## Run this yourself\n\n"
-        f"In a checkout of the book, this runs the page with other parameters and prints every published interval beside yours:\n\n"
+        "In a checkout of the book, this runs the page with other parameters and prints every published interval "
+        "beside yours:\n\n"
         f"```\ndescent run {chapter} -p seed=1\n```\n\n"
         + raw(
             f"<p>Parameters and their defaults: {knobs}.</p>\n"

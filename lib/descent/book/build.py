@@ -91,7 +91,7 @@ def _site(project: Project) -> None:
     hints = {record.claim.id: f"{record.claim.statement} — {record.verdict}".replace('"', "'") for record in found}
     html = assemble.render(project, assemble.stage(project, _generated(project, stamps, found), around, hints))
     publish.publish(project, html, found)
-    finish.finish(project, html)
+    finish.finish(project, html, found)
     checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
     shutil.rmtree(project.html, ignore_errors=True)
     os.replace(html, project.html)

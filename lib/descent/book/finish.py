@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from html import escape, unescape
 from pathlib import Path
 from xml.sax.saxutils import escape as escape_xml
 
 import yaml
 
+from descent.book import card
 from descent.book.project import Project
+from descent.claims import Record
 
 UNUSED = (
     "_static/scripts/fontawesome.js*",  # 1.5 MB for a dozen icons, which book.css takes from the font of the theme
@@ -24,7 +27,11 @@ UNUSED = (
 )
 ICONS = re.compile(r'<script defer src="_static/scripts/fontawesome\.js[^"]*"></script>\s*')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/?>\s*')
+CHARSET = '<meta charset="utf-8" />'
+ONE_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 SUMMARY = re.compile(r"<article.*?</h1>.*?<p>(?P<first>.*?)</p>", re.S)
+FOCUS = re.compile(r'<(figure|div) class="(align-default|output text_html)"')
+"""What may scroll sideways on a phone, and must then be reached by the keyboard."""
 IMAGE = re.compile(r"<img (?![^>]*loading=)(?=[^>]*dark-light)")
 CARD = "_static/card.png"
 """Picture that other sites show beside a link."""
@@ -32,7 +39,8 @@ CARD = "_static/card.png"
 LOST = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Page not found — {title}</title><link rel="icon" href="{base}_static/favicon.svg">
-<style>:root {{ color-scheme: light dark; }} body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem; }}</style>
+<style>:root {{ color-scheme: light dark; }}
+body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem; }}</style>
 </head><body><main><h1>No such page</h1>
 <p>This address leads nowhere: no gradient at all. Leave along the unstable direction:</p>
 <ul><li><a href="{base}index.html">{title}</a></li><li><a href="{base}ledger.html">Ledger of claims</a></li>
@@ -40,12 +48,13 @@ LOST = """<!doctype html>
 """
 
 
-def finish(project: Project, html: Path) -> None:
+def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
     """Trim and complete the pages of a built site."""
     settings = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
     title, base = str(settings["title"]), str(settings.get("html", {}).get("baseurl") or "")
     for path in sorted(html.glob("*.html")):
         path.write_text(_page(path.name, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
+    card.draw(html / CARD, title, records)
     (html / "404.html").write_text(LOST.format(title=escape(title), base=base), encoding="utf-8")
     (html / "sitemap.xml").write_text(_sitemap(project, base), encoding="utf-8")
     for pattern in UNUSED:
@@ -55,8 +64,8 @@ def finish(project: Project, html: Path) -> None:
 
 def _page(name: str, text: str, title: str, base: str) -> str:
     text = ICONS.sub("", text)
-    text = VIEWPORT.sub("", text).replace(
-        '<meta charset="utf-8" />', '<meta charset="utf-8" />\n<meta name="viewport" content="width=device-width, initial-scale=1">', 1)
+    text = VIEWPORT.sub("", text).replace(CHARSET, f"{CHARSET}\n{ONE_VIEWPORT}", 1)
+    text = FOCUS.sub(r'<\1 tabindex="0" class="\2"', text)
     text = IMAGE.sub('<img loading="lazy" decoding="async" ', text)
     text = text.replace(f"<title>{title} &#8212; {title}</title>", f"<title>{title}</title>")
     return text.replace("</head>", f"{_card(name, text, title, base)}</head>", 1)

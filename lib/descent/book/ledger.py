@@ -72,7 +72,8 @@ def _test(outcome: Outcome) -> str:
     needed = outcome.replicas_to_settle
     parts = (
         f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(outcome.test.quantity)}",
-        f"<strong>{escape(outcome.text)}</strong>; {joint}rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
+        f"<strong>{escape(outcome.text)}</strong>; {joint}"
+        f"rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
         f"interval: {outcome.estimates[0].method}" if outcome.estimates else "",
         f"{needed} replicas would settle it" if needed else "",
         picture(outcome),
@@ -86,11 +87,12 @@ def _facts(record: Record, home: Home | None) -> Iterator[str]:
     if home:
         yield _fact("read", f'<a href="{home.section}">{escape(home.title)}</a>')
         yield _fact("data", ", ".join(_file(file) for name in names for file in home.tables.get(name, ())))
-        yield _fact("computed by", ", ".join(
-            f'<a href="{home.code[name].address}"><code>{home.code[name].name}</code></a>' for name in names if name in home.code))
+        code = [home.code[name] for name in names if name in home.code]
+        links = (f'<a href="{each.address}"><code>{each.name}</code></a>' for each in code)
+        yield _fact("computed by", ", ".join(links))
     configs = dict.fromkeys(outcome.config for outcome in record.outcomes if outcome.config)
-    yield _fact("run", f"scale {made.scale}, {escape(made.instructions or made.device_class)}, master seed {made.seed}, "
-                       f"{record.seconds:.1f} s, {made.date}")
+    machine = escape(made.instructions or made.device_class)
+    yield _fact("run", f"scale {made.scale}, {machine}, master seed {made.seed}, {record.seconds:.1f} s, {made.date}")
     yield _fact("digests", f"configuration {', '.join(f'<code>{config}</code>' for config in configs) or '–'}, "
                            f"library <code>{made.library}</code>, torch {escape(made.torch)}")
     related = [*record.claim.see, *record.claim.paired_with]

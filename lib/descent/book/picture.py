@@ -15,7 +15,10 @@ TALL = 9
 
 
 def picture(outcome: Outcome) -> str:
-    """Return an SVG: the region shaded, per estimate a dot, its 95 % interval thick, the joint one thin; "" if none."""
+    """Return an SVG, "" where nothing was measured.
+
+    The region is shaded, with its ends in numbers; per estimate a dot, its 95 % interval thick, the joint one thin.
+    """
     if not outcome.estimates:
         return ""
     region, wide = outcome.test.rule.region, outcome.family_estimates
@@ -33,10 +36,10 @@ def picture(outcome: Outcome) -> str:
         shapes += [_line("joint", x(joint.low), x(joint.high), y), _line("raw", x(raw.low), x(raw.high), y),
                    f'<circle cx="{x(raw.value):.1f}" cy="{y}" r="3.2"/>']
     label = escape(f"{outcome.quote}; predicted {outcome.test.rule}; {outcome.verdict}")
-    ends = (f'<text x="{MARGIN}" y="{height - 1}">{_short(low)}</text>'
-            f'<text x="{WIDTH - MARGIN}" y="{height - 1}" text-anchor="end">{_short(high)}</text>')
+    ends = [(x(end), side, end) for end, side in ((region.low, "end"), (region.high, "start")) if math.isfinite(end)]
+    marks = "".join(_mark(place, side if len(ends) == 2 else "middle", end, height) for place, side, end in ends)
     return (f'<svg class="outcome {str(outcome.verdict).replace(" ", "-")}" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-label="{label}">{"".join(shapes)}{ends}</svg>')
+            f'width="{WIDTH}" height="{height}" role="img" aria-label="{label}">{"".join(shapes)}{marks}</svg>')
 
 
 def _window(ends: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
@@ -53,6 +56,12 @@ def _box(left: float, right: float, height: float) -> str:
 
 def _line(kind: str, left: float, right: float, y: float) -> str:
     return f'<line class="{kind}" x1="{left:.1f}" x2="{right:.1f}" y1="{y}" y2="{y}"/>'
+
+
+def _mark(place: float, side: str, value: float, height: float) -> str:
+    """Write an end of the region below it, inside the picture."""
+    side = "start" if place < 2 * MARGIN else "end" if place > WIDTH - 2 * MARGIN else side
+    return f'<text x="{place:.1f}" y="{height - 1}" text-anchor="{side}">{_short(value)}</text>'
 
 
 def _short(value: float) -> str:

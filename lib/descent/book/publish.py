@@ -15,7 +15,7 @@ IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
 
 def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
-    """Copy ledger, notebooks (executed without pictures, and plain), sources and tables into the site; write its code."""
+    """Copy ledger, notebooks (executed without pictures, and plain), sources and tables; write the library's pages."""
     code.write(project, html)
     save_records(html / "ledger.json", records)
     downloads = html / "downloads"
@@ -24,7 +24,8 @@ def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
         (downloads / chapter).mkdir(parents=True)
         notebook = text_only(source.load(place.notebook))
         (downloads / f"{chapter}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
-        (downloads / f"{chapter}.plain.ipynb").write_text(source.dump(source.read(project.source(chapter))), encoding="utf-8")
+        plain = source.dump(source.read(project.source(chapter)))
+        (downloads / f"{chapter}.plain.ipynb").write_text(plain, encoding="utf-8")
         shutil.copy(project.source(chapter), downloads / f"{chapter}.md")
         for name in tables(place.results):
             shutil.copy(place.results / name, downloads / chapter / name)

@@ -55,8 +55,8 @@ def _outcome(outcome: Outcome) -> str:
 def _oracle(row: Mapping[str, Any]) -> str:
     module = row["instrument"].rpartition(".")[0]
     good = row["reached"] <= row["asked"]
-    cells = (escape(row["quantity"]), escape(row["truth"]), escape(row["kind"]), f"{row['asked']:.1g}", f"{row['reached']:.2g}",
-             badge(Verdict.HOLDS if good else Verdict.FAILS))
+    texts = [escape(row[key]) for key in ("quantity", "truth", "kind")]
+    cells = (*texts, f"{row['asked']:.1g}", f"{row['reached']:.2g}", badge(Verdict.HOLDS if good else Verdict.FAILS))
     name = row["instrument"].removeprefix("descent.")
     link = f'<a href="code/{module}.html"><code>{escape(name)}</code></a>'
     return f'<tr><th scope="row">{link}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

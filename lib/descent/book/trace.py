@@ -89,7 +89,7 @@ def _trace(tree: ast.Module, names: Mapping[str, str], results: Mapping[str, str
 
 def _imports(tree: ast.Module) -> dict[str, str]:
     """Return the dotted name behind every imported name."""
-    found = {}
+    found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {item.asname or item.name: f"{node.module}.{item.name}" for item in node.names}
@@ -100,7 +100,7 @@ def _imports(tree: ast.Module) -> dict[str, str]:
 
 def _runs(tree: ast.Module, names: Mapping[str, str], project: Project) -> dict[str, str]:
     """Return which experiment each variable holds, from lines such as `race = bench.run(margins.RACE)`."""
-    found = {}
+    found: dict[str, str] = {}
     for node in tree.body:
         call = node.value if isinstance(node, ast.Assign) else None
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == RUN):

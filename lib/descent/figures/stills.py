@@ -1,0 +1,157 @@
+"""The still picture of every explorer, for readers without scripts: its default state from exact formulas.
+
+Unlike other figures these compute what they draw: a closed form evaluated on a grid, the same the explorer evaluates.
+`python -m descent.figures.stills FOLDER` writes <name>.png for each.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from descent import rules
+from descent.figures import ARMS, label_panels, line, panels, theory, use_style
+from descent.problems.escape import variance_from_rest
+from descent.problems.exponents import almost_sure_threshold
+from descent.problems.inertia import race
+from descent.problems.linear import aligned_edge
+from descent.problems.mode import critical_damping, mode_edge
+from descent.problems.noise_escape import closure_step, outside
+from descent.problems.search_noise import degree, stationary_moments
+from descent.problems.weights import Gamma
+
+__all__ = ["STILLS", "write"]
+
+PLAIN, MOMENTUM, MATCHED = ARMS["plain"], ARMS["momentum"], ARMS["plain, matched step"]
+
+
+def hero() -> Figure:
+    """Return the spread of runs on a saddle, and what the rule does along the rising direction."""
+    figure, axes = panels(2)
+    steps = np.arange(1, 201)
+    for lr, momentum, look, label in ((0.01, 0.9, MOMENTUM, "momentum 0.9"), (0.01, 0.0, PLAIN, "plain, same step"),
+                                      (0.1, 0.0, MATCHED, "plain, same effective step")):
+        spread = 0.3 * np.sqrt(variance_from_rest(steps, 1.0, lr, momentum))
+        line(axes[0], steps, spread, look, label=label, markevery=50)
+    axes[0].set(yscale="log", ylim=(1e-3, 1), xlabel="steps", ylabel="distance from the saddle", title="leaving")
+    axes[0].legend()
+    momenta = np.linspace(0, 0.999, 200)
+    theory(axes[1], critical_damping(momenta), momenta)
+    theory(axes[1], 2 * (1 + momenta), momenta, dashed=True)
+    axes[1].set(xscale="log", xlim=(1e-3, 40), xlabel="step times curvature", ylabel="momentum", title="settling")
+    for words, x, y in (("crawls", 0.003, 0.4), ("rings", 0.3, 0.65), ("diverges", 12, 0.35)):
+        axes[1].text(x, y, words, ha="center")
+    label_panels(axes)
+    return figure
+
+
+def saddles() -> Figure:
+    """Return the spread of runs on a saddle and at an optimum, with momentum and without."""
+    figure, axes = panels(2)
+    steps = np.arange(1, 301)
+    for lr, momentum, look, label in ((0.01, 0.9, MOMENTUM, "momentum 0.9"), (0.01, 0.0, PLAIN, "plain, same step"),
+                                      (0.1, 0.0, MATCHED, "plain, same effective step")):
+        line(axes[0], steps, np.sqrt(variance_from_rest(steps, 1.0, lr, momentum)), look, label=label, markevery=75)
+        line(axes[1], steps, np.sqrt(displacement_from_rest(steps, lr, momentum)), look, markevery=75)
+    for axis, title in zip(axes, ("on a saddle", "at an optimum"), strict=True):
+        axis.set(yscale="log", ylim=(3e-3, 30), xlabel="steps", ylabel="distance (root mean square)", title=title)
+    axes[0].legend()
+    label_panels(axes)
+    return figure
+
+
+def displacement_from_rest(steps: NDArray[np.int64], lr: float, momentum: float) -> NDArray[np.float64]:
+    """Return E x² after some steps from rest at an optimum of curvature one, by its recursion."""
+    keep, found = 1 + momentum - lr, [(0.0, 0.0, 0.0)]
+    for _ in range(int(steps.max())):
+        now, cross, before = found[-1]
+        moved = keep**2 * now - 2 * keep * momentum * cross + momentum**2 * before + lr**2
+        found.append((moved, keep * now - momentum * cross, now))
+    return np.array([found[step][0] for step in steps])
+
+
+def flatness() -> Figure:
+    """Return the two thresholds over batch size, without momentum and with it."""
+    figure, axes = panels(2, sharey=True)
+    batches, law = np.array([2**k for k in range(11)]), Gamma(1.0)
+    line(axes[0], batches, [mode_edge(1.0, 0.0, 1 / k) for k in batches], PLAIN, label="mean square")
+    line(axes[0], batches, [almost_sure_threshold(law, int(k)) for k in batches], MATCHED, label="single runs")
+    line(axes[1], batches, [mode_edge(1.0, 0.0, 1 / k) for k in batches], PLAIN, label="no momentum")
+    line(axes[1], batches, [mode_edge(1.0, 0.9, 1 / k) for k in batches], MOMENTUM, label="momentum 0.9")
+    for axis, title in zip(axes, ("two thresholds", "momentum, mean square"), strict=True):
+        axis.set(xscale="log", xlabel="batch size", ylabel="step times curvature", title=title, ylim=(0, 4))
+        axis.legend()
+    label_panels(axes)
+    return figure
+
+
+def margins() -> Figure:
+    """Return the two parts of a small-margin logit along training, without momentum and with it."""
+    figure, axes = panels(2, sharey=True)
+    for axis, momentum in zip(axes, (0.0, 0.95), strict=True):
+        found = race(1.0, momentum, 1000)
+        steps = np.arange(1, 1002)
+        line(axis, steps, (0.15 * found[0]) ** 3, ARMS["step annealed"], label="by the feature", markevery=(0.1, 0.2))
+        line(axis, steps, found[1] ** 3, MATCHED, label="by heart", markevery=(0.1, 0.2))
+        axis.set(xscale="log", yscale="log", ylim=(1e-4, 100), xlabel="steps", ylabel="small-margin logit",
+                 title=f"momentum {momentum:g}")
+    axes[0].legend()
+    label_panels(axes)
+    return figure
+
+
+def geometry() -> Figure:
+    """Return the loss outside the sharpest direction over that along it, SGD and descent just beyond their edges."""
+    figure, (axis,) = panels(1)
+    curvature = np.arange(1, 51.0) ** -0.5
+    for share, lr, look, label in ((1.0, 1.05 * aligned_edge(curvature, 0.0, 1.0), MOMENTUM, "SGD, batch 1"),
+                                   (0.0, 2.1, PLAIN, "full batch, as far beyond its own edge")):
+        parts = [curvature.copy()]
+        for _ in range(60):
+            parts.append(closure_step(curvature, parts[-1], float(lr), share))
+        line(axis, np.arange(61), outside(np.array(parts), 1), look, label=label, markevery=10)
+    axis.set(yscale="log", xlabel="steps", ylabel="loss outside / along the sharpest")
+    axis.legend()
+    return figure
+
+
+def smoothing() -> Figure:
+    """Return the degree of smoothing over momentum by both conventions, at equal step and equal effective step."""
+    figure, axes = panels(2, sharey=True)
+    momenta = torch.linspace(0, 0.98, 50, dtype=torch.float64)
+    lr = torch.full_like(momenta, 0.3)
+    for axis, own, title in ((axes[0], lr, "learning rate"), (axes[1], lr * (1 - momenta), "effective step")):
+        arms = ((rules.sgd(lr), PLAIN, "SGD"), (rules.heavy_ball(own, momenta), MOMENTUM, "heavy ball"),
+                (rules.ema(lr, momenta), MATCHED, "running average"))
+        for hyper, look, label in arms:
+            power = stationary_moments(hyper, (1.0, 0.1)).power.sum(axis=1) / 16
+            line(axis, momenta, degree(hyper.lr, power), look, label=label)
+        axis.set(yscale="log", xlabel="momentum", ylabel="degree of smoothing", title=f"at equal {title}")
+    axes[0].legend()
+    label_panels(axes)
+    return figure
+
+
+STILLS: Mapping[str, Callable[[], Figure]] = {
+    "flatness": flatness, "geometry": geometry, "hero": hero, "margins": margins, "saddles": saddles,
+    "smoothing": smoothing,
+}
+"""The still picture of every explorer by its name."""
+
+
+def write(folder: Path) -> None:
+    """Write all of them as <name>.png."""
+    use_style()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in STILLS.items():
+        draw().savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
