@@ -26,6 +26,7 @@ def test_nothing_serious(tab, name, theme, width):
     page = tab(theme, width).open(f"{name}.html")
     for details in page.locator("article details").all()[:3]:
         details.evaluate("node => { node.open = true; }")
+    page.wait_for_timeout(600)  # what opens fades in
     assert serious(page) == []
 
 

@@ -316,9 +316,13 @@ function ticks({ range: [low, high], log, count = 5 }) {
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
 }
 
-const short = (value) => (value !== 0 && (Math.abs(value) >= 1e4 || Math.abs(value) < 1e-2)
-  ? `10${[...String(Math.round(Math.log10(Math.abs(value))))].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit] ?? "⁻").join("")}`
-  : String(+value.toPrecision(3)));
+// 1000 as it is, 10⁻⁴ and 2·10⁻⁴ by its power of ten.
+function short(value) {
+  if (value === 0 || (Math.abs(value) < 1e4 && Math.abs(value) >= 1e-2)) return String(+value.toPrecision(3));
+  const power = Math.floor(Math.log10(Math.abs(value)) + 1e-9);
+  const digits = +(value / 10 ** power).toPrecision(2);
+  return `${digits === 1 ? "" : `${digits}·`}10${[...String(power)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit] ?? "⁻").join("")}`;
+}
 
 function text(context, words, x, y, align) {
   context.textAlign = align;

@@ -63,14 +63,14 @@ function draw(sheet, state, clouds) {
 // Where in (ηa, μ) the rule crawls, rings or diverges along y.
 function regimes(sheet, state) {
   const { colour } = sheet;
-  const map = sheet.axes(1, { range: [0.001, 10], log: true, label: "step times curvature, ηa" },
+  const map = sheet.axes(1, { range: [0.001, 40], log: true, label: "step times curvature, ηa" },
     { range: [0, 1], label: "momentum μ" }, "what the rule does along y");
   const unit = Array.from({ length: 101 }, (_, i) => i / 100);
   map.curve(unit.map((m) => [critical(m), m]), colour.soft);
   map.curve(unit.map((m) => [2 * (1 + m), m]), colour.memory);
   map.words("crawls", 0.0025, 0.45);
   map.words("rings", 0.35, 0.62);
-  map.words("diverges", 5.5, 0.35);
+  map.words("diverges", 12, 0.35);
   const [own, plain] = arms(state);
   map.dots([[plain.lr * state.curvature, 0]], colour.plain, 6);
   map.dots([[own.lr * state.curvature, own.momentum]], colour.momentum, 6);

@@ -23,10 +23,10 @@ def draw(path: Path, title: str, records: Sequence[Record]) -> None:
     for momentum, colour in ((0.0, PLAIN), (0.9, MOMENTUM)):
         axis.plot(*_descent(momentum).T, color=colour, linewidth=3)
     axis.text(-2.85, 1.22, title, color=INK, fontsize=44, weight="bold")
-    axis.text(-2.85, -1.42, f"Five papers on SGD, re-executed. {standing(records)}.", color=INK, fontsize=22)
+    axis.text(-2.85, -1.42, f"Five papers on SGD, re-executed. {standing(records)}.", color=INK, fontsize=20)
     axis.set(xlim=(-3, 3), ylim=(-1.6, 1.6))
     axis.set_axis_off()
-    figure.savefig(path, facecolor=GROUND, metadata={"Software": None})
+    figure.savefig(path, facecolor=GROUND, dpi=100, metadata={"Software": None})
 
 
 def _descent(momentum: float, lr: float = 0.1, steps: int = 120) -> np.ndarray:

@@ -23,9 +23,13 @@ PAGE = """<!doctype html>
 </main></body></html>
 """
 LAYOUT = """body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 75rem; padding: 1rem; }
-pre { font: 13px/1.45 ui-monospace, monospace; overflow-x: auto; padding: .8rem; } h1 { overflow-wrap: anywhere; }
-pre span:target, pre a:target + span { outline: 2px solid; } pre .linenos { opacity: .75; padding-right: 1em; }
-html[data-theme="dark"] body { background: #121212; color: #ddd; } html[data-theme="dark"] a { color: #8ab8ff; }
+h1, li { overflow-wrap: anywhere; }
+pre { font: 13px/1.45 ui-monospace, monospace; overflow-x: auto; padding: .8rem; }
+pre span:target { outline: 2px solid; }
+pre .linenos { opacity: .75; padding-right: 1em; }
+html[data-theme="dark"] { color-scheme: dark; }
+html[data-theme="dark"] body { background: #121212; color: #ddd; }
+html[data-theme="dark"] a { color: #8ab8ff; }
 """
 
 

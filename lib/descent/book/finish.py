@@ -39,7 +39,7 @@ CARD = "_static/card.png"
 LOST = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Page not found — {title}</title><link rel="icon" href="{base}_static/favicon.svg">
-<style>:root {{ color-scheme: light dark; }}
+<style>:root {{ color-scheme: light dark; background: Canvas; color: CanvasText; }}
 body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem; }}</style>
 </head><body><main><h1>No such page</h1>
 <p>This address leads nowhere: no gradient at all. Leave along the unstable direction:</p>
@@ -66,6 +66,7 @@ def _page(name: str, text: str, title: str, base: str) -> str:
     text = ICONS.sub("", text)
     text = VIEWPORT.sub("", text).replace(CHARSET, f"{CHARSET}\n{ONE_VIEWPORT}", 1)
     text = FOCUS.sub(r'<\1 tabindex="0" class="\2"', text)
+    text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds links too
     text = IMAGE.sub('<img loading="lazy" decoding="async" ', text)
     text = text.replace(f"<title>{title} &#8212; {title}</title>", f"<title>{title}</title>")
     return text.replace("</head>", f"{_card(name, text, title, base)}</head>", 1)
