@@ -60,14 +60,15 @@ def strips(project: Project, chapter: str, records: Sequence[Record]) -> dict[in
     tables = trace.tables(project.results(chapter))
     facts = {outcome.experiment: (record, outcome) for record in records for outcome in record.outcomes}
     found = trace.figures(project, chapter)
-    return {place: _strip(project, chapter, figure, tables, facts) for place, figure in found.items()}
+    made = {place: _strip(project, chapter, figure, tables, facts) for place, figure in found.items()}
+    return {place: raw(f'<p class="strip">{strip}</p>') for place, strip in made.items() if strip}
 
 
 def _strip(project: Project, chapter: str, found: trace.Trace, tables: Mapping[str, Sequence[str]],
            facts: Facts) -> str:
     parts = [_source(project, chapter, name, tables.get(name, ()), facts.get(name)) for name in found.experiments]
     drawn = f"drawn by {_code(found.drawn)}" if found.drawn else ""
-    return raw(f'<p class="strip">{"; ".join(part for part in (*parts, drawn) if part)}</p>')
+    return "; ".join(part for part in (*parts, drawn) if part)
 
 
 def _source(project: Project, chapter: str, name: str, files: Iterable[str],

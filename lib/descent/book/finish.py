@@ -38,13 +38,13 @@ CARD = "_static/card.png"
 
 LOST = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Page not found — {title}</title><link rel="icon" href="{base}_static/favicon.svg">
+<title>Page not found — {title}</title><link rel="icon" href="_static/favicon.svg">
 <style>:root {{ color-scheme: light dark; background: Canvas; color: CanvasText; }}
 body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem; }}</style>
 </head><body><main><h1>No such page</h1>
 <p>This address leads nowhere: no gradient at all. Leave along the unstable direction:</p>
-<ul><li><a href="{base}index.html">{title}</a></li><li><a href="{base}ledger.html">Ledger of claims</a></li>
-<li><a href="{base}search.html">Search</a></li></ul></main></body></html>
+<ul><li><a href="index.html">{title}</a></li><li><a href="ledger.html">Ledger of claims</a></li>
+<li><a href="search.html">Search</a></li></ul></main></body></html>
 """
 
 
@@ -55,7 +55,7 @@ def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
     for path in sorted(html.glob("*.html")):
         path.write_text(_page(path.name, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
     card.draw(html / CARD, title, records)
-    (html / "404.html").write_text(LOST.format(title=escape(title), base=base), encoding="utf-8")
+    (html / "404.html").write_text(LOST.format(title=escape(title)), encoding="utf-8")
     (html / "sitemap.xml").write_text(_sitemap(project, base), encoding="utf-8")
     for pattern in UNUSED:
         for path in html.glob(pattern):
@@ -82,7 +82,7 @@ def _card(name: str, text: str, title: str, base: str) -> str:
         rows |= {"og:url": f"{base}{name}", "og:image": f"{base}{CARD}"}
     tags = [f'<meta property="{key}" content="{escape(value)}">' for key, value in rows.items()]
     tags += [f'<meta name="description" content="{escape(about)}">', '<meta name="twitter:card" content="summary">']
-    if base:
+    if base and 'rel="canonical"' not in text:
         tags.append(f'<link rel="canonical" href="{base}{name}">')
     return "\n".join(tags) + "\n"
 

@@ -28,7 +28,8 @@ def ledger_table(records: Sequence[Record], homes: Mapping[str, Home]) -> str:
 
 def standing(records: Sequence[Record]) -> str:
     """Return how the claims stand, such as "23 claims: 20 hold, 3 fail"."""
-    return f"{len(records)} claims: {spell({verdict: n for verdict, n in tally(records).items() if n})}"
+    count = "1 claim" if len(records) == 1 else f"{len(records)} claims"
+    return f"{count}: {spell({verdict: n for verdict, n in tally(records).items() if n})}"
 
 
 def remarks(record: Record) -> str:

@@ -1,0 +1,142 @@
+"""What is generated around the chapters: traces of figures, pictures of outcomes, boxes, the finish of the pages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from descent.book import boxes, build, records, trace, where
+from descent.book.picture import WIDTH, picture
+from descent.book.project import BookError, find_project
+from descent.claims import Outcome, Verdict
+from descent.claims import verdict as rules
+from descent.estimate import Estimate
+from toybook import REPOSITORY, edit
+
+
+@pytest.fixture(scope="module")
+def book():
+    return find_project(REPOSITORY)
+
+
+def outcome(rule, *intervals):
+    estimates = tuple(Estimate((low + high) / 2, low, high, 40, "Student t", 39) for low, high in intervals)
+    return Outcome(rules.Test("size", "the size", rule, ("cpu",)), 1, estimates, "", "toy", "abc", 1.0)
+
+
+def numbers(svg, pattern):
+    return [tuple(map(float, found)) for found in re.findall(pattern, svg)]
+
+
+def test_every_figure_is_traced_to_its_code_and_experiments(book):
+    for chapter in book.notebooks:
+        found = trace.figures(book, chapter)
+        assert found
+        for made in found.values():
+            assert made.drawn is not None
+            assert made.experiments
+            lines = trace.modules(book)[made.drawn.module].read_text().splitlines()
+            assert lines[made.drawn.line - 1].startswith(f"def {made.drawn.name.rpartition('.')[2]}(")
+            for name in made.experiments:
+                code = trace.experiment(book, chapter, name)
+                assert code is not None
+                assert f".{chapter}" in code.module
+
+
+def test_a_claim_is_sent_to_the_section_that_quotes_it():
+    text = "# Title\n\nT1-C1 and T1-C2\n\n## Before\n\nT1-C1 named\n\n## Where it is\n\n{glue:text}`T1-C1.verdict`\n"
+    assert where._section("alpha", text, "T1-C1") == ("alpha.html#where-it-is", "Where it is")
+    assert where._section("alpha", text, "T1-C2") == ("alpha.html", "Title")
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [((0.95, 1.0), Verdict.HOLDS), ((1.3, 1.4), Verdict.FAILS), ((1.0, 1.2), Verdict.INCONCLUSIVE)],
+)
+def test_the_picture_shows_what_the_verdict_says(interval, verdict):
+    made = outcome(rules.Equivalence(1.0, 0.1), interval)
+    assert made.verdict is verdict
+    svg = picture(made)
+    ((left, width),) = numbers(svg, r'<rect x="([\d.]+)" y="1" width="([\d.]+)"')
+    ((x1, x2),) = numbers(svg, r'class="raw" x1="([\d.]+)" x2="([\d.]+)"')
+    inside, outside = left <= x1 and x2 <= left + width, x1 > left + width or x2 < left
+    assert (inside, outside) == (verdict is Verdict.HOLDS, verdict is Verdict.FAILS)
+    assert f'class="outcome {verdict}"' in svg
+    assert str(verdict) in svg.partition("aria-label")[2]
+
+
+def test_the_picture_of_a_region_without_end_and_of_several_estimates():
+    half = picture(outcome(rules.Direction(above=2.0), (3.0, 4.0)))
+    ((left, width),) = numbers(half, r'<rect x="([\d.]+)" y="1" width="([\d.]+)"')
+    assert left + width == pytest.approx(WIDTH - 8, abs=0.2)  # the region goes on to the end of the picture
+    assert picture(outcome(rules.Ordering(), (0.1, 0.2), (0.2, 0.4), (0.1, 0.3))).count("<circle") == 3
+    assert picture(outcome(rules.Direction(above=2.0))) == ""
+
+
+def test_minutes_count_prose_and_figures_but_no_code():
+    prose = "word " * 400
+    assert boxes.minutes(prose) == 2
+    assert boxes.minutes(prose + "\n```{code-cell} ipython3\n" + "code " * 4000 + "\n```\n") == 2
+    assert boxes.minutes(prose + '\n    alt: "a"\n    alt: "b"\n') == 3
+
+
+def test_boxes_say_how_to_run_a_chapter_again(project):
+    page = (project.html / "alpha.html").read_text()
+    assert "descent run alpha -p seed=1" in re.sub(r"<[^>]+>", "", page)
+    assert 'href="downloads/alpha.plain.ipynb"' in page
+    assert "1 claim: 1 hold" in page
+    assert "minutes to read" in page
+    plain = (project.html / "downloads" / "alpha.plain.ipynb").read_text()
+    assert '"output_type"' not in plain
+
+
+def test_hovering_a_claim_tells_it(project, log):
+    edit(project.source("index"), "A toy book\n", "A toy book\n\n[T1-C1](claim:T1-C1)\n")
+    build.build(project, log)
+    assert 'title="The alpha value is near its prediction. — holds"' in (project.html / "index.html").read_text()
+
+
+def test_pages_are_trimmed_and_carry_a_card(project):
+    page = (project.html / "index.html").read_text()
+    assert page.count('name="viewport"') == 1
+    assert "fontawesome.js" not in page
+    assert not list(project.html.glob("_static/scripts/fontawesome*"))
+    assert '<meta property="og:title" content="A toy book — What Momentum Does">' in page
+    assert "canonical" not in page
+    assert "<loc>alpha.html</loc>" in (project.html / "sitemap.xml").read_text()
+    assert (project.html / "404.html").is_file()
+    assert (project.html / "_static" / "card.png").is_file()
+
+
+def test_with_an_address_they_carry_it(project, log):
+    edit(project.root / "_config.yml", 'baseurl: ""', 'baseurl: "https://book.example/"')
+    build.build(project, log)
+    page = (project.html / "alpha.html").read_text()
+    assert re.findall('rel="canonical" href="(.*?)"', page) == ["https://book.example/alpha.html"]
+    assert '<meta property="og:image" content="https://book.example/_static/card.png">' in page
+    assert "<loc>https://book.example/beta.html</loc>" in (project.html / "sitemap.xml").read_text()
+
+
+def test_ledger_opens_to_everything(project):
+    page = (project.html / "ledger.html").read_text()
+    (found,) = [record for record in records.load(project) if record.claim.id == "T1-C1"]
+    for text in (found.outcomes[0].config, found.provenance.library, "Student t", "master seed 0", "alpha.html"):
+        assert text in page
+
+
+def test_what_did_not_hold_is_listed_with_what_was_demanded(project, log):
+    (project.chapters / "not-held.md").write_text("# Not held\n\n<!-- not-held -->\n")
+    last = "  - file: chapters/status\n"
+    edit(project.root / "_toc.yml", last, f"{last}  - file: chapters/not-held\n")
+    build.build(project, log)
+    assert "Every claim holds." in (project.html / "not-held.html").read_text()
+
+
+def test_instruments_that_cannot_be_checked_stop_the_build(project, log, monkeypatch):
+    edit(project.source("index"), "A toy book\n", "A toy book\n\n<!-- oracle-table -->\n")
+    monkeypatch.setenv("PYTHONPATH", str(project.library / "toy"))
+    (project.library / "toy" / "sitecustomize.py").write_text(
+        "import sys\nif sys.argv[:1] == ['-m']: raise SystemExit('planted')\n"
+    )
+    with pytest.raises(BookError, match="could not be checked"):
+        build.build(project, log)
