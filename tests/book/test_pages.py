@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from descent.book import boxes, build, records, trace, where
+from descent.book import boxes, build, hover, records, trace, where
 from descent.book.picture import WIDTH, picture
 from descent.book.project import BookError, find_project
 from descent.claims import Outcome, Verdict
@@ -140,3 +140,13 @@ def test_instruments_that_cannot_be_checked_stop_the_build(project, log, monkeyp
     )
     with pytest.raises(BookError, match="could not be checked"):
         build.build(project, log)
+
+
+def test_a_term_is_explained_once_and_not_in_formulas_code_links_or_headings():
+    terms, seen = {"SHB": "a $sum$ of gradients", "Effective step": "how far"}, set()
+    text = "# SHB\n\n`SHB` and $SHB$ and [SHB](a.md) then SHB and the effective step of SHB, NSHB.\n\n```\nSHB\n```\n"
+    found = hover.explained(text, terms, seen)
+    assert found.count("<abbr") == 2
+    assert 'then <abbr title="a sum of gradients">SHB</abbr> and' in found
+    assert '<abbr title="how far">effective step</abbr> of SHB' in found
+    assert hover.explained("SHB again", terms, seen) == "SHB again"

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from descent.book import source
+from descent.book import hover, source
 from descent.book.boxes import Boxes
 from descent.book.project import BookError, Project
 from descent.book.publish import IMAGES
@@ -73,10 +73,11 @@ def _notebook(project: Project, page: str, box: Boxes, hints: Mapping[str, str])
     executed = source.load(book_place(project, page).notebook)
     merged = source.with_outputs(source.read(project.source(page)), executed)
     _require_pictures(page, merged)
-    _surround(merged, box)
+    terms, seen = hover.glossary(project), set[str]()
     for cell in merged.cells:
         if cell.cell_type == "markdown":
-            cell.source = _linked(project, cell.source, hints)
+            cell.source = _linked(project, hover.explained(cell.source, terms, seen), hints)
+    _surround(merged, box)
     return merged
 
 
