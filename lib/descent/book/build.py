@@ -12,8 +12,10 @@ from pathlib import Path
 from descent.book import assemble, boxes, checks, digest, finish, instruments, ledger, pages, publish, records, reports
 from descent.book.execute import Given, execute_all
 from descent.book.process import TIMEOUT
+from descent.book.lock import alone
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
+from descent.book.room import is_full
 from descent.book.stamps import Stamp, book_place, read_stamp
 from descent.book.where import homes
 from descent.claims import Record
@@ -39,7 +41,13 @@ def build(
     timeout: float = TIMEOUT,
 ) -> Path:
     """Return the folder of the finished site; raise BookError and leave no site when anything is wrong."""
-    given = given or {}
+    with alone(project):
+        return _build(project, progress, given or {}, jobs=jobs, force=force, timeout=timeout)
+
+
+def _build(
+    project: Project, progress: Progress, given: Given, *, jobs: int | None, force: bool, timeout: float
+) -> Path:
     on_device = any(values.get("device", "cpu") != "cpu" for values in given.values())
     try:
         checks.require(checks.prose_faults(project))
@@ -50,8 +58,11 @@ def build(
             _site(project)
         else:
             progress.say("site: reused")
-    except BaseException:
+    except BaseException as fault:
         _stamp(project).unlink(missing_ok=True)
+        if is_full(fault):
+            raise BookError(f"there is no room left to write the book; the previous site stays as it was, "
+                            f"make room and run this again\n{fault}") from fault
         shutil.rmtree(project.html, ignore_errors=True)
         raise
     progress.say(f"ledger: {ledger.standing(records.load(project))}")

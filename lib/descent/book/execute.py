@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from descent.book import digest, source
-from descent.book.process import TIMEOUT, Job, run_worker
+from descent.book.process import TIMEOUT, Job, run_worker, stop_all
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.stamps import Place, Stamp, book_place, read_stamp
@@ -57,8 +57,15 @@ def execute_all(
             return str(fault)
         return ""
 
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    try:
         faults = list(filter(None, pool.map(one, [name for name in why if why[name]])))
+    except BaseException:  # Ctrl-C above all: nothing further starts, and what runs is stopped at once
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_all()
+        raise
+    finally:
+        pool.shutdown()
     if faults:
         raise BookError("\n\n".join(faults))
     return why

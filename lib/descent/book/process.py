@@ -33,6 +33,9 @@ _LIMITS = (
 ONE_THREAD = dict.fromkeys(_LIMITS, "1")
 
 
+_RUNNING: set[subprocess.Popen[str]] = set()
+
+
 @dataclass(frozen=True)
 class Job:
     """One chapter to be executed, with parameters that differ from its defaults, into a place."""
@@ -108,10 +111,18 @@ def _stopped_after(process: subprocess.Popen[str], seconds: float) -> Iterator[t
 
     timer = threading.Timer(seconds, stop)
     timer.start()
+    _RUNNING.add(process)
     try:
         yield late
     finally:
         timer.cancel()
+        _kill(process)
+        _RUNNING.discard(process)
+
+
+def stop_all() -> None:
+    """Stop every worker of this process, with its kernel."""
+    for process in list(_RUNNING):
         _kill(process)
 
 
