@@ -11,8 +11,8 @@ from pathlib import Path
 
 from descent.book import assemble, boxes, checks, digest, finish, instruments, ledger, pages, publish, records, reports
 from descent.book.execute import Given, execute_all
-from descent.book.process import TIMEOUT
 from descent.book.lock import alone
+from descent.book.process import TIMEOUT
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.room import is_full

@@ -79,7 +79,7 @@ def load_paper(paper: str | Path) -> Paper:
         raise ValueError(f"no claims of {paper!r}: {path.name} does not exist in data/claims")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two from what YAML makes of odd texts
         raise ValueError(f"{path.name} is not YAML: {error}") from error
     return _paper(_Node(path.name, content))
 

@@ -25,7 +25,7 @@ from descent.claims.verdict import (
     rule_to,
 )
 from descent.estimate import EXACT, Estimate
-from descent.results import Comparison, Kind, Measured, Provenance, compare, write_json
+from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
 
 __all__ = ["Outcome", "Record", "compare_records", "faults", "load_records", "save_records", "spell", "tally"]
 
@@ -215,10 +215,15 @@ def save_records(path: Path, records: Iterable[Record]) -> None:
 
 def load_records(path: Path) -> tuple[Record, ...]:
     """Read records; raise ValueError when a stored verdict is not the one that follows from its numbers."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path.name}: schema {content.get('schema')!r}, this library reads {SCHEMA}")
-    return tuple(Record.from_json(record) for record in content["records"])
+    try:
+        return tuple(Record.from_json(record) for record in content["records"])
+    except ValueError as fault:
+        raise ValueError(f"{path.name}: {fault}") from fault
+    except MALFORMED as fault:
+        raise ValueError(f"{path.name}: incomplete or malformed ({fault!r}); run its chapter again") from fault
 
 
 def faults(records: Sequence[Record], papers: Sequence[Paper]) -> list[str]:

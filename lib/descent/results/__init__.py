@@ -4,16 +4,19 @@ from descent.results.compare import Comparison, Kind, Measured, compare
 from descent.results.digests import canonical, data_digest, digest, library_digest, library_files
 from descent.results.provenance import Provenance, provenance
 from descent.results.store import (
+    MALFORMED,
     Table,
     load_table,
     output_folder,
     project_root,
+    read_json,
     save_table,
     write_atomic,
     write_json,
 )
 
 __all__ = [
+    "MALFORMED",
     "Comparison",
     "Kind",
     "Measured",
@@ -29,6 +32,7 @@ __all__ = [
     "output_folder",
     "project_root",
     "provenance",
+    "read_json",
     "save_table",
     "write_atomic",
     "write_json",

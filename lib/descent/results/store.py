@@ -19,9 +19,14 @@ from pandas import DataFrame
 
 from descent.results.provenance import Provenance
 
-__all__ = ["Table", "load_table", "output_folder", "project_root", "save_table", "write_atomic", "write_json"]
+__all__ = [
+    "MALFORMED", "Table", "load_table", "output_folder", "project_root", "read_json", "save_table", "write_atomic",
+    "write_json",
+]
 
 SCHEMA = 1
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
+"""What reading a file of the wrong shape raises, to be told as a ValueError with the file's name."""
 NUMBERS = ("bool", "int64", "int32", "float64", "float32")
 TEXT = "text"
 
@@ -69,6 +74,17 @@ def write_json(path: Path, content: object) -> None:
     write_atomic(path, text + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that write_json wrote; raise ValueError naming it when it does not hold fields with values."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"{path.name} is damaged or not JSON ({fault}); write it again") from fault
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no fields with values; write it again")
+    return content
+
+
 @dataclass(frozen=True)
 class Table:
     """A tidy table with the conditions it was made under."""
@@ -105,16 +121,20 @@ def load_table(path: Path) -> Table:
 
     Raises: ValueError when the bytes are not those that were hashed, or the schema is another one.
     """
-    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    about = read_json(path.with_suffix(".json"))
     content = path.read_bytes()
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{path.name}: schema {about.get('schema')!r}, this library reads {SCHEMA}")
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+    if hashlib.sha256(content).hexdigest() != about.get("sha256"):
         raise ValueError(f"{path.name} is not the file that was written (its hash differs): "
                          "run the experiment again, or restore the file")
-    frame = _read_csv(content, dict(about["columns"]))
-    made = Provenance.from_json(about["provenance"])
-    return Table(about["name"], frame, made, about["experiment"], about["config"])
+    try:
+        frame = _read_csv(content, dict(about["columns"]))
+        made = Provenance.from_json(about["provenance"])
+        return Table(about["name"], frame, made, about["experiment"], about["config"])
+    except (ValueError, *MALFORMED) as fault:
+        name = path.with_suffix(".json").name
+        raise ValueError(f"{name}: incomplete or malformed ({fault!r}); run the experiment again") from fault
 
 
 def _read_csv(content: bytes, columns: Mapping[str, str]) -> DataFrame:
