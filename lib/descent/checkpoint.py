@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Checkpoint", "fingerprint"]
+__all__ = ["Checkpoint", "Keeping", "Timed", "fingerprint", "keeping", "kept"]
 
 _SCHEMA = 1
 
@@ -69,6 +71,53 @@ class Checkpoint:
                 "delete it to start over, or give this run a path of its own"
             )
         return header, {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+@dataclass
+class Keeping:
+    """What keeps a piece of work that calls `train` many times, without its knowing.
+
+    The n-th call is saved as call-n.npz every so many seconds. A piece of work started again makes the same calls
+    in the same order, so that each finds its own file: what was finished is not run again, what was cut short goes on.
+    folder: None keeps nothing; budget: bytes of working memory a call may take, None for its own.
+    """
+
+    folder: Path | None
+    seconds: float = 60.0
+    budget: int | None = None
+    calls: int = 0
+
+    def next(self) -> Timed | None:
+        """Return the checkpoint of the next call."""
+        self.calls += 1
+        if self.folder is None:
+            return None
+        return Timed(self.folder / f"call-{self.calls:04}.npz", 1, seconds=self.seconds)
+
+
+@dataclass(frozen=True)
+class Timed(Checkpoint):
+    """A checkpoint by the clock: saved every so many seconds, and at the end of a run longer than a second."""
+
+    seconds: float = 60.0
+
+
+_KEEPING: ContextVar[Keeping | None] = ContextVar("keeping", default=None)
+
+
+@contextlib.contextmanager
+def keeping(keep: Keeping) -> Iterator[Keeping]:
+    """Keep every call of `train` inside."""
+    token = _KEEPING.set(keep)
+    try:
+        yield keep
+    finally:
+        _KEEPING.reset(token)
+
+
+def kept() -> Keeping | None:
+    """Return what keeps the calls made here, if anything does."""
+    return _KEEPING.get()
 
 
 def fingerprint(*parts: object) -> str:

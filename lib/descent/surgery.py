@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class Surgery:
 
     objective: Objective
     operations: Sequence[Operation]
+    remembers: ClassVar[bool] = True  # operations know what has happened, which no checkpoint holds
 
     def gradient(self, params: Params, streams: Streams, step: int) -> Params:
         """Return the gradient of the objective."""

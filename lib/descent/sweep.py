@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -37,13 +37,14 @@ def sweep(
     footprint: Callable[[Config], int] | None = None,
     budget: int = 2 << 30,
     progress: Callable[[int, int], None] | None = None,
+    each: Callable[[int, Result], None] | None = None,
 ) -> list[Result]:
     """Return function(config) for every configuration, in their order.
 
     executor: anything with the concurrent.futures interface (threads, processes, dask's
     Client.get_executor()); None runs one after the other here.
     footprint: bytes one configuration needs; as many run at once as fit into `budget`, at least one.
-    progress: called with (finished, total).
+    progress: called with (finished, total); each: called with (position, result) as soon as there is one.
     Raises SweepError after everything else has finished, naming the configurations that failed.
     """
     todo = list(configs)
@@ -52,9 +53,11 @@ def sweep(
     sizes = [0 if footprint is None else footprint(config) for config in todo]
     steps = _here(function, todo) if executor is None else _there(function, todo, executor, sizes, budget)
     for done, (index, future) in enumerate(steps, start=1):
-        error = future.exception()
+        error = _error(future)
         if error is None:
             results[index] = future.result()
+            if each is not None:
+                each(index, results[index])
         else:
             failures[index] = error
         if progress is not None:
@@ -62,6 +65,14 @@ def sweep(
     if failures:
         raise SweepError(failures, results, todo)
     return results
+
+
+def _error(future: Future[Any]) -> BaseException | None:
+    """Return why there is no result; a future cancelled by whoever ran it has failed."""
+    try:
+        return future.exception()
+    except CancelledError as cancelled:
+        return cancelled
 
 
 Finished = Iterable[tuple[int, "Future[Any]"]]

@@ -7,13 +7,14 @@ frozen and recorded while its neighbours go on, bit for bit as they would withou
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from descent.checkpoint import Checkpoint, fingerprint
+from descent.checkpoint import Checkpoint, Keeping, Timed, fingerprint, kept
 from descent.probes import Every, FirstPassage, Params, Probe, Recorder, Series, every, recorder
 from descent.rules import Hyper, Schedule
 from descent.stack import Chunk, Objective, Plan, State, cut, leaves
@@ -90,19 +91,23 @@ def train(
     limit: a replica diverges when its parameter norm exceeds this or is not finite.
     check: steps between two looks for divergence (on a GPU every look waits for the device).
     budget: bytes of working memory, for objectives that can be cut into chunks.
+    Inside `checkpoint.keeping` a run without a checkpoint of its own is saved by the clock.
     Raises ValueError when stack sizes disagree, or when the checkpoint belongs to another run.
     """
     clock = time.perf_counter()
     state = State.fresh(start, velocity, hyper, streams, begin)
     recorders = {name: recorder(probe, begin, steps, hyper.replicas) for name, probe in (probes or {}).items()}
+    around = kept()
+    if around is not None:
+        checkpoint = checkpoint or _around(around, objective, probes)
+        budget = min(budget, around.budget or budget)
     keeper = _Keeper(checkpoint, clock)
     keeper.resume(state, recorders, (steps, begin, vars(hyper), streams.seeds))
     plan = Plan(schedule, begin if velocity is None else -1, limit, check)
     chunks = cut(objective, state, hyper, streams, plan, budget)
     periods = [steps, *(item.every for item in recorders.values())]
-    periods += [checkpoint.every] if checkpoint is not None else []
     while not _look(state, recorders, steps, keeper, chunks):
-        end = min(steps, *(_next_multiple(state.step, period) for period in periods))
+        end = min(steps, keeper.pause(state.step, check), *(_next_multiple(state.step, period) for period in periods))
         for chunk in chunks:
             chunk.advance(state.step, end)
         state.step = end
@@ -134,11 +139,34 @@ def _next_multiple(step: int, period: int) -> int:
     return (step // period + 1) * period
 
 
+def _around(around: Keeping, objective: Objective, probes: Mapping[str, Probe] | None) -> Checkpoint | None:
+    """Return the checkpoint of this call, None where objective or probes remember what no checkpoint would hold."""
+    found = around.next()
+    forgetful = not any(getattr(item, "remembers", False) for item in (objective, *(probes or {}).values()))
+    return found if forgetful else None
+
+
 class _Keeper:
     """Saves the run now and then, and takes it up again; counts the seconds over all its lives."""
 
     def __init__(self, checkpoint: Checkpoint | None, clock: float) -> None:
         self.checkpoint, self.clock, self.mark = checkpoint, clock, ""
+        self.begun = self.saved = clock
+        self.stride, self.paused = 1, clock
+
+    def pause(self, step: int, check: int) -> int:
+        """Return the step at which to save, or to look at the clock: only where divergence is looked for anyway."""
+        if self.checkpoint is None:
+            return sys.maxsize
+        if not isinstance(self.checkpoint, Timed):
+            return _next_multiple(step, self.checkpoint.every)
+        now = time.perf_counter()
+        if now - self.paused < self.checkpoint.seconds / 20:  # strides of at most a tenth of the time between saves
+            self.stride *= 2
+        elif now - self.paused > self.checkpoint.seconds / 10:
+            self.stride = max(1, self.stride // 2)
+        self.paused = now
+        return _next_multiple(step + self.stride - 1, check)
 
     def seconds(self) -> float:
         """Return the seconds spent so far."""
@@ -161,10 +189,19 @@ class _Keeper:
             prefix = f"record.{name}."
             item.restore({k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)})
 
+    def due(self, step: int, done: bool) -> bool:
+        """Tell whether it is time to save: by steps, or by the clock and at the end of what took a while."""
+        checkpoint = self.checkpoint
+        if isinstance(checkpoint, Timed):
+            now = time.perf_counter()
+            return now - self.saved >= checkpoint.seconds or (done and now - self.begun > min(1.0, checkpoint.seconds))
+        return done or (checkpoint is not None and step % checkpoint.every == 0)
+
     def keep(self, state: State, recorders: Mapping[str, Recorder], done: bool) -> None:
         """Save when it is time."""
-        if self.checkpoint is None or not (done or state.step % self.checkpoint.every == 0):
+        if self.checkpoint is None or not self.due(state.step, done):
             return
+        self.saved = time.perf_counter()
         records = {f"record.{name}.{k}": v for name, item in recorders.items() for k, v in item.state().items()}
         meta = {"step": state.step, "seconds": self.seconds()}
         self.checkpoint.save(self.mark, meta, state.tensors() | records)

@@ -95,6 +95,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=_jobs, default=None, help="experiments at a time (default: one per core)")
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
 
+    sub = command("paper", _paper, "run a chapter's experiments at paper scale; resumes where it was stopped")
+    sub.add_argument("chapter")
+    sub.add_argument("--only", action="append", default=[], metavar="NAME", help="this experiment or claim")
+    sub.add_argument("--out", type=Path, required=True, help="folder for results and checkpoints")
+    sub.add_argument("--scale", choices=("gpu", "cpu"), default="gpu")
+    sub.add_argument("--device", default=None, help="torch device (default: cuda for gpu scale, cpu for cpu scale)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--replicas", type=_positive, default=None)
+    sub.add_argument("--data", type=Path, default=None, help="folder of the image sets (default: $DESCENT_DATA)")
+    sub.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between two checkpoints")
+    sub.add_argument("--jobs", type=_positive, default=1, help="processes side by side")
+    sub.add_argument("--dask", metavar="ADDRESS", help="run on a cluster: the scheduler's tcp://host:port")
+    sub.add_argument("--plan", action="store_true", help="print what would be run, and stop")
+
     sub = command("compare", _compare, "compare two sets of records, claim by claim")
     sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
     sub.add_argument("b", type=Path)
@@ -140,6 +154,12 @@ def _check(project: Project, options: argparse.Namespace) -> int:
     outcome = survive.check(project, chapter, chosen, values, options.seeds, jobs=options.jobs or build.cores())
     print(outcome.table())
     return 0 if outcome.survives else 1
+
+
+def _paper(project: Project, options: argparse.Namespace) -> int:
+    from descent.book import paper
+
+    return paper.paper(project, options, _usage)
 
 
 def _compare(project: Project, options: argparse.Namespace) -> None:

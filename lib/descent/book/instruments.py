@@ -11,12 +11,12 @@ from typing import Any
 
 from descent.book import digest
 from descent.book.project import BookError, Project
+from descent.book.threads import ONE_THREAD
 
 PLACEHOLDER = "<!-- oracle-table -->"
 ABOVE = ("book", "experiments", "figures")
 """Floors of the library on which no instrument rests."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def wanted(project: Project) -> bool:

@@ -19,19 +19,10 @@ from descent.book import digest, source
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.stamps import Place
+from descent.book.threads import ONE_THREAD
 
 TIMEOUT = 1800.0
 """Seconds a chapter may take before it is stopped."""
-
-_LIMITS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-ONE_THREAD = dict.fromkeys(_LIMITS, "1")
-
 
 _RUNNING: set[subprocess.Popen[str]] = set()
 

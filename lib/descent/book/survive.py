@@ -16,9 +16,9 @@ from typing import Any
 
 from descent.book import digest, records, rerun, source
 from descent.book.parameters import experiments_package, settings
-from descent.book.process import ONE_THREAD
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
+from descent.book.threads import ONE_THREAD
 from descent.claims import Outcome, Paper, Verdict, combine
 from descent.estimate import Estimate
 from descent.results import library_digest, write_atomic

@@ -113,14 +113,14 @@ class Outcome:
             "family": self.family, "reason": self.reason, "experiment": self.experiment,
             "seconds": self.seconds, "verdict": str(self.verdict), **self.summary(),
             "replicas_to_settle": self.replicas_to_settle,
-            "estimates": [_estimate_to(item) for item in self.estimates],
+            "estimates": [estimate_to(item) for item in self.estimates],
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Outcome:
         """Read the primary fields of what to_json wrote."""
         rule, scales = rule_from(content["rule"]), tuple(content["scales"])
-        estimates = tuple(_estimate_from(item) for item in content["estimates"])
+        estimates = tuple(estimate_from(item) for item in content["estimates"])
         others = {name: content[name] for name in ("family", "reason", "experiment", "config", "seconds")}
         return cls(Test(content["key"], content["quantity"], rule, scales), estimates=estimates, **others)
 
@@ -285,12 +285,12 @@ def _claim_to(claim: Claim) -> dict[str, Any]:
     return texts | {name: list(getattr(claim, name)) for name in CLAIM_LISTS}
 
 
-def _estimate_to(estimate: Estimate) -> dict[str, Any]:
+def estimate_to(estimate: Estimate) -> dict[str, Any]:
     numbers = {name: _end(getattr(estimate, name)) for name in ("value", "low", "high", "dof", "level")}
     return {**numbers, "n": int(estimate.n), "method": estimate.method}
 
 
-def _estimate_from(content: Mapping[str, Any]) -> Estimate:
+def estimate_from(content: Mapping[str, Any]) -> Estimate:
     infinite = {"value": math.inf, "low": -math.inf, "high": math.inf, "dof": math.inf}
     values: dict[str, Any] = {name: infinite[name] if x is None else x for name, x in content.items()}
     return Estimate(**values)

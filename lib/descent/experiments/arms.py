@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -32,7 +33,29 @@ def momenta(base: Sequence[float], headline: float) -> tuple[float, ...]:
 
 def configure(kind: Any, settings: Settings) -> Any:
     """Return the configuration of that kind at the scale the settings ask for."""
-    return kind.cpu(settings) if settings.scale == "cpu" else kind.paper(settings)
+    config = kind.cpu(settings) if settings.scale == "cpu" else kind.paper(settings)
+    if _PLANNING.get():
+        raise _Planned(config)
+    return config
+
+
+_PLANNING: ContextVar[bool] = ContextVar("planning", default=False)
+
+
+class _Planned(Exception):
+    pass
+
+
+def planned(run: Callable[[Settings], Any], settings: Settings) -> Any:
+    """Return the configuration that `run` would use; nothing is run."""
+    token = _PLANNING.set(True)
+    try:
+        run(settings)
+    except _Planned as found:
+        return found.args[0]
+    finally:
+        _PLANNING.reset(token)
+    raise ValueError("this experiment does not take its configuration from `configure`")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -98,6 +98,7 @@ class AtLoss:
     every: int = STEP
     kept: list[Leaves] = field(default_factory=list)
     passed: list[Tensor] = field(default_factory=list)
+    remembers: ClassVar[bool] = True
 
     def __call__(self, step: int, params: Params, velocity: Params) -> Tensor:
         """Return the loss, and keep what has to be kept."""

@@ -1,0 +1,101 @@
+"""The command `descent paper`: a campaign of paper-scale runs, here, in processes, or on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
+
+from descent import campaign
+from descent.book.project import BookError, Project
+from descent.book.threads import ONE_THREAD
+from descent.experiments.common import Settings
+from descent.sweep import SweepError
+
+PATIENCE = 10
+"""Seconds within which a scheduler must answer."""
+
+
+def paper(project: Project, options: argparse.Namespace, usage: Callable[..., Any]) -> int:
+    """Print the plan, run what is not done yet, write the records; return the exit status."""
+    if options.data is not None:
+        os.environ["DESCENT_DATA"] = str(options.data.resolve())
+    todo, package = usage(_tasks, project, options)
+    print(campaign.plan(todo, _known_seconds(project, options.chapter)).to_string(index=False), flush=True)
+    if options.plan:
+        return 0
+    out = options.out
+    try:
+        with _executor(options) as executor:
+            found = campaign.campaign(todo, out, executor, lambda line: print(line, flush=True))
+    except SweepError as fault:
+        kept = sum(campaign.done(task, out) is not None for task in todo)
+        rest = f"{kept} of {len(todo)} results are kept in {out}; run the same command to resume"
+        raise BookError(f"{fault}\n{rest}") from None
+    if any("estimates" in content for content in found):
+        print(f"records: {campaign.write_records(package.PAPER, found, out)}")
+    return 0
+
+
+def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[campaign.Task], Any]:
+    import importlib
+
+    chapter = project.notebook(options.chapter)
+    name = f"descent.experiments.{chapter}"
+    device = options.device or ("cuda" if options.scale == "gpu" else "cpu")
+    try:
+        package = importlib.import_module(name)
+        given = {"replicas": options.replicas} if options.replicas else {}
+        settings = Settings(options.scale, options.seed, device=device, **given)
+        work = "" if options.dask else str((options.out / "work").resolve())
+        return campaign.tasks(name, settings, options.only, seconds=options.every, work=work), package
+    except ModuleNotFoundError:
+        raise BookError(f"{chapter} has no experiments") from None
+    except ValueError as fault:
+        raise BookError(str(fault)) from None
+
+
+def _known_seconds(project: Project, chapter: str) -> dict[str, float]:
+    """Return what each experiment took when the published records were made."""
+    file = project.published / "records" / f"{chapter}.json"
+    if not file.is_file():
+        return {}
+    records = json.loads(file.read_text(encoding="utf-8"))["records"]
+    return {test["experiment"]: test["seconds"] for record in records for test in record["tests"] if test["experiment"]}
+
+
+@contextlib.contextmanager
+def _executor(options: argparse.Namespace) -> Iterator[Executor | None]:
+    if options.dask:
+        with _cluster(options.dask) as executor:
+            yield executor
+    elif options.jobs > 1:
+        os.environ.update(ONE_THREAD)
+        with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+            yield pool
+    else:
+        yield None
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    """Yield the executor of a running dask cluster; raise BookError when there is none, or nobody to work."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise BookError("--dask needs the package distributed: pip install 'descent[cluster]'") from None
+    try:
+        client: Any = Client(address, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError, ValueError) as fault:
+        raise BookError(f"no dask scheduler answers at {address} ({fault}); start one with `dask scheduler`") from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise BookError(f"the scheduler at {address} has no workers; start some with `dask worker {address}`")
+        yield client.get_executor(pure=False, retries=3)
+
+

@@ -1,0 +1,233 @@
+"""Paper-scale runs as plain commands: a plan, tasks that survive a kill, results that verify themselves.
+
+A task is one experiment of a chapter under one set of parameters. It needs torch, numpy, pandas and scipy, no notebook
+tool, and may run here, in other processes or on other machines; what it returns depends on none of that. Its result is
+written whole, under its own name, by whoever started it: running a task twice does no harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import io
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from descent.checkpoint import Keeping, keeping
+from descent.claims import Ledger, load_paper
+from descent.claims.ledger import RUN_FIELDS
+from descent.claims.record import estimate_from, estimate_to
+from descent.estimate import Estimate
+from descent.experiments.arms import planned
+from descent.experiments.common import Experiment, Settings
+from descent.problems.images import DataMissing
+from descent.results import Provenance, digest, library_digest, provenance, read_json, save_table, write_json
+from descent.sweep import sweep
+
+__all__ = ["Task", "campaign", "done", "plan", "run", "tasks", "write_records"]
+
+SCHEMA = 1
+BUDGET = 2 << 30
+WORK = ("replicas", "seeds", "data_sets", "draws", "trials", "nets", "steps", "horizon", "epochs", "looks", "rates")
+"""Fields of configurations by which the work grows in proportion."""
+SMALLEST = 1 << 24
+"""Bytes of working memory below which a task that still runs out of memory is given up."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One experiment, by the package and the name it is found under, and its parameters."""
+
+    package: str
+    name: str
+    settings: Settings
+    seconds: float = 60.0  # between two checkpoints
+    work: str = ""  # folder for checkpoints, on the machine that runs it; "" for none
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment itself."""
+        found: Experiment = next(item for item in _experiments(self.package) if item.name == self.name)
+        return found
+
+    @property
+    def mark(self) -> str:
+        """What a result must have been made from to be this task's: parameters and code."""
+        return digest((self.name, self.settings, library_digest([self.package])))
+
+
+def tasks(package: str, settings: Settings, only: Sequence[str] = (), **options: Any) -> list[Task]:
+    """Return the tasks of a chapter's package: all, or those named by experiment or by claim.
+
+    Raises: ValueError naming what there is, for a name that is neither.
+    """
+    found = _experiments(package)
+    known = {item.name for item in found} | {claim for item in found for claim in item.claims}
+    strange = sorted(set(only) - known)
+    if strange:
+        raise ValueError(f"neither experiment nor claim of {package.rpartition('.')[2]}: {', '.join(strange)}; "
+                         f"there are {', '.join(item.name for item in found)}")
+    chosen = [item for item in found if not only or {item.name, *item.claims} & set(only)]
+    return [Task(package, item.name, settings, **options) for item in chosen]
+
+
+def plan(todo: Sequence[Task], known_seconds: Mapping[str, float]) -> pd.DataFrame:
+    """Return per task what differs from the run at CPU scale, and how long all of it would take at that run's speed.
+
+    known_seconds: what each experiment took at CPU scale on one core. The minutes follow from the number of runs and of
+    steps alone; an accelerator is faster by a factor that only the first finished task will show.
+    """
+    rows = []
+    for task in todo:
+        small = dataclasses.replace(task.settings, scale="cpu", device="cpu")
+        before, after = (_counts(planned(task.experiment.run, each)) for each in (small, task.settings))
+        grown = {name: (before.get(name, 0), after[name]) for name in after if after[name] != before.get(name)}
+        factor = math.prod(new / old for name, (old, new) in grown.items() if old and name in WORK)
+        minutes = factor * known_seconds.get(task.name, math.nan) / 60
+        changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in grown.items()) or "nothing"
+        rows.append((task.name, f"{minutes:.1f}", f"{BUDGET >> 20} MiB + data", changes))
+    return pd.DataFrame(rows, columns=["experiment", "minutes on one core", "memory", "against the CPU run"])
+
+
+def _counts(config: Any) -> dict[str, int]:
+    """Return the whole numbers of a configuration, and how long its lists are."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, (tuple, list)):
+            found[field.name] = len(value)
+        elif isinstance(value, int) and not isinstance(value, bool) and field.name != "seed":
+            found[field.name] = value
+    return found
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Run a task and return its result as JSON values, tables as CSV; out of memory it goes on with smaller chunks.
+
+    Image data that are not here make it a result without estimates, with the reason under "skipped".
+    """
+    clock = time.perf_counter()
+    made = provenance(task.settings.scale, task.settings.device, task.settings.seed, task.settings.replicas,
+                      modules=[task.package])
+    about = {"schema": SCHEMA, "task": task.name, "package": task.package, "mark": task.mark,
+             "settings": dataclasses.asdict(task.settings), "provenance": made.to_json()}
+    try:
+        result = _kept(task)
+    except DataMissing as missing:
+        return about | {"skipped": str(missing), "seconds": time.perf_counter() - clock}
+    estimates = {key: [estimate_to(one) for one in _listed(found)]
+                 for key, found in task.experiment.estimates(result).items()}
+    tables = {name: frame.to_csv(index=False, na_rep="nan") for name, frame in task.experiment.tables(result).items()}
+    return about | {"estimates": estimates, "tables": tables, "config": digest(result.config, ignore=RUN_FIELDS),
+                    "seconds": time.perf_counter() - clock}
+
+
+def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
+             say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Run what is not done yet and write each result as soon as it is there; return all results.
+
+    Raises: SweepError naming the tasks that failed, after all others have finished and been written.
+    """
+    waiting = [task for task in todo if done(task, out) is None]
+    if len(waiting) < len(todo):
+        say(f"{len(todo) - len(waiting)} of {len(todo)} tasks are done already")
+    started = time.perf_counter()
+
+    def finished(index: int, result: dict[str, Any]) -> None:
+        _write(result, out)
+        if waiting[index].work:
+            shutil.rmtree(Path(waiting[index].work) / waiting[index].name, ignore_errors=True)
+        say(f"{waiting[index].name}: {result.get('skipped') or f'''{result['seconds']:.0f} s'''}")
+
+    def progress(count: int, total: int) -> None:
+        left = (time.perf_counter() - started) * (total - count) / count
+        say(f"{count} of {total} tasks, about {left:.0f} s left" if count < total else f"all {total} tasks have ended")
+
+    sweep(run, waiting, executor, each=finished, progress=progress)
+    return [content for task in todo if (content := done(task, out)) is not None]
+
+
+def done(task: Task, out: Path) -> dict[str, Any] | None:
+    """Return a task's result if it is there, whole, and of today's code and parameters; None otherwise."""
+    path = out / f"{task.name}.json"
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path)
+    except ValueError:
+        return None  # cut short or edited: measured again, never used
+    fits = content.get("mark") == task.mark and content.get("sha256") == _hash(content)
+    return content if fits else None
+
+
+def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path) -> Path:
+    """Judge the estimates of finished tasks, and write the records of all claims; what was not run is said to be so."""
+    paper = load_paper(paper_id)
+    made = Provenance.from_json(found[0]["provenance"])
+    ledger = Ledger(paper, made, out)
+    for content in found:
+        estimates = {key: _unlisted(value) for key, value in content.get("estimates", {}).items()}
+        stated = {key: value for key, value in estimates.items() if key in ledger.lacking}
+        ledger.add(stated, experiment=content["task"], config=content.get("config"), seconds=content["seconds"])
+    for key in ledger.lacking:
+        ledger.skip(key, "not run at this scale")
+    return ledger.save()
+
+
+def _kept(task: Task) -> Any:
+    """Run the experiment under checkpoints; halve the working memory as long as the device runs out of it."""
+    folder = Path(task.work) / task.name if task.work else None
+    budget = BUDGET
+    while True:
+        keep = Keeping(folder, task.seconds, budget)
+        try:
+            with keeping(keep):
+                return task.experiment.run(task.settings)
+        except torch.OutOfMemoryError as fault:
+            budget //= 2
+            if budget < SMALLEST:
+                raise MemoryError(f"{task.name}: out of memory even in chunks of {2 * budget >> 20} MiB ({fault}); "
+                                  "lower `replicas`, or use a device with more memory") from fault
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _write(result: dict[str, Any], out: Path) -> None:
+    """Write tables with their provenance, then the result, each whole or not at all."""
+    made = Provenance.from_json(result["provenance"])
+    for name, text in result.get("tables", {}).items():
+        save_table(name, pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=["nan"]), made, out,
+                   experiment=result["task"])
+    content = {key: value for key, value in result.items() if key != "tables"}
+    content["tables"] = sorted(result.get("tables", {}))
+    write_json(out / f"{result['task']}.json", content | {"sha256": _hash(content)})
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _experiments(package: str) -> Sequence[Experiment]:
+    found: Sequence[Experiment] = importlib.import_module(package).EXPERIMENTS
+    return found
+
+
+def _listed(found: Estimate | Sequence[Estimate]) -> list[Estimate]:
+    return [found] if isinstance(found, Estimate) else list(found)
+
+
+def _unlisted(found: Sequence[Mapping[str, Any]]) -> Estimate | list[Estimate]:
+    estimates = [estimate_from(one) for one in found]
+    return estimates[0] if len(estimates) == 1 else estimates

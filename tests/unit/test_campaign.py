@@ -1,0 +1,299 @@
+"""Campaigns: what is killed is taken up, what is damaged is measured again, and nothing depends on who ran it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from descent import campaign
+from descent.checkpoint import Checkpoint, Keeping, keeping
+from descent.estimate import Estimate
+from descent.experiments import saddles
+from descent.experiments.common import Experiment, Settings
+from descent.experiments.saddles.linear import LINEAR
+from descent.rules import sgd
+from descent.streams import Purpose, Streams, replica_seeds
+from descent.sweep import SweepError
+from descent.train import every, train
+from pandas import DataFrame
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "descent.experiments.saddles"
+SMALL = Settings(replicas=400)
+
+
+def essence(content):
+    """Return what must not depend on where and how often a task was run."""
+    return {key: content[key] for key in ("task", "mark", "config", "estimates", "settings")}
+
+
+def tables(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv"))}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Return a finished task and the folder it was run into."""
+    out = tmp_path_factory.mktemp("plain")
+    todo = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    return campaign.campaign(todo, out, say=lambda _: None)[0], out
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# A run that is kept
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Noise alone."""
+
+    largest: float = float("inf")
+
+    def gradient(self, params, streams, step):
+        return streams.normal(Purpose.NOISE, step, params.shape[1:])
+
+    def chunks(self, replicas, budget):
+        rows = max(1, min(replicas, budget >> 20))
+        if rows > self.largest:
+            raise torch.OutOfMemoryError(f"no room for {rows} rows")
+        return [slice(begin, min(begin + rows, replicas)) for begin in range(0, replicas, rows)]
+
+    def subset(self, rows):
+        return self
+
+
+def walk(steps, objective=None, replicas=6):
+    look = every(7, lambda params: params.square().sum(-1))
+    streams = Streams(replica_seeds(3, replicas), torch.float64)
+    start = torch.zeros(replicas, 4, dtype=torch.float64)
+    return train(objective or Walk(), start, sgd([0.1] * replicas), steps, streams, probes={"far": look}, check=5)
+
+
+def same(a, b):
+    return torch.equal(a.params, b.params) and torch.equal(a.records["far"].values, b.records["far"].values)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 8])
+def test_calls_cut_short_go_on_and_finished_ones_are_not_run_again(tmp_path, monkeypatch, stop):
+    whole = [walk(200), walk(300)]
+    saves, written = Checkpoint.save, []
+
+    def fragile(self, mark, meta, tensors):
+        saves(self, mark, meta, tensors)
+        written.append(meta["step"])
+        if len(written) == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", fragile)
+    with pytest.raises(KeyboardInterrupt), keeping(Keeping(tmp_path, seconds=0.001)):
+        _ = [walk(200), walk(300)]
+    assert 0 <= written[-1] < 300
+    with keeping(Keeping(tmp_path, seconds=0.001)):
+        again = [walk(200), walk(300)]
+    assert all(same(a, b) for a, b in zip(whole, again, strict=True))
+    assert len(list(tmp_path.glob("call-*.npz"))) == 2
+
+
+def test_what_remembers_is_not_kept(tmp_path):
+    class Remembering(Walk):
+        remembers = True
+
+    with keeping(Keeping(tmp_path, seconds=0.0)):
+        walk(50, Remembering())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear", "flow", "tradeoff", "annealing"])
+def test_an_experiment_cut_short_anywhere_ends_in_the_same_numbers(tmp_path, monkeypatch, name):
+    experiment = next(item for item in saddles.EXPERIMENTS if item.name == name)
+    settings = Settings(replicas=64)
+    whole = experiment.estimates(experiment.run(settings))
+    saves, count = Checkpoint.save, iter(range(1, 10**6))
+
+    def fragile(self, mark, meta, tensors):
+        saves(self, mark, meta, tensors)
+        if next(count) in (2, 5):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", fragile)
+    for _ in range(3):
+        try:
+            with keeping(Keeping(tmp_path, seconds=0.05)):
+                again = experiment.estimates(experiment.run(settings))
+        except KeyboardInterrupt:
+            continue
+    assert again == whole
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Tasks
+
+
+def test_chosen_by_experiment_or_by_claim():
+    assert [task.name for task in campaign.tasks(PACKAGE, SMALL, ["linear"])] == ["linear"]
+    named = campaign.tasks(PACKAGE, SMALL, ["P3-X6"])
+    assert [task.name for task in named] == ["hopping"]
+    assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS)
+    with pytest.raises(ValueError, match=r"neither experiment nor claim of saddles: P9-C1; there are linear, escape"):
+        campaign.tasks(PACKAGE, SMALL, ["P9-C1"])
+
+
+def test_the_plan_says_what_grows_and_how_long_it_may_take():
+    todo = campaign.tasks(PACKAGE, Settings("gpu"), ["escape"])
+    (row,) = campaign.plan(todo, {"escape": 6.0}).to_dict("records")
+    assert "replicas 1000 → 100000" in row["against the CPU run"]
+    assert float(row["minutes on one core"]) == pytest.approx(10.0, rel=0.3)
+
+
+def test_a_finished_task_is_not_run_again(plain, monkeypatch):
+    content, out = plain
+    monkeypatch.setattr(campaign, "run", lambda _: pytest.fail("it was run again"))
+    (again,) = campaign.campaign(campaign.tasks(PACKAGE, SMALL, ["linear"]), out, say=lambda _: None)
+    assert again == content
+
+
+@pytest.mark.parametrize("damage", ["cut", "edit", "schema", "other seed"])
+def test_a_damaged_result_is_measured_again(plain, tmp_path, damage):
+    content, out = plain
+    text = (out / "linear.json").read_text()
+    broken = {
+        "cut": text[: len(text) // 2],
+        "edit": text.replace('"n": ', '"n": 1'),
+        "schema": "[]",
+        "other seed": json.dumps(json.loads(text) | {"mark": "another"}),
+    }[damage]
+    (tmp_path / "linear.json").write_text(broken)
+    (task,) = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    assert campaign.done(task, tmp_path) is None
+    campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert essence(campaign.done(task, tmp_path)) == essence(content)
+    assert tables(tmp_path) == tables(out)
+
+
+def test_other_settings_are_another_task(plain):
+    _, out = plain
+    assert campaign.done(campaign.tasks(PACKAGE, Settings(replicas=401), ["linear"])[0], out) is None
+
+
+def test_records_are_judged_and_the_rest_is_said_not_to_have_been_run(plain, tmp_path):
+    content, _ = plain
+    path = campaign.write_records("P3", [content], tmp_path)
+    records = {record["id"]: record for record in json.loads(path.read_text())["records"]}
+    assert records["P3-X2"]["verdict"] in ("holds", "fails")
+    assert records["P3-C5"]["verdict"] == "not tested here"
+    assert "not run at this scale" in records["P3-C5"]["notes"]
+
+
+def test_out_of_memory_it_goes_on_in_smaller_chunks_to_the_same_numbers(monkeypatch):
+    seen = []
+
+    def narrow(largest):
+        def run(settings):
+            seen.append(largest)
+            return walk(40, Walk(largest), replicas=700)
+
+        return Experiment("narrow", (), run, lambda _: {}, lambda _: {})
+
+    found = []
+    for largest in (float("inf"), 100):
+        monkeypatch.setattr(campaign, "_experiments", lambda _, size=largest: [narrow(size)])
+        found.append(campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL)))
+    assert same(*found)
+    assert len(seen) > 2  # it took several tries
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [narrow(1)])
+    with pytest.raises(MemoryError, match="lower `replicas`"):
+        campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL))
+
+
+def test_absent_pictures_are_a_result_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("DESCENT_DATA", str(tmp_path / "nothing"))
+    (task,) = campaign.tasks(PACKAGE, SMALL, ["cifar"])
+    (content,) = campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert "no train.parquet" in content["skipped"]
+    assert "estimates" not in content
+
+
+def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
+    broken = Experiment("broken", (), lambda _: 1 / 0, lambda _: {}, lambda _: {})
+    fine = Experiment("fine", (), LINEAR.run, lambda _: {"k": Estimate(1, 0, 2, 3, "exact")},
+                      lambda _: {"t": DataFrame({"a": [1]})})
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [broken, fine])
+    todo = [campaign.Task(PACKAGE, name, SMALL) for name in ("broken", "fine")]
+    with pytest.raises(SweepError, match="ZeroDivisionError"):
+        campaign.campaign(todo, tmp_path, say=lambda _: None)
+    assert campaign.done(todo[1], tmp_path) is not None
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def command(*arguments, **options):
+    line = [sys.executable, "-m", "descent", "--root", str(ROOT), "paper", *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+RUN = ("saddles", "--only", "linear", "--only", "tradeoff", "--scale", "cpu", "--replicas", "3000", "--every", "0.2")
+
+
+@pytest.mark.slow
+def test_a_kill_loses_no_number(tmp_path):
+    whole = command(*RUN, "--out", tmp_path / "whole")
+    assert whole.communicate(timeout=300)[0].count("records:") == 1
+    out, killed = tmp_path / "killed", 0
+    for _ in range(3):
+        running = command(*RUN, "--out", out)
+        seen = len(list(out.rglob("call-*.npz")))
+        until = time.monotonic() + 60
+        while running.poll() is None and len(list(out.rglob("call-*.npz"))) <= seen and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        if running.poll() is None:
+            killed += 1
+            running.send_signal(signal.SIGKILL)
+        running.communicate()
+    assert killed
+    last = command(*RUN, "--out", out)
+    assert last.wait(timeout=300) == 0
+    last.communicate()
+    assert tables(out) == tables(tmp_path / "whole")
+    for name in ("linear", "tradeoff"):
+        first, second = (json.loads((folder / f"{name}.json").read_text()) for folder in (tmp_path / "whole", out))
+        assert essence(first) == essence(second)
+    assert not list(out.rglob("call-*.npz"))
+
+
+def test_no_notebook_tool_is_needed(tmp_path):
+    names = ("jupytext", "papermill", "nbformat", "nbclient", "myst_nb", "jupyter_book", "IPython", "matplotlib")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {names}: sys.modules[name] = None\n")
+    shown = command("saddles", "--only", "features", "--scale", "cpu", "--out", tmp_path / "out",
+                    env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    said = shown.communicate(timeout=120)[0]
+    assert shown.returncode == 0, said
+    assert (tmp_path / "out" / "features.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "unknown chapter 'nowhere': the chapters are"),
+        (("saddles", "--only", "nothing", "--scale", "cpu"), "neither experiment nor claim of saddles: nothing"),
+        (("saddles", "--device", "cuda:77"), "device 'cuda:77': this machine has"),
+        (("saddles", "--scale", "cpu", "--dask", "tcp://127.0.0.1:9"), "no dask scheduler answers at tcp://127.0.0.1:9"),
+    ],
+)
+def test_what_was_wrong_is_said(tmp_path, arguments, message):
+    refused = command(*arguments, "--out", tmp_path)
+    said = refused.communicate(timeout=120)[0]
+    assert refused.returncode in (1, 2)
+    assert message in said
+    assert "Traceback" not in said
