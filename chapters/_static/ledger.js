@@ -59,7 +59,7 @@ function selectable(table) {
     const sought = words.value.trim().toLowerCase();
     let shown = 0;
     for (const body of table.tBodies) {
-      body.hidden = !(names.every((name, i) => !fields[i].value || body.dataset[name] === fields[i].value)
+      body.hidden = !(names.every((name, i) => !fields[i].value || body.dataset[name].split(", ").includes(fields[i].value))
         && (!sought || body.textContent.toLowerCase().includes(sought)));
       shown += !body.hidden;
     }
@@ -75,7 +75,7 @@ function selectable(table) {
   apply();
 }
 
-const choices = (table, name) => [...new Set([...table.tBodies].map((body) => body.dataset[name]))].sort();
+const choices = (table, name) => [...new Set([...table.tBodies].flatMap((body) => body.dataset[name].split(", ")))].sort();
 
 // A labelled list of choices, or a text field where there are none.
 function field(form, name, values, value) {

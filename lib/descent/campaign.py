@@ -93,7 +93,8 @@ def plan(todo: Sequence[Task], known_seconds: Mapping[str, float]) -> pd.DataFra
         small = dataclasses.replace(task.settings, scale="cpu", device="cpu")
         before, after = (_counts(planned(task.experiment.run, each)) for each in (small, task.settings))
         grown = {name: (before.get(name, 0), after[name]) for name in after if after[name] != before.get(name)}
-        factor = math.prod(new / old for name, (old, new) in grown.items() if old and name in WORK)
+        work = {name: pair for name, pair in grown.items() if name.rpartition(".")[2] in WORK}
+        factor = math.prod(new / old for old, new in work.values() if old)
         minutes = factor * known_seconds.get(task.name, math.nan) / 60
         changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in grown.items()) or "nothing"
         rows.append((task.name, f"{minutes:.1f}", f"{BUDGET >> 20} MiB + data", changes))
@@ -101,12 +102,15 @@ def plan(todo: Sequence[Task], known_seconds: Mapping[str, float]) -> pd.DataFra
 
 
 def _counts(config: Any) -> dict[str, int]:
-    """Return the whole numbers of a configuration, and how long its lists are."""
-    found = {}
+    """Return the whole numbers of a configuration and how long its lists are; numbers within lists are added up."""
+    found: dict[str, int] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, (tuple, list)):
             found[field.name] = len(value)
+            inner = [_counts(item) for item in value if dataclasses.is_dataclass(item)]
+            names = inner[0] if inner else ()
+            found |= {f"{field.name}.{name}": sum(counts[name] for counts in inner) for name in names}
         elif isinstance(value, int) and not isinstance(value, bool) and field.name != "seed":
             found[field.name] = value
     return found

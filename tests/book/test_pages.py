@@ -150,3 +150,18 @@ def test_a_term_is_explained_once_and_not_in_formulas_code_links_or_headings():
     assert 'then <abbr title="a sum of gradients">SHB</abbr> and' in found
     assert '<abbr title="how far">effective step</abbr> of SHB' in found
     assert hover.explained("SHB again", terms, seen) == "SHB again"
+
+
+def test_what_was_measured_at_paper_scale_stands_beside(project, log):
+    folder = project.published / "alpha" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "records.json").write_text((project.results("alpha") / "records.json").read_text())
+    build.build(project, log)
+    page = (project.html / "ledger.html").read_text()
+    row = page[page.index('id="T1-C1"') : page.index('id="T2-C1"')]
+    assert "<dt>paper scale</dt>" in row
+    assert "verdicts may be compared, digits may not" in row
+    assert "paper scale" not in page[page.index('id="T2-C1"') :]
+    edit(project.claims / "T1.yaml", "near its prediction", "close to its prediction")
+    with pytest.raises(BookError, match="T1-C1: recorded under another wording"):
+        build.build(project, log)

@@ -81,6 +81,7 @@ def site_inputs(project: Project) -> digest.Inputs:
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     for chapter in project.notebooks:
         files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
+        files += [path for path in [project.published / chapter / "gpu" / "records.json"] if path.is_file()]
     pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
     pipeline["library"] = digest.library(project)  # its source is shown on the site
     sources = {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}
@@ -115,7 +116,7 @@ def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Re
     where = homes(project, found)
     return {
         "ledger-summary": pages.summary(found, titles),
-        "ledger-table": ledger.ledger_table(found, where),
+        "ledger-table": ledger.ledger_table(found, where, records.paper_scale(project)),
         "not-held": reports.not_held(found, where, titles),
         "status-table": pages.status_table(stamps, titles),
     } | ({"oracle-table": reports.oracle_table(instruments.measured(project))} if instruments.wanted(project) else {})

@@ -20,9 +20,12 @@ KNOWN = {
 }
 
 
-def ledger_table(records: Sequence[Record], homes: Mapping[str, Home]) -> str:
-    """Return the ledger: per claim one table body with the id as its permanent anchor."""
-    bodies = "\n".join(_body(record, homes.get(record.claim.id)) for record in records)
+def ledger_table(records: Sequence[Record], homes: Mapping[str, Home], large: Mapping[str, Record]) -> str:
+    """Return the ledger: per claim one table body with the id as its permanent anchor.
+
+    large: what was measured at paper scale, by claim.
+    """
+    bodies = "\n".join(_body(record, homes.get(record.claim.id), large.get(record.claim.id)) for record in records)
     return raw(table("ledger sortable", "Ledger of claims", f"{standing(records)}.", COLUMNS, bodies))
 
 
@@ -39,7 +42,7 @@ def remarks(record: Record) -> str:
     return "".join(f"<br><small>{escape(text)}</small>" for text in (place, claim.conditions) if text)
 
 
-def _body(record: Record, home: Home | None) -> str:
+def _body(record: Record, home: Home | None, large: Record | None) -> str:
     claim, head = record.claim, record.headline
     lead = (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
@@ -51,9 +54,9 @@ def _body(record: Record, home: Home | None) -> str:
     )
     more = (
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
-        f"with rules, data and code</summary>\n{_opened(record, home)}\n</details></td></tr>"
+        f"with rules, data and code</summary>\n{_opened(record, home, large)}\n</details></td></tr>"
     )
-    marks = f'data-paper="{record.paper}" data-verdict="{record.verdict}" data-scale="{record.provenance.scale}"'
+    marks = f'data-paper="{record.paper}" data-verdict="{record.verdict}" data-scale="{_scales(record, large)}"'
     return f'<tbody id="{claim.id}" {marks} data-sort="{escape(json.dumps(_keys(record)))}">\n{lead}\n{more}\n</tbody>'
 
 
@@ -62,9 +65,25 @@ def _count(record: Record) -> str:
     return "the test" if count == 1 else f"all {count} tests"
 
 
-def _opened(record: Record, home: Home | None) -> str:
+def _opened(record: Record, home: Home | None, large: Record | None) -> str:
     tests = "\n".join(f"<li>{_test(outcome)}</li>" for outcome in record.outcomes)
-    return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}</dl>'
+    return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+
+
+def _scales(record: Record, large: Record | None) -> str:
+    return f"{record.provenance.scale}, {large.provenance.scale}" if large else record.provenance.scale
+
+
+def _paper_scale(record: Record, large: Record | None) -> str:
+    """Return what was found at paper scale, test by test, and how it may be compared with this page's."""
+    if large is None:
+        stated = any("gpu" in outcome.test.scales for outcome in record.outcomes)
+        return _fact("paper scale", "not yet measured" if stated else "")
+    made = large.provenance
+    lines = [f"{badge(large.verdict)} on {escape(made.device_class)}, {made.date}, {large.seconds:.0f} s"]
+    lines += [f"<code>{o.test.key}</code>: {escape(o.text)} {picture(o)}" for o in large.outcomes if o.estimates]
+    lines.append("another configuration than this page's: verdicts may be compared, digits may not")
+    return _fact("paper scale", "<br>".join(lines))
 
 
 def _test(outcome: Outcome) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from descent.book.project import BookError, Project
-from descent.claims import Paper, Record, faults, load_papers, load_records
+from descent.claims import Paper, Record, Verdict, faults, load_papers, load_records
 
 
 def papers(project: Project) -> tuple[Paper, ...]:
@@ -23,6 +23,19 @@ def load(project: Project) -> tuple[Record, ...]:
     if wrong:
         raise BookError("\n".join(wrong))
     return found
+
+
+def paper_scale(project: Project) -> dict[str, Record]:
+    """Return by claim what has been measured at paper scale; raise BookError for records of other wordings or rules."""
+    found: list[Record] = []
+    for chapter in project.notebooks:
+        folder = project.published / chapter / "gpu"
+        if (folder / "records.json").is_file():
+            found += [record for record in read(folder) if record.verdict is not Verdict.NOT_TESTED]
+    wrong = [line for line in faults(found, papers(project)) if "without a record" not in line]
+    if wrong:
+        raise BookError("at paper scale, data/published: " + "\n".join(wrong))
+    return {record.claim.id: record for record in found}
 
 
 def read(path: Path) -> tuple[Record, ...]:

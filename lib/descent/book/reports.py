@@ -12,7 +12,7 @@ from descent.book.picture import picture
 from descent.book.where import Home
 from descent.claims import Outcome, Record, Verdict
 
-ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "")
+ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "verdict")
 
 
 def not_held(records: Sequence[Record], homes: Mapping[str, Home], titles: Mapping[str, str]) -> str:
