@@ -18,6 +18,9 @@ EXPONENTIAL_CENSORED = "exponential, censored"
 KOLMOGOROV = "Kolmogorov-Smirnov over its critical value"
 EXACT = "exact"
 
+DIGITS = 7
+"""Decimals of a number between one and ten beyond which nothing is written, however narrow its interval."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -110,8 +113,8 @@ def _writer(numbers: Sequence[float]) -> Callable[[float], str]:
     if half == 0:
         return lambda number: _tidy(f"{number:.3g}")
     place = math.floor(math.log10(half))
-    decimals = -place + (half / 10.0**place < 3.55)
     order = math.floor(math.log10(max(abs(number) for number in finite)))
+    decimals = min(-place + (half / 10.0**place < 3.55), DIGITS - order)
     if order < -3 or order > 5:
         return lambda number: _tidy(f"{number:.{max(0, order + decimals)}e}")
     return lambda number: _tidy(f"{round(number, decimals) + 0.0:.{max(0, decimals)}f}")

@@ -398,3 +398,21 @@ def test_the_false_alarm_rate_of_a_statistical_comparison_is_small():
     # Two means of 32 differ by more than 3 standard errors in 0.39 % of pairs (t with 62 dof).
     assert answers.count(False) <= 0.0039 * 2000 + 4 * math.sqrt(0.0039 * 2000)
     assert answers.count(False) >= 1
+
+
+def test_a_table_at_paper_scale_is_drawn_on_the_same_axis_or_not_at_all(tmp_path, monkeypatch):
+    from descent.figures import panels, paper_scale
+    from descent.results import paper_table, store
+
+    monkeypatch.setattr(store, "project_root", lambda: tmp_path)
+    assert paper_table("saddles", "escape") is None
+    folder = tmp_path / "data" / "published" / "saddles" / "gpu"
+    frame = DataFrame({"momentum": [0.0, 0.9], "ratio": [1.0, 8.0], "low": [1.0, 7.0], "high": [1.0, 9.0]})
+    save_table("escape", frame, provenance("gpu", "cpu", 0, 10), folder)
+    _, (axis,) = panels(1)
+    paper_scale(axis, None, "momentum", ("ratio", "low", "high"))
+    assert not axis.containers
+    paper_scale(axis, paper_table("saddles", "escape"), "momentum", ("ratio", "low", "high"))
+    (drawn,) = axis.containers
+    assert drawn[0].get_ydata().tolist() == [1.0, 8.0]
+    assert drawn[0].get_xdata() == pytest.approx([1.0, 10.0])

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from pandas import DataFrame
 
 from descent.estimate import Estimate
 
@@ -119,6 +120,18 @@ def marks(axis: Axes, x: Any, estimates: Sequence[Estimate], look: Look, **optio
     return axis.errorbar(x, values, yerr=reach, elinewidth=1, **style, **options)
 
 
+def paper_scale(axis: Axes, frame: DataFrame | None, x: str, columns: tuple[str, str, str], **options: Any) -> None:
+    """Draw what was measured at paper scale on the same axis: large open circles with intervals; nothing if absent.
+
+    columns: of estimate, low and high end; x: momentum, drawn at 1/(1 − momentum).
+    """
+    if frame is None:
+        return
+    value, low, high = (frame[column].to_numpy() for column in columns)
+    axis.errorbar(1 / (1 - frame[x].to_numpy()), value, [value - low, high - value], fmt="o", markersize=9, color=INK,
+                  markerfacecolor="none", elinewidth=0.8, zorder=0.5, label="paper scale", **options)
+
+
 def theory(axis: Axes, x: Any, y: Any, *, dashed: bool = False, **options: Any) -> Any:
     """Draw a theoretical curve: thin grey, solid when exact, dashed when an approximation."""
     return axis.plot(x, y, color=INK, linewidth=1.0, linestyle=(0, (4, 2)) if dashed else "-", zorder=1, **options)
@@ -141,6 +154,6 @@ def label_panels(axes: Sequence[Axes]) -> None:
 
 
 __all__ = [
-    "ARMS", "DPI", "INK", "WIDTH", "Look", "label_panels", "line", "marks", "momentum_look", "panels",
+    "ARMS", "DPI", "INK", "WIDTH", "Look", "label_panels", "line", "marks", "momentum_look", "panels", "paper_scale",
     "plain_ticks", "theory", "use_style",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from pandas import DataFrame
 
 from descent.experiments.saddles import annealed_networks as late_loss
 from descent.experiments.saddles import annealing as schedules
@@ -19,7 +20,19 @@ from descent.experiments.saddles.linear import LinearResult, speedup_of
 from descent.experiments.saddles.logistic import LogisticResult
 from descent.experiments.saddles.optimum import OptimumResult
 from descent.experiments.saddles.tradeoff import NEAR, TradeoffResult
-from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
+from descent.figures import (
+    ARMS,
+    INK,
+    Look,
+    label_panels,
+    line,
+    marks,
+    momentum_look,
+    panels,
+    paper_scale,
+    plain_ticks,
+    theory,
+)
 from descent.problems.diffusion import diffusion_mean
 from descent.problems.escape import escape_mean
 from descent.problems.mode import stationary_variance
@@ -32,8 +45,8 @@ NETWORK = (*RATES, Look("#d6405f", "X", "--"))
 """One look per arm of a network at its initial saddle."""
 
 
-def speedup(result: LinearResult) -> Figure:
-    """Draw speed-up over plain descent against 1/(1 − momentum): measured, exact, diffusion, ceiling."""
+def speedup(result: LinearResult, large: DataFrame | None = None) -> Figure:
+    """Draw speed-up over plain descent against 1/(1 − momentum): measured, exact, diffusion, ceiling, paper scale."""
     figure, (axis,) = panels(1, height=3.4)
     arms = np.array(result.config.momentum)
     dense = 1 - np.geomspace(1, 0.004, 120)
@@ -46,6 +59,7 @@ def speedup(result: LinearResult) -> Figure:
         found = [speedup_of(result, index, a) for a in range(len(arms))]
         marks(axis, 1 / (1 - arms), found, look, label=f"lr = {saddle.lr:g}")
         axis.axhline(result.ceiling[index], color=look.color, linewidth=0.8, linestyle=":")
+    paper_scale(axis, large, "momentum", ("speedup", "low", "high"))
     axis.set(xscale="log", yscale="log", ylim=(0.8, 400), xlabel="1 / (1 − momentum)", ylabel="speed-up over plain SGD")
     axis.plot([], [], color=INK, linewidth=1, label="exact law")
     axis.plot([], [], color=INK, linewidth=1, linestyle="--", label="diffusion limit")
@@ -202,7 +216,7 @@ def _noise_map(axis: Axes, result: OptimumResult) -> None:
     axis.figure.colorbar(shown, ax=axis, shrink=0.85)
 
 
-def tradeoff(result: TradeoffResult) -> Figure:
+def tradeoff(result: TradeoffResult, large: DataFrame | None = None) -> Figure:
     """Draw the plane of escape time and floor, and arrival times over plain descent's at equal effective step."""
     figure, axes = panels(2, height=3.2)
     for momentum, times, variance in zip(result.config.momentum, result.plane_time, result.plane_variance, strict=True):
@@ -216,6 +230,7 @@ def tradeoff(result: TradeoffResult) -> Figure:
         found = [ratio_of_means(arm, times[0], result.config.seed) for arm in times[1:]]
         marks(axes[1], 1 / (1 - arms[1:]), found, look, label=f"e = {effective:g}")
         theory(axes[1], 1 / (1 - arms), exact / exact[0])
+    paper_scale(axes[1], large, "momentum", ("near_ratio", "near_low", "near_high"))
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's",
                 title="equal effective step")

@@ -20,8 +20,8 @@ from pandas import DataFrame
 from descent.results.provenance import Provenance
 
 __all__ = [
-    "MALFORMED", "Table", "load_table", "output_folder", "project_root", "read_json", "save_table", "write_atomic",
-    "write_json",
+    "MALFORMED", "Table", "load_table", "output_folder", "paper_table", "project_root", "read_json", "save_table",
+    "write_atomic", "write_json",
 ]
 
 SCHEMA = 1
@@ -135,6 +135,12 @@ def load_table(path: Path) -> Table:
     except (ValueError, *MALFORMED) as fault:
         name = path.with_suffix(".json").name
         raise ValueError(f"{name}: incomplete or malformed ({fault!r}); run the experiment again") from fault
+
+
+def paper_table(chapter: str, name: str) -> DataFrame | None:
+    """Return a table measured at paper scale, data/published/<chapter>/gpu/<name>.csv; None while there is none."""
+    path = project_root() / "data" / "published" / chapter / "gpu" / f"{name}.csv"
+    return load_table(path).frame if path.is_file() else None
 
 
 def _read_csv(content: bytes, columns: Mapping[str, str]) -> DataFrame:
