@@ -408,7 +408,7 @@ def test_a_table_at_paper_scale_is_drawn_on_the_same_axis_or_not_at_all(tmp_path
     assert paper_table("saddles", "escape") is None
     folder = tmp_path / "data" / "published" / "saddles" / "gpu"
     frame = pd.DataFrame({"momentum": [0.0, 0.9], "ratio": [1.0, 8.0], "low": [1.0, 7.0], "high": [1.0, 9.0]})
-    results.save_table("escape", frame, results.provenance("gpu", "cpu", 0, 10), folder)
+    results.save_table("escape", frame, results.provenance("gpu", "cpu", 0, 10, modules=["descent.stats"]), folder)
     _, (axis,) = panels(1)
     paper_scale(axis, None, "momentum", ("ratio", "low", "high"))
     assert not axis.containers
