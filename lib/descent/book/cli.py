@@ -1,4 +1,4 @@
-"""The command line: `descent build | run | check | compare | reference | serve | claims`."""
+"""The command line: `descent build | run | check | paper | calibrate | compare | reference | serve | claims`."""
 
 from __future__ import annotations
 
@@ -109,6 +109,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dask", metavar="ADDRESS", help="run on a cluster: the scheduler's tcp://host:port")
     sub.add_argument("--plan", action="store_true", help="print what would be run, and stop")
 
+    sub = command("calibrate", _calibrate, "check a device and time what it can do; run this first on a new machine")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--size", type=float, default=None, help="scale of what is timed (default: 1, on a CPU 0.02)")
+    sub.add_argument("--repeats", type=_positive, default=5)
+    sub.add_argument("--out", type=Path, default=None, help="file for the numbers, as JSON")
+
     sub = command("compare", _compare, "compare two sets of records, claim by claim")
     sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
     sub.add_argument("b", type=Path)
@@ -160,6 +166,12 @@ def _paper(project: Project, options: argparse.Namespace) -> int:
     from descent.book import paper
 
     return paper.paper(project, options, _usage)
+
+
+def _calibrate(project: Project, options: argparse.Namespace) -> int:
+    from descent.book import paper
+
+    return paper.calibrate(options, _usage)
 
 
 def _compare(project: Project, options: argparse.Namespace) -> None:

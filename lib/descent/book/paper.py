@@ -15,6 +15,7 @@ from descent import campaign
 from descent.book.project import BookError, Project
 from descent.book.threads import ONE_THREAD
 from descent.experiments.common import Settings
+from descent.results import write_json
 from descent.sweep import SweepError
 
 PATIENCE = 10
@@ -40,6 +41,29 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
     if any("estimates" in content for content in found):
         print(f"records: {campaign.write_records(package.PAPER, found, out)}")
     return 0
+
+
+def calibrate(options: argparse.Namespace, usage: Callable[..., Any]) -> int:
+    """Print gates and rates of a device; return 1 when a gate is shut."""
+    from descent.calibrate import calibrate as measure
+
+    usage(_known_device, options.device)
+    size = options.size or (0.02 if options.device == "cpu" else 1.0)
+    found = measure(options.device, options.repeats, size)
+    for gate in found["gates"]:
+        print(f"{'open' if gate['open'] else 'SHUT':5s} {gate['name']}: {gate['reached']:.1e} of {gate['allowed']:.0e}")
+    for rate in found["rates"]:
+        print(f"{rate['value']:12.4g} {rate['unit']:16s} [{rate['low']:.3g}, {rate['high']:.3g}]  {rate['name']}")
+    if options.out is not None:
+        write_json(options.out, found)
+    return 0 if found["rates"] else 1
+
+
+def _known_device(name: str) -> None:
+    try:
+        Settings(device=name)
+    except ValueError as fault:
+        raise BookError(str(fault)) from None
 
 
 def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[campaign.Task], Any]:
