@@ -187,6 +187,7 @@ def make(root: Path) -> Project:
     _write(root / "_toc.yml", TOC)
     shutil.copy(REPOSITORY / "_config.yml", root / "_config.yml")
     _write(root / "chapters" / "references.bib", "")
+    shutil.copy(REPOSITORY / "data" / "ledger.schema.json", root / "data" / "ledger.schema.json")
     static, without = "chapters/_static", shutil.ignore_patterns("explorers")
     shutil.copytree(REPOSITORY / static, root / static, ignore=without)
     _write(root / "requirements.lock", "none\n")

@@ -126,7 +126,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=8000)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
 
-    command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
+    sub = command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
+    sub.add_argument("--json", action="store_true", help="as JSON, for programs")
     return top
 
 
@@ -209,7 +210,7 @@ def server(project: Project, host: str, port: int, *, quiet: bool = False) -> ht
 def _claims(project: Project, options: argparse.Namespace) -> None:
     from descent.book import rerun
 
-    print(rerun.claims_table(project))
+    print(rerun.claims_json(project) if options.json else rerun.claims_table(project))
 
 
 def _usage(function: Callable[..., T], *arguments: Any) -> T:

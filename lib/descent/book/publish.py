@@ -18,6 +18,9 @@ def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
     """Copy ledger, notebooks (executed without pictures, and plain), sources and tables; write the library's pages."""
     code.write(project, html)
     save_records(html / "ledger.json", records)
+    schema = project.root / "data" / "ledger.schema.json"
+    if schema.is_file():
+        shutil.copy(schema, html / schema.name)
     downloads = html / "downloads"
     for chapter in project.notebooks:
         place = book_place(project, chapter)

@@ -13,6 +13,7 @@ from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.stamps import Place
 from descent.claims import Record, Verdict, compare_records
+from descent.claims.verdict import rule_to
 
 COMPARISON = ("test", "published interval", "your interval", "compatible?", "comparison")
 
@@ -83,6 +84,26 @@ def claims_table(project: Project) -> str:
         for test in claim.tests
     ]
     return columns(("test", "claim's verdict", "predicted", "quantity"), rows)
+
+
+def claims_json(project: Project) -> str:
+    """Return every claim with its rules, and its verdict where the book has one, as JSON."""
+    found: dict[str, Record] = {}
+    for chapter in project.notebooks:
+        if (project.results(chapter) / "records.json").is_file():
+            found |= {record.claim.id: record for record in records.read(project.results(chapter))}
+    rows = [
+        {
+            "id": claim.id, "paper": paper.paper, "chapter": paper.chapter, "statement": claim.statement,
+            "conditions": claim.conditions, "known": claim.known,
+            "verdict": str(found[claim.id].verdict) if claim.id in found else None,
+            "text": found[claim.id].headline.text if claim.id in found else None,
+            "tests": [{"key": test.key, "quantity": test.quantity, "rule": rule_to(test.rule)} for test in claim.tests],
+        }
+        for paper in records.papers(project)
+        for claim in paper.claims
+    ]  # fmt: skip
+    return json.dumps({"schema": 1, "claims": rows}, indent=1, ensure_ascii=False)
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
