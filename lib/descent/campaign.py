@@ -109,8 +109,8 @@ def _counts(config: Any) -> dict[str, int]:
         if isinstance(value, (tuple, list)):
             found[field.name] = len(value)
             inner = [_counts(item) for item in value if dataclasses.is_dataclass(item)]
-            names = inner[0] if inner else ()
-            found |= {f"{field.name}.{name}": sum(counts[name] for counts in inner) for name in names}
+            for name in {name for counts in inner for name in counts}:
+                found[f"{field.name}.{name}"] = sum(counts.get(name, 0) for counts in inner)
         elif isinstance(value, int) and not isinstance(value, bool) and field.name != "seed":
             found[field.name] = value
     return found

@@ -297,3 +297,11 @@ def test_what_was_wrong_is_said(tmp_path, arguments, message):
     assert refused.returncode in (1, 2)
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("chapter", ["smoothing", "flatness", "saddles", "margins", "geometry"])
+def test_every_chapter_has_a_plan(chapter):
+    todo = campaign.tasks(f"descent.experiments.{chapter}", Settings("gpu"))
+    table = campaign.plan(todo, {})
+    assert len(table) == len(todo) >= 10
+    assert (table["against the CPU run"] != "nothing").sum() > len(todo) / 2

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from descent.claims import load_paper
+from descent.experiments.arms import planned
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.flatness import FLOORS, GROWTH, SAMPLES, SANDWICH, floors, growth, samples, sandwich
 from descent.experiments.flatness.growth import ATOMS, FEATURES, WEIGHTS
@@ -27,9 +28,9 @@ RESULTS: dict[str, Any] = {}
 
 
 def result_of(name: str) -> Any:
-    module = MODULES[name][0]
+    module, experiment = MODULES[name]
     if name not in RESULTS:
-        RESULTS[name] = module.run(replace(module.configured(SMALL), **SHORTER.get(name, {})))
+        RESULTS[name] = module.run(replace(planned(experiment.run, SMALL), **SHORTER.get(name, {})))
     return RESULTS[name]
 
 
@@ -49,10 +50,10 @@ def test_estimates_carry_keys_of_the_claims_and_tables_are_tidy(name: str) -> No
 
 @pytest.mark.parametrize("name", MODULES)
 def test_configurations_exist_at_both_scales_and_differ(name: str) -> None:
-    configured = MODULES[name][0].configured
+    run = MODULES[name][1].run
     chosen = [Settings(), Settings(scale="gpu"), Settings(seed=1), Settings(replicas=2000)]
-    assert len({digest(configured(settings)) for settings in chosen}) == 4
-    assert digest(configured(Settings())) == digest(configured(Settings()))
+    assert len({digest(planned(run, settings)) for settings in chosen}) == 4
+    assert digest(planned(run, Settings())) == digest(planned(run, Settings()))
 
 
 def test_growth_is_exact_and_vanishes_at_the_threshold() -> None:

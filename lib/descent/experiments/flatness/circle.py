@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave, worst
 from descent.measure.thresholds import Curve, median_steps
@@ -225,12 +226,8 @@ def name_of(batch_size: Batch) -> str:
     return "all" if batch_size is None else str(batch_size)
 
 
-def configured(settings: Settings) -> Rings:
-    """Return the configuration at the scale the settings ask for."""
-    return Rings.cpu(settings) if settings.scale == "cpu" else Rings.paper(settings)
-
 
 CIRCLE = Experiment(
     "circle", ("P2-C1", "P2-C3", "P2-C9", "P2-C10", "P2-C14", "P2-X3", "P2-X8"),
-    lambda settings: run(configured(settings)), estimates, tables,
+    lambda settings: run(configure(Rings, settings)), estimates, tables,
 )

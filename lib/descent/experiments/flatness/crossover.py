@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.circle import name_of
 from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave
@@ -166,11 +167,7 @@ def _row(result: CrossoverResult, cell: Cell) -> dict[str, float | str]:
     }
 
 
-def configured(settings: Settings) -> Crossover:
-    """Return the configuration at the scale the settings ask for."""
-    return Crossover.cpu(settings) if settings.scale == "cpu" else Crossover.paper(settings)
-
 
 CROSSOVER = Experiment(
-    "crossover", ("P2-X5",), lambda settings: run(configured(settings)), estimates, tables
+    "crossover", ("P2-X5",), lambda settings: run(configure(Crossover, settings)), estimates, tables
 )

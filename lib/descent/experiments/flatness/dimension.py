@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent
 from descent.problems.exponents import Features, Minimum, almost_sure_threshold, mean_square_threshold
@@ -213,9 +214,7 @@ def _momentum_table(result: DimensionResult) -> DataFrame:
     return DataFrame(records)
 
 
-def configured(settings: Settings) -> Dimension:
-    """Return the configuration at the scale the settings ask for."""
-    return Dimension.cpu(settings) if settings.scale == "cpu" else Dimension.paper(settings)
 
-
-DIMENSION = Experiment("dimension", ("P2-C9", "P2-X4"), lambda settings: run(configured(settings)), estimates, tables)
+DIMENSION = Experiment(
+    "dimension", ("P2-C9", "P2-X4"), lambda settings: run(configure(Dimension, settings)), estimates, tables
+)

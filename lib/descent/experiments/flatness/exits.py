@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.passages import Array, first_passages
 from descent.problems.exponents import (
@@ -246,11 +247,7 @@ def _times_table(result: ExitsResult) -> DataFrame:
     return DataFrame(records)
 
 
-def configured(settings: Settings) -> Exits:
-    """Return the configuration at the scale the settings ask for."""
-    return Exits.cpu(settings) if settings.scale == "cpu" else Exits.paper(settings)
-
 
 EXITS = Experiment(
-    "exits", ("P2-C11", "P2-C12", "P2-X2"), lambda settings: run(configured(settings)), estimates, tables
+    "exits", ("P2-C11", "P2-C12", "P2-X2"), lambda settings: run(configure(Exits, settings)), estimates, tables
 )

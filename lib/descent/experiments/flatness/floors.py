@@ -13,6 +13,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import every
 from descent.problems.quadratics import Ensemble, noise_floor
@@ -121,9 +122,5 @@ def tables(result: FloorsResult) -> dict[str, DataFrame]:
     return {"noise_floors": DataFrame(records)}
 
 
-def configured(settings: Settings) -> Floors:
-    """Return the configuration at the scale the settings ask for."""
-    return Floors.cpu(settings) if settings.scale == "cpu" else Floors.paper(settings)
 
-
-FLOORS = Experiment("floors", ("P2-C6",), lambda settings: run(configured(settings)), estimates, tables)
+FLOORS = Experiment("floors", ("P2-C6",), lambda settings: run(configure(Floors, settings)), estimates, tables)

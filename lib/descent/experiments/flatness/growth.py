@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent, Growth, resampled_growth
 from descent.problems.exponents import Features
@@ -188,11 +189,7 @@ def _row(cell: Cell) -> dict[str, object]:
     }
 
 
-def configured(settings: Settings) -> Rates:
-    """Return the configuration at the scale the settings ask for."""
-    return Rates.cpu(settings) if settings.scale == "cpu" else Rates.paper(settings)
-
 
 GROWTH = Experiment(
-    "growth", ("P2-C4", "P2-C5", "P2-C8"), lambda settings: run(configured(settings)), estimates, tables
+    "growth", ("P2-C4", "P2-C5", "P2-C8"), lambda settings: run(configure(Rates, settings)), estimates, tables
 )

@@ -14,6 +14,7 @@ from pandas import DataFrame
 from scipy.stats import quantile_test
 from torch import Tensor
 
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.wells import Batch, batch_name
 from descent.problems.exponents import almost_sure_threshold
@@ -200,9 +201,5 @@ def _quantiles(hardness: Array) -> dict[str, float]:
     return found | {"largest": float(hardness.max())}
 
 
-def configured(settings: Settings) -> Continuum:
-    """Return the configuration at the scale the settings ask for."""
-    return Continuum.cpu(settings) if settings.scale == "cpu" else Continuum.paper(settings)
 
-
-HYPERBOLA = Experiment("hyperbola", ("P2-X8",), lambda settings: run(configured(settings)), estimates, tables)
+HYPERBOLA = Experiment("hyperbola", ("P2-X8",), lambda settings: run(configure(Continuum, settings)), estimates, tables)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.passages import Array, first_passages
 from descent.problems.exponents import Minimum, almost_sure_threshold, exponent, exponent_threshold, lyapunov
@@ -235,11 +236,7 @@ def tables(result: MechanismsResult) -> dict[str, DataFrame]:
     return {"exit_laws": DataFrame(rows), "exit_law_errors": DataFrame(errors)}
 
 
-def configured(settings: Settings) -> Mechanisms:
-    """Return the configuration at the scale the settings ask for."""
-    return Mechanisms.cpu(settings) if settings.scale == "cpu" else Mechanisms.paper(settings)
-
 
 MECHANISMS = Experiment(
-    "mechanisms", ("P2-C2", "P2-X10"), lambda settings: run(configured(settings)), estimates, tables
+    "mechanisms", ("P2-C2", "P2-X10"), lambda settings: run(configure(Mechanisms, settings)), estimates, tables
 )

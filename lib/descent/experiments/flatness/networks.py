@@ -14,6 +14,7 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.task import Leaves, Task
 from descent.experiments.flatness.wells import batch_name
@@ -380,12 +381,8 @@ def bound_curves(result: NetworksResult) -> DataFrame:
     return frame.assign(batch_size=sizes, full_batch=float(threshold(k, None)))
 
 
-def configured(settings: Settings) -> Networks:
-    """Return the configuration at the scale the settings ask for."""
-    return Networks.cpu(settings) if settings.scale == "cpu" else Networks.paper(settings)
-
 
 NETWORKS = Experiment(
-    "networks", ("P2-C3", "P2-C8", "P2-X1", "P2-X6", "P2-X11"), lambda settings: run(configured(settings)),
+    "networks", ("P2-C3", "P2-C8", "P2-X1", "P2-X6", "P2-X11"), lambda settings: run(configure(Networks, settings)),
     estimates, tables,
 )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.leaving import Cell, Departures, leave
 from descent.problems.circle import Circle
@@ -102,9 +103,5 @@ def tables(result: PhaseResult) -> dict[str, DataFrame]:
     return {"phase_map": DataFrame(rows), "phase_thresholds": DataFrame(curves)}
 
 
-def configured(settings: Settings) -> Phase:
-    """Return the configuration at the scale the settings ask for."""
-    return Phase.cpu(settings) if settings.scale == "cpu" else Phase.paper(settings)
 
-
-PHASE = Experiment("phase", (), lambda settings: run(configured(settings)), estimates, tables)
+PHASE = Experiment("phase", (), lambda settings: run(configure(Phase, settings)), estimates, tables)

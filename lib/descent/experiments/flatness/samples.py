@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent, Growth, resampled_growth
 from descent.problems.quadratics import RandomWeights, Weighted, growth_rate
@@ -160,11 +161,7 @@ def resampled_path(result: SamplesResult) -> Array:
     return np.concatenate([[0.0], grown])
 
 
-def configured(settings: Settings) -> Samples:
-    """Return the configuration at the scale the settings ask for."""
-    return Samples.cpu(settings) if settings.scale == "cpu" else Samples.paper(settings)
-
 
 SAMPLES = Experiment(
-    "samples", ("P2-X2", "P2-X9"), lambda settings: run(configured(settings)), estimates, tables
+    "samples", ("P2-X2", "P2-X9"), lambda settings: run(configure(Samples, settings)), estimates, tables
 )

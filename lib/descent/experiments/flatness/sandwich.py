@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.problems.quadratics import (
     FOUR_ATOMS,
@@ -189,11 +190,8 @@ def tables(result: SandwichResult) -> dict[str, DataFrame]:
     }
 
 
-def configured(settings: Settings) -> Sandwich:
-    """Return the configuration at the scale the settings ask for."""
-    return Sandwich.cpu(settings) if settings.scale == "cpu" else Sandwich.paper(settings)
-
 
 SANDWICH = Experiment(
-    "sandwich", ("P2-C4", "P2-C5", "P2-C7", "P2-X1"), lambda settings: run(configured(settings)), estimates, tables
+    "sandwich", ("P2-C4", "P2-C5", "P2-C7", "P2-X1"), lambda settings: run(configure(Sandwich, settings)), estimates,
+    tables,
 )

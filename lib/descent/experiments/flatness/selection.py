@@ -13,6 +13,7 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.wells import Batch, batch_name, release
 from descent.probes import Params, every
@@ -188,11 +189,7 @@ def _row(arm: Arm) -> dict[str, float | str]:
     }
 
 
-def configured(settings: Settings) -> Selection:
-    """Return the configuration at the scale the settings ask for."""
-    return Selection.cpu(settings) if settings.scale == "cpu" else Selection.paper(settings)
-
 
 SELECTION = Experiment(
-    "selection", ("P2-C1", "P2-C15"), lambda settings: run(configured(settings)), estimates, tables
+    "selection", ("P2-C1", "P2-C15"), lambda settings: run(configure(Selection, settings)), estimates, tables
 )

@@ -15,6 +15,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import Every, Params, Probe, every
 from descent.problems.styblinski import FLAT, SHARP, TOP, StyblinskiTang, crisis, cycle
@@ -217,9 +218,5 @@ def batch_name(batch_size: Batch) -> str:
     return "all" if batch_size is None else str(batch_size)
 
 
-def configured(settings: Settings) -> Wells:
-    """Return the configuration at the scale the settings ask for."""
-    return Wells.cpu(settings) if settings.scale == "cpu" else Wells.paper(settings)
 
-
-WELLS = Experiment("wells", ("P2-C13", "P2-X7"), lambda settings: run(configured(settings)), estimates, tables)
+WELLS = Experiment("wells", ("P2-C13", "P2-X7"), lambda settings: run(configure(Wells, settings)), estimates, tables)
