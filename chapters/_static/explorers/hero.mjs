@@ -1,7 +1,7 @@
 // One line of code where the ground falls one way and rises the other: f = (a y² − b x²)/2. Along x it is a saddle to
 // leave, along y a quadratic to settle in. Two clouds start at rest; whoever gets to |x| = 1 starts again.
 import { mount } from "./explorer.mjs";
-import { critical, growth, hovering, round, variances } from "./mode.mjs";
+import { MATCHED, MOMENTUM, SWITCH, critical, growth, hovering, plainRate, round, variances } from "./mode.mjs";
 
 const REPLICAS = 240;
 const EDGE = 1;
@@ -10,7 +10,6 @@ const INSTABILITY = 1;
 const STEPS_PER_FRAME = 2;
 const LONGEST = 20000;
 
-const plainRate = ({ lr, momentum, matched }) => (matched ? lr / (1 - momentum) : lr);
 const arms = (state) => [
   { name: "momentum", lr: state.lr, momentum: state.momentum },
   { name: "plain", lr: plainRate(state), momentum: 0 },
@@ -105,15 +104,13 @@ mount({
   height: 320,
   controls: [
     { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 1, step: 0.02, value: 0.01, log: true },
-    { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 },
+    MOMENTUM,
     { id: "noise", label: "gradient noise σ", min: 0.02, max: 2, step: 0.02, value: 0.3, log: true },
     { id: "curvature", label: "curvature a of the optimum", min: 0.2, max: 4, step: 0.1, value: 1 },
-    { id: "matched", label: "plain descent has", min: 0, max: 1, step: 1, value: 0,
-      names: ["the same learning rate", "the same effective step"] },
+    MATCHED,
   ],
   presets: [
-    { label: "equal learning rate", state: {} },
-    { label: "equal effective step", state: { matched: 1 } },
+    ...SWITCH,
     { label: "it rings", state: { lr: 0.02, momentum: 0.98, curvature: 4, noise: 0.1 } },
     { label: "matched, and plain descent diverges", state: { lr: 0.3, momentum: 0.9, curvature: 4, noise: 0.05, matched: 1 } },
   ],

@@ -1,10 +1,8 @@
 // Leaving a saddle and hovering at an optimum: the second moments of one heavy-ball mode with additive noise of variance one.
 import { mount } from "./explorer.mjs";
-import { growth, hovering, round, variances } from "./mode.mjs";
+import { MATCHED, MOMENTUM, SWITCH, growth, hovering, plainRate, round, variances } from "./mode.mjs";
 
 const STEPS = 400;
-
-const plainRate = ({ lr, momentum, matched }) => (matched ? lr / (1 - momentum) : lr);
 
 function draw(sheet, state) {
   const { colour } = sheet;
@@ -41,14 +39,12 @@ mount({
   height: 280,
   controls: [
     { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 2, step: 0.02, value: 0.01, log: true },
-    { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 },
+    MOMENTUM,
     { id: "instability", label: "instability b of the saddle", min: 0.05, max: 2, step: 0.05, value: 1 },
-    { id: "matched", label: "plain descent has", min: 0, max: 1, step: 1, value: 0,
-      names: ["the same learning rate", "the same effective step"] },
+    MATCHED,
   ],
   presets: [
-    { label: "equal learning rate", state: {} },
-    { label: "equal effective step", state: { matched: 1 } },
+    ...SWITCH,
     { label: "strong momentum: the ceiling", state: { momentum: 0.99 } },
     { label: "inertia slows: matched, steep", state: { lr: 0.05, momentum: 0.95, instability: 2, matched: 1 } },
     { label: "plain descent diverges", state: { lr: 0.3, momentum: 0.9, matched: 1 } },

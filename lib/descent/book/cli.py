@@ -78,6 +78,15 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
+    for add in (_book_commands, _experiment_commands, _other_commands):
+        add(command)
+    return top
+
+
+Command = Callable[[str, object, str], argparse.ArgumentParser]
+
+
+def _book_commands(command: Command) -> None:
     sub = command("build", _build, "execute the chapters whose inputs moved and build the site")
     _execution_options(sub)
     sub.add_argument("--scale", choices=("cpu", "gpu"), help="short for -p scale=…")
@@ -88,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("chapter")
     _execution_options(sub)
 
+
+def _experiment_commands(command: Command) -> None:
     sub = command("check", _check, "run a chapter's experiments for other master seeds and show which verdicts move")
     sub.add_argument("chapter")
     sub.add_argument("--seeds", type=_positive, default=5, help="how many master seeds beside the published one")
@@ -115,6 +126,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--repeats", type=_positive, default=5)
     sub.add_argument("--out", type=Path, default=None, help="file for the numbers, as JSON")
 
+
+def _other_commands(command: Command) -> None:
     sub = command("compare", _compare, "compare two sets of records, claim by claim")
     sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
     sub.add_argument("b", type=Path)
@@ -128,7 +141,6 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
     sub.add_argument("--json", action="store_true", help="as JSON, for programs")
-    return top
 
 
 def _execution_options(sub: argparse.ArgumentParser) -> None:
