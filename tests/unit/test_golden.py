@@ -26,3 +26,26 @@ def test_scripts_are_short(repository: Path, name: str) -> None:
     folder = repository / "chapters" / "_static" / "explorers"
     assert len((folder / f"{name}.mjs").read_text(encoding="utf-8").splitlines()) <= 200
     assert len((folder / "explorer.mjs").read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_every_explorer_has_a_still_picture_that_shows_something(tmp_path: Path) -> None:
+    from descent.figures.stills import STILLS, write
+    from PIL import Image
+
+    assert set(STILLS) == set(EXPLORERS)
+    write(tmp_path)
+    for name in STILLS:
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size[0] > 800
+            opaque = sum(count for count, alpha in picture.convert("RGBA").getchannel("A").getcolors() if alpha > 128)
+        assert opaque > 5000  # lines and words on a transparent ground
+
+
+def test_what_a_still_draws_is_the_stationary_law_in_the_long_run() -> None:
+    import numpy as np
+    from descent.figures.stills import displacement_from_rest
+    from descent.problems.mode import stationary_variance
+
+    for lr, momentum in ((0.1, 0.0), (0.05, 0.9)):
+        late = displacement_from_rest(np.array([4000]), lr, momentum)[0]
+        assert late == pytest.approx(float(stationary_variance(1.0, lr, momentum)), rel=1e-9)
