@@ -164,7 +164,7 @@ def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
 
 def done(task: Task, out: Path) -> dict[str, Any] | None:
     """Return a task's result if it is there, whole, and of today's code and parameters; None otherwise."""
-    path = out / f"{task.name}.json"
+    path = _result(out, task.name)
     if not path.is_file():
         return None
     try:
@@ -212,10 +212,15 @@ def _write(result: dict[str, Any], out: Path) -> None:
     made = Provenance.from_json(result["provenance"])
     for name, text in result.get("tables", {}).items():
         save_table(name, pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=["nan"]), made, out,
-                   experiment=result["task"])
+                   experiment=result["task"], config=result.get("config", ""))
     content = {key: value for key, value in result.items() if key != "tables"}
     content["tables"] = sorted(result.get("tables", {}))
-    write_json(out / f"{result['task']}.json", content | {"sha256": _hash(content)})
+    write_json(_result(out, result["task"]), content | {"sha256": _hash(content)})
+
+
+def _result(out: Path, name: str) -> Path:
+    """Return the file of a task's result, named so that no table's note can be it."""
+    return out / f"{name}.result.json"
 
 
 def _hash(content: Mapping[str, Any]) -> str:

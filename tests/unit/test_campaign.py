@@ -19,6 +19,7 @@ from descent.estimate import Estimate
 from descent.experiments import saddles
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.saddles.linear import LINEAR
+from descent.results import load_table
 from descent.rules import sgd
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.sweep import SweepError
@@ -164,14 +165,14 @@ def test_a_finished_task_is_not_run_again(plain, monkeypatch):
 @pytest.mark.parametrize("damage", ["cut", "edit", "schema", "other seed"])
 def test_a_damaged_result_is_measured_again(plain, tmp_path, damage):
     content, out = plain
-    text = (out / "linear.json").read_text()
+    text = (out / "linear.result.json").read_text()
     broken = {
         "cut": text[: len(text) // 2],
         "edit": text.replace('"n": ', '"n": 1'),
         "schema": "[]",
         "other seed": json.dumps(json.loads(text) | {"mark": "another"}),
     }[damage]
-    (tmp_path / "linear.json").write_text(broken)
+    (tmp_path / "linear.result.json").write_text(broken)
     (task,) = campaign.tasks(PACKAGE, SMALL, ["linear"])
     assert campaign.done(task, tmp_path) is None
     campaign.campaign([task], tmp_path, say=lambda _: None)
@@ -267,7 +268,8 @@ def test_a_kill_loses_no_number(tmp_path):
     last.communicate()
     assert tables(out) == tables(tmp_path / "whole")
     for name in ("linear", "tradeoff"):
-        first, second = (json.loads((folder / f"{name}.json").read_text()) for folder in (tmp_path / "whole", out))
+        files = (folder / f"{name}.result.json" for folder in (tmp_path / "whole", out))
+        first, second = (json.loads(file.read_text()) for file in files)
         assert essence(first) == essence(second)
     assert not list(out.rglob("call-*.npz"))
 
@@ -279,7 +281,7 @@ def test_no_notebook_tool_is_needed(tmp_path):
                     env=os.environ | {"PYTHONPATH": str(tmp_path)})
     said = shown.communicate(timeout=120)[0]
     assert shown.returncode == 0, said
-    assert (tmp_path / "out" / "features.json").is_file()
+    assert (tmp_path / "out" / "features.result.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -305,3 +307,12 @@ def test_every_chapter_has_a_plan(chapter):
     table = campaign.plan(todo, {})
     assert len(table) == len(todo) >= 10
     assert (table["against the CPU run"] != "nothing").sum() > len(todo) / 2
+
+
+def test_a_table_named_like_its_experiment_keeps_its_note(tmp_path, monkeypatch):
+    twin = Experiment("twin", (), LINEAR.run, lambda _: {}, lambda _: {"twin": DataFrame({"a": [1.5, 2.0]})})
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [twin])
+    task = campaign.Task(PACKAGE, "twin", SMALL)
+    campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert load_table(tmp_path / "twin.csv").frame["a"].tolist() == [1.5, 2.0]
+    assert campaign.done(task, tmp_path) is not None

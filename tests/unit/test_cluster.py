@@ -81,20 +81,21 @@ def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_pat
     some = ("--only", "features", "--only", "linear", "--only", "hopping", "--replicas", "2000", "--out", str(out))
     running = descent(*some, "--dask", address)
     until = time.monotonic() + 120
-    while not (out / "features.json").exists() and time.monotonic() < until and running.poll() is None:
+    while not (out / "features.result.json").exists() and time.monotonic() < until and running.poll() is None:
         time.sleep(0.05)
     os.killpg(scheduler.pid, signal.SIGKILL)
     said = running.communicate(timeout=120)[0]
     assert running.returncode == 1, said
     assert "results are kept in" in said
     assert "run the same command to resume" in said
-    kept = (out / "features.json").read_bytes()
+    kept = (out / "features.result.json").read_bytes()
     again = descent(*some)
     said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
     assert "of 3 tasks are done already" in said
-    assert (out / "features.json").read_bytes() == kept
-    assert {"features.json", "linear.json", "hopping.json", "records.json"} <= {path.name for path in out.iterdir()}
+    assert (out / "features.result.json").read_bytes() == kept
+    results = {f"{name}.result.json" for name in ("features", "linear", "hopping")}
+    assert results | {"records.json"} <= {path.name for path in out.iterdir()}
 
 
 def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
@@ -104,7 +105,7 @@ def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
         running = descent(*some, *where, "--out", str(tmp_path / name))
         said = running.communicate(timeout=300)[0]
         assert running.returncode == 0, said
-    first, second = (json.loads((tmp_path / name / "linear.json").read_text()) for name in ("here", "there"))
+    first, second = (json.loads((tmp_path / name / "linear.result.json").read_text()) for name in ("here", "there"))
     assert essence(first) == essence(second)
     assert (tmp_path / "here/linear_saddle.csv").read_bytes() == (tmp_path / "there/linear_saddle.csv").read_bytes()
 
