@@ -39,7 +39,9 @@ def test_a_wrong_number_is_noticed(tab, name):
         route.fulfill(body=json.dumps(content), content_type="application/json")
 
     fresh.page.route(f"**/explorers/{name}.json", spoil)
-    root = fresh.open(f"{PLACES.get(name, name)}.html").locator(f'.explorer[data-explorer="{name}"]')
+    page = fresh.open(f"{PLACES.get(name, name)}.html")
+    root = page.locator(f'.explorer[data-explorer="{name}"]')
+    page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.check")
     assert root.get_attribute("data-check") == "wrong"
     assert "differs from the library at 1 of" in root.locator(".explorer-check").inner_text()
 
