@@ -35,7 +35,7 @@ from descent.problems.images import DataMissing
 from descent.results import Provenance, digest, library_digest, provenance, read_json, save_table, write_json
 from descent.sweep import sweep
 
-__all__ = ["Task", "campaign", "done", "plan", "run", "tasks", "write_records"]
+__all__ = ["Task", "campaign", "done", "listed", "plan", "run", "tasks", "write_records"]
 
 SCHEMA = 1
 BUDGET = 2 << 30
@@ -130,7 +130,7 @@ def run(task: Task) -> dict[str, Any]:
         result = _kept(task)
     except DataMissing as missing:
         return about | {"skipped": str(missing), "seconds": time.perf_counter() - clock}
-    estimates = {key: [estimate_to(one) for one in _listed(found)]
+    estimates = {key: [estimate_to(one) for one in listed(found)]
                  for key, found in task.experiment.estimates(result).items()}
     tables = {name: frame.to_csv(index=False, na_rep="nan") for name, frame in task.experiment.tables(result).items()}
     return about | {"estimates": estimates, "tables": tables, "config": digest(result.config, ignore=RUN_FIELDS),
@@ -233,7 +233,8 @@ def _experiments(package: str) -> Sequence[Experiment]:
     return found
 
 
-def _listed(found: Estimate | Sequence[Estimate]) -> list[Estimate]:
+def listed(found: Estimate | Sequence[Estimate]) -> list[Estimate]:
+    """Return the estimates of one key: an ordering has several."""
     return [found] if isinstance(found, Estimate) else list(found)
 
 

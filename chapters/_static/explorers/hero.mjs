@@ -1,7 +1,7 @@
 // One line of code where the ground falls one way and rises the other: f = (a y² − b x²)/2. Along x it is a saddle to
 // leave, along y a quadratic to settle in. Two clouds start at rest; whoever gets to |x| = 1 starts again.
 import { mount } from "./explorer.mjs";
-import { MATCHED, MOMENTUM, SWITCH, critical, growth, hovering, plainRate, round, variances } from "./mode.mjs";
+import { MATCHED, MOMENTUM, SWITCH, critical, hovering, numbers, plainRate, round, variances } from "./mode.mjs";
 
 const REPLICAS = 240;
 const EDGE = 1;
@@ -117,10 +117,5 @@ mount({
   live: { start, advance, still: 40 },
   draw,
   summary,
-  golden: ({ lr, momentum, instability, curvature, steps }) => [
-    growth(instability, lr, momentum),
-    variances(-instability, lr, momentum, steps)[steps],
-    hovering(curvature, lr, momentum),
-    critical(momentum),
-  ],
+  golden: (input) => [...numbers(input), critical(input.momentum)],
 });

@@ -36,3 +36,10 @@ export const MOMENTUM = { id: "momentum", label: "momentum μ", min: 0, max: 0.9
 export const MATCHED = { id: "matched", label: "plain descent has", min: 0, max: 1, step: 1, value: 0,
   names: ["the same learning rate", "the same effective step"] };
 export const SWITCH = [{ label: "equal learning rate", state: {} }, { label: "equal effective step", state: { matched: 1 } }];
+
+// What the library's numbers for such an explorer are compared with.
+export const numbers = ({ lr, momentum, instability, curvature, steps }) => [
+  growth(instability, lr, momentum),
+  variances(-instability, lr, momentum, steps)[steps],
+  hovering(curvature, lr, momentum),
+];

@@ -1,6 +1,6 @@
 // Leaving a saddle and hovering at an optimum: the second moments of one heavy-ball mode with additive noise of variance one.
 import { mount } from "./explorer.mjs";
-import { MATCHED, MOMENTUM, SWITCH, growth, hovering, plainRate, round, variances } from "./mode.mjs";
+import { MATCHED, MOMENTUM, SWITCH, hovering, numbers, plainRate, round, variances } from "./mode.mjs";
 
 const STEPS = 400;
 
@@ -51,9 +51,5 @@ mount({
   ],
   draw,
   summary,
-  golden: ({ lr, momentum, instability, curvature, steps }) => [
-    growth(instability, lr, momentum),
-    variances(-instability, lr, momentum, steps)[steps],
-    hovering(curvature, lr, momentum),
-  ],
+  golden: numbers,
 });

@@ -19,7 +19,6 @@ from descent.book.project import BookError, Project
 from descent.book.publish import IMAGES
 from descent.book.stamps import book_place
 from descent.book.worker import ANSI
-from descent.figures import stills
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
@@ -36,6 +35,8 @@ def stage(project: Project, generated: Mapping[str, str], boxes: Mapping[str, Bo
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(project.chapters, target, ignore=shutil.ignore_patterns("*.md", "*.ipynb", ".*"))
     if (target / "_static" / "explorers").is_dir():
+        from descent.figures import stills  # loads what draws, which a reused site need not wait for
+
         stills.write(target / "_static" / "explorers")
     for page in project.pages:
         text = project.source(page)

@@ -11,7 +11,6 @@ from xml.sax.saxutils import escape as escape_xml
 
 import yaml
 
-from descent.book import card
 from descent.book.project import Project
 from descent.claims import Record
 
@@ -29,6 +28,7 @@ ICONS = re.compile(r'<script defer src="_static/scripts/fontawesome\.js[^"]*"></
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*/?>\s*')
 CHARSET = '<meta charset="utf-8" />'
 ONE_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+TITLE = re.compile(r"<title>(.*?)</title>", re.S)
 SUMMARY = re.compile(r"<article.*?</h1>.*?<p>(?P<first>.*?)</p>", re.S)
 FOCUS = re.compile(r'<(figure|div) class="(align-default|output text_html)"')
 """What may scroll sideways on a phone, and must then be reached by the keyboard."""
@@ -54,6 +54,8 @@ def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
     title, base = str(settings["title"]), str(settings.get("html", {}).get("baseurl") or "")
     for path in sorted(html.glob("*.html")):
         path.write_text(_page(path.name, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
+    from descent.book import card  # loads what draws, which a reused site need not wait for
+
     card.draw(html / CARD, title, records)
     (html / "404.html").write_text(LOST.format(title=escape(title)), encoding="utf-8")
     (html / "sitemap.xml").write_text(_sitemap(project, base), encoding="utf-8")
@@ -74,8 +76,8 @@ def _page(name: str, text: str, title: str, base: str) -> str:
 
 def _card(name: str, text: str, title: str, base: str) -> str:
     """Return what other sites show of a page: its title, its first sentences, a picture where the address is known."""
-    heading = _plain(re.search(r"<title>(.*?)</title>", text, re.S)[1]) if "<title>" in text else title  # type: ignore[index]
-    first = SUMMARY.search(text)
+    named, first = TITLE.search(text), SUMMARY.search(text)
+    heading = _plain(named[1]) if named else title
     about = _plain(first["first"])[:300] if first else title
     rows = {"og:type": "article", "og:site_name": title, "og:title": heading, "og:description": about}
     if base:

@@ -29,9 +29,9 @@ def paper_scale(project: Project) -> dict[str, Record]:
     """Return by claim what has been measured at paper scale; raise BookError for records of other wordings or rules."""
     found: list[Record] = []
     for chapter in project.notebooks:
-        folder = project.published / chapter / "gpu"
-        if (folder / "records.json").is_file():
-            found += [record for record in read(folder) if record.verdict is not Verdict.NOT_TESTED]
+        file = project.paper_records(chapter)
+        if file.is_file():
+            found += [record for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
     wrong = [line for line in faults(found, papers(project)) if "without a record" not in line]
     if wrong:
         raise BookError("at paper scale, data/published: " + "\n".join(wrong))

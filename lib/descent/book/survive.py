@@ -19,6 +19,7 @@ from descent.book.parameters import experiments_package, settings
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.threads import ONE_THREAD
+from descent.campaign import listed
 from descent.claims import Outcome, Paper, Verdict, combine
 from descent.estimate import Estimate
 from descent.results import library_digest, write_atomic
@@ -126,7 +127,7 @@ def measure(package: str, name: str, chosen: Any, file: Path) -> float:
     except FileNotFoundError as missing:  # an image set that is not on this machine
         write_atomic(file, json.dumps({"estimates": {}, "skipped": str(missing)}))
         return time.monotonic() - started
-    content = {key: [dataclasses.asdict(one) for one in _listed(found)] for key, found in estimates.items()}
+    content = {key: [dataclasses.asdict(one) for one in listed(found)] for key, found in estimates.items()}
     write_atomic(file, json.dumps({"estimates": content}))
     return time.monotonic() - started
 
@@ -197,7 +198,3 @@ def _package(project: Project, chapter: str) -> Any:
     if package is None:
         raise BookError(f"{chapter} has no experiments to check: no package experiments/{chapter} in the library")
     return package
-
-
-def _listed(found: Any) -> list[Estimate]:
-    return [found] if isinstance(found, Estimate) else list(found)
