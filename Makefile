@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint check reference lock serve clean
+.PHONY: help book test lint check reference lock serve release clean
 
 help: ## list the actions
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,5 +42,8 @@ lock: ## renew requirements.lock (needs uv)
 serve: $(READY) ## read the built site at http://127.0.0.1:8000
 	$(BIN)/descent serve
 
+release: $(READY) ## pack the built site and what it publishes into dist/, with checksums
+	$(BIN)/descent release
+
 clean: ## remove everything that is built
-	rm -rf _build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf _build dist runs .pytest_cache .mypy_cache .ruff_cache

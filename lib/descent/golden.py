@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from descent.problems.escape import variance_from_rest
 from descent.problems.exponents import almost_sure_threshold, exponent
 from descent.problems.inertia import race
 from descent.problems.linear import aligned_edge, critical_batch
+from descent.problems.matched import STATES, Held, Setting, badges, gauges
 from descent.problems.mode import critical_damping, growth, mode_edge, stationary_variance
 from descent.problems.moments import moment_operator
 from descent.problems.noise_escape import closure_step, outside
@@ -126,9 +127,23 @@ def _direction(rule: Rule, lr: float, momentum: float, nu: float, batch: int, ra
     return [float(value) for value in (*power, lag, variance.sum(), *degrees)]
 
 
+def synthesis() -> list[dict[str, Any]]:
+    """Return seven log ratios (0 where there is none), eh, λh, B/k×, the load as e^−Λ, and seven states by number."""
+    points, ways = [], get_args(Held)
+    names = ("held", "lr", "momentum", "batch", "curvature", "instability", "multiplicative", "sigma")
+    lands = ((1, 1.0, 1.0, 0.25, 1.0), (32, 1.0, 1.0, 4.0, 3.5), (4, 8.0, 0.5, 1.0, 0.5))
+    for held, lr, momentum, land in itertools.product(range(3), (0.01, 0.3), (0.0, 0.5, 0.95), lands):
+        setting = Setting(lr, momentum, *land[:-1], noise=land[-1] ** 2)
+        found, (*marks, load) = gauges(setting, ways[held]), badges(setting, ways[held])
+        output = [*np.nan_to_num(found.log_ratio), *marks, np.exp(-load), *(STATES.index(each) for each in found.state)]
+        given = dict(zip(names, (held, lr, momentum, *land), strict=True))
+        points.append({"input": given, "output": [float(value) for value in output]})
+    return points
+
+
 EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "flatness": flatness, "geometry": geometry, "hero": hero, "margins": margins, "saddles": saddles,
-    "smoothing": smoothing,
+    "smoothing": smoothing, "synthesis": synthesis,
 }
 """The points of every explorer by its name."""
 

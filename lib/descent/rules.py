@@ -166,12 +166,20 @@ def qhm(lr: Values, momentum: Values, nu: Values, **options: Unpack[Options]) ->
 
 
 def stack(*hypers: Hyper) -> Hyper:
-    """Lay rules side by side, the replicas of the first before those of the second."""
+    """Lay rules side by side, the replicas of the first before those of the second.
+
+    >>> stack(sgd(1.0), heavy_ball(0.1, [0.5, 0.9])).momentum.tolist()
+    [0.0, 0.5, 0.9]
+    """
     return Hyper(**{f.name: torch.cat([getattr(h, f.name) for h in hypers]) for f in fields(Hyper)})
 
 
 def repeat(hyper: Hyper, n: int) -> Hyper:
-    """Give every arm n replicas, arm-major: replica i of arm a is row a·n + i."""
+    """Give every arm n replicas, arm-major: replica i of arm a is row a·n + i.
+
+    >>> repeat(heavy_ball(0.1, [0.5, 0.9]), 2).momentum.tolist()
+    [0.5, 0.5, 0.9, 0.9]
+    """
     return Hyper(**{f.name: getattr(hyper, f.name).repeat_interleave(n) for f in fields(hyper)})
 
 
@@ -237,7 +245,12 @@ def constant(lr: float = 1.0, momentum: float = 1.0) -> Schedule:
 
 
 def drop(at: int | Sequence[int], lr: float = 0.1, momentum: float = 1.0) -> Schedule:
-    """Multiply by `lr` and `momentum` once for every milestone in `at` that step has reached."""
+    """Multiply by `lr` and `momentum` once for every milestone in `at` that step has reached.
+
+    >>> schedule = drop(at=[10, 20])
+    >>> [round(schedule(step).lr, 3) for step in (0, 10, 20)]
+    [1.0, 0.1, 0.01]
+    """
     milestones = [at] if isinstance(at, int) else sorted(at)
     levels = [Factors(lr**k, momentum**k) for k in range(len(milestones) + 1)]
     return lambda step: levels[sum(step >= milestone for milestone in milestones)]
@@ -249,7 +262,12 @@ def anneal_momentum(at: int, factor: float = 0.0) -> Schedule:
 
 
 def cosine(steps: int, floor: float = 0.0) -> Schedule:
-    """Let lr fall from 1 to `floor` along half a cosine over `steps` steps, and stay there."""
+    """Let lr fall from 1 to `floor` along half a cosine over `steps` steps, and stay there.
+
+    >>> schedule = cosine(steps=10)
+    >>> [round(schedule(step).lr, 3) for step in (0, 5, 10)]
+    [1.0, 0.5, 0.0]
+    """
 
     def factors(step: int) -> Factors:
         phase = math.pi * min(step / steps, 1.0)

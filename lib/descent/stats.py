@@ -51,7 +51,11 @@ def exact(value: float) -> Estimate:
 
 
 def mean(x: ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Estimate the mean of x, shape (R,), by Student's t."""
+    """Estimate the mean of x, shape (R,), by Student's t.
+
+    >>> print(mean([1.0, 2.0, 3.0, 4.0]))
+    2.5 [0.4, 4.6]
+    """
     a = _sample(x)
     if a.ndim != 1:
         raise ValueError(f"mean expects one number per replica, shape (R,), got {a.shape}; "
@@ -62,7 +66,11 @@ def mean(x: ArrayLike, *, level: float = 0.95) -> Estimate:
 
 
 def paired_difference(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Estimate the mean of x − y, replica by replica, by Student's t."""
+    """Estimate the mean of x − y, replica by replica, by Student's t.
+
+    >>> print(paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0]))
+    2.0 [−0.5, 4.5]
+    """
     a, b = _pair(x, y)
     return mean(a - b, level=level)
 
@@ -187,7 +195,11 @@ def _slope_weights(x: ArrayLike) -> Array:
 
 
 def proportion(k: int, n: int, *, level: float = 0.95) -> Estimate:
-    """Estimate a probability from k successes in n by the exact Clopper–Pearson interval."""
+    """Estimate a probability from k successes in n by the exact Clopper–Pearson interval.
+
+    >>> print(proportion(9, 10))
+    0.90 [0.55, 1.00]
+    """
     if not 0 <= k <= n or n < 1:
         raise ValueError(f"need 0 <= k <= n and n >= 1, got k = {k}, n = {n}")
     return Estimate(k / n, *clopper_pearson(k, n, level), n, CLOPPER_PEARSON, level=level)
@@ -199,6 +211,9 @@ def censored_mean(times: ArrayLike, observed: ArrayLike, *, level: float = 0.95)
     times: (R,) time of the event, or time watched without one; observed: (R,) bool. The χ² interval is exact
     when every event was seen, and covers at least `level` with censoring. Without any event the value and
     the upper end are infinite.
+
+    >>> print(censored_mean([3.0, 5.0, 8.0, 10.0], [True, True, True, False]))
+    9 [3, 42]
     """
     t, seen = _watched(times, observed)
     total, events, censored = float(t.sum()), int(seen.sum()), not bool(seen.all())
@@ -315,7 +330,11 @@ def power(effect: float, sd: float, n: int, *, family: int = 1, level: float = 0
 
 def replicas_for_power(effect: float, sd: float, *, target: float = 0.9, family: int = 1,
                        level: float = 0.95) -> int:
-    """Return the smallest number of replicas with `power` at least `target`."""
+    """Return the smallest number of replicas with `power` at least `target`.
+
+    >>> replicas_for_power(effect=0.5, sd=1.0)
+    44
+    """
     if effect == 0 or not 0 < target < 1:
         raise ValueError(f"need a nonzero effect and 0 < target < 1, got {effect} and {target}")
     low, high = 1, 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from descent.book import boxes, build, hover, records, trace, where
+from descent.book import boxes, build, hover, pages, records, trace, where
 from descent.book.picture import WIDTH, picture
 from descent.book.project import BookError, find_project
+from descent.book.stamps import book_place, read_stamp
 from descent.claims import Outcome, Verdict
 from descent.claims import verdict as rules
 from descent.estimate import Estimate
@@ -41,6 +42,34 @@ def test_every_figure_is_traced_to_its_code_and_experiments(book):
                 code = trace.experiment(book, chapter, name)
                 assert code is not None
                 assert f".{chapter}" in code.module
+
+
+def test_every_figure_has_a_title_and_a_place_without_formulas(book):
+    found = [made for chapter in book.notebooks for made in trace.figures(book, chapter).values()]
+    assert len({made.anchor for made in found}) == len(found)
+    assert not [made.title for made in found if not made.title or set(made.title) & set("$\\{}")]
+    assert trace._spelled(r"from $\eta_{1/2}$ to $\sqrt{2\lambda\ln2}$") == "from η_1/2 to √(2λ ln2)"
+
+
+def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
+    page = (project.html / "status.html").read_text()
+    assert "2 figures." in page
+    assert page.count("A red square, standing for the finding</a></th>") == 2
+    assert re.search(r'<a href="alpha.html">The alpha chapter</a>, executed \d{4}-\d\d-\d\d, fresh', page)
+    stamps = {"alpha": read_stamp(book_place(project, "alpha"))}
+    edit(project.library / "toy" / "law.py", "2 * lr", "lr + lr")
+    edit(project.library / "toy" / "base.py", "import csv", "import csv, sys")
+    table = pages.figure_table(project, stamps, {"alpha": "The alpha chapter"}, records.load(project))
+    assert "stale: library module toy.base and 1 more" in table
+
+
+def test_a_figure_names_the_claims_that_came_of_its_experiments(project):
+    (record, _) = records.load(project)
+    figure = trace.Trace(None, ("toy",), "A <title>", "fig-a")
+    row = pages._figure("alpha", figure, [record])
+    assert '<a href="alpha.html#fig-a">A &lt;title&gt;</a>' in row
+    assert '<td>toy</td><td><a href="ledger.html#T1-C1">T1-C1</a></td>' in row
+    assert "<td>formulas alone</td><td>none</td>" in pages._figure("alpha", trace.Trace(None, (), "B", ""), [record])
 
 
 def test_a_claim_is_sent_to_the_section_that_quotes_it():

@@ -9,7 +9,20 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from descent.book import assemble, boxes, checks, digest, finish, instruments, ledger, pages, publish, records, reports
+from descent.book import (
+    api,
+    assemble,
+    boxes,
+    checks,
+    digest,
+    finish,
+    instruments,
+    ledger,
+    pages,
+    publish,
+    records,
+    reports,
+)
 from descent.book.execute import Given, execute_all
 from descent.book.lock import alone
 from descent.book.process import TIMEOUT
@@ -114,12 +127,16 @@ def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Re
     """Return what replaces the placeholders of the pages."""
     titles = {name: _title(project, name) for name in stamps}
     where = homes(project, found)
-    return {
+    parts = {
         "ledger-summary": pages.summary(found, titles),
         "ledger-table": ledger.ledger_table(found, where, records.paper_scale(project)),
         "not-held": reports.not_held(found, where, titles),
         "status-table": pages.status_table(stamps, titles),
-    } | ({"oracle-table": reports.oracle_table(instruments.measured(project))} if instruments.wanted(project) else {})
+        "figure-table": pages.figure_table(project, stamps, titles, found),
+    }
+    if instruments.wanted(project):
+        parts["oracle-table"] = reports.oracle_table(instruments.measured(project))
+    return parts | ({"api": api.library(project)} if api.wanted(project) else {})
 
 
 def _stamp(project: Project) -> Path:

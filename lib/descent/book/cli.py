@@ -1,4 +1,4 @@
-"""The command line: `descent build | run | check | paper | calibrate | compare | reference | serve | claims`."""
+"""Commands: `descent build | run | check | paper | calibrate | compare | reference | serve | release | claims`."""
 
 from __future__ import annotations
 
@@ -139,6 +139,8 @@ def _other_commands(command: Command) -> None:
     sub.add_argument("--port", type=int, default=8000)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
 
+    command("release", _release, "pack the built site, and what it publishes, into dist/ with checksums")
+
     sub = command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
     sub.add_argument("--json", action="store_true", help="as JSON, for programs")
 
@@ -217,6 +219,13 @@ def server(project: Project, host: str, port: int, *, quiet: bool = False) -> ht
     kind = Silent if quiet else Handler
     handler = functools.partial(kind, directory=str(project.html))
     return http.server.ThreadingHTTPServer((host, port), handler)
+
+
+def _release(project: Project, options: argparse.Namespace) -> None:
+    from descent.book import release
+
+    for path in release.release(project):
+        print(path.relative_to(project.root))
 
 
 def _claims(project: Project, options: argparse.Namespace) -> None:

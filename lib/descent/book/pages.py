@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from descent.book.digest import ABSENT
+from descent.book import digest, trace
 from descent.book.html import SIGNS, badge, raw, table
+from descent.book.project import Project
 from descent.book.stamps import Stamp
 from descent.claims import Record, Verdict, tally
 
@@ -21,6 +22,7 @@ STATUS = (
     "missing inputs",
     "digest",
 )
+FIGURES = ("figure", "drawn from", "claims")
 
 
 def summary(records: Sequence[Record], titles: Mapping[str, str]) -> str:
@@ -45,7 +47,7 @@ def status_table(stamps: Mapping[str, Stamp], titles: Mapping[str, str]) -> str:
 
 
 def _status_row(name: str, stamp: Stamp, title: str) -> str:
-    missing = [key for key, value in stamp.inputs.items() if value == ABSENT]
+    missing = [key for key, value in stamp.inputs.items() if value == digest.ABSENT]
     cells = (
         stamp.finished, f"{stamp.seconds:.0f}", f"{stamp.peak_mib} MiB", stamp.inputs["environment (python)"],
         stamp.inputs["environment (torch)"], _given(stamp), ", ".join(missing) or "none",
@@ -55,6 +57,39 @@ def _status_row(name: str, stamp: Stamp, title: str) -> str:
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         + f"<td><code>{stamp.digest}</code></td></tr>"
     )
+
+
+def figure_table(project: Project, stamps: Mapping[str, Stamp], titles: Mapping[str, str],
+                 records: Sequence[Record]) -> str:
+    """Return every figure with what it rests on, by chapter: when that was executed, and whether it still stands."""
+    found = {chapter: list(trace.figures(project, chapter).values()) for chapter in stamps}
+    bodies = [_figures(chapter, titles[chapter], f"executed {stamp.finished}, {_state(project, chapter, stamp)}",
+                       found[chapter], records) for chapter, stamp in stamps.items() if found[chapter]]
+    caption = (f"{sum(map(len, found.values()))} figures. Those of a chapter are fresh as long as none of its inputs "
+               "has moved since it was executed.")
+    return raw(table("figures", "Figures", caption, FIGURES, "\n".join(bodies)))
+
+
+def _figures(chapter: str, title: str, state: str, found: Sequence[trace.Trace], records: Sequence[Record]) -> str:
+    own = [record for record in records if record.chapter == chapter]
+    rows = "\n".join(_figure(chapter, figure, own) for figure in found)
+    head = f'<a href="{chapter}.html">{escape(title)}</a>, {state}'
+    return f'<tbody>\n<tr><th colspan="{len(FIGURES)}" scope="rowgroup">{head}</th></tr>\n{rows}\n</tbody>'
+
+
+def _figure(chapter: str, figure: trace.Trace, records: Sequence[Record]) -> str:
+    claims = [record.claim.id for record in records
+              if any(outcome.experiment in figure.experiments for outcome in record.outcomes)]
+    links = ", ".join(f'<a href="ledger.html#{claim}">{claim}</a>' for claim in claims)
+    place = f"{chapter}.html#{figure.anchor}" if figure.anchor else f"{chapter}.html"
+    return (f'<tr><th scope="row"><a href="{place}">{escape(figure.title)}</a></th>'
+            f"<td>{escape(', '.join(figure.experiments)) or 'formulas alone'}</td><td>{links or 'none'}</td></tr>")
+
+
+def _state(project: Project, chapter: str, stamp: Stamp) -> str:
+    moved = digest.moved(stamp.inputs, digest.inputs(project, chapter, stamp.parameters))
+    more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+    return f"stale: {escape(moved[0])}{more}" if moved else "fresh"
 
 
 def _given(stamp: Stamp) -> str:

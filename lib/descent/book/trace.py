@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from descent.book import source
 from descent.book.project import Project
 
 RUN = "run"
 """Method of the bench that runs an experiment."""
+SPELLED = {"alpha": "α", "beta": "β", "delta": "δ", "eta": "η", "lambda": "λ", "mu": "μ", "omega": "ω", "sigma": "σ"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Code:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a figure was drawn by, and the experiments it was drawn from, by name."""
+    """A figure: what it was drawn by, the experiments it was drawn from, its title, and its place on the page."""
 
     drawn: Code | None
     experiments: tuple[str, ...]
+    title: str
+    anchor: str
 
 
 def modules(project: Project) -> dict[str, Path]:
@@ -59,8 +63,10 @@ def figures(project: Project, chapter: str) -> dict[int, Trace]:
         tree = ast.parse("\n".join(source.plain(cell.source)))
         names |= _imports(tree)
         results |= _runs(tree, names, project)
-        if "alt" in cell.metadata.get("mystnb", {}).get("image", {}):
-            found[place] = _trace(tree, names, results, project)
+        shown = cell.metadata.get("mystnb", {})
+        if "alt" in shown.get("image", {}):
+            drawn, experiments = _trace(tree, names, results, project)
+            found[place] = Trace(drawn, experiments, _titled(shown), shown.get("figure", {}).get("name", ""))
     return found
 
 
@@ -79,12 +85,27 @@ def tables(results: Path) -> dict[str, list[str]]:
     return found
 
 
-def _trace(tree: ast.Module, names: Mapping[str, str], results: Mapping[str, str], project: Project) -> Trace:
+def _titled(shown: Mapping[str, Any]) -> str:
+    """Return the bold words a caption begins with, else the first sentence of the alt text."""
+    bold = re.search(r"\*\*(.+?)\*\*", str(shown.get("figure", {}).get("caption", "")))
+    text = bold[1] if bold else str(shown["image"]["alt"]).partition(". ")[0]
+    return _spelled(text).rstrip(".")
+
+
+def _spelled(text: str) -> str:
+    """Return a title with its formulas as signs, such as η_1/2 and √(2λ ln2)."""
+    text = re.sub(r"\\sqrt\{([^{}]*)\}", r"√(\1)", text.replace("$", ""))
+    text = re.sub(r"\\([a-z]+)", lambda found: SPELLED.get(found[1], f" {found[1]}"), text)
+    return re.sub(r"[{}\\]", "", text)
+
+
+def _trace(tree: ast.Module, names: Mapping[str, str], results: Mapping[str, str],
+           project: Project) -> tuple[Code | None, tuple[str, ...]]:
     """Follow the last call of a cell that draws; every result named in the cell feeds the figure."""
     used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in results]
     drawn = [code for call in _calls(tree) if (code := _definition(project, _dotted(call.func, names)))]
     drawing = [code for code in drawn if ".figures" in code.module]
-    return Trace(drawing[-1] if drawing else None, tuple(dict.fromkeys(results[name] for name in used)))
+    return (drawing[-1] if drawing else None), tuple(dict.fromkeys(results[name] for name in used))
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:

@@ -159,7 +159,11 @@ class Test:
 
 
 def rule_from(content: Mapping[str, Any]) -> Rule:
-    """Build a rule from {kind: …, …}; raise ValueError naming what is wrong and what is allowed."""
+    """Build a rule from {kind: …, …}; raise ValueError naming what is wrong and what is allowed.
+
+    >>> print(rule_from({"kind": "direction", "above": 1.0, "margin": 0.1}))
+    > 1.1
+    """
     kinds = {rule.kind: rule for rule in RULES}
     kind = kinds.get(content.get("kind", ""))
     if kind is None:
@@ -186,6 +190,12 @@ def judge(test: Test, estimate: Estimate | Sequence[Estimate], family: int) -> V
     An ordering, given a list, holds when every member holds and fails when one fails; its members count
     as tests of their own in the widening.
     Raises: ValueError for a list without an ordering, an ordering without a list, or another level than 95 %.
+
+    >>> test = Test("ratio", "variance over its prediction", Equivalence(1.0, 0.1), ("cpu",))
+    >>> print(judge(test, Estimate(1.02, 0.97, 1.07, n=100, method="Student t", dof=99), family=1))
+    holds
+    >>> print(judge(test, Estimate(1.02, 0.97, 1.07, n=100, method="Student t", dof=99), family=40))
+    inconclusive
     """
     estimates = check_estimates(test, estimate)
     return combine(test.rule.region.judge(wide.low, wide.high) for wide in family_wise(estimates, family))

@@ -16,17 +16,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from descent import rules
-from descent.figures import ARMS, label_panels, line, panels, theory, use_style
+from descent.figures import ARMS, INK, label_panels, line, panels, theory, use_style
 from descent.problems.escape import variance_from_rest
 from descent.problems.exponents import almost_sure_threshold
 from descent.problems.inertia import race
 from descent.problems.linear import aligned_edge
+from descent.problems.matched import Held, Setting, gauges
 from descent.problems.mode import critical_damping, mode_edge
 from descent.problems.noise_escape import closure_step, outside
 from descent.problems.search_noise import degree, stationary_moments
 from descent.problems.weights import Gamma
 
 __all__ = ["STILLS", "write"]
+
+GAUGE_NAMES = ("noise of the direction", "largest stable step", "time to leave a saddle", "noise floor",
+               "small-margin feature", "flat part of the escape", "time to cross a barrier")
+"""The seven consequences as the explorer of the synthesis names them."""
 
 PLAIN, MOMENTUM, MATCHED = ARMS["plain"], ARMS["momentum"], ARMS["plain, matched step"]
 
@@ -138,9 +143,26 @@ def smoothing() -> Figure:
     return figure
 
 
+def synthesis() -> Figure:
+    """Return seven consequences of momentum as bars, ratios to plain SGD at equal step and at equal effective step."""
+    figure, axes = panels(2, sharey=True)
+    setting = Setting(0.05, 0.9, 32, multiplicative=4.0, noise=3.5**2)
+    ways: tuple[tuple[Held, str], ...] = (("lr", "learning rate"), ("effective", "effective step"))
+    for axis, (held, title) in zip(axes, ways, strict=True):
+        ratio = np.exp(gauges(setting, held).log_ratio)
+        axis.barh(GAUGE_NAMES, ratio - 1, left=1, height=0.5, color=MOMENTUM.color)
+        axis.axvline(1, color=INK, linewidth=0.8)
+        for row, value in enumerate(ratio):
+            axis.text(2500, row, f"×{value:.3g}" if value > 1e-3 else "<10⁻³", ha="right", va="center", fontsize=8)
+        axis.set(xscale="log", xlim=(5e-3, 3000), xlabel="momentum over plain SGD", title=f"same {title}")
+    axes[0].invert_yaxis()
+    label_panels(axes)
+    return figure
+
+
 STILLS: Mapping[str, Callable[[], Figure]] = {
     "flatness": flatness, "geometry": geometry, "hero": hero, "margins": margins, "saddles": saddles,
-    "smoothing": smoothing,
+    "smoothing": smoothing, "synthesis": synthesis,
 }
 """The still picture of every explorer by its name."""
 

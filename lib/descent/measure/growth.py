@@ -26,7 +26,7 @@ from descent.stats import mean
 from descent.streams import Purpose, Streams
 from descent.train import Objective
 
-__all__ = ["Descent", "Growth", "Step", "resampled_growth"]
+__all__ = ["Descent", "Growth", "Step", "resampled_growth", "resampled_mean"]
 
 Array = NDArray[np.float64]
 Step = Callable[[Tensor, int], Tensor]
@@ -111,6 +111,26 @@ def resampled_growth(
         kept = _copies(squares, dice.uniform(Purpose.PROBE, t))
         weighted = weighted[kept] / grown[kept]
     return _summary(factors.cpu().numpy(), (logs / (steps - burn)).view(arms, -1).cpu().numpy(), burn, blocks)
+
+
+def resampled_mean(
+    step: Step, start: Tensor, steps: int, streams: Streams, square: Callable[[Tensor], Tensor], *, arms: int = 1
+) -> Array:
+    """Return the mean over runs of squares of the state after some steps, up to a common factor per arm, (A, …).
+
+    square: states (R, …) → (R, …), quadratic in the state, so that the law weighted by |s|² gives E square(s)/E|s|² as
+    a plain mean over the population. The start is renormalised: a factor on all of it changes nothing.
+    """
+    dice = streams.subset(slice(None, None, len(start) // arms))
+    state = start / _norm(start)
+    for t in range(steps):
+        state = step(state, t)
+        grown = _norm(state)
+        squares = grown.flatten().double().square().view(arms, -1)
+        kept = _copies(squares, dice.uniform(Purpose.PROBE, t))
+        state = state[kept] / grown[kept]
+    found = square(state).double()
+    return np.asarray(found.view(arms, -1, *found.shape[1:]).mean(1).cpu().numpy())
 
 
 def _copies(weights: Tensor, place: Tensor) -> Tensor:

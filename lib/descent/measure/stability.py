@@ -23,7 +23,7 @@ from descent.models import Model
 from descent.problems.linear import batch_share
 
 __all__ = [
-    "RANK_CUT", "Bounds", "CheapBounds", "Leading", "bounds", "cheap_bounds", "interpolation_gram", "leading",
+    "RANK_CUT", "Bounds", "CheapBounds", "Leading", "bounds", "cheap_bounds", "interpolation_gram", "leading", "load",
     "threshold",
 ]  # fmt: skip
 
@@ -110,6 +110,37 @@ def threshold(
             return 1 / u
         q = _unit(image)
     raise ValueError(f"the threshold is still moving after {iterations} iterations; raise `iterations` or `tolerance`")
+
+
+def load(
+    gram: Tensor, lr: float, batch_size: int | None, momentum: float = 0.0, *, replacement: bool = True,
+    keep: int = 60, iterations: int = 40,
+) -> Tensor:
+    """Return the mean-square load Λ at a step, (R,) float64: E|v|² stays bounded where Λ < 1; heavy ball.
+
+    The spectral radius of S ↦ pV(S)/K by power iteration on the `keep` leading eigenvalues of K; gram (R, n, n).
+    Infinite where the step is unstable without noise. The Rayleigh quotient is a lower bound, and close where a few
+    directions carry the load.
+    """
+    share = _share(gram, batch_size, replacement)
+    n, kept = gram.shape[-1], slice(-min(keep, gram.shape[-1]), None)
+    values, vectors = torch.linalg.eigh(gram / n)
+    values = values[:, kept].double().clamp_min(1e-12)
+    rows = vectors[:, :, kept].double() * (n * values).sqrt().unsqueeze(1)
+    one, other = values.unsqueeze(2), values.unsqueeze(1)
+    kernel = (one + other) * (1 - momentum) / lr - (1 - momentum) / (1 + momentum) * one * other
+    kernel = kernel + momentum / (1 - momentum**2) * (one - other).square()
+    calm = lr * values[:, -1] < 2 * (1 + momentum)
+    root = torch.where(calm[:, None, None], kernel.clamp_min(1e-300), 1.0).sqrt()
+    state = torch.diag_embed(values) * root
+    found = torch.zeros_like(values[:, 0])
+    for _ in range(iterations):
+        state = state / state.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-300)
+        moment = state / root
+        pushed = rows.mT @ (((rows @ moment) * rows).sum(2, keepdim=True) * rows) / n - one * other * moment
+        image = share * pushed / root
+        found, state = (state * image).sum(dim=(1, 2)), image
+    return torch.where(calm, found, torch.inf)
 
 
 def bounds(gram: Tensor, batch_size: int | None, *, replacement: bool = True) -> Bounds:

@@ -76,13 +76,23 @@ def sgd_equivalent(lr: ArrayLike, momentum: ArrayLike, batch_size: ArrayLike) ->
     """Return plain SGD's lr α/(1 + β) and batch B(1 − β)/(1 + β) with the same variances, mode by mode.
 
     Exact where covariances between modes vanish; otherwise the true edge is higher, by dephasing.
+
+    >>> sgd = sgd_equivalent(lr=0.1, momentum=0.9, batch_size=64)
+    >>> print(f"lr {sgd.lr:.4f}, batch {sgd.batch_size:.2f}")
+    lr 0.0526, batch 3.37
     """
     rate, beta, size = (np.asarray(value, dtype=np.float64) for value in (lr, momentum, batch_size))
     return Equivalent(rate / (1 + beta), size * (1 - beta) / (1 + beta))
 
 
 def batch_share(batch_size: ArrayLike, population: int | None = None) -> Array:
-    """Return the factor p of the noise of a batch: 1/B with replacement, (n − B)/(B(n − 1)) without."""
+    """Return the factor p of the noise of a batch: 1/B with replacement, (n − B)/(B(n − 1)) without.
+
+    >>> batch_share([1, 4, 10]).tolist()
+    [1.0, 0.25, 0.1]
+    >>> batch_share([1, 4, 10], population=10).round(3).tolist()  # all ten without replacement: no noise
+    [1.0, 0.167, 0.0]
+    """
     size = np.asarray(batch_size, dtype=np.float64)
     return 1 / size if population is None else (population - size) / (size * (population - 1))
 
@@ -105,6 +115,10 @@ def gram_rows(gram: ArrayLike, keep: int | None = None) -> Array:
     """Return rows X (n, q) with XXᵀ = gram restricted to its `keep` largest eigenvalues, XᵀX/n diagonal.
 
     gram: JJᵀ of a model under square loss near interpolation (the residual's own curvature is not in it).
+
+    >>> rows = gram_rows([[2.0, 1.0], [1.0, 2.0]])
+    >>> (rows @ rows.T).round(6).tolist()
+    [[2.0, 1.0], [1.0, 2.0]]
     """
     values, vectors = np.linalg.eigh(np.asarray(gram, dtype=np.float64))
     order = np.flatnonzero(values > values[-1] * 1e-12)[::-1][:keep]
@@ -157,6 +171,10 @@ def mean_square_load(examples: ArrayLike, lr: float, momentum: float, share: flo
     Infinite where the noise-free iteration is unstable. The null space of H is projected out.
 
     Raises: ValueError when the iteration does not converge.
+
+    >>> rows = [[2**0.5, 0.0], [0.0, 2**0.5]]  # two examples, each seen by one direction of curvature 1
+    >>> print(f"{mean_square_load(rows, lr=0.5, momentum=0.0):.4f}")
+    0.3333
     """
     values, rotated = _eigenmodes(examples)
     if not stable(values, lr, momentum).all():
@@ -175,7 +193,12 @@ def mean_square_load(examples: ArrayLike, lr: float, momentum: float, share: flo
 
 
 def mean_square_edge(examples: ArrayLike, momentum: float, share: float = 1.0) -> float:
-    """Return the raw lr at which the mean-square load is 1: the largest mean-square stable step."""
+    """Return the raw lr at which the mean-square load is 1: the largest mean-square stable step.
+
+    >>> rows = [[2**0.5, 0.0], [0.0, 2**0.5]]
+    >>> print(f"{mean_square_edge(rows, momentum=0.0):.4f}, {mean_square_edge(rows, momentum=0.0, share=0.0):.4f}")
+    1.0000, 2.0000
+    """
     values, rotated = _eigenmodes(examples)
     ceiling = 2 * (1 + momentum) / values.max()
 
@@ -252,7 +275,11 @@ def edge_profile(curvatures: ArrayLike, momentum: float, share: float = 1.0, *,
 
 
 def critical_batch(curvatures: ArrayLike, momentum: ArrayLike = 0.0) -> Array:
-    """Return the batch between noise-led and curvature-led escape, (1 + β)/(1 − β)·Σ' h_i/(h₁ − h_i)."""
+    """Return the batch between noise-led and curvature-led escape, (1 + β)/(1 − β)·Σ' h_i/(h₁ − h_i).
+
+    >>> print(f"{critical_batch([1.0, 0.5, 0.25]):.3f}, {critical_batch([1.0, 0.5, 0.25], momentum=0.9):.3f}")
+    1.333, 25.333
+    """
     h, beta = np.sort(_curvatures(curvatures))[::-1], np.asarray(momentum, dtype=np.float64)
     if h[0] == h[1:].max(initial=0.0):
         raise ValueError("critical_batch needs a largest curvature that is not repeated")

@@ -40,6 +40,12 @@ def convert(lr: ArrayLike, momentum: ArrayLike, convention: Convention = "heavy_
     τ = `dampening`. The buffer starts at zero or at the first gradient, undampened, as torch does: then that
     gradient weighs 1/(1 − τ) in the heavy-ball buffer, a difference that lasts some 3/(1 − β) steps.
     Default: zero for heavy_ball and ema, gradient for dampened.
+
+    >>> steps = convert(0.1, 0.9)  # torch.optim.SGD(lr=0.1, momentum=0.9)
+    >>> print(f"{steps.effective:.3g}, {steps.inertia:.3g}")
+    1, 10
+    >>> print(f"{convert(0.1, 0.9, 'ema').lr:.3g}")  # a running average makes the same steps at a tenth of the raw rate
+    0.01
     """
     rate, beta = _rate(lr), _momentum(momentum)
     if (convention == "dampened") != (dampening is not None):
@@ -55,7 +61,11 @@ def convert(lr: ArrayLike, momentum: ArrayLike, convention: Convention = "heavy_
 
 
 def matched_lr(effective: ArrayLike, momentum: ArrayLike) -> Array:
-    """Return the raw rate α = e(1 − β) with the given effective step e: the equal-effective-step control."""
+    """Return the raw rate α = e(1 − β) with the given effective step e: the equal-effective-step control.
+
+    >>> matched_lr(1.0, [0.0, 0.5, 0.9]).round(3).tolist()
+    [1.0, 0.5, 0.1]
+    """
     return _rate(effective) * (1 - _momentum(momentum))
 
 
@@ -80,7 +90,13 @@ def nesterov_roots(curvature: ArrayLike, lr: ArrayLike,
 
 
 def growth(instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> Array:
-    """Return the growth rate per step log z₊ along unstable curvature −b, b = `instability` > 0."""
+    """Return the growth rate per step log z₊ along unstable curvature −b, b = `instability` > 0.
+
+    >>> growth(instability=1.0, lr=0.1, momentum=[0.0, 0.9]).round(3).tolist()  # at equal lr momentum leaves sooner
+    [0.095, 0.275]
+    >>> growth(instability=1.0, lr=[0.1, 0.01], momentum=[0.0, 0.9]).round(3).tolist()  # at equal effective step later
+    [0.095, 0.063]
+    """
     b, alpha, beta = _broadcast(_unstable(instability), lr, momentum)
     lift = alpha * b  # z₊ − 1 solves δ² + δ(1 − β − αb) = αb; written without cancellation for small αb
     brake = 1 - beta - lift
@@ -114,7 +130,13 @@ def critical_damping(momentum: ArrayLike) -> Array:
 
 
 def stable(curvature: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> NDArray[np.bool_]:
-    """Tell where the noise-free iteration contracts: 0 < αh < 2(1 + β)."""
+    """Tell where the noise-free iteration contracts: 0 < αh < 2(1 + β).
+
+    >>> stable(curvature=1.0, lr=[1.9, 2.1], momentum=0.0).tolist()
+    [True, False]
+    >>> stable(curvature=1.0, lr=[1.9, 2.1], momentum=0.9).tolist()
+    [True, True]
+    """
     h, alpha, beta = _broadcast(curvature, lr, momentum)
     return np.asarray((alpha * h > 0) & (alpha * h < 2 * (1 + beta)))
 
@@ -125,6 +147,9 @@ def kernel(h_i: ArrayLike, h_j: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -
     K = (h_i + h_j)/e − (1 − β)/(1 + β)·h_i h_j + β/(1 − β²)·(h_i − h_j)², e = α/(1 − β).
     The diagonal is plain SGD's at lr α/(1 + β) and a batch smaller by (1 − β)/(1 + β); the last term,
     dephasing, is what no SGD imitates.
+
+    >>> kernel(1.0, [1.0, 2.0], lr=0.1, momentum=0.9).round(3).tolist()
+    [1.947, 7.632]
     """
     h, k, alpha, beta = _broadcast(h_i, h_j, lr, momentum)
     drift, shrink = (h + k) * (1 - beta) / alpha, (1 - beta) / (1 + beta) * h * k
@@ -136,6 +161,9 @@ def stationary_variance(curvature: ArrayLike, lr: ArrayLike, momentum: ArrayLike
     """Return E x² at the optimum of a mode, σ²/(K(h, h) − s²); infinite where it does not exist.
 
     Without multiplicative noise ασ²(1 + β)/((1 − β)h(2(1 + β) − αh)) ≈ eσ²/(2h) for small steps.
+
+    >>> stationary_variance(curvature=1.0, lr=[0.01, 0.1, 4.0], momentum=0.9).round(3).tolist()
+    [0.05, 0.514, inf]
     """
     margin = kernel(curvature, curvature, lr, momentum) - np.asarray(multiplicative, dtype=np.float64)
     exists = stable(curvature, lr, momentum) & (margin > 0)
@@ -188,7 +216,11 @@ def search_noise_power(curvature: ArrayLike, lr: ArrayLike, momentum: ArrayLike,
 
 
 def mode_edge(curvature: ArrayLike, momentum: ArrayLike, multiplicative: ArrayLike) -> Array:
-    """Return the largest mean-square stable raw lr of one mode, 2h(1 + β)/(h² + (1 + β)/(1 − β)·s²)."""
+    """Return the largest mean-square stable raw lr of one mode, 2h(1 + β)/(h² + (1 + β)/(1 − β)·s²).
+
+    >>> mode_edge(1.0, momentum=[0.0, 0.9], multiplicative=0.5).round(3).tolist()
+    [1.333, 0.362]
+    """
     h, beta, s2 = _broadcast(curvature, momentum, multiplicative)
     return np.asarray(2 * h * (1 + beta) / (h**2 + (1 + beta) / (1 - beta) * s2))
 
@@ -197,6 +229,9 @@ def crossover_batch(curvature: ArrayLike, momentum: ArrayLike, multiplicative: A
     """Return the batch above which momentum raises the edge at equal raw lr, (s₁²/h²)(1 + β)/(1 − β).
 
     `multiplicative` is s₁², of one example. At equal effective step momentum raises the edge at every batch.
+
+    >>> print(f"{crossover_batch(1.0, momentum=0.9, multiplicative=2.0):.3g}")
+    38
     """
     h, beta, s2 = _broadcast(curvature, momentum, multiplicative)
     return np.asarray(s2 / h**2 * (1 + beta) / (1 - beta))

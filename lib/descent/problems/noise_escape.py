@@ -21,8 +21,8 @@ from torch import Tensor
 from descent.problems.linear import kernel
 
 __all__ = [
-    "Escape", "closure_escape", "closure_step", "edge_covariance", "eigen_rows", "outside", "outside_bound",
-    "second_moment_step",
+    "Escape", "closure_escape", "closure_step", "edge_covariance", "eigen_rows", "gaussian_escape", "outside",
+    "outside_bound", "second_moment_step",
 ]
 
 Array = NDArray[np.float64]
@@ -108,3 +108,19 @@ def outside_bound(curvatures: ArrayLike, k: int, lr: float, share: float) -> flo
     h = np.asarray(curvatures, dtype=np.float64)
     push = share * lr**2 * h**2
     return float(push[k:].sum() / (((1 - lr * h[:k]) ** 2).max() + push[:k].sum()))
+
+
+def gaussian_escape(curvatures: ArrayLike, lr: float, momentum: float, share: float, steps: int) -> Array:
+    """Return the losses λ_i E x_i² after some steps of heavy ball on Gaussian features, from E x_i² = 1, (d,).
+
+    No covariance between directions arises: each has moments (A, b, c) of (x_t², x_t x_{t−1}, x_{t−1}²), fed by
+    lr²·share·(λ²A + λ Σ λ_j A_j).
+    """
+    h = np.asarray(curvatures, dtype=np.float64)
+    keep = 1 + momentum - lr * h
+    now, cross, before = np.ones_like(h), np.ones_like(h), np.ones_like(h)
+    for _ in range(steps):
+        fed = share * lr**2 * (h**2 * now + h * (h @ now))
+        moved = keep**2 * now - 2 * keep * momentum * cross + momentum**2 * before + fed
+        now, cross, before = moved, keep * now - momentum * cross, now
+    return np.asarray(h * now)
