@@ -7,7 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from descent.measure.growth import Descent, resampled_growth
+from descent.measure.growth import Descent, resampled_growth, resampled_mean
+from descent.problems.linear import aligned_edge
+from descent.problems.noise_escape import gaussian_escape, outside
+from descent.problems.quadratics import FOUR_ATOMS, Ensemble, GaussianFeatures
 from descent.rules import ema, heavy_ball, nesterov, repeat, sgd, stack
 from descent.streams import Purpose, Streams, replica_seeds
 from torch import Tensor
@@ -105,3 +108,62 @@ def test_refusals_name_the_numbers():
         resampled_growth(lambda s, t: s, start, 100, streams, arms=3)
     with pytest.raises(ValueError, match="60 steps less 50"):
         resampled_growth(lambda s, t: s, start, 60, streams)
+
+
+def carried_and_squared(state: Tensor) -> Tensor:
+    """All products of two entries of the state (x, carried velocity)."""
+    flat = state.flatten(1)
+    return flat[:, :, None] * flat[:, None, :]
+
+
+def test_the_resampled_mean_has_the_shape_of_the_exact_second_moment():
+    """E s sᵀ of heavy ball on four atoms: powers of the listed map. Two arms of one stack, two steps."""
+    rows, beta, steps, count = np.array(FOUR_ATOMS), 0.9, 30, 20_000
+    rates = [0.15, 0.2]
+    streams = Streams(replica_seeds(3, count).repeat(2), torch.float64)
+    step = Descent(Ensemble(rows), repeat(heavy_ball(rates, beta), count), streams)
+    start = step.state(torch.ones(2 * count, 2, dtype=torch.float64))
+    found = resampled_mean(step, start, steps, streams, carried_and_squared, arms=2)
+    eye = np.eye(2)
+    for lr, moment in zip(rates, found, strict=True):
+        maps = [np.block([[eye - lr * q, -beta * eye], [lr * q, beta * eye]]) for q in rows[:, :, None] * rows[:, None]]
+        first = np.outer([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0])
+        operator = np.mean([np.kron(a, a) for a in maps], axis=0)
+        truth = (np.linalg.matrix_power(operator, steps) @ first.ravel()).reshape(4, 4)
+        assert moment == pytest.approx(truth / np.trace(truth), abs=0.015)
+        assert np.trace(moment) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_resampled_mean_has_the_runs_that_a_sample_mean_misses():
+    """Rare runs carry the loss of Gaussian features at twice the edge: samples of a thousand do not hold them."""
+    h, populations, steps = np.arange(1, 6.0) ** -0.5, 20, 30
+    lr = 2 * aligned_edge(h, 0.0, gaussian=True)
+    exact = outside(gaussian_escape(h, lr, 0.0, 1.0, steps), 1)
+    streams, spectrum = Streams(replica_seeds(3, 1000 * populations), torch.float64), torch.from_numpy(h)
+    step = Descent(GaussianFeatures(tuple(h), 1), repeat(sgd(lr), streams.replicas), streams)
+    state = step.state(streams.signs(Purpose.INIT, 0, (5,)))
+
+    def losses(s: Tensor) -> Tensor:
+        return spectrum * s[:, 0].square()
+
+    resampled = resampled_mean(step, state, steps, streams, losses, arms=populations)
+    for t in range(steps):
+        state = step(state, t)
+    plain = losses(state).view(populations, -1, 5).mean(1).numpy()
+    good, bad = (np.median(np.abs(np.log(outside(found, 1) / exact))) for found in (resampled, plain))
+    assert good < 0.15
+    assert bad > 0.4
+    assert np.median(plain[:, 0]) < 0.1 * gaussian_escape(h, lr, 0.0, 1.0, steps)[0]
+
+
+def test_a_factor_on_the_start_and_neighbours_change_nothing_in_the_resampled_mean():
+    def found(rates: list[float], factor: float) -> np.ndarray:
+        streams = Streams(replica_seeds(9, 200).repeat(len(rates)), torch.float64)
+        step = Descent(Ensemble(FOUR_ATOMS), repeat(sgd(rates), 200), streams)
+        start = torch.full((200 * len(rates), 2), factor, dtype=torch.float64)
+        return resampled_mean(step, step.state(start), 12, streams, lambda s: s[:, 0].square(), arms=len(rates))
+
+    assert found([0.5, 0.7], 1.0).shape == (2, 2)
+    assert np.allclose(found([0.5], 1.0), found([0.5], 8.0), rtol=1e-12)
+    assert np.allclose(found([0.5, 0.7], 1.0)[:1], found([0.5], 1.0), rtol=1e-12)
+    assert not np.allclose(found([0.7], 1.0), found([0.5], 1.0), rtol=1e-3)

@@ -13,10 +13,12 @@ from descent.problems.noise_escape import (
     closure_step,
     edge_covariance,
     eigen_rows,
+    gaussian_escape,
     outside,
     outside_bound,
     second_moment_step,
 )
+from descent.problems.quadratics import Gaussian, moment_operator
 
 X = torch.tensor([[1.0, 0, 2], [0, 1, -1], [1, 1, 0], [2, -1, 1]], dtype=torch.float64)
 SPECTRUM = np.array([4, 2, 1, 0.5])
@@ -167,3 +169,27 @@ def test_rounding_feeds_no_antisymmetric_part() -> None:
     skew = torch.tensor([[0.0, 1e-3, 0.0], [-1e-3, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     moved = second_moment_step(rows, torch.eye(3, dtype=torch.float64) + skew, 0.3, 1.0)
     assert torch.equal(moved, moved.T)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_escape_on_gaussian_features_follows_the_whole_map_of_second_moments(momentum: float, batch: int) -> None:
+    """From x_t = x_{t−1} with independent entries of variance one; the map knows all covariances."""
+    h, lr = np.array([2.0, 1.0, 0.3]), 0.4
+    operator = moment_operator(Gaussian(tuple(h)), lr, batch, momentum)
+    start = np.eye(3) if momentum == 0 else np.kron(np.ones((2, 2)), np.eye(3))
+    for steps in (0, 1, 2, 25):
+        moved = (np.linalg.matrix_power(operator, steps) @ start.ravel()).reshape(start.shape)
+        found = gaussian_escape(h, lr, momentum, 1 / batch, steps)
+        assert found == pytest.approx(h * np.diag(moved)[:3], rel=1e-10)
+
+
+def test_escape_on_gaussian_features_turns_at_the_edge_and_takes_its_profile_there() -> None:
+    h = np.arange(1, 21) ** -0.5
+    for momentum in (0.0, 0.9):
+        edge = aligned_edge(h, momentum, 1 / 8, gaussian=True)
+        late, later = (gaussian_escape(h, edge, momentum, 1 / 8, steps) for steps in (3000, 3001))
+        assert later.sum() == pytest.approx(late.sum(), rel=1e-7)
+        assert late / late.sum() == pytest.approx(edge_profile(h, momentum, 1 / 8, gaussian=True), rel=1e-6)
+        below, above = (gaussian_escape(h, f * edge, momentum, 1 / 8, 400).sum() for f in (0.95, 1.05))
+        assert below < h.sum() < above

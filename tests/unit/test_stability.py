@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from descent.measure.gram import gram
-from descent.measure.stability import bounds, cheap_bounds, interpolation_gram, leading, threshold
+from descent.measure.stability import bounds, cheap_bounds, interpolation_gram, leading, load, threshold
 from descent.models import MLP
 from descent.problems import moments
-from descent.problems.linear import batch_share, gram_rows, mean_square_edge
+from descent.problems.linear import batch_share, gram_rows, mean_square_edge, mean_square_load
 from descent.streams import Purpose, Streams, replica_seeds
 from numpy.testing import assert_allclose
 from torch import Tensor
@@ -155,3 +155,51 @@ def test_wrong_questions_are_answered() -> None:
         bounds(FOUR, 0)
     with pytest.raises(ValueError, match="after 3 iterations"):
         threshold(FOUR, 1, iterations=3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("n", "d"), [(8, 20), (30, 5), (20, 20)])
+@pytest.mark.parametrize("replacement", [True, False])
+def test_the_load_agrees_with_that_of_the_rows(n: int, d: int, momentum: float, replacement: bool) -> None:
+    grams = random_grams(n, d)
+    share = float(batch_share(4, None if replacement else n))
+    for factor in (0.1, 0.6):
+        lr = factor * 2 * (1 + momentum) / float(leading(grams).sharpness.max())
+        one = [mean_square_load(gram_rows(g.numpy()), lr, momentum, share) for g in grams]
+        found = load(grams, lr, 4, momentum, replacement=replacement, keep=n, iterations=3000)
+        assert_allclose(found, one, rtol=1e-7)
+        few = load(grams, lr, 4, momentum, replacement=replacement, keep=n)
+        assert bool((few <= found * (1 + 1e-12)).all())
+        assert_allclose(few, found, rtol=0.02)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_load_is_one_at_the_threshold(momentum: float) -> None:
+    for one in random_grams(12, 7).split(1):
+        for k in (1, 4):
+            lr = float(threshold(one, k, momentum, tolerance=1e-8))
+            assert float(load(one, lr, k, momentum, keep=12, iterations=3000)) == pytest.approx(1, abs=1e-8)
+            assert float(load(one, 0.95 * lr, k, momentum)) < 0.99 < 1.01 < float(load(one, 1.05 * lr, k, momentum))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_beyond_the_edge_without_noise_the_load_is_infinite(momentum: float) -> None:
+    grams = random_grams(9, 6)
+    edge = threshold(grams, None, momentum)
+    lr = float(edge.median())
+    found = load(grams, lr * (1 + 1e-6), 4, momentum)
+    assert found.isinf().tolist() == (edge < lr * (1 + 1e-6)).tolist()
+    assert found.isinf().any()
+    assert found.isfinite().any()
+    assert load(grams, 0.9 * float(edge.min()), None, momentum).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_load_of_leading_directions_is_a_lower_bound_and_close() -> None:
+    grams = random_grams(40, 40)
+    lr = 0.3 / float(leading(grams).sharpness.max())
+    loads = torch.stack([load(grams, lr, 2, 0.9, keep=keep, iterations=500) for keep in (1, 5, 20, 40)])
+    assert bool((loads.diff(dim=0) > 0).all())
+    assert bool((loads[2] > 0.9 * loads[3]).all())
+    single = load(grams.float(), lr, 2, 0.9, iterations=500)
+    assert single.dtype == torch.float64
+    torch.testing.assert_close(single, loads[3], rtol=1e-4, atol=0)

@@ -21,15 +21,17 @@ from descent.book.stamps import book_place
 from descent.book.worker import ANSI
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
-CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
+CLAIM_QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
+LINK = re.compile(r"\]\(claim:([\w-]+)\)")
 LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
 
 
-def stage(project: Project, generated: Mapping[str, str], boxes: Mapping[str, Boxes],
+def stage(project: Project, generated: Mapping[str, str], quotes: Mapping[str, str], boxes: Mapping[str, Boxes],
           hints: Mapping[str, str]) -> Path:
     """Write what Jupyter Book reads.
 
-    generated replaces placeholders; boxes surround the notebooks; hints are shown where a link to a claim is hovered.
+    generated replaces placeholders, quotes what pages without code quote from the ledger, as chapters do; boxes
+    surround the notebooks; hints are shown where a link to a claim is hovered.
     """
     target = project.build / "source"
     shutil.rmtree(target, ignore_errors=True)
@@ -44,7 +46,7 @@ def stage(project: Project, generated: Mapping[str, str], boxes: Mapping[str, Bo
             notebook = _notebook(project, page, boxes[page], hints)
             (target / f"{page}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
         else:
-            (target / text.name).write_text(_filled(project, text, generated, hints), encoding="utf-8")
+            (target / text.name).write_text(_filled(project, text, generated, quotes, hints), encoding="utf-8")
     (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
     shutil.copy(project.root / "_config.yml", target / "_config.yml")
     return target
@@ -101,14 +103,19 @@ def _require_pictures(page: str, notebook: source.Notebook) -> None:
             raise BookError(f"{page}: a cell with an alt text shows no picture: {cell.source.splitlines()[-1]}")
 
 
-def _filled(project: Project, path: Path, generated: Mapping[str, str], hints: Mapping[str, str]) -> str:
+def _filled(
+    project: Project, path: Path, generated: Mapping[str, str], quotes: Mapping[str, str], hints: Mapping[str, str]
+) -> str:
     text = path.read_text(encoding="utf-8")
     for name, content in generated.items():
         text = text.replace(f"<!-- {name} -->", content)
     left = re.search(r"^<!-- [\w-]+ -->$", text, re.M)
     if left:
         raise BookError(f"{path.name}: nothing is generated for {left[0]}; there are {', '.join(generated)}")
-    return _linked(project, text, hints)
+    unknown = [key for key in QUOTE.findall(text) if key not in quotes]
+    if unknown:
+        raise BookError(f"{path.name}: the ledger has nothing to quote for {', '.join(unknown)}; correct the key")
+    return _linked(project, QUOTE.sub(lambda match: quotes[match[1]], text), hints)
 
 
 def _linked(project: Project, text: str, hints: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ from descent.book.project import BookError, Project
 from descent.book.room import is_full
 from descent.book.stamps import Stamp, book_place, read_stamp
 from descent.book.where import homes
-from descent.claims import Record
+from descent.claims import Record, quotes
 from descent.results import write_atomic
 
 TOOLS = (
@@ -114,7 +114,8 @@ def _site(project: Project) -> None:
     stamps = {name: _read(project, name) for name in project.notebooks}
     around = {name: boxes.boxes(project, name, stamp, found) for name, stamp in stamps.items()}
     hints = {record.claim.id: f"{record.claim.statement} — {record.verdict}".replace('"', "'") for record in found}
-    html = assemble.render(project, assemble.stage(project, _generated(project, stamps, found), around, hints))
+    parts = _generated(project, stamps, found)
+    html = assemble.render(project, assemble.stage(project, parts, quotes(found), around, hints))
     publish.publish(project, html, found)
     finish.finish(project, html, found)
     checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from descent.book.project import BookError, Project
 
 GENERATED = {"genindex.html", "search.html"}
-CLAIM = re.compile(r"\b[A-Z][A-Z0-9]*-[A-Z]\d+(?:\.\w+)?")
+CLAIM = re.compile(r"\b(?:[A-Z][A-Z0-9]*-[A-Z]|S-)\d+(?:\.\w+)?")
 _WORDS = r"\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found)\b"
 _AFTER = re.compile(rf"§(?:[\s:(\[=≈~<>–—*|-]|{_WORDS})*[-+−]?\d")
 _BEFORE = re.compile(r"\d[\d.,]*\s*[%×]?[\s(\[:–—*|-]*§")

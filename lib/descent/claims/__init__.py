@@ -2,7 +2,17 @@
 
 from descent.claims.ledger import Ledger
 from descent.claims.paper import Claim, Paper, load_paper, load_papers
-from descent.claims.record import Outcome, Record, compare_records, faults, load_records, save_records, spell, tally
+from descent.claims.record import (
+    Outcome,
+    Record,
+    compare_records,
+    faults,
+    load_records,
+    quotes,
+    save_records,
+    spell,
+    tally,
+)
 from descent.claims.verdict import (
     Direction,
     Equivalence,
@@ -39,6 +49,7 @@ __all__ = [
     "load_paper",
     "load_papers",
     "load_records",
+    "quotes",
     "save_records",
     "spell",
     "tally",

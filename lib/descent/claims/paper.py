@@ -168,7 +168,7 @@ def _claim(node: _Node, paper: str) -> Claim:
     node.only(("id", "place", "known", "statement", "scales", "tests"), ("conditions", "paper_shape", *LINKS))
     scales = node.texts("scales", allowed=SCALES)
     return Claim(
-        id=node.text("id", rf"{paper}-[A-Z][0-9]+"), place=node.text("place"),
+        id=node.text("id", rf"{paper}-[A-Z]?[0-9]+"), place=node.text("place"),
         known=node.choice("known", KNOWN), statement=node.text("statement"), scales=scales,
         tests=tuple(_test(item, scales) for item in node.nodes("tests", "key")),
         conditions=node.text("conditions", default=""), paper_shape=node.text("paper_shape", default=""),

@@ -27,7 +27,9 @@ from descent.claims.verdict import (
 from descent.estimate import EXACT, Estimate
 from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
 
-__all__ = ["Outcome", "Record", "compare_records", "faults", "load_records", "save_records", "spell", "tally"]
+__all__ = [
+    "Outcome", "Record", "compare_records", "faults", "load_records", "quotes", "save_records", "spell", "tally",
+]
 
 SCHEMA = 1
 CLAIM_TEXTS = ("id", "place", "known", "statement", "conditions", "paper_shape")
@@ -238,6 +240,16 @@ def faults(records: Sequence[Record], papers: Sequence[Paper]) -> list[str]:
         elif (record.claim, record.outcomes[0].family) != current:
             found.append(f"{record.claim.id}: recorded under another wording, rule or number of tests")
     return found
+
+
+def quotes(records: Iterable[Record]) -> dict[str, str]:
+    """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""
+    quoted = {}
+    for record in records:
+        quoted[f"{record.claim.id}.verdict"] = str(record.verdict)
+        for outcome in record.outcomes:
+            quoted[f"{record.claim.id}.{outcome.test.key}"] = outcome.quote
+    return quoted
 
 
 def tally(records: Iterable[Record]) -> dict[Verdict, int]:

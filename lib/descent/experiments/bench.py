@@ -8,7 +8,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from descent.claims import Ledger, load_paper
+from descent.claims import Ledger, load_paper, quotes
 from descent.claims.ledger import RUN_FIELDS
 from descent.experiments.common import Experiment, Settings
 from descent.problems.images import DataMissing
@@ -65,9 +65,4 @@ class Bench:
 
     def strings(self) -> dict[str, str]:
         """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""
-        quoted = {}
-        for record in self.ledger.records:
-            quoted[f"{record.claim.id}.verdict"] = str(record.verdict)
-            for outcome in record.outcomes:
-                quoted[f"{record.claim.id}.{outcome.test.key}"] = outcome.quote
-        return quoted
+        return quotes(self.ledger.records)

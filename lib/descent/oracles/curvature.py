@@ -304,6 +304,18 @@ def _threshold() -> float:
     return absolute(radii, 1.0)
 
 
+def _load() -> float:
+    """Divide the noise in the map of moments by the load: what is left is at the edge, a radius of one."""
+    k, radii = torch.from_numpy(ATOMS @ ATOMS.T)[None], []
+    for size, momentum, lr in ((1, 0.0, 0.3), (2, 0.0, 1.2), (1, 0.9, 0.05), (2, 0.9, 0.4)):
+        steps = [companion(np.outer(x, x), lr, momentum) for x in ATOMS]
+        quiet = np.kron(np.mean(steps, axis=0), np.mean(steps, axis=0))
+        noise = np.mean([np.kron(a, a) for a in steps], axis=0) - quiet
+        found = float(stability.load(k, lr, size, momentum, iterations=400))
+        radii.append(np.abs(np.linalg.eigvals(quiet + noise / (size * found))).max())
+    return absolute(radii, 1.0)
+
+
 def _bounds() -> float:
     """Compare 2λ/(λ² + t) with the extremes of the noise t over directions tried one by one."""
     angle = np.arange(20_000) * np.pi / 20_000
@@ -366,6 +378,8 @@ ORACLES = (
            "a grid of 2000 × 2000 angles", 1e-4, "absolute", _extreme_directions),
     Oracle(f"{_M}.stability.threshold", "largest stable step from the Gram matrix, with and without momentum",
            "spectral radius 1 over all batches listed", 1e-7, "absolute", _threshold),
+    Oracle(f"{_M}.stability.load", "mean-square load at a step, with and without momentum",
+           "spectral radius 1 where the noise is divided by it", 1e-8, "absolute", _load),
     Oracle(f"{_M}.stability.bounds", "one-step bounds on the largest stable step",
            "the formula, with the noise of 20 000 directions", 1e-6, "relative", _bounds),
 )

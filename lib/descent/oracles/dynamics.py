@@ -289,6 +289,19 @@ def _resampled_growth() -> float:
     return errors([arm.blocks for arm in found], truth)
 
 
+def _resampled_mean() -> float:
+    """Twenty populations of a thousand at twice the edge; the state (x, u): E x², E xu and E u² over E x² + E u²."""
+    lr, beta, steps = 0.6, 0.9, 15
+    source = streams(20_000, 6)
+    step = growth.Descent(_TwoPoint(), rules.repeat(rules.heavy_ball(lr, beta), 20_000), source)
+    found = growth.resampled_mean(step, step.state(torch.ones(20_000, 1, dtype=F64)), steps, source,
+                                  lambda state: state[:, [0, 0, 1], 0] * state[:, [0, 1, 1], 0], arms=20)
+    maps = [np.array([[1 - lr * q, -beta], [lr * q, beta]]) for q in (0.2, 1.8)]
+    operator = np.mean([np.kron(a, a) for a in maps], axis=0)
+    moment = np.linalg.matrix_power(operator, steps)[:, 0]
+    return errors(found.T, moment[[0, 1, 3]] / (moment[0] + moment[3]))
+
+
 def _median_steps() -> float:
     """Let runs leave at 1 + 0.1ξ: the median has the deviation 0.1√(π/2n)."""
     steps, edges = np.linspace(0.5, 1.5, 81), 1 + 0.1 * normals(65, 4000)
@@ -349,6 +362,8 @@ ORACLES = (
     Oracle(f"{_P}.patches.Patches", "gradient of the net on patches", _AUTOGRAD, ALGEBRA, "relative", _patches),
     Oracle(f"{_M}.growth.resampled_growth", "growth of the mean square by resampling",
            "spectral radius over both curvatures", CHANCE, "standard errors", _resampled_growth),
+    Oracle(f"{_M}.growth.resampled_mean", "second moments of runs at twice the edge, by resampling",
+           "powers of the map of moments over both curvatures", CHANCE, "standard errors", _resampled_mean),
     Oracle(f"{_M}.thresholds.median_steps", "step at which half of the runs have left", "a known law of exits", CHANCE,
            "standard errors", _median_steps),
     Oracle(f"{_M}.critical_batch.valley", "ends and centre of a valley of cost", "a quadratic equation", 1e-3,

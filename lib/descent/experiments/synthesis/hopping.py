@@ -58,8 +58,8 @@ class Hopping:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Hopping:
-        """Take effective step 0.02 and two fifths of the replicas."""
-        return cls(0.02, max(32, 2 * settings.replicas // 5), settings.seed, settings.device)
+        """Take effective step 0.02 and three fifths of the replicas."""
+        return cls(0.02, max(32, 3 * settings.replicas // 5), settings.seed, settings.device)
 
     @classmethod
     def paper(cls, settings: Settings) -> Hopping:

@@ -74,8 +74,8 @@ class ModesResult:
     """Time averages and passages per arm and replica, (A, N); more replicas on the saddle.
 
     power: of the direction's noise; floor: E x²; passage: steps to leave the saddle. strong (1 + M, N): E x² of plain
-    SGD and of averages under the stronger multiplicative noise. levels (Z, M, N): power of averaged directions over the gradient's,
-    by e·h and momentum.
+    SGD and of averages under the stronger multiplicative noise. levels (Z, M, N): power of averaged directions over
+    the gradient's, by e·h and momentum.
     """
 
     config: Modes
@@ -123,13 +123,18 @@ def _noisy(curvature: float, multiplicative: float, factor: Tensor) -> Noisy:
     return Noisy(lambda params: curvature * cast(Tensor, params), noise)
 
 
-def _hover(config: Modes, arms: tuple[Arm, ...], multiplicative: float) -> tuple[Array, Array]:
-    """Return time averages of the direction's noise power and of x², (A, N); infinite where an arm is lost."""
+def _hover(
+    config: Modes, arms: tuple[Arm, ...], multiplicative: float, *, averages: bool = False
+) -> tuple[Array, Array]:
+    """Return time averages of the direction's noise power and of x², (A, N); infinite where an arm is lost.
+
+    averages: every arm is an average of gradients, whatever its rate.
+    """
     n = config.replicas
     hyper = repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), n).to(config.device)
     factor = torch.tensor([a.noise for a in arms], device=config.device).repeat_interleave(n)[:, None]
     # heavy ball's own units at equal lr, those of the gradient where momentum is an average
-    raw = torch.tensor([a.lr == config.lr for a in arms], device=config.device).repeat_interleave(n)
+    raw = torch.tensor([a.lr == config.lr and not averages for a in arms], device=config.device).repeat_interleave(n)
     unit = torch.where(raw, 1.0, 1 - hyper.momentum).float()
     probe = _Second(hyper.lr.float(), unit)
     streams, start = config.streams(len(arms), n), torch.zeros(len(arms) * n, 1, device=config.device)
@@ -158,7 +163,7 @@ def _leave(config: Modes) -> Array:
 def _levels(config: Modes) -> Array:
     """Return the noise power of averaged directions, additive unit noise, (Z, M, N)."""
     arms = tuple(Arm(z * (1 - m), m) for z in config.sizes for m in config.averages)
-    power, _ = _hover(config, arms, 0.0)
+    power, _ = _hover(config, arms, 0.0, averages=True)
     return power.reshape(len(config.sizes), len(config.averages), -1)
 
 

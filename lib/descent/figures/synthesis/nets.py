@@ -1,0 +1,156 @@
+"""Nets on digits: instruments along training, interventions, and the same samples in ever larger batches."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from descent.estimate import Estimate
+from descent.experiments.synthesis.batches import HEAD, BatchesResult
+from descent.experiments.synthesis.batches import Arm as BatchArm
+from descent.experiments.synthesis.network import NetworkResult, difference
+from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels
+
+__all__ = ["batches", "instruments", "interventions"]
+
+LOOKS = {
+    "SGD": Look("#3d85c6", "o", "-"),
+    "average": Look("#1f9d8b", "s", "--"),
+    "SGD + blue noise": Look("#a862c4", "P", "-."),
+    "heavy ball": Look("#e0702f", "v", "-"),
+    "SGD, large step": Look("#d6405f", "X", (2.0, 1.2)),
+    "GD, large step": Look("#6f9a2e", "D", "-."),
+    "heavy-ball GD": Look("#b58a1a", "^", (5.0, 1.5)),
+}
+PANELS = (
+    ("loss", "training loss", "log"), ("direction", "noise of the direction", "log"),
+    ("gradient_noise", "gradient noise C²", "log"), ("sharpness", "sharpness λ₁", "linear"),
+    ("alignment", "loss alignment", "linear"), ("accuracy", "test accuracy, %", "linear"),
+)
+
+
+def instruments(result: NetworkResult, draw: int = 0) -> Figure:
+    """Draw every record of every arm along training, means over nets; dotted, descent's limit 2/e at the large step."""
+    figure, axes = panels(3, 2, height=2.4)
+    found = result.draws[draw]
+    for axis, (record, title, scale) in zip(axes, PANELS, strict=True):
+        for i, arm in enumerate(result.config.arms):
+            if arm.name in LOOKS:
+                values = found.records[record][i].mean(axis=1)[1:]
+                if record == "direction":
+                    values = np.where(values > 1e-9, values, np.nan)
+                line(axis, found.steps[i, 1:] * arm.lr / (1 - arm.momentum), values, LOOKS[arm.name], label=arm.name)
+        axis.set(title=title, yscale=scale, xscale="log")
+    axes[3].axhline(2 / 0.4, color=INK, linewidth=0.8, linestyle=":")
+    for axis in axes[3:]:
+        axis.set_xlabel("effective step × steps")
+    label_panels(axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+INTERVENTIONS = (
+    ("SGD + blue noise", "SGD", "noise of the direction\nraised"),
+    ("average", "SGD", "momentum, same\nsmall step"),
+    ("heavy-ball GD", "GD, large step", "momentum, same large\nstep, full batch"),
+    ("heavy ball", "SGD, large step", "momentum, same large\nstep"),
+    ("heavy ball", "SGD", "momentum, same\nlearning rate"),
+)
+
+
+def interventions(result: NetworkResult) -> Figure:
+    """Draw what each intervention does to the noise of the direction, to the sharpness and to the accuracy."""
+    figure, axes = panels(3, height=3.4, sharey=True)
+    config = result.config
+    looks = (Look("#e0702f", "v", "-"), Look("#3d85c6", "o", "-"))
+    for d, (draw, look) in enumerate(zip(result.draws[:2], looks, strict=True)):
+        for row, (arm, control, _) in enumerate(INTERVENTIONS):
+            place = row + (d - 0.5) * 0.3
+            a, b = (config.place(name) for name in (arm, control))
+            for axis, record in ((axes[0], "direction"), (axes[1], "sharpness")):
+                one, other = draw.last(record)[a], draw.last(record)[b]
+                if (other > 1e-9).all() and (one > 1e-9).all():
+                    axis.plot(one.mean() / other.mean(), place, look.marker, color=look.color)
+            _bar(axes[2], difference(draw, config, "accuracy", arm, control), place, look)
+    for axis, title, centre in zip(axes, ("noise, ratio", "sharpness, ratio", "accuracy, points"), (1, 1, 0),
+                                   strict=True):
+        axis.axvline(centre, color=INK, linewidth=0.8, linestyle=":")
+        axis.set_title(title)
+    axes[0].set_xscale("log")
+    axes[2].axvspan(-1, 1, color=INK, alpha=0.15, linewidth=0)
+    axes[0].set_yticks(range(len(INTERVENTIONS)), [name for _, _, name in INTERVENTIONS])
+    axes[0].invert_yaxis()
+    for look, name in zip(looks, ("a tenth of the labels wrong", "clean labels"), strict=True):
+        axes[0].plot([], [], look.marker, color=look.color, linestyle="none", label=name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    label_panels(axes)
+    return figure
+
+
+def _bar(axis: Axes, found: Estimate, place: float, look: Look) -> None:
+    reach = [[found.value - found.low], [found.high - found.value]]
+    axis.errorbar(found.value, place, xerr=reach, fmt=look.marker, color=look.color, elinewidth=1, capsize=2)
+
+
+SHOWN = (1, 2, 3)
+"""The settings drawn: a large step, a small step, the logistic loss."""
+
+
+def batches(result: BatchesResult) -> Figure:
+    """Draw what is left of the reference as the batch grows at fixed samples: its sharpness, loss and accuracy."""
+    figure, axes = panels(3, 2, height=2.5)
+    for axis, record, title in zip(axes[:3], ("sharpness", "loss", "accuracy"),
+                                   ("log sharpness", "log training loss", "accuracy, points"), strict=True):
+        _against(axis, result, SHOWN[0], record)
+        axis.set_title(title)
+    axes[0].set_ylabel("large step:\nless the reference's")
+    for axis, index, title in zip(axes[3:5], SHOWN[1:], ("small step", "logistic loss"), strict=True):
+        _against(axis, result, index, "sharpness")
+        axis.set_title(f"log sharpness, {title}")
+        axis.set_ylim(-1, 0.3)
+    axes[3].set_ylabel("less the reference's")
+    _scan(axes[5], result)
+    for axis in axes[:5]:
+        axis.set(xscale="log", xlabel="batch")
+        axis.set_xticks([2, 6, 18, 38], ["2", "6", "18", "38"])
+        axis.minorticks_off()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    label_panels(axes)
+    return figure
+
+
+def _against(axis: Axes, result: BatchesResult, index: int, record: str) -> None:
+    config = result.config
+    setting = config.settings[index]
+    twins = [config.twin(setting, m) for m in config.momenta]
+    plain = [config.at(setting, 0.0, arm.batch) for arm in twins]
+    if record == "accuracy":
+        axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+    else:
+        axis.axhspan(-0.15, 0.15, color=INK, alpha=0.15, linewidth=0)
+    for arms, look, name in ((plain, momentum_look(0.0), "plain SGD, linear scaling"),
+                             (twins, momentum_look(HEAD), "heavy ball of the equivalence")):
+        _series(axis, result, index, arms, [a.batch for a in arms], record, look, name)
+
+
+def _series(
+    axis: Axes, result: BatchesResult, index: int, arms: list[BatchArm], x: list[float] | list[int], record: str,
+    look: Look, name: str,
+) -> None:
+    found = [result.against(index, arm, record) for arm in arms]
+    kept = [(place, value) for place, value in zip(x, found, strict=True) if value is not None]
+    marks(axis, [place for place, _ in kept], [value for _, value in kept], look)
+    line(axis, [place for place, _ in kept], [value.value for _, value in kept], look, label=name)
+
+
+def _scan(axis: Axes, result: BatchesResult) -> None:
+    """Draw the sharpness against momentum at the headline batch and the same effective step."""
+    config = result.config
+    setting = config.settings[SHOWN[0]]
+    size = config.twin(setting, HEAD).batch
+    momenta = sorted({0.0, *config.scan, HEAD})
+    arms = [config.at(setting, m, size) if m != HEAD else config.twin(setting, m) for m in momenta]
+    axis.axhspan(-0.15, 0.15, color=INK, alpha=0.15, linewidth=0)
+    _series(axis, result, SHOWN[0], arms, [1 / (1 - m) for m in momenta], "sharpness", momentum_look(0.99), "")
+    axis.set(xscale="log", xlabel="1/(1 − momentum), batch 38", title="log sharpness, large step")
