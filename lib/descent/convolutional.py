@@ -248,6 +248,10 @@ class _Layers:
             return x
         weight, bias = self.params[f"{name}.weight"], self.params[f"{name}.bias"].flatten()
         if self.kind == "group":
+            if x.dtype != weight.dtype:  # autocast is on, which would widen what enters and leaves to float32
+                with torch.autocast(x.device.type, enabled=False):
+                    scale = weight.flatten().to(x.dtype), bias.to(x.dtype)
+                    return functional.group_norm(x, len(weight) * self.groups, *scale)
             return functional.group_norm(x, len(weight) * self.groups, weight.flatten(), bias)
         mean, variance = (self.params.get(f"{name}.running_{part}") for part in ("mean", "var"))
         if mean is None or variance is None:

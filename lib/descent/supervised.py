@@ -13,6 +13,7 @@ from torch import Tensor
 
 from descent.augment import Augment
 from descent.models import MLP, Loss, Model
+from descent.precision import PRECISIONS, Outcome, Precision, arithmetic, autocast, compiled, gradients
 from descent.probes import Params
 from descent.streams import Purpose, Streams
 
@@ -33,6 +34,8 @@ class Supervised:
     through a new permutation every ⌊n/batch_size⌋ steps (a remainder waits for the next one); "full" takes
     everything, `batch_size` left out.
     augment: random crops and flips of inputs (n, C, H, W), in training only.
+    precision: of the products, see `descent.precision`; parameters, losses and means stay in their own type.
+    compiled: compile forward and backward pass, on an accelerator into one graph per batch shape.
     """
 
     model: Model
@@ -42,6 +45,8 @@ class Supervised:
     batch_size: int | Sequence[int] | Tensor | None = None
     sampling: Sampling = "with_replacement"
     augment: Augment | None = field(default=None, kw_only=True)
+    precision: Precision = field(default="float32", kw_only=True)
+    compiled: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
@@ -55,6 +60,13 @@ class Supervised:
             raise ValueError(f"batch sizes must be between 1 and the {n} examples, got {sorted(set(self._sizes))}")
         if self.augment is not None:
             self.augment.check(self.inputs)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.precision == "bf16" and self.sampling == "full":
+            raise ValueError(
+                "bfloat16 does not give full gradients: below a loss of 0.1 rounding makes a sixth to a half of them, "
+                "and the loss does not show it; use replace(objective, precision=\"float32\"), or draw batches"
+            )
 
     def gradient(self, params: Params, streams: Streams, step: int) -> Params:
         """Return the gradient of every replica's mean batch loss."""
@@ -161,7 +173,9 @@ class Supervised:
         for some, theirs in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
             values = []
             for rows in self._cut(len(next(iter(leaves.values()))), len(some), budget):
-                outputs = self.model.forward({k: leaf[rows] for k, leaf in leaves.items()}, _repeat(some, rows))
+                part = {k: leaf[rows] for k, leaf in leaves.items()}
+                with arithmetic(self.precision, x.device):
+                    outputs = _forward(self.model, self.precision, part, _repeat(some, rows))
                 values.append(measure(outputs, _repeat(theirs, rows)).mean(dim=1))
             means.append(torch.cat(values) * (len(some) / n))
         return torch.stack(means).sum(dim=0)
@@ -169,16 +183,36 @@ class Supervised:
     def _write(self, params: Leaves, inputs: Tensor, targets: Tensor, out: Leaves) -> None:
         """Write the gradient of Σ_replicas (mean loss): by hand where the model and the loss know how."""
         slope = getattr(self.loss, "slope", None)
-        if isinstance(self.model, MLP) and slope is not None:
-            weight = 1.0 / inputs.shape[1]
-            with torch.inference_mode():
-                self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
-            return
-        free = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-        with torch.enable_grad():
-            total = self.loss(self.model.forward(free, inputs), targets).mean(dim=1).sum()
-        for leaf, gradient in zip(out.values(), torch.autograd.grad(total, list(free.values())), strict=True):
-            leaf.copy_(gradient)
+        with arithmetic(self.precision, inputs.device):
+            if isinstance(self.model, MLP) and slope is not None and self.precision != "bf16" and not self.compiled:
+                weight = 1.0 / inputs.shape[1]
+                with torch.inference_mode():
+                    self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
+                return
+            given = self.model, self.loss, self.precision
+            if self.compiled:
+                found = compiled(_outcome, *given)(params, inputs, targets)
+            else:
+                found = gradients(_outcome(*given), params, inputs, targets)
+            for leaf, gradient in zip(out.values(), found, strict=True):
+                leaf.copy_(gradient)
+
+
+def _outcome(model: Model, loss: Loss, precision: Precision) -> Outcome:
+    """Return Σ_replicas (mean loss over the batch) as a function of parameters, inputs and targets."""
+
+    def total(params: Leaves, inputs: Tensor, targets: Tensor) -> Tensor:
+        return loss(_forward(model, precision, params, inputs), targets).mean(dim=1).sum()
+
+    return total
+
+
+def _forward(model: Model, precision: Precision, params: Leaves, inputs: Tensor) -> Tensor:
+    """Return the outputs; those of a network in bfloat16 as float32, in which losses and means are taken."""
+    if precision != "bf16":
+        return model.forward(params, inputs)
+    with autocast(precision, inputs.device):
+        return model.forward(params, inputs).float()
 
 
 def _repeat(examples: Tensor, rows: slice) -> Tensor:

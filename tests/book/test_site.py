@@ -129,3 +129,14 @@ def test_forged_verdict_is_refused(project, log):
 def test_unknown_placeholder_is_refused(project, log):
     edit(project.source("index"), "<!-- ledger-summary -->", "<!-- ledger-sumary -->")
     refused(project, log, "nothing is generated for <!-- ledger-sumary -->")
+
+
+def test_a_page_without_code_quotes_the_ledger(project, log):
+    edit(project.source("index"), "A toy book", "A toy book, T1-C1 {glue:text}`T1-C1.verdict`")
+    build(project, log)
+    assert "T1-C1 holds" in (project.html / "index.html").read_text()
+
+
+def test_a_quote_the_ledger_does_not_have_is_refused(project, log):
+    edit(project.source("index"), "A toy book", "A toy book, {glue:text}`T1-C1.vredict`")
+    refused(project, log, r"index\.md: the ledger has nothing to quote for T1-C1\.vredict")

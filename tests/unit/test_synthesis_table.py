@@ -365,9 +365,9 @@ def test_small_margins_arms_arrive_and_cells_explain_themselves() -> None:
 def test_every_formula_is_a_limit_of_the_kernel() -> None:
     found = result("limits")
     assert {paper for paper, *_ in found.rows} == {"P1", "P2", "P3", "P4", "P5"}
-    assert limits.estimates(found)["S-32.limits"].value < 1e-5
+    assert limits.estimates(found)["S-32.limits"].value < 2e-4
     other = limits.run(limits.Limits(curvature=2.0, lr=0.1, momentum=0.6, noise=0.3, multiplicative=0.5, batch=8))
-    assert limits.estimates(other)["S-32.limits"].value < 1e-5
+    assert limits.estimates(other)["S-32.limits"].value < 2e-4
     assert all(a[2] != b[2] for a, b in zip(found.rows[:5], other.rows, strict=False))
 
 

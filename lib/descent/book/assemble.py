@@ -21,8 +21,8 @@ from descent.book.stamps import book_place
 from descent.book.worker import ANSI
 
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
-CLAIM_QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
-LINK = re.compile(r"\]\(claim:([\w-]+)\)")
+QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
+CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
 LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
 
 

@@ -306,12 +306,12 @@ def _threshold() -> float:
 
 def _load() -> float:
     """Divide the noise in the map of moments by the load: what is left is at the edge, a radius of one."""
-    k, radii = torch.from_numpy(ATOMS @ ATOMS.T)[None], []
-    for size, momentum, lr in ((1, 0.0, 0.3), (2, 0.0, 1.2), (1, 0.9, 0.05), (2, 0.9, 0.4)):
-        steps = [companion(np.outer(x, x), lr, momentum) for x in ATOMS]
+    rows, radii = normals(26, 5, 3), []
+    for size, momentum, lr in ((1, 0.0, 0.3), (2, 0.0, 0.6), (1, 0.9, 0.05), (2, 0.9, 0.4)):
+        steps = [companion(np.outer(x, x), lr, momentum) for x in rows]
         quiet = np.kron(np.mean(steps, axis=0), np.mean(steps, axis=0))
         noise = np.mean([np.kron(a, a) for a in steps], axis=0) - quiet
-        found = float(stability.load(k, lr, size, momentum, iterations=400))
+        found = float(stability.load(torch.from_numpy(rows @ rows.T)[None], lr, size, momentum, iterations=400))
         radii.append(np.abs(np.linalg.eigvals(quiet + noise / (size * found))).max())
     return absolute(radii, 1.0)
 

@@ -138,7 +138,7 @@ def estimates(result: FeaturesResult) -> Estimates:
 def tables(result: FeaturesResult) -> dict[str, DataFrame]:
     """Return the cells, and the mean error of every arm."""
     rows = [
-        {"arm": kind, "momentum": m if kind != "plain" else 0.0, "lr": lr, "batch": batch or "all",
+        {"arm": kind, "momentum": m if kind != "plain" else 0.0, "lr": lr, "batch": str(batch or "all"),
          "error": float(result.of((kind, m)).mean()), "arrived": int(result.arrived[i].sum())}
         for i, ((kind, m), (lr, _, batch)) in enumerate(result.config.arms.items())
     ]

@@ -346,7 +346,7 @@ def tables(result: NetworkResult) -> dict[str, DataFrame]:
         for a, arm in enumerate(config.arms):
             ends = {name: mean(draw.last(name)[a]).value for name in RECORDS}
             rows.append({"draw": i, "flips": config.flips[i], "arm": arm.name, "lr": arm.lr, "momentum": arm.momentum,
-                         "batch": arm.batch or "all", **ends, "load": float(draw.load[a].mean()),
+                         "batch": str(arm.batch or "all"), **ends, "load": float(draw.load[a].mean()),
                          "deterministic": arm.lr * ends["sharpness"] / (2 * (1 + arm.momentum)),
                          "accuracy_at_loss": float(np.nanmean(draw.at_loss("accuracy", config.target)[a]))})
             for t, step in enumerate(draw.steps[a]):
