@@ -38,7 +38,7 @@ class Modes:
 
     lr: float
     replicas: int
-    leaving: int  # replicas on the saddle
+    leaving: int  # replicas on the saddle, and under the strong noise
     seed: int
     device: str
     multiplicative: float = 0.25
@@ -71,7 +71,7 @@ class Modes:
 
 @dataclass(frozen=True, eq=False)
 class ModesResult:
-    """Time averages and passages per arm and replica, (A, N); more replicas on the saddle.
+    """Time averages and passages per arm and replica, (A, N); more replicas on the saddle and in `strong`.
 
     power: of the direction's noise; floor: E x²; passage: steps to leave the saddle. strong (1 + M, N): E x² of plain
     SGD and of averages under the stronger multiplicative noise. levels (Z, M, N): power of averaged directions over
@@ -107,7 +107,7 @@ def run(config: Modes) -> ModesResult:
     arms = config.lineup.arms
     power, floor = _hover(config, arms, config.multiplicative)
     few = (arms[0], *(Arm(config.lr * (1 - m), m) for m in config.averages))
-    _, strong = _hover(config, few, config.strong)
+    _, strong = _hover(config, few, config.strong, config.leaving)
     return ModesResult(config, power, floor, strong, _leave(config), _levels(config), time.perf_counter() - clock)
 
 
@@ -124,13 +124,13 @@ def _noisy(curvature: float, multiplicative: float, factor: Tensor) -> Noisy:
 
 
 def _hover(
-    config: Modes, arms: tuple[Arm, ...], multiplicative: float, *, averages: bool = False
+    config: Modes, arms: tuple[Arm, ...], multiplicative: float, replicas: int | None = None, *, averages: bool = False
 ) -> tuple[Array, Array]:
     """Return time averages of the direction's noise power and of x², (A, N); infinite where an arm is lost.
 
     averages: every arm is an average of gradients, whatever its rate.
     """
-    n = config.replicas
+    n = replicas or config.replicas
     hyper = repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), n).to(config.device)
     factor = torch.tensor([a.noise for a in arms], device=config.device).repeat_interleave(n)[:, None]
     # heavy ball's own units at equal lr, those of the gradient where momentum is an average

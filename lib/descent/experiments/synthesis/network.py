@@ -317,9 +317,7 @@ def estimates(result: NetworkResult) -> Estimates:
     found: dict[str, Estimate] = {}
     for name, draw in pairs.items():
         found[f"S-20.{name}"] = difference(draw, config, "accuracy", "SGD + blue noise", "SGD")
-        found[f"S-20.{name}_loss"] = difference(draw, config, "accuracy", "SGD + blue noise", "SGD",
-                                                at_loss=config.target)
-        found[f"S-20.power_{name}"] = _ratio(draw, config, "direction", "SGD + blue noise", "SGD")
+        found[f"S-20.power_{name}"] = _power(draw, config, "SGD + blue noise", "SGD")
         found[f"S-21.{name}"] = _log_ratio(draw, config, "heavy-ball GD", "GD, large step")
         found[f"S-22.{name}"] = difference(draw, config, "accuracy", "heavy-ball GD", "GD, large step")
         found[f"S-28.{name}"] = difference(draw, config, "accuracy", "heavy-ball GD", "GD, large step",
@@ -329,8 +327,9 @@ def estimates(result: NetworkResult) -> Estimates:
     return found
 
 
-def _ratio(draw: Draw, config: Network, record: str, arm: str, control: str) -> Estimate:
-    a, b = (draw.last(record)[config.place(name)] for name in (arm, control))
+def _power(draw: Draw, config: Network, arm: str, control: str) -> Estimate:
+    """Return the power of the direction's noise over that of a control, averaged over all looks but the first."""
+    a, b = (draw.records["direction"][config.place(name), 1:].mean(axis=0) for name in (arm, control))
     return bootstrap(lambda x, y: x.mean(1) / y.mean(1), a, b, seed=config.seed)
 
 

@@ -9,9 +9,15 @@ from pandas import DataFrame
 from descent.experiments.synthesis import directions, features, hopping, modes, tolerance
 from descent.experiments.synthesis.lineup import COLUMNS, Cell
 
-__all__ = ["all_cells", "summary"]
+__all__ = ["NAMES", "TITLES", "all_cells", "summary"]
 
 TITLES = ("equal rate", "equal step", "average", "equal power")
+NAMES = {
+    "direction": "noise of the direction", "tolerance, batch 4": "tolerance, batch 4",
+    "tolerance, batch 256": "tolerance, batch 256", "escape": "time to leave a saddle", "floor": "noise floor",
+    "small margins": "error on small margins", "flat escape": "flat part of escape", "barrier": "time over a barrier",
+}
+"""The mechanisms in the order of the table, and what it calls them."""
 
 
 def all_cells(
@@ -25,10 +31,9 @@ def all_cells(
 
 def summary(cells: Sequence[Cell], momentum: float) -> DataFrame:
     """Return the measured ratios at one momentum by mechanism and control, predictions in brackets."""
-    rows = list(dict.fromkeys(cell.mechanism for cell in cells))
     found = {(cell.mechanism, cell.column): _text(cell) for cell in cells if cell.momentum == momentum}
-    columns = {title: [found[row, column] for row in rows] for title, column in zip(TITLES, COLUMNS, strict=True)}
-    return DataFrame(columns, index=rows).rename_axis(f"momentum {momentum:g}")
+    columns = {title: [found[row, column] for row in NAMES] for title, column in zip(TITLES, COLUMNS, strict=True)}
+    return DataFrame(columns, index=list(NAMES.values())).rename_axis(f"momentum {momentum:g}")
 
 
 def _text(cell: Cell) -> str:

@@ -38,12 +38,12 @@ class Warmup:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Warmup:
-        """Take 64 nets."""
-        return cls(max(32, settings.replicas // 16), settings.seed, settings.device)
+        """Take some 160 nets."""
+        return cls(max(32, settings.replicas // 6), settings.seed, settings.device)
 
     @classmethod
     def paper(cls, settings: Settings) -> Warmup:
-        """Take sixteen times the nets."""
+        """Take six times the nets."""
         return cls(settings.replicas, settings.seed, settings.device, budgets=(10, 20, 40, 80, 160, 320, 640))
 
 

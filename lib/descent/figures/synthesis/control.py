@@ -13,7 +13,7 @@ from descent.experiments.synthesis.hopping import HoppingResult
 from descent.experiments.synthesis.lineup import COLUMNS, Cell
 from descent.experiments.synthesis.modes import ModesResult
 from descent.experiments.synthesis.rescaling import RescalingResult
-from descent.experiments.synthesis.table import all_cells
+from descent.experiments.synthesis.table import NAMES, TITLES, all_cells
 from descent.experiments.synthesis.theory import STEPS_UP, TheoryResult
 from descent.experiments.synthesis.tolerance import ToleranceResult
 from descent.experiments.synthesis.warmup import WarmupResult
@@ -24,15 +24,6 @@ from descent.problems.mode import kernel as kernel_of
 __all__ = ["control_table", "inertia", "kernel", "rescaling", "search"]
 
 BLUES = LinearSegmentedColormap.from_list("kernel", ["#3d85c622", "#3d85c6"])
-ROWS = (
-    "direction", "tolerance, batch 4", "tolerance, batch 256", "escape", "floor", "small margins", "flat escape",
-    "barrier",
-)
-NAMES = (
-    "noise of the direction", "tolerance, batch 4", "tolerance, batch 256", "time to leave a saddle", "noise floor",
-    "error on small margins", "flat part of escape", "time over a barrier",
-)
-TITLES = ("equal rate", "equal step", "average", "equal power")
 FLOOR = 1e-3  # where a ratio of zero is drawn
 
 
@@ -72,7 +63,7 @@ def search(result: TheoryResult) -> Figure:
                  label=f"{name}, {low:g} → {high:g}")
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(xlabel="rounds of the search", ylabel="largest ratio found")
-    axes[1].legend(loc="upper left")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=4, fontsize=7)
     label_panels(axes)
     return figure
 
@@ -92,7 +83,7 @@ def control_table(
         axis.set(xscale="log", title=title, xlim=(FLOOR / 2, 1000), xticks=[1e-3, 1, 1000],
                  xlabel="ratio to plain SGD")
         axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(ROWS)), NAMES)
+    axes[0].set_yticks(range(len(NAMES)), list(NAMES.values()))
     axes[0].invert_yaxis()
     for m in (0.5, 0.9, 0.99):
         look = momentum_look(m)
@@ -104,7 +95,7 @@ def control_table(
 
 
 def _cell(axis: Axes, cell: Cell) -> None:
-    place = ROWS.index(cell.mechanism) + {0.5: -0.24, 0.9: 0.0, 0.99: 0.24}[cell.momentum]
+    place = list(NAMES).index(cell.mechanism) + {0.5: -0.24, 0.9: 0.0, 0.99: 0.24}[cell.momentum]
     look = momentum_look(cell.momentum)
     if cell.predicted is not None:
         axis.plot(max(cell.predicted, FLOOR), place, "o", markersize=8, markerfacecolor="none", color=INK)
