@@ -319,9 +319,9 @@ def estimates(result: NetworkResult) -> Estimates:
         found[f"S-20.{name}"] = difference(draw, config, "accuracy", "SGD + blue noise", "SGD")
         found[f"S-20.power_{name}"] = _power(draw, config, "SGD + blue noise", "SGD")
         found[f"S-21.{name}"] = _log_ratio(draw, config, "heavy-ball GD", "GD, large step")
-        found[f"S-22.{name}"] = difference(draw, config, "accuracy", "heavy-ball GD", "GD, large step")
-        found[f"S-28.{name}"] = difference(draw, config, "accuracy", "heavy-ball GD", "GD, large step",
-                                                at_loss=config.late)
+    sharp = ("accuracy", "heavy-ball GD", "GD, large step")
+    found["S-22.flips"] = difference(noisy, config, *sharp)
+    found["S-28.clean"] = difference(clean, config, *sharp, at_loss=config.late)
     for instrument in INSTRUMENTS:
         found[f"S-24.{instrument}"] = order(result, instrument)
     return found
@@ -351,7 +351,18 @@ def tables(result: NetworkResult) -> dict[str, DataFrame]:
             for t, step in enumerate(draw.steps[a]):
                 course.append({"draw": i, "arm": arm.name, "step": int(step)}
                               | {name: float(draw.records[name][a, t].mean()) for name in RECORDS})
-    return {"network": DataFrame(rows), "network_course": DataFrame(course)}
+    return {"network": DataFrame(rows), "network_course": DataFrame(course), "network_sharper": _sharper(result)}
+
+
+def _sharper(result: NetworkResult) -> DataFrame:
+    """Return what the sharper end does to accuracy, at the end and at equal late loss, on every draw."""
+    config, rows = result.config, []
+    for i, draw in enumerate(result.draws):
+        for when, target in (("the end", None), ("equal loss", config.late)):
+            found = difference(draw, config, "accuracy", "heavy-ball GD", "GD, large step", at_loss=target)
+            rows.append({"draw": i, "flips": config.flips[i], "at": when, "difference": found.value,
+                         "low": found.low, "high": found.high, "nets": found.n})
+    return DataFrame(rows)
 
 
 NETWORK = Experiment(
