@@ -10,8 +10,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from descent import rules
 from descent.convolutional import CNN, ResNet
 from descent.models import MLP, CrossEntropy
+from descent.precision import Precision, arithmetic
 from descent.results import provenance
 from descent.streams import Purpose, Streams, philox, replica_seeds
 from descent.supervised import Supervised
@@ -75,7 +76,7 @@ def calibrate(device: str, repeats: int = 5, size: float = 1.0) -> dict[str, Any
     found: dict[str, Any] = {"provenance": made.to_json(), "gates": [asdict(g) | {"open": g.open} for g in passed]}
     if not all(gate.open for gate in passed):
         return found | {"rates": []}
-    with full_precision():
+    with arithmetic("float32", device):
         rates = [rate for timed in (ceilings, replica_steps, images) for rate in timed(device, repeats, size)]
     return found | {"rates": [asdict(rate) for rate in rates]}
 
@@ -124,20 +125,22 @@ def replica_steps(device: str, repeats: int, size: float) -> Iterator[Rate]:
 
 def images(device: str, repeats: int, size: float) -> Iterator[Rate]:
     """Yield training images times replicas per second of convolutional nets, as stacks and one module at a time."""
+    precisions: tuple[Precision, ...] = ("float32", "bf16") if device.startswith("cuda") else ("float32",)
     nets = (("ResNet-8", ResNet(norm="group"), (1, 16), 32), ("ResNet-18", _resnet18(), (1,), 128))
     for name, net, stacks, batch_size in nets:
         batch = max(2, int(batch_size * min(1.0, 8 * size)))
         inputs, targets = _examples((3, 32, 32), 10, torch.float32, device, 2 * batch)
-        for replicas in stacks:
+        for replicas, precision in product(stacks, precisions):
             count = max(1, int(replicas * min(1.0, 8 * size)))
             streams = Streams(replica_seeds(0, count, device))
-            objective = Supervised(net, CrossEntropy(), inputs, targets, batch)
+            objective = Supervised(net, CrossEntropy(), inputs, targets, batch, precision=precision)
             params = net.initial(streams)
 
             def stack(objective: Supervised = objective, params: Any = params, streams: Streams = streams) -> None:
                 objective.gradient(params, streams, 0)
 
-            yield _rate(f"{name}, stack of {count}, batch {batch}", "images/s", count * batch, stack, device, repeats)
+            title = f"{name}, stack of {count}, batch {batch}{', bf16' if precision == 'bf16' else ''}"
+            yield _rate(title, "images/s", count * batch, stack, device, repeats)
         module = net.module().to(device)
 
         def plain(module: nn.Module = module, x: Tensor = inputs[:batch], y: Tensor = targets[:batch]) -> None:
@@ -145,17 +148,6 @@ def images(device: str, repeats: int, size: float) -> Iterator[Rate]:
             nn.functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
 
         yield _rate(f"{name}, one module, batch {batch}", "images/s", batch, plain, device, repeats)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Switch off the ten-bit products that float32 convolutions take by default on accelerators."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _words(device: str) -> float:

@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from descent.budget import CORE, Budget, rates, scaled
 from descent.checkpoint import Keeping, keeping
 from descent.claims import Ledger, load_paper
 from descent.claims.ledger import RUN_FIELDS
@@ -31,14 +32,16 @@ from descent.claims.record import estimate_from, estimate_to
 from descent.estimate import Estimate
 from descent.experiments.arms import planned
 from descent.experiments.common import Experiment, Settings
+from descent.precision import arithmetic
 from descent.problems.images import DataMissing
 from descent.results import Provenance, digest, library_digest, provenance, read_json, save_table, write_json
-from descent.sweep import sweep
+from descent.sweep import SweepError, sweep
 
-__all__ = ["Task", "campaign", "done", "listed", "plan", "run", "tasks", "write_records"]
+__all__ = ["Task", "campaign", "done", "expected", "listed", "plan", "run", "tasks", "write_records"]
 
 SCHEMA = 1
 BUDGET = 2 << 30
+LATE = "not run: out of time"
 WORK = ("replicas", "seeds", "data_sets", "draws", "trials", "nets", "steps", "horizon", "epochs", "looks", "rates")
 """Fields of configurations by which the work grows in proportion."""
 SMALLEST = 1 << 24
@@ -68,8 +71,10 @@ class Task:
 
 
 def tasks(package: str, settings: Settings, only: Sequence[str] = (), **options: Any) -> list[Task]:
-    """Return the tasks of a chapter's package: all, or those named by experiment or by claim.
+    """Return the tasks of a chapter's package: all of the settings' scale, or those named by experiment or by claim.
 
+    Named ones come in the order of the names. An experiment that is not stated for the scale must be named itself: it
+    is tried out then, and no claim is judged by it.
     Raises: ValueError naming what there is, for a name that is neither.
     """
     found = _experiments(package)
@@ -78,27 +83,48 @@ def tasks(package: str, settings: Settings, only: Sequence[str] = (), **options:
     if strange:
         raise ValueError(f"neither experiment nor claim of {package.rpartition('.')[2]}: {', '.join(strange)}; "
                          f"there are {', '.join(item.name for item in found)}")
-    chosen = [item for item in found if not only or {item.name, *item.claims} & set(only)]
+    stated = [item for item in found if settings.scale in item.scales]
+    named = [item for name in only for item in found
+             if item.name == name or (name in item.claims and item in stated)]
+    chosen = list({item.name: item for item in named}.values()) if only else stated
     return [Task(package, item.name, settings, **options) for item in chosen]
 
 
-def plan(todo: Sequence[Task], known_seconds: Mapping[str, float]) -> pd.DataFrame:
-    """Return per task what differs from the run at CPU scale, and how long all of it would take at that run's speed.
-
-    known_seconds: what each experiment took at CPU scale on one core. The minutes follow from the number of runs and of
-    steps alone; an accelerator is faster by a factor that only the first finished task will show.
-    """
+def plan(todo: Sequence[Task], known_seconds: Mapping[str, float],
+         calibration: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Return per task what differs from the run at CPU scale, and how long it would take, see `expected`."""
+    seconds = expected(todo, known_seconds, calibration)
     rows = []
     for task in todo:
-        small = dataclasses.replace(task.settings, scale="cpu", device="cpu")
-        before, after = (_counts(planned(task.experiment.run, each)) for each in (small, task.settings))
-        grown = {name: (before.get(name, 0), after[name]) for name in after if after[name] != before.get(name)}
-        work = {name: pair for name, pair in grown.items() if name.rpartition(".")[2] in WORK}
-        factor = math.prod(new / old for old, new in work.values() if old)
-        minutes = factor * known_seconds.get(task.name, math.nan) / 60
+        grown = _grown(task)
         changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in grown.items()) or "nothing"
-        rows.append((task.name, f"{minutes:.1f}", f"{BUDGET >> 20} MiB + data", changes))
-    return pd.DataFrame(rows, columns=["experiment", "minutes on one core", "memory", "against the CPU run"])
+        rows.append((task.name, f"{seconds[task.name] / 60:.1f}", f"{BUDGET >> 20} MiB + data", changes))
+    minutes = "minutes on one core" if calibration is None else "minutes as calibrated"
+    return pd.DataFrame(rows, columns=["experiment", minutes, "memory", "against the CPU run"])
+
+
+def expected(todo: Sequence[Task], known_seconds: Mapping[str, float],
+             calibration: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Return how long each task would take on one core, or on the device of a calibration; NaN where that is unknown.
+
+    known_seconds: what each experiment took at CPU scale on one core. The rest follows from the number of runs and of
+    steps alone, or from the images that residual networks go through.
+    """
+    found = {}
+    for task in todo:
+        work = {name: pair for name, pair in _grown(task).items() if name.rpartition(".")[2] in WORK}
+        factor = math.prod(new / old for old, new in work.values() if old)
+        config = planned(task.experiment.run, task.settings)
+        known = CORE if calibration is None else rates(calibration, getattr(config, "precision", "float32"))
+        found[task.name] = scaled(config, factor * known_seconds.get(task.name, math.nan), known)
+    return found
+
+
+def _grown(task: Task) -> dict[str, tuple[int, int]]:
+    """Return the counts of a task's configuration that differ from those at CPU scale."""
+    small = dataclasses.replace(task.settings, scale="cpu", device="cpu")
+    before, after = (_counts(planned(task.experiment.run, each)) for each in (small, task.settings))
+    return {name: (before.get(name, 0), after[name]) for name in after if after[name] != before.get(name)}
 
 
 def _counts(config: Any) -> dict[str, int]:
@@ -121,6 +147,11 @@ def run(task: Task) -> dict[str, Any]:
 
     Image data that are not here make it a result without estimates, with the reason under "skipped".
     """
+    with arithmetic("float32", task.settings.device):  # of whatever does not ask for less
+        return _run(task)
+
+
+def _run(task: Task) -> dict[str, Any]:
     clock = time.perf_counter()
     made = provenance(task.settings.scale, task.settings.device, task.settings.seed, task.settings.replicas,
                       modules=[task.package])
@@ -138,9 +169,10 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
-             say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+             say: Callable[[str], None] = print, budget: Budget | None = None) -> list[dict[str, Any]]:
     """Run what is not done yet and write each result as soon as it is there; return all results.
 
+    budget: runs one after the other here, and leaves out what does not fit.
     Raises: SweepError naming the tasks that failed, after all others have finished and been written.
     """
     waiting = [task for task in todo if done(task, out) is None]
@@ -158,8 +190,31 @@ def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
         left = (time.perf_counter() - started) * (total - count) / count
         say(f"{count} of {total} tasks, about {left:.0f} s left" if count < total else f"all {total} tasks have ended")
 
-    sweep(run, waiting, executor, each=finished, progress=progress)
+    if budget is None:
+        sweep(run, waiting, executor, each=finished, progress=progress)
+    else:
+        _in_time(waiting, budget, finished, say)
     return [content for task in todo if (content := done(task, out)) is not None]
+
+
+def _in_time(waiting: Sequence[Task], budget: Budget, finished: Callable[[int, dict[str, Any]], None],
+             say: Callable[[str], None]) -> None:
+    """Run in the order given what fits into the budget; raise SweepError after the last."""
+    failures: dict[int, BaseException] = {}
+    for index, task in enumerate(waiting):
+        if not budget.fits(task.name):
+            say(f"{task.name}: {LATE} ({max(0.0, budget.left):.0f} s left)")
+            continue
+
+        def work(index: int = index, task: Task = task) -> None:
+            try:
+                finished(index, run(task))
+            except Exception as fault:
+                failures[index] = fault
+
+        budget.run(task.name, work)
+    if failures:
+        raise SweepError(failures, [], waiting)
 
 
 def done(task: Task, out: Path) -> dict[str, Any] | None:
@@ -175,8 +230,11 @@ def done(task: Task, out: Path) -> dict[str, Any] | None:
     return content if fits else None
 
 
-def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path) -> Path:
-    """Judge the estimates of finished tasks, and write the records of all claims; what was not run is said to be so."""
+def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, late: Sequence[Task] = ()) -> Path:
+    """Judge the estimates of finished tasks, and write the records of all claims; what was not run is said to be so.
+
+    late: tasks there was no time for.
+    """
     paper = load_paper(paper_id)
     made = Provenance.from_json(found[0]["provenance"])
     ledger = Ledger(paper, made, out)
@@ -184,9 +242,18 @@ def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path) 
         estimates = {key: _unlisted(value) for key, value in content.get("estimates", {}).items()}
         stated = {key: value for key, value in estimates.items() if key in ledger.lacking}
         ledger.add(stated, experiment=content["task"], config=content.get("config"), seconds=content["seconds"])
+    for key in [key for task in late for key in _tests(task.experiment, ledger.lacking)]:
+        ledger.skip(key, LATE)
     for key in ledger.lacking:
         ledger.skip(key, "not run at this scale")
     return ledger.save()
+
+
+def _tests(experiment: Experiment, lacking: Sequence[str]) -> list[str]:
+    """Return the tests that wait for an experiment: those of its name, or else all that its claims lack."""
+    of_claims = [key for key in lacking if key.partition(".")[0] in experiment.claims]
+    own = [key for key in of_claims if key.partition(".")[2] == experiment.name]
+    return own or of_claims
 
 
 def _kept(task: Task) -> Any:

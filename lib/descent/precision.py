@@ -2,7 +2,8 @@
 
 "float32" means 24 bits throughout: an accelerator computes the convolutions of float32 numbers with 11 bits unless it
 is told not to. "tf32" tells it to do so, in products as well. "bf16" computes the network in bfloat16 (8 bits), by
-autocast; parameters, momentum, gradients of parameters, the loss and every mean stay float32. On a CPU "tf32" is float32.
+autocast; parameters, momentum, gradients of parameters, the loss and every mean stay float32. On a CPU "tf32" is
+float32.
 
     with arithmetic("float32", device):      # whatever is measured here is measured in full precision
         top = top_eigenpairs(hessian(objective, params), 1, streams)
@@ -19,7 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["PRECISIONS", "TOLERANCES", "Precision", "arithmetic", "autocast", "gradients"]
+__all__ = ["PRECISIONS", "TOLERANCE", "Compiled", "Precision", "arithmetic", "autocast", "compiled", "gradients"]
 
 Precision = Literal["float32", "tf32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -95,9 +96,9 @@ class Compiled:
             return plain
         allowed, reached = 2 * _apart(plain, exact) + TOLERANCE, _apart(found, exact)
         if not reached <= allowed:
-            raise RuntimeError(f"the compiled gradient of inputs {tuple(inputs.shape)} lies {reached:.1e} of its length "
-                               f"from the float32 one (allowed: {allowed:.1e}); pass compiled=False, and report the "
-                               "torch version")
+            raise RuntimeError(f"the compiled gradient of inputs {tuple(inputs.shape)} lies {reached:.1e} of its "
+                               f"length from the float32 one (allowed: {allowed:.1e}); pass compiled=False, and report "
+                               "the torch version")
         self.checked.add(shape)
         return found
 
@@ -106,15 +107,15 @@ class Compiled:
         if self.program is None:
             self.program = _compile(self.plain, "reduce-overhead" if cuda else "default")
         if cuda:
-            torch.compiler.cudagraph_mark_step_begin()
-        with torch._dynamo.config.patch(recompile_limit=64):  # type: ignore[no-untyped-call]
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        with torch._dynamo.config.patch(recompile_limit=64):
             return gradients(self.program, params, inputs, targets)
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(outcome: Callable[[Any, Any, Precision], Outcome], model: Any, loss: Any, precision: Precision) -> Compiled:
-    """Return the compiled gradients of outcome(model, loss, precision), the same object for the same arguments."""
-    return Compiled(outcome(model, loss, precision), outcome(model, loss, "float32"))
+def compiled(make: Callable[[Any, Any, Precision], Outcome], model: Any, loss: Any, precision: Precision) -> Compiled:
+    """Return the compiled gradients of make(model, loss, precision), the same object for the same arguments."""
+    return Compiled(make(model, loss, precision), make(model, loss, "float32"))
 
 
 def _compile(total: Outcome, mode: str) -> Outcome:

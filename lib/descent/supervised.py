@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -189,7 +189,7 @@ class Supervised:
                 with torch.inference_mode():
                     self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
                 return
-            given = self.model, self.loss, self.precision
+            given: tuple[Any, Any, Precision] = (self.model, self.loss, self.precision)
             if self.compiled:
                 found = compiled(_outcome, *given)(params, inputs, targets)
             else:

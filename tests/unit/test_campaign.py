@@ -143,7 +143,10 @@ def test_chosen_by_experiment_or_by_claim():
     assert [task.name for task in campaign.tasks(PACKAGE, SMALL, ["linear"])] == ["linear"]
     named = campaign.tasks(PACKAGE, SMALL, ["P3-X6"])
     assert [task.name for task in named] == ["hopping"]
-    assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS)
+    assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS) - 1  # one is stated for scale gpu alone
+    assert len(campaign.tasks(PACKAGE, Settings("gpu"))) == len(saddles.EXPERIMENTS)
+    ordered = campaign.tasks(PACKAGE, SMALL, ["hopping", "P3-C12", "escape", "hopping"])
+    assert [task.name for task in ordered] == ["hopping", "linear", "escape"]
     with pytest.raises(ValueError, match=r"neither experiment nor claim of saddles: P9-C1; there are linear, escape"):
         campaign.tasks(PACKAGE, SMALL, ["P9-C1"])
 
@@ -291,6 +294,8 @@ def test_no_notebook_tool_is_needed(tmp_path):
         (("saddles", "--only", "nothing", "--scale", "cpu"), "neither experiment nor claim of saddles: nothing"),
         (("saddles", "--device", "cuda:77"), "device 'cuda:77': this machine has"),
         (("saddles", "--scale", "cpu", "--dask", "tcp://127.0.0.1:9"), "no dask scheduler answers at tcp://127.0.0.1:9"),
+        (("saddles", "--scale", "cpu", "--budget", "8", "--jobs", "2"), "--budget runs one experiment after the other"),
+        (("saddles", "--scale", "cpu", "--calibration", __file__), "make one with `descent calibrate"),
     ],
 )
 def test_what_was_wrong_is_said(tmp_path, arguments, message):

@@ -15,10 +15,10 @@ PLACEHOLDER = "<!-- api -->"
 FLOORS = {
     "Random numbers and intervals": ("streams", "estimate", "stats"),
     "Models and rules": ("models", "convolutional", "augment", "rules"),
-    "Training": ("stack", "supervised", "probes", "train", "checkpoint", "surgery"),
+    "Training": ("stack", "supervised", "precision", "probes", "train", "checkpoint", "surgery"),
     "Objectives and their exact theory": ("problems",),
     "Instruments": ("measure", "report"),
-    "Grids and campaigns": ("sweep", "campaign", "calibrate"),
+    "Grids and campaigns": ("sweep", "campaign", "budget", "calibrate"),
     "Claims and results": ("claims", "results"),
 }
 """The house from the ground up: what stands on each floor, below the package."""

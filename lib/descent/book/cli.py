@@ -119,6 +119,10 @@ def _experiment_commands(command: Command) -> None:
     sub.add_argument("--jobs", type=_positive, default=1, help="processes side by side")
     sub.add_argument("--dask", metavar="ADDRESS", help="run on a cluster: the scheduler's tcp://host:port")
     sub.add_argument("--plan", action="store_true", help="print what would be run, and stop")
+    sub.add_argument("--calibration", type=Path, default=None, metavar="FILE",
+                     help="what `descent calibrate --out FILE` wrote: minutes are then those of that device")
+    sub.add_argument("--budget", type=float, default=None, metavar="MINUTES",
+                     help="begin only what fits into so many minutes, in the order of --only")
 
     sub = command("calibrate", _calibrate, "check a device and time what it can do; run this first on a new machine")
     sub.add_argument("--device", default="cpu")

@@ -82,6 +82,8 @@ def _paper_scale(record: Record, large: Record | None) -> str:
     made = large.provenance
     lines = [f"{badge(large.verdict)} on {escape(made.device_class)}, {made.date}, {large.seconds:.0f} s"]
     lines += [f"<code>{o.test.key}</code>: {escape(o.text)} {picture(o)}" for o in large.outcomes if o.estimates]
+    later = [o.test.key for o in large.outcomes if not o.estimates and "cpu" not in o.test.scales]
+    lines += [f"<code>{key}</code>: not yet measured" for key in later]
     lines.append("another configuration than this page's: verdicts may be compared, digits may not")
     return _fact("paper scale", "<br>".join(lines))
 

@@ -7,13 +7,15 @@ import contextlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from descent import campaign
 from descent.book.project import BookError, Project
 from descent.book.threads import ONE_THREAD
+from descent.budget import CORE, Budget, rates, unfit
 from descent.experiments.common import Settings
 from descent.results import write_json
 from descent.sweep import SweepError
@@ -27,19 +29,25 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
     if options.data is not None:
         os.environ["DESCENT_DATA"] = str(options.data.resolve())
     todo, package = usage(_tasks, project, options)
-    print(campaign.plan(todo, _known_seconds(project, options.chapter)).to_string(index=False), flush=True)
+    known, calibration = _known_seconds(project, options.chapter), usage(_calibration, options.calibration)
+    print(campaign.plan(todo, known, calibration).to_string(index=False), flush=True)
+    if calibration is not None:
+        print(_rescaled(calibration), flush=True)
     if options.plan:
         return 0
-    out = options.out
+    out, budget = options.out, None
+    if options.budget is not None:
+        budget = Budget(60 * options.budget, campaign.expected(todo, known, calibration))
     try:
         with _executor(options) as executor:
-            found = campaign.campaign(todo, out, executor, lambda line: print(line, flush=True))
+            found = campaign.campaign(todo, out, executor, lambda line: print(line, flush=True), budget)
     except SweepError as fault:
         kept = sum(campaign.done(task, out) is not None for task in todo)
         rest = f"{kept} of {len(todo)} results are kept in {out}; run the same command to resume"
         raise BookError(f"{fault}\n{rest}") from None
     if any("estimates" in content for content in found):
-        print(f"records: {campaign.write_records(package.PAPER, found, out)}")
+        late = [task for task in todo if campaign.done(task, out) is None]
+        print(f"records: {campaign.write_records(package.PAPER, found, out, late)}")
     return 0
 
 
@@ -70,8 +78,10 @@ def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[campaign
     import importlib
 
     chapter = project.notebook(options.chapter)
+    if options.budget is not None and (options.jobs > 1 or options.dask):
+        raise BookError("--budget runs one experiment after the other: leave out --jobs and --dask")
     name = f"descent.experiments.{chapter}"
-    device = options.device or ("cuda" if options.scale == "gpu" else "cpu")
+    device = options.device or ("cuda" if options.scale == "gpu" and not options.plan else "cpu")
     try:
         package = importlib.import_module(name)
         given = {"replicas": options.replicas} if options.replicas else {}
@@ -82,6 +92,27 @@ def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[campaign
         raise BookError(f"{chapter} has no experiments") from None
     except ValueError as fault:
         raise BookError(str(fault)) from None
+
+
+def _calibration(file: Path | None) -> dict[str, Any] | None:
+    """Read what `descent calibrate --out` wrote; raise BookError for anything else, and for a device that errs."""
+    if file is None:
+        return None
+    remedy = "make one with `descent calibrate --device … --out FILE`"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise BookError(f"--calibration {file}: cannot be read ({fault}); {remedy}") from None
+    if why := unfit(found):
+        raise BookError(f"--calibration {file}: {why}; {remedy}")
+    calibration: dict[str, Any] = found
+    return calibration
+
+
+def _rescaled(calibration: Mapping[str, Any]) -> str:
+    made, here = calibration["provenance"], rates(calibration)
+    faster = ", ".join(f"{name} {here[name] / rate:.3g} ×" for name, rate in CORE.items() if name in here)
+    return f"minutes rescaled by the calibration of {made['device_class']}, {made['date']}; one core = 1: {faster}"
 
 
 def _known_seconds(project: Project, chapter: str) -> dict[str, float]:

@@ -75,8 +75,12 @@ class Survival:
 
 
 def experiments(project: Project, chapter: str, only: Sequence[str] = ()) -> list[str]:
-    """Return the names of a chapter's experiments; raise BookError for one that does not exist."""
-    names = [experiment.name for experiment in _package(project, chapter).EXPERIMENTS]
+    """Return the names of the experiments a chapter runs; raise BookError for one that it does not."""
+    found = _package(project, chapter).EXPERIMENTS
+    apart = [item.name for item in found if "cpu" not in getattr(item, "scales", ("cpu",))]
+    names = [item.name for item in found if item.name not in apart]
+    if large := sorted(set(only) & set(apart)):
+        raise BookError(f"{', '.join(large)}: stated for scale gpu only; run `descent paper {chapter}` for each --seed")
     strange = sorted(set(only) - set(names))
     if strange:
         raise BookError(f"{chapter} has no experiment {', '.join(strange)}; it has {', '.join(names)}")

@@ -106,6 +106,11 @@ class Ledger:
         due = [key for key, test in self._tests.items() if self.provenance.scale in test.scales]
         return [key for key in due if key not in self._outcomes]
 
+    @property
+    def apart(self) -> list[str]:
+        """Those of `lacking` that no chapter measures: stated for scale gpu alone."""
+        return [key for key in self.lacking if "cpu" not in self._tests[key].scales]
+
     def save(self) -> Path:
         """Write records.json; raise ValueError when a claim lacks estimates and a reason."""
         path = self.folder / "records.json"

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from descent.estimate import EXACT, Estimate
 from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
 
 __all__ = [
-    "Outcome", "Record", "compare_records", "faults", "load_records", "quotes", "save_records", "spell", "tally",
+    "Outcome", "Record", "compare_records", "faults", "load_records", "quotes", "restated", "save_records", "spell",
+    "tally",
 ]
 
 SCHEMA = 1
@@ -240,6 +241,20 @@ def faults(records: Sequence[Record], papers: Sequence[Paper]) -> list[str]:
         elif (record.claim, record.outcomes[0].family) != current:
             found.append(f"{record.claim.id}: recorded under another wording, rule or number of tests")
     return found
+
+
+def restated(record: Record, claim: Claim, family: int) -> Record:
+    """Return a record under today's `claim`: its estimates judged anew, tests added since then as not yet measured.
+
+    Where wording or rule of what it measured are others today, it comes back as it is, for `faults` to find.
+    """
+    made = {outcome.test: outcome for outcome in record.outcomes if outcome.estimates}
+    if replace(record.claim, tests=claim.tests) != claim or not set(made) <= set(claim.tests):
+        return record
+    reasons = {outcome.test: outcome.reason for outcome in record.outcomes}
+    outcomes = [replace(made[test], family=family) if test in made
+                else Outcome(test, family, reason=reasons.get(test, "not yet measured")) for test in claim.tests]
+    return replace(record, claim=claim, outcomes=tuple(outcomes))
 
 
 def quotes(records: Iterable[Record]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pandas import DataFrame
 from descent.claims import Ledger, load_paper, quotes
 from descent.claims.ledger import RUN_FIELDS
 from descent.experiments.common import Experiment, Settings
+from descent.precision import arithmetic
 from descent.problems.images import DataMissing
 from descent.results import digest, provenance, save_table
 
@@ -37,7 +38,8 @@ class Bench:
         """Run the experiment, judge its claims, write its tables; return its result."""
         clock = time.perf_counter()
         try:
-            result = experiment.run(self.settings)
+            with arithmetic("float32", self.settings.device):
+                result = experiment.run(self.settings)
         except DataMissing:
             for claim in experiment.claims:
                 self.ledger.skip(f"{claim}.{experiment.name}", "data missing")
@@ -58,6 +60,8 @@ class Bench:
 
     def close(self) -> Path:
         """Write the records; without momentum in the headline arm, what compares it with plain descent is undefined."""
+        for key in self.ledger.apart:
+            self.ledger.skip(key, "not run by the chapter, see `descent paper`")
         if self.settings.momentum == 0:
             for key in self.ledger.lacking:
                 self.ledger.skip(key, "undefined at headline momentum 0")

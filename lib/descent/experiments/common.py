@@ -51,7 +51,9 @@ class Settings:
 class Experiment:
     """A piece of a chapter: `run` makes a result of arrays, from which estimates, tables and figures are drawn.
 
-    claims: the ids its estimates speak to; an estimate's key is "<claim>.<test>".
+    claims: the ids its estimates speak to; an estimate's key is "<claim>.<test>". scales: at which its tests are
+    stated. One without "cpu" is run by `descent paper` alone, not by the chapter; its small configuration is for trying
+    it out.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Experiment:
     run: Callable[[Settings], Any]
     estimates: Callable[[Any], Estimates]
     tables: Callable[[Any], dict[str, DataFrame]]
+    scales: tuple[str, ...] = SCALES
 
 
 def _check_device(name: str) -> None:

@@ -14,6 +14,7 @@ from descent.experiments.saddles.limits import FLOW
 from descent.experiments.saddles.linear import LINEAR
 from descent.experiments.saddles.logistic import LOGISTIC
 from descent.experiments.saddles.optimum import OPTIMUM
+from descent.experiments.saddles.resnet import RESNET
 from descent.experiments.saddles.stiff import STIFF
 from descent.experiments.saddles.tradeoff import TRADEOFF
 
@@ -33,8 +34,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     FEATURES,
     ANNEALED_NETWORKS,
     CIFAR,
+    RESNET,
 )
-"""In the order of the chapter."""
+"""In the order of the chapter; RESNET is stated for paper scale alone."""
 
 __all__ = [
     "ANNEALED_NETWORKS",
@@ -50,6 +52,7 @@ __all__ = [
     "LOGISTIC",
     "OPTIMUM",
     "PAPER",
+    "RESNET",
     "STIFF",
     "TRADEOFF",
 ]

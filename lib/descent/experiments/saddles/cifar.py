@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -17,12 +18,36 @@ from descent.models import MLP, CrossEntropy
 from descent.problems import images
 from descent.stats import paired_difference
 from descent.supervised import Supervised
-from descent.train import Run, every, train
+from descent.train import Probe, Run, Series, every, train
 
 NAMES = ("plain", "momentum", "step annealed", "momentum annealed", "plain, matched step", "plain, matched, annealed")
 PLAIN, HEAD, STEP, MOMENTUM, MATCHED, MATCHED_ANNEALED = range(6)
 _PARENT = (0, 1, 1, 1, 2, 2)  # which of the three arms before the switch each of the six goes on from
 Leaves = dict[str, Tensor]
+
+
+class Race(Protocol):
+    """What the six arms have to know of a configuration; `early`, `switch` and `steps` count from the start."""
+
+    @property
+    def before(self) -> Arms:
+        """The first three arms."""
+
+    @property
+    def after(self) -> Arms:
+        """All six."""
+
+    @property
+    def early(self) -> int:
+        """The step at which speed is compared."""
+
+    @property
+    def switch(self) -> int:
+        """The step at which three arms become six."""
+
+    @property
+    def steps(self) -> int:
+        """The last step."""
 
 
 @dataclass(frozen=True)
@@ -128,56 +153,71 @@ def run(config: Cifar) -> CifarResult:
     inputs, labels = data.inputs.to(config.device), data.labels.to(config.device)
     net = MLP((config.components, config.hidden, 10), "tanh")
     problem = Supervised(net, CrossEntropy(), inputs, labels, config.batch_size)
-    start, first, last = _train(problem, config)
+    rows = slice(0, config.watched)
+    probe = every(config.every, lambda net: problem.value(net, inputs[rows], labels[rows]))
+    start, first, last = legs(problem, config, {"loss": probe})
     tests = data.test_inputs.to(config.device), data.test_labels.to(config.device)
     before, after = config.before, config.after
     alive = survivors(before, start) & survivors(before, first) & survivors(after, last)
-    watched = [before.split_series(first.records["loss"])[list(_PARENT)], after.split_series(last.records["loss"])]
-    steps = [to_numpy(leg.records["loss"].steps) for leg in (first, last)]
+    curve, steps = joined(config, first.records["loss"], last.records["loss"])
     return CifarResult(
         config=config,
         title=data.title,
         loss=after.split(problem.value(last.params))[:, alive],
         accuracy=after.split(_accuracy(net, cast(Leaves, last.params), *tests))[:, alive],
         early=before.split(problem.value(start.params))[[PLAIN, HEAD]][:, alive],
-        curve=np.concatenate([watched[0][:, :, :-1], watched[1]], axis=2)[:, alive].mean(1),
-        steps=np.concatenate([steps[0][:-1], steps[1]]),
+        curve=curve[:, alive].mean(1),
+        steps=steps,
         seconds=start.seconds + first.seconds + last.seconds,
     )
 
 
-def _train(problem: Supervised, config: Cifar) -> tuple[Run, Run, Run]:
-    """Return the run to the early look, on to the switch, and from there with six arms to the end."""
-    before, after = config.before, config.after
-    rows = slice(0, config.watched)
-    inputs, labels = problem.inputs[rows], problem.targets[rows]
-    probe = {"loss": every(config.every, lambda net: problem.value(net, inputs, labels))}
-    streams = before.streams()
-    start = train(problem, cast(MLP, problem.model).initial(streams), before.hyper, config.early, streams)
+def legs(
+    problem: Supervised,
+    race: Race,
+    probes: Mapping[str, Probe],
+    late: Mapping[str, Probe] | None = None,
+    check: int = 1,
+) -> tuple[Run, Run, Run]:
+    """Return the run to the early look, on to the switch, and from there with six arms to the end.
+
+    late: probes of the last leg alone; check: steps between two looks for divergence.
+    """
+    before, after, streams = race.before, race.after, race.before.streams()
+    start = train(problem, problem.model.initial(streams), before.hyper, race.early, streams, check=check)
     first = train(
         problem,
         start.params,
         before.hyper,
-        config.switch,
+        race.switch,
         streams,
-        probes=probe,
+        probes=probes,
         velocity=start.velocity,
-        begin=config.early,
+        begin=race.early,
+        check=check,
     )
-    parents = torch.tensor(_PARENT, device=config.device).unsqueeze(1) * config.replicas
-    index = (parents + torch.arange(config.replicas, device=config.device)).flatten()
+    parents = torch.tensor(_PARENT, device=before.device).unsqueeze(1) * before.replicas
+    index = (parents + torch.arange(before.replicas, device=before.device)).flatten()
     params, velocity = ({k: v[index] for k, v in cast(Leaves, part).items()} for part in (first.params, first.velocity))
     last = train(
         problem,
         params,
         after.hyper,
-        config.steps,
+        race.steps,
         after.streams(),
-        probes=probe,
+        probes={**probes, **(late or {})},
         velocity=velocity,
-        begin=config.switch,
+        begin=race.switch,
+        check=check,
     )
     return start, first, last
+
+
+def joined(race: Race, first: Series, last: Series) -> tuple[Array, Array]:
+    """Return a record of the six arms over the last two legs (6, N, T), the switch once, and its steps (T,)."""
+    values = [race.before.split_series(first)[list(_PARENT)], race.after.split_series(last)]
+    steps = [to_numpy(leg.steps) for leg in (first, last)]
+    return np.concatenate([values[0][:, :, :-1], values[1]], axis=2), np.concatenate([steps[0][:-1], steps[1]])
 
 
 def _accuracy(net: MLP, params: Leaves, inputs: Tensor, labels: Tensor) -> Tensor:
