@@ -81,8 +81,8 @@ class Batches:
 
     @classmethod
     def cpu(cls, settings: Settings) -> Batches:
-        """Take four dozen nets and 20 000 samples."""
-        return cls(max(32, min(settings.replicas // 20, 64)), 20_000, settings.seed, settings.device)
+        """Take forty nets and 20 000 samples."""
+        return cls(max(32, min(settings.replicas // 25, 64)), 20_000, settings.seed, settings.device)
 
     @classmethod
     def paper(cls, settings: Settings) -> Batches:

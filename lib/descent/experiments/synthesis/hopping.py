@@ -51,7 +51,7 @@ class Hopping:
     height: float = 4.0
     commit: float = 0.7
     patience: float = 1.5  # length of a run in mean times of plain SGD
-    starts: int = 801
+    starts: int = 401
     lams: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0)
     effective: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
     horizon: float = 60.0  # of effective time: fifteen damping times of the largest inertia
