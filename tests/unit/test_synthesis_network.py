@@ -17,7 +17,7 @@ from descent.measure.curvature import gauss_newton
 from descent.measure.gram import gram
 from descent.measure.noise import example_gradients, flat, gradient_noise
 from descent.measure.spectra import top_eigenpairs
-from descent.problems.images import load
+from descent.problems.images import data_root, load
 from descent.problems.saddle import Quadratic
 from descent.rules import ema, heavy_ball, repeat
 from descent.streams import Streams, replica_seeds
@@ -449,3 +449,12 @@ def test_the_load_of_an_arm_is_that_of_its_own_rule() -> None:
     assert (same > 0.3 * plain).all()
     assert (plain > 0).all()
     assert np.isnan(network._load(task, Arm("", 0.1, 0.0, None), leaves)).all()
+
+
+@pytest.mark.skipif(not (data_root() / "mnist").is_dir(), reason="MNIST is not here; set DESCENT_DATA")
+def test_the_same_task_on_mnist_has_its_own_pixels() -> None:
+    task = Task.of(1, 0, "cpu", examples=40, hidden=6, data_set="mnist")
+    assert task.inputs.shape == (40, 196)
+    assert task.net.sizes == (196, 6, 1)
+    assert len(task.test_targets) == 797
+    assert_allclose(task.gram(task.start(streams(2))), gram(task.net, task.start(streams(2)), task.inputs), rtol=1e-5, atol=1e-5)

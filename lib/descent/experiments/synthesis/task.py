@@ -1,4 +1,4 @@
-"""What the nets of this chapter fit: digits, odd or even, some of them faint, some of them mislabelled."""
+"""What the nets of this chapter fit: images of digits, odd or even, some of them faint, some of them mislabelled."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import Tensor
 
 from descent.models import MLP, LogisticError, Loss, SquaredError
 from descent.probes import Params
-from descent.problems.images import load, signs
+from descent.problems.images import load, pooled, signs
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.supervised import Supervised
 
-__all__ = ["Leaves", "Task"]
+__all__ = ["DataSet", "Leaves", "Task"]
 
 Leaves = dict[str, Tensor]
+DataSet = Literal["digits", "mnist"]
 
-POOL = 1000
-"""Digits that training sets are drawn from; the other 797 are the test."""
+POOL, TESTS = 1000, 797
+"""Images that training sets are drawn from, and those after them that test: all there are of the digits."""
 
 CONTRAST = 0.3
 """Of faint images: their margin is smaller in proportion."""
@@ -27,7 +28,7 @@ CONTRAST = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Training images (n, 64) with targets ±1 (n, 1), test images (m, 64) with theirs, and a two-layer tanh net.
+    """Training images (n, D) with targets ±1 (n, 1), test images (m, D) with theirs, and a two-layer tanh net.
 
     Every master seed and every draw gives another training set; all replicas share it.
     """
@@ -43,9 +44,15 @@ class Task:
     def of(
         cls, seed: int, draw: int, device: str, *, examples: int = 256, hidden: int = 32, flips: float = 0.0,
         faint: float = 0.15, pixel_noise: float = 0.15, loss: Literal["square", "logistic"] = "square",
+        data_set: DataSet = "digits",
     ) -> Task:
-        """Take grey levels from 0 to 1 less the pool's mean image, with pixel noise; flip and fade shares of them."""
-        data = load("digits")
+        """Take grey levels from 0 to 1 less the pool's mean image, with pixel noise; flip and fade shares of them.
+
+        data_set: "digits" of 8 × 8 pixels, or "mnist" of 14 × 14, which must be on the machine.
+        Raises: DataMissing without the images.
+        """
+        data = load(data_set).take(POOL + TESTS)
+        data = pooled(data) if data_set == "mnist" else data
         grey = data.images.flatten(1).to(torch.float32) / data.peak
         grey, labels = grey - grey[:POOL].mean(0), signs(data.labels % 2).unsqueeze(1)
         luck = Streams(replica_seeds(seed, draw + 1)[-1:])
