@@ -1,4 +1,4 @@
-"""Stacks of small random quadratics against one problem at a time, brute force, and the oracles of the dossier."""
+"""Stacks of small random quadratics against one problem at a time, brute force, and the oracles of the prototype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthesis chapter's control table: arms, exact columns of the dossier, and every experiment, shrunk."""
+"""The synthesis chapter's control table: arms, exact columns of the prototype, and every experiment, shrunk."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ MODE_COLUMNS: dict[str, dict[Column, tuple[float, float, float]]] = {
 
 @pytest.mark.parametrize("mechanism", MODE_COLUMNS)
 @pytest.mark.parametrize("column", COLUMNS)
-def test_one_direction_is_predicted_as_in_the_dossier(mechanism: str, column: Column) -> None:
+def test_one_direction_is_predicted_as_in_the_prototype(mechanism: str, column: Column) -> None:
     found = [ratio(MODES, mechanism, column, m) for m in MOMENTA]
     assert found[0] == 1
     assert_allclose(found[1:], MODE_COLUMNS[mechanism][column], rtol=5e-4, atol=5e-5)
@@ -143,7 +143,7 @@ def test_one_direction_is_predicted_as_in_the_dossier(mechanism: str, column: Co
     ("equal_step", 4, (2.143, 4.130, 4.901)), ("equal_power", 4, (1.154, 0.260, 0.0251)),
     ("equal_power", 256, (2.909, 7.914, 1.283)),
 ])
-def test_tolerance_is_predicted_as_in_the_dossier(column: Column, size: int, expected: tuple[float, ...]) -> None:
+def test_tolerance_is_predicted_as_in_the_prototype(column: Column, size: int, expected: tuple[float, ...]) -> None:
     config = tolerance.Tolerance.cpu(SMALL)
     assert tolerance.predicted(config, column, 0.0, size) == 1
     assert_allclose([tolerance.predicted(config, column, m, size) for m in MOMENTA[1:]], expected, rtol=2e-3)
@@ -156,7 +156,7 @@ DIRECTION_COLUMNS: dict[Column, tuple[float, float, float]] = {
 }
 
 
-def test_directions_are_as_in_the_dossier() -> None:
+def test_directions_are_as_in_the_prototype() -> None:
     config = directions.Directions.cpu(SMALL)
     arms = config.lineup.arms
     assert arms[0].lr == pytest.approx(1.1 * 1.25393, rel=1e-5)
@@ -181,7 +181,7 @@ HOP_COLUMNS: dict[Column, tuple[float, float, float]] = {
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_barriers_are_predicted_as_in_the_dossier(column: Column) -> None:
+def test_barriers_are_predicted_as_in_the_prototype(column: Column) -> None:
     arms = HOPS.lineup.arms
     for m, expected in zip(MOMENTA[1:], HOP_COLUMNS[column], strict=True):
         arm, control = (arms[i] for i in HOPS.lineup.pair(column, m))
@@ -353,7 +353,7 @@ def test_passages_are_counted_and_bowls_depend_on_inertia() -> None:
     assert hopping.spread(found, 0.04) >= hopping.spread(found, 0.02) > 0
 
 
-def test_ballistic_crossing_is_as_in_the_dossier() -> None:
+def test_ballistic_crossing_is_as_in_the_prototype() -> None:
     config = replace(HOPS, starts=2001, effective=(0.04,))
     home, plain = hopping._roll(config, "rugged bowl")
     assert_allclose(home[0], [0, 0.650, 0.757, 0.801, 0.830, 0.756, 0.403], atol=6e-4)
@@ -411,7 +411,7 @@ def test_nothing_destabilises_at_matched_step_and_identities_hold() -> None:
         [0.9902, 0.91612, 0.61812, 0.27021, 0.09515]], atol=6e-6)
 
 
-def test_stiffness_delays_and_lag_are_as_in_the_dossier() -> None:
+def test_stiffness_delays_and_lag_are_as_in_the_prototype() -> None:
     found = result("rescaling")
     config = found.config
     slow = found.matched[0]
