@@ -457,4 +457,5 @@ def test_the_same_task_on_mnist_has_its_own_pixels() -> None:
     assert task.inputs.shape == (40, 196)
     assert task.net.sizes == (196, 6, 1)
     assert len(task.test_targets) == 797
-    assert_allclose(task.gram(task.start(streams(2))), gram(task.net, task.start(streams(2)), task.inputs), rtol=1e-5, atol=1e-5)
+    start = task.start(streams(2))
+    assert_allclose(task.gram(start), gram(task.net, start, task.inputs), rtol=1e-5, atol=1e-5)
