@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from descent.measure.alignment import loss_alignment
+from descent.measure.alignment import loss_alignment, trace_of_noise
 from descent.measure.gram import gram
 from descent.measure.stability import leading, threshold
 from descent.problems.linear import batch_share, gram_rows, mean_square_load
@@ -114,8 +114,7 @@ def measure_model(module: nn.Module, inputs: Tensor, targets: Tensor, *, lr: flo
 
 def _moments(k: Tensor, r: Tensor) -> tuple[float, float]:
     """Return |∇L|² = rᵀKr/n² and C² = Σ r²K_ii/n − |∇L|² of the loss Σ r²/2n."""
-    gradient = max(float(r @ k @ r) / len(r) ** 2, 0.0)
-    return gradient, max(float((r.square() * k.diagonal()).mean()) - gradient, 0.0)
+    return max(float(r @ k @ r) / len(r) ** 2, 0.0), max(float(trace_of_noise(k, r)), 0.0)
 
 
 def _sharpness(k: Tensor) -> float:

@@ -35,7 +35,7 @@ from descent.estimate import (
 __all__ = [
     "KS", "RESAMPLES", "Estimate", "bootstrap", "censored_mean", "censored_ratio", "exact", "geometric_ratio",
     "ks_distance", "mean", "median", "paired_difference", "power", "proportion", "quantile", "ratio_of_means",
-    "ratio_of_medians", "replicas_for_power", "replicas_to_settle", "slope", "slope_of_mean", "tost",
+    "ratio_of_medians", "replicas_for_power", "replicas_to_settle", "slope", "slope_of_mean", "spearman", "tost",
     "variance_ratio",
 ]
 
@@ -286,6 +286,18 @@ def ks_distance(samples: ArrayLike, cdf: Callable[[Array], ArrayLike], *, lattic
     at = np.asarray(cdf(points), dtype=np.float64)
     left = np.asarray(cdf(points - 1), dtype=np.float64) if lattice else at
     return KS(float(max(np.abs(after - at).max(), np.abs(left - before).max())), n, alpha, comparisons)
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> Array:
+    """Return Spearman's rank correlation along the last axis, (…, n) → (…); 0 where all values are alike.
+
+    >>> float(spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0]))
+    0.5
+    """
+    ranks = [_law.rankdata(values, axis=-1) for values in (x, y)]
+    one, other = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
+    size = np.sqrt((one * one).sum(-1) * (other * other).sum(-1))
+    return np.asarray(np.where(size > 0, (one * other).sum(-1) / np.where(size > 0, size, 1.0), 0.0))
 
 
 def tost(x: ArrayLike, target: float, tolerance: float) -> float:

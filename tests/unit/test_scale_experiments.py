@@ -25,6 +25,7 @@ from descent.experiments.smoothing import grid
 from descent.experiments.smoothing.headline import AVERAGED, HEAVY
 from descent.measure.noise import flat
 from descent.models import CrossEntropy
+from descent.problems import images
 from descent.problems.images import ImageSet
 from descent.results import digest, provenance
 from descent.supervised import Supervised
@@ -45,8 +46,7 @@ def pictures(name, split="train"):
 @pytest.fixture(scope="module")
 def patched():
     with pytest.MonkeyPatch.context() as patch:
-        for module in (resnet, grid):
-            patch.setattr(module, "load", pictures)
+        patch.setattr(images, "load", pictures)
         yield
 
 

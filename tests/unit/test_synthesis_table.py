@@ -26,6 +26,7 @@ from descent.experiments.synthesis import (
     warmup,
 )
 from descent.experiments.synthesis.lineup import COLUMNS, MOMENTA, Arm, Cell, Column, Lineup, cells_table
+from descent.measure.growth import onset
 from descent.problems.mode import search_noise_power, stationary_variance
 from descent.problems.noise_escape import gaussian_escape, outside
 from descent.stats import exact
@@ -321,8 +322,8 @@ def test_thresholds_are_looked_for_around_their_exact_values() -> None:
         if m <= 0.5:  # with a longer memory the run is too short
             assert found.threshold(m, k).value == pytest.approx(config.edge(m, k), rel=0.1)
     line = np.array([1.0, 2.0, 4.0])
-    assert tolerance._zero(line, np.array([-1.0, 1.0, 5.0])) == pytest.approx(1.5)
-    assert tolerance._zero(line, np.array([[-3.0, -1.0, 1.0], [-3.0, -2.0, -1.0]])) == pytest.approx([3.0, 6.0])
+    assert onset(line, np.array([-1.0, 1.0, 5.0])) == pytest.approx(1.5)
+    assert onset(line, np.array([[-3.0, -1.0, 1.0], [-3.0, -2.0, -1.0]])) == pytest.approx([3.0, 6.0])
 
 
 def test_walkers_of_every_arm_and_edge() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = [
     "Alignment", "Directions", "Extremes", "block_alignment", "directional_alignment", "extreme_directions",
-    "linear_extremes", "loss_alignment", "reachable_extremes", "weighted",
+    "linear_extremes", "loss_alignment", "reachable_extremes", "trace_of_noise", "weighted",
 ]
 
 RANK_CUT = 1e-10
@@ -60,6 +60,13 @@ def loss_alignment(gram: Tensor, residuals: Tensor, twice_loss: Tensor | None = 
     pulled = (gram @ residuals.unsqueeze(-1)).squeeze(-1) / n
     uncentred = (residuals.square() * scores).mean(dim=-1) / scale
     return Alignment(uncentred, uncentred - pulled.square().mean(dim=-1) / scale, scores)
+
+
+def trace_of_noise(gram: Tensor, residuals: Tensor) -> Tensor:
+    """Return Tr Σ = mean r²K_ii − rᵀKr/n² of one example's gradient, (…); gram (…, n, n), residuals (…, n)."""
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    mean_gradient = ((gram @ residuals.unsqueeze(-1)).squeeze(-1) * residuals).mean(-1) / gram.shape[-1]
+    return (diagonal * residuals.square()).mean(-1) - mean_gradient
 
 
 def directional_alignment(

@@ -26,7 +26,7 @@ from descent.stats import mean
 from descent.streams import Purpose, Streams
 from descent.train import Objective
 
-__all__ = ["Descent", "Growth", "Step", "resampled_growth", "resampled_mean"]
+__all__ = ["Descent", "Growth", "Step", "onset", "resampled_growth", "resampled_mean"]
 
 Array = NDArray[np.float64]
 Step = Callable[[Tensor, int], Tensor]
@@ -111,6 +111,17 @@ def resampled_growth(
         kept = _copies(squares, dice.uniform(Purpose.PROBE, t))
         weighted = weighted[kept] / grown[kept]
     return _summary(factors.cpu().numpy(), (logs / (steps - burn)).view(arms, -1).cpu().numpy(), burn, blocks)
+
+
+def onset(steps: Array, growth: Array) -> Array:
+    """Return the learning rate at which growth (…, S) first turns positive; steps (S,), rising.
+
+    Between neighbouring steps growth is taken as a straight line, which goes on beyond the last two.
+    """
+    grows = growth[..., 1:] >= 0
+    right = 1 + np.where(grows.any(-1), grows.argmax(-1), len(steps) - 2)
+    under, over = (np.take_along_axis(growth, i[..., None], -1)[..., 0] for i in (right - 1, right))
+    return np.asarray(steps[right - 1] - under * (steps[right] - steps[right - 1]) / (over - under))
 
 
 def resampled_mean(

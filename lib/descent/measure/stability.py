@@ -127,9 +127,8 @@ def load(
     values, vectors = torch.linalg.eigh(gram / n)
     values = values[:, kept].double().clamp_min(1e-12)
     rows = vectors[:, :, kept].double() * (n * values).sqrt().unsqueeze(1)
-    one, other = values.unsqueeze(2), values.unsqueeze(1)
-    kernel = (one + other) * (1 - momentum) / lr - (1 - momentum) / (1 + momentum) * one * other
-    kernel = kernel + momentum / (1 - momentum**2) * (one - other).square()
+    rise, rest = _kernel(values, momentum, 0.0)
+    kernel, outer = rise / lr + rest, values.unsqueeze(2) * values.unsqueeze(1)
     calm = lr * values[:, -1] < 2 * (1 + momentum)
     root = torch.where(calm[:, None, None], kernel.clamp_min(1e-300), 1.0).sqrt()
     state = torch.diag_embed(values) * root
@@ -137,7 +136,7 @@ def load(
     for _ in range(iterations):
         state = state / state.flatten(1).norm(dim=1)[:, None, None].clamp_min(1e-300)
         moment = state / root
-        pushed = rows.mT @ (((rows @ moment) * rows).sum(2, keepdim=True) * rows) / n - one * other * moment
+        pushed = rows.mT @ (((rows @ moment) * rows).sum(2, keepdim=True) * rows) / n - outer * moment
         image = share * pushed / root
         found, state = (state * image).sum(dim=(1, 2)), image
     return torch.where(calm, found, torch.inf)

@@ -38,6 +38,7 @@ __all__ = [
     "examples",
     "load",
     "pair",
+    "part",
     "pooled",
     "project",
     "redrawn",
@@ -128,6 +129,12 @@ def pooled(data: ImageSet, side: int = 2) -> ImageSet:
         raise ValueError(f"{data.title}: images of {height} × {width} cannot be cut into squares of {side}")
     small = avg_pool2d(data.images.permute(0, 3, 1, 2).to(torch.float32), side).permute(0, 2, 3, 1).contiguous()
     return replace(data, title=f"{data.title}, {height // side} × {width // side}", images=small)
+
+
+def part(name: str, split: str, count: int, side: int = 1) -> ImageSet:
+    """Return the first images of a split, averaged over squares of `side` pixels; 1 leaves them as they are."""
+    found = load(name, split).take(count)
+    return found if side == 1 else pooled(found, side)
 
 
 def pair(data: ImageSet, first: str, second: str) -> ImageSet:

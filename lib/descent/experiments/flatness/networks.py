@@ -18,7 +18,7 @@ from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.task import Leaves, Task
 from descent.experiments.flatness.wells import batch_name
-from descent.measure.growth import resampled_growth
+from descent.measure import growth
 from descent.measure.stability import bounds, cheap_bounds, leading, threshold
 from descent.probes import FirstPassage, Params, Probe, every
 from descent.rules import repeat, sgd
@@ -271,7 +271,7 @@ def _grow(task: Task, config: Networks, done: Run, trained: Trained) -> Array:
         return residuals - rate * (drive.view(len(k), -1, config.examples) @ k).view_as(residuals)
 
     begin = streams.normal(Purpose.PROBE, 0, (config.examples,))
-    found = resampled_growth(step, begin, config.horizon, streams, arms=len(lr.flatten()))
+    found = growth.resampled_growth(step, begin, config.horizon, streams, arms=len(lr.flatten()))
     values = [[one.mean_square.value for one in found], [one.lyapunov.value for one in found]]
     return np.array(values).reshape(2, len(k), -1)
 
@@ -314,12 +314,8 @@ def onset(result: NetworksResult, kind: int) -> Estimate:
     """
     around = np.array(result.config.around)
 
-    def crossing(growth: Array) -> Array:
-        means = growth.mean(1)
-        grows = means[:, 1:] >= 0
-        right = 1 + np.where(grows.any(1), grows.argmax(1), len(around) - 2)
-        under, over = (np.take_along_axis(means, column[:, None], 1)[:, 0] for column in (right - 1, right))
-        return np.asarray(around[right - 1] - under * (around[right] - around[right - 1]) / (over - under))
+    def crossing(drawn: Array) -> Array:
+        return growth.onset(around, drawn.mean(1))
 
     return bootstrap(crossing, result.growth[kind], seed=result.config.seed)
 

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from descent.measure.alignment import directional_alignment, loss_alignment, weighted
+from descent.measure.alignment import directional_alignment, loss_alignment, trace_of_noise, weighted
 from descent.measure.gram import gram
 from descent.models import LogisticError
 from descent.probes import Params
@@ -51,13 +51,6 @@ def square_form(problem: Supervised, kernel: Tensor, outputs: Tensor) -> tuple[T
     curvatures = (slopes.abs() * (1 - slopes.abs())).clamp_min(1e-300)
     twice = 2 * torch.nn.functional.softplus(-targets * outputs).mean(-1)
     return *weighted(kernel, slopes, curvatures), twice
-
-
-def trace_of_noise(kernel: Tensor, residuals: Tensor) -> Tensor:
-    """Return Tr Σ = mean r²K_ii − rᵀKr/n² of one example's gradient, (R,)."""
-    diagonal = kernel.diagonal(dim1=-2, dim2=-1)
-    mean_gradient = ((kernel @ residuals.unsqueeze(-1)).squeeze(-1) * residuals).mean(-1) / kernel.shape[-1]
-    return (diagonal * residuals.square()).mean(-1) - mean_gradient
 
 
 def _shared(inputs: Tensor, leaves: Leaves) -> Tensor:

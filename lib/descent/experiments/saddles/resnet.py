@@ -25,7 +25,7 @@ from descent.measure.noise import flat
 from descent.models import CrossEntropy
 from descent.precision import Precision
 from descent.probes import Params
-from descent.problems.images import ImageSet, channels_first, load, pooled
+from descent.problems.images import channels_first, part
 from descent.rules import Hyper
 from descent.stats import paired_difference, ratio_of_means
 from descent.supervised import Supervised
@@ -195,18 +195,13 @@ def run(config: Residual) -> ResidualResult:
     Raises: DataMissing without the images.
     """
     clock = time.perf_counter()
-    train, test = (_part(config, split, count) for split, count in
+    train, test = (part("cifar10", split, count, config.pool) for split, count in
                    (("train", config.examples), ("test", config.test_examples)))
     data = {"inputs": channels_first(train.images), "labels": train.labels,
             "test_inputs": channels_first(test.images, like=train.images), "test_labels": test.labels}
     data = {name: tensor.to(config.device) for name, tensor in data.items()}
     main, second = (_race(Course(config, net), data) for net in (config.main, config.second))
     return ResidualResult(config, train.title, main, second, time.perf_counter() - clock)
-
-
-def _part(config: Residual, split: str, count: int) -> ImageSet:
-    found = load("cifar10", split).take(count)
-    return found if config.pool == 1 else pooled(found, config.pool)
 
 
 def _race(course: Course, data: Leaves) -> RaceResult:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
-from scipy.stats import rankdata
 from torch import Tensor
 
 from descent.convolutional import ResNet
@@ -31,9 +30,9 @@ from descent.measure.noise import SearchNoise, full_gradient, gradient_noise
 from descent.measure.spectra import top_eigenpairs
 from descent.models import CrossEntropy
 from descent.precision import Precision
-from descent.problems.images import ImageSet, channels_first, load, pooled
+from descent.problems.images import channels_first, part
 from descent.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
-from descent.stats import bootstrap, paired_difference
+from descent.stats import bootstrap, paired_difference, spearman
 from descent.streams import Streams, replica_seeds
 from descent.supervised import Supervised
 from descent.train import Run, train
@@ -161,7 +160,7 @@ def run(config: Grid) -> GridResult:
     Raises: DataMissing without the images.
     """
     clock = time.perf_counter()
-    images, tests = (_part(config, split, count) for split, count in
+    images, tests = (part("cifar10", split, count, config.pool) for split, count in
                      (("train", config.examples), ("test", config.test_examples)))
     inputs, test_inputs = (channels_first(part.images, like=images.images).to(config.device)
                            for part in (images, tests))
@@ -171,11 +170,6 @@ def run(config: Grid) -> GridResult:
     test = test_inputs, tests.labels.to(config.device)
     stages = tuple(_stage(config, stage, problem, test) for stage in config.stages)
     return GridResult(config, images.title, stages, time.perf_counter() - clock)
-
-
-def _part(config: Grid, split: str, count: int) -> ImageSet:
-    found = load("cifar10", split).take(count)
-    return found if config.pool == 1 else pooled(found, config.pool)
 
 
 def _stage(config: Grid, stage: Stage, problem: Supervised, test: tuple[Tensor, Tensor]) -> StageResult:
@@ -265,10 +259,7 @@ def rank_correlation(result: GridResult, found: StageResult, name: str) -> Estim
                      for field in ("degree", name))
 
     def correlation(a: Array, b: Array) -> Array:
-        ranks = [rankdata(x.mean(axis=1), axis=1) for x in (a, b)]
-        x, y = (r - r.mean(axis=1, keepdims=True) for r in ranks)
-        size = np.sqrt((x * x).sum(1) * (y * y).sum(1))
-        return np.where(size > 0, (x * y).sum(1) / np.where(size > 0, size, 1.0), 0.0)  # all alike: no order
+        return spearman(a.mean(axis=1), b.mean(axis=1))
 
     return bootstrap(correlation, degree, other, seed=result.config.seed)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from descent.estimate import Estimate
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.synthesis.lineup import rules_of
 from descent.experiments.synthesis.task import Leaves, Task, sharpness
 from descent.probes import Params, every
-from descent.rules import heavy_ball, repeat
 from descent.stats import mean, paired_difference
 from descent.streams import Streams, replica_seeds
 from descent.train import train
@@ -165,7 +165,7 @@ def _train(config: Batches, task: Task, arms: list[Arm], steps: int) -> dict[Arm
     """Train the arms of one batch size together and measure them at the end."""
     n = config.replicas
     streams = Streams(replica_seeds(config.seed, n, config.device).repeat(len(arms)))
-    hyper = repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), n).to(config.device)
+    hyper = rules_of(arms, n, config.device)
 
     def look(params: Params) -> dict[str, Tensor]:
         leaves = cast(Leaves, params)

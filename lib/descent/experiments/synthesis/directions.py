@@ -13,18 +13,15 @@ from pandas import DataFrame
 from descent.estimate import Estimate
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.synthesis.lineup import MOMENTA, Arm, Cell, Lineup, cells_table
+from descent.experiments.synthesis.lineup import FRACTION, MOMENTA, Arm, Cell, Lineup, cells_table, furthest, rules_of
 from descent.measure.growth import Descent, resampled_mean
 from descent.problems.linear import aligned_edge, critical_batch, edge_profile
 from descent.problems.noise_escape import gaussian_escape, outside
 from descent.problems.quadratics import GaussianFeatures
-from descent.rules import heavy_ball, repeat
 from descent.stats import exact, geometric_ratio
 from descent.streams import Streams, replica_seeds
 
 Array = NDArray[np.float64]
-
-FRACTION = "predicted only: the smaller batch is not a whole number of examples"
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def _walk(config: Directions, arms: list[Arm], batch_size: int, steps: int) -> A
     """Return D_1 by population, (A, P), every arm on the same random numbers."""
     rows = config.populations * config.walkers
     streams = Streams(replica_seeds(config.seed, rows, config.device).repeat(len(arms)))
-    hyper = repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), rows).to(config.device)
+    hyper = rules_of(arms, rows, config.device)
     step = Descent(GaussianFeatures(tuple(config.curvatures), batch_size), hyper, streams)
     start = streams.signs(0, 0, (config.dimension,)).to(streams.dtype)
     spectrum = torch.as_tensor(config.curvatures).to(start)
@@ -154,7 +151,7 @@ def estimates(result: DirectionsResult) -> Estimates:
     flatter: list[Estimate] = [geometric_ratio(result.measured[a], result.measured[c]) for a, c in pairs]
     return {
         "S-14.exact": exact(collapse(config)),
-        "S-14.measured": max(edges, key=lambda e: abs(e.value - 1)),
+        "S-14.measured": furthest(edges),
         "S-14.flatter": min(flatter, key=lambda e: e.low),
     }
 

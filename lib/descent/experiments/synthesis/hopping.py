@@ -16,11 +16,11 @@ from torch import Tensor
 from descent.estimate import Estimate
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.synthesis.lineup import Arm, Cell, Column, Lineup, cells_table
-from descent.experiments.synthesis.modes import UNDEFINED
+from descent.experiments.synthesis.lineup import UNDEFINED, Arm, Cell, Column, Lineup, cells_table
 from descent.probes import FirstPassage, Params
 from descent.problems.escape import kramers_time
 from descent.problems.saddle import DoubleWell
+from descent.problems.smoothed import Rugged
 from descent.stats import censored_ratio, exact
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.train import Noisy, train
@@ -28,10 +28,11 @@ from descent.train import Noisy, train
 Array = NDArray[np.float64]
 
 OUTSIDE = "no formula: the barrier is below the temperature"
+BOWL, FINER = Rugged(1.0, 0.1, 10.0), Rugged(1.0, 0.03, 20.0)
 LANDSCAPES: dict[str, tuple[Callable[[Array], Array], float, float, float]] = {
     # slope, first and last start, and how close to its centre 0 a run must end
-    "rugged bowl": (lambda x: x + np.sin(10 * x), 0.6, 1.6, np.pi / 10),
-    "finer ripples": (lambda x: x + 0.6 * np.sin(20 * x), 0.6, 1.6, np.pi / 20),
+    "rugged bowl": (BOWL.slope, 0.6, 1.6, BOWL.home),
+    "finer ripples": (FINER.slope, 0.6, 1.6, FINER.home),
     "tilted well": (lambda x: x**3 - x + 0.15, 1.2, 2.6, np.nan),
 }
 

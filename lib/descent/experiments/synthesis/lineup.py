@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from pandas import DataFrame
@@ -19,7 +19,13 @@ from torch import Tensor
 from descent.estimate import Estimate
 from descent.rules import Hyper, heavy_ball, repeat
 
-__all__ = ["COLUMNS", "MOMENTA", "Arm", "Cell", "Column", "Lineup", "cells_table"]
+__all__ = [
+    "COLUMNS", "FRACTION", "MOMENTA", "UNDEFINED", "Arm", "Cell", "Column", "Lineup", "cells_table", "furthest",
+    "noise_of", "rules_of",
+]
+
+UNDEFINED = "control undefined: plain SGD is unstable at this step"
+FRACTION = "predicted only: the smaller batch is not a whole number of examples"
 
 Column = Literal["equal_lr", "equal_step", "average", "equal_power"]
 COLUMNS: tuple[Column, ...] = ("equal_lr", "equal_step", "average", "equal_power")
@@ -82,12 +88,38 @@ class Lineup:
 
     def hyper(self, replicas: int, device: str) -> Hyper:
         """Return the rules of the stack, arm-major."""
-        rule = heavy_ball([a.lr for a in self.arms], [a.momentum for a in self.arms])
-        return repeat(rule, replicas).to(device)
+        return rules_of(self.arms, replicas, device)
 
     def noise(self, replicas: int, device: str) -> Tensor:
         """Return the factor on the noise variance of every row, (A·N, 1)."""
-        return torch.tensor([a.noise for a in self.arms], device=device).repeat_interleave(replicas)[:, None]
+        return noise_of(self.arms, replicas, device)
+
+
+class HeavyBall(Protocol):
+    """A raw rate and a momentum."""
+
+    @property
+    def lr(self) -> float:
+        """The raw rate."""
+
+    @property
+    def momentum(self) -> float:
+        """The momentum."""
+
+
+def rules_of(arms: Sequence[HeavyBall], replicas: int, device: str) -> Hyper:
+    """Return the rules of a stack of arms, arm-major."""
+    return repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), replicas).to(device)
+
+
+def noise_of(arms: Sequence[Arm], replicas: int, device: str) -> Tensor:
+    """Return the factor on the noise variance of every row of a stack, (A·N, 1)."""
+    return torch.tensor([a.noise for a in arms], device=device).repeat_interleave(replicas)[:, None]
+
+
+def furthest(found: Sequence[Estimate]) -> Estimate:
+    """Return the estimate furthest from one."""
+    return max(found, key=lambda estimate: abs(estimate.value - 1))
 
 
 def cells_table(cells: Sequence[Cell]) -> DataFrame:

@@ -15,17 +15,25 @@ from torch import Tensor
 from descent.estimate import Estimate
 from descent.experiments.arms import blocks, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.synthesis.lineup import Arm, Cell, Column, Lineup, cells_table
+from descent.experiments.synthesis.lineup import (
+    UNDEFINED,
+    Arm,
+    Cell,
+    Column,
+    Lineup,
+    cells_table,
+    furthest,
+    noise_of,
+    rules_of,
+)
 from descent.probes import FirstPassage, Params
 from descent.problems.escape import escape_mean
 from descent.problems.mode import kernel, search_noise_power, stationary_variance
-from descent.rules import heavy_ball, repeat
 from descent.stats import exact, mean, ratio_of_means
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.train import Noisy, train
 
 Array = NDArray[np.float64]
-UNDEFINED = "control undefined: plain SGD is unstable at this step"
 
 
 @dataclass(frozen=True)
@@ -131,8 +139,7 @@ def _hover(
     averages: every arm is an average of gradients, whatever its rate.
     """
     n = replicas or config.replicas
-    hyper = repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), n).to(config.device)
-    factor = torch.tensor([a.noise for a in arms], device=config.device).repeat_interleave(n)[:, None]
+    hyper, factor = rules_of(arms, n, config.device), noise_of(arms, n, config.device)
     # heavy ball's own units at equal lr, those of the gradient where momentum is an average
     raw = torch.tensor([a.lr == config.lr and not averages for a in arms], device=config.device).repeat_interleave(n)
     unit = torch.where(raw, 1.0, 1 - hyper.momentum).float()
@@ -194,7 +201,7 @@ def cells(result: ModesResult) -> list[Cell]:
         for column, m in config.lineup.cells:
             arm, control = (arms[i] for i in config.lineup.pair(column, m))
             below, above = (predicted(config, mechanism, a) for a in (control, arm))
-            if not np.isfinite(below) or (mechanism != "escape" and control.lr >= 2):
+            if not np.isfinite(below):
                 found.append(Cell(mechanism, column, m, None, None, UNDEFINED))
                 continue
             found.append(Cell(mechanism, column, m, above / below, ratio(result, values, column, m)))
@@ -211,18 +218,14 @@ def estimates(result: ModesResult) -> Estimates:
     slower = [ratio(result, result.passage, "equal_step", m) for m in (0.5, 0.9)]
     return {
         "S-5.sign": levels,
-        "S-6.floor": _furthest(floors),
+        "S-6.floor": furthest(floors),
         "S-6.half": exact(_half_load(config)),
         "S-7.floor": ratio(result, result.floor, "equal_power", 0.5),
         "S-7.size": _over_prediction(result, "floor", result.floor, "equal_power", 0.5),
         "S-8.slower": min(slower, key=lambda e: e.low),
-        "S-8.size": _furthest([_over_prediction(result, "escape", result.passage, "equal_step", m)
+        "S-8.size": furthest([_over_prediction(result, "escape", result.passage, "equal_step", m)
                                for m in (0.5, 0.9)]),
     }
-
-
-def _furthest(found: list[Estimate]) -> Estimate:
-    return max(found, key=lambda e: abs(e.value - 1))
 
 
 def _half_load(config: Modes) -> float:

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
-from scipy.stats import rankdata
 from torch import Tensor
 
 from descent.estimate import Estimate
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.synthesis.lineup import rules_of
 from descent.experiments.synthesis.task import DataSet, Leaves, Task, sharpness
-from descent.measure.alignment import loss_alignment
+from descent.measure.alignment import loss_alignment, trace_of_noise
 from descent.measure.noise import gradient_noise
 from descent.measure.stability import load
 from descent.probes import Params
-from descent.rules import Hyper, heavy_ball, repeat
-from descent.stats import bootstrap, mean, paired_difference
+from descent.rules import Hyper
+from descent.stats import bootstrap, mean, paired_difference, spearman
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.supervised import Supervised
 from descent.train import Objective, train
@@ -162,10 +162,9 @@ class Look:
         before = {k: old[k] + _shaped(lr, moved[k]) * moved[k] for k in old}
         true = cast(Leaves, self.task.objective(None).gradient(before, _nobody(len(lr)), 0))
         power = sum((_shaped(unit, moved[k]) * moved[k] - true[k]).flatten(1).square().sum(1) for k in old)
-        spread = (residual.square() * gram.diagonal(dim1=1, dim2=2)).mean(1)
-        pulled = (residual.unsqueeze(1) @ gram @ residual.unsqueeze(2)).flatten() / len(residual.T) ** 2
         found = (residual.square().mean(1) / 2, self.task.accuracy(params), self.task.accuracy(params, 0.3),
-                 torch.as_tensor(power), spread - pulled, sharpness(gram), loss_alignment(gram, residual).uncentred)
+                 torch.as_tensor(power), trace_of_noise(gram, residual), sharpness(gram),
+                 loss_alignment(gram, residual).uncentred)
         return dict(zip(RECORDS, found, strict=True))
 
 
@@ -244,7 +243,7 @@ def _draw(config: Network, index: int) -> Draw:
         arms = [config.arms[i] for i in group]
         seeds = replica_seeds(config.seed, n, config.device)
         streams = Streams(seeds.repeat(len(arms)))
-        hyper = repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), n).to(config.device)
+        hyper = rules_of(arms, n, config.device)
         steps, every = (round(arms[0].longer * count) for count in (config.steps, config.every))
         done = train(_objective(task, arms[0], config), task.start(streams), hyper, steps, streams,
                      probes={"": Look(task, hyper, every)}, check=10)
@@ -302,19 +301,12 @@ def order(result: NetworkResult, record: str) -> Estimate:
     alive = np.isfinite(x).all(axis=(0, 1)) & np.isfinite(y).all(axis=(0, 1))
 
     def common(a: Array, b: Array) -> Array:
-        found = _spearman(a.mean(axis=1), b.mean(axis=1))  # (resamples, draws)
+        found = spearman(a.mean(axis=1), b.mean(axis=1))  # (resamples, draws)
         same = np.sign(found[:, 0]) == np.sign(found[:, 1])
         return np.where(same, np.abs(found).min(axis=1), 0.0)
 
     samples = (np.moveaxis(part[..., alive], -1, 0) for part in (x, y))
     return bootstrap(common, *samples, seed=config.seed)
-
-
-def _spearman(a: Array, b: Array) -> Array:
-    """Return Spearman's correlation along the last axis."""
-    ranks = [rankdata(v, axis=-1) for v in (a, b)]
-    one, other = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
-    return np.asarray((one * other).sum(-1) / np.sqrt((one**2).sum(-1) * (other**2).sum(-1)))
 
 
 def estimates(result: NetworkResult) -> Estimates:

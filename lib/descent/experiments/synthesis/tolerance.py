@@ -13,8 +13,8 @@ from pandas import DataFrame
 from descent.estimate import Estimate
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.synthesis.lineup import COLUMNS, MOMENTA, Cell, Column, cells_table
-from descent.measure.growth import Descent, resampled_growth
+from descent.experiments.synthesis.lineup import COLUMNS, FRACTION, MOMENTA, Cell, Column, cells_table
+from descent.measure.growth import Descent, onset, resampled_growth
 from descent.problems.mode import crossover_batch, mode_edge
 from descent.problems.quadratics import RandomWeights
 from descent.problems.weights import Gamma
@@ -24,7 +24,6 @@ from descent.streams import Streams, replica_seeds
 
 Array = NDArray[np.float64]
 
-FRACTION = "predicted only: the smaller batch is not a whole number of examples"
 HEAD = 0.9
 
 
@@ -97,18 +96,10 @@ class ToleranceResult:
         samples = [growth[m, k][:, part] for m, k, _ in parts]
 
         def statistic(*drawn: Array) -> Array:
-            found = [_zero(grid, values.mean(axis=1)) for grid, values in zip(grids, drawn, strict=True)]
+            found = [onset(grid, values.mean(axis=1)) for grid, values in zip(grids, drawn, strict=True)]
             return found[0] if len(found) == 1 else found[0] / found[1]
 
         return bootstrap(statistic, *samples, seed=config.seed)
-
-
-def _zero(grid: Array, growth: Array) -> Array:
-    """Return where growth (…, G) first turns positive, on the straight line through its neighbours."""
-    grows = growth[..., 1:] >= 0
-    right = 1 + np.where(grows.any(-1), grows.argmax(-1), len(grid) - 2)
-    under, over = (np.take_along_axis(growth, i[..., None], -1)[..., 0] for i in (right - 1, right))
-    return np.asarray(grid[right - 1] - under * (grid[right] - grid[right - 1]) / (over - under))
 
 
 def run(config: Tolerance) -> ToleranceResult:
