@@ -10,6 +10,7 @@ import pytest
 import torch
 from descent.claims import load_paper
 from descent.experiments.common import Estimates, Settings
+from descent.experiments.isotropic import Isotropic
 from descent.experiments.smoothing import equal_steps, headline, iso, structure
 from descent.experiments.smoothing.tasks import survivors, task
 from descent.figures.smoothing import generalisation
@@ -119,7 +120,7 @@ def test_the_middle_is_compared_with_the_better_end() -> None:
 def test_isotropic_noise_has_the_power_of_a_batch_and_no_direction() -> None:
     images, model = task("digits", 0.2, "cpu", 200), MLP((64, 8, 10))
     full = images.problem(model, None, "full")
-    noisy = structure.Isotropic(full, model, 5)
+    noisy = Isotropic(full, 5)
     params = {k: v[:1].expand(400, *v.shape[1:]) for k, v in model.initial(Streams(replica_seeds(3, 1))).items()}
     streams = Streams(replica_seeds(4, 400))
     gradient, power = noisy.parts(params, streams, 0)

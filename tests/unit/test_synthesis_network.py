@@ -10,8 +10,9 @@ import pytest
 import torch
 from descent.experiments import synthesis
 from descent.experiments.common import Settings
+from descent.experiments.isotropic import Isotropic
 from descent.experiments.synthesis import batches, network, warmup
-from descent.experiments.synthesis.network import Arm, Blue, Draw, Isotropic, Look
+from descent.experiments.synthesis.network import Arm, Blue, Draw, Look
 from descent.experiments.synthesis.task import CONTRAST, POOL, Leaves, Task, sharpness
 from descent.measure.curvature import gauss_newton
 from descent.measure.gram import gram
@@ -243,7 +244,7 @@ def test_blue_noise_does_not_share_the_batches_of_the_run() -> None:
     assert plain.batch_size == 4
     spread = network._objective(FEW, Arm("GD + isotropic", 0.04, 0.0, 4, "isotropic"), config)
     assert isinstance(spread, Isotropic)
-    assert spread.problem.batch_size is None
+    assert spread.full.batch_size is None
 
 
 def test_isotropic_noise_has_the_power_of_a_batch_and_no_direction() -> None:

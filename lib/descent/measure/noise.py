@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from descent.measure.operators import flatten
 from descent.models import MLP, Model, Stacked
 from descent.probes import Params, Series
 from descent.problems.linear import batch_share
@@ -42,7 +43,7 @@ Function = Callable[[Params], Params]
 
 def flat(params: Params) -> Tensor:
     """Return all leaves side by side, (R, p)."""
-    return torch.cat([leaf.flatten(1) for leaf in leaves(params).values()], dim=1)
+    return flatten(leaves(params))
 
 
 def full_gradient(objective: Supervised, params: Params) -> Leaves:

@@ -53,9 +53,9 @@ class Quadratic:
 
 @dataclass(frozen=True)
 class DoubleWell:
-    """¼(x² − 1)²: wells of curvature 2 at ±1 under a barrier of ¼ at 0. Parameters (R, 1)."""
+    """¼(x² − 1)²: wells of curvature 2 at ±1 under a barrier of ¼ at 0. Parameters (R, 1); noise may be (R,)."""
 
-    noise: float = 1.0
+    noise: float | Tensor = 1.0
     barrier: float = 0.25
     instability: float = 1.0  # −F''(0)
     curvature: float = 2.0  # F''(±1)
@@ -64,7 +64,8 @@ class DoubleWell:
         """Return x³ − x + √noise ξ, (R, 1)."""
         x = cast(Tensor, params)
         slope = torch.addcmul(-x, x.square(), x)
-        return slope.add_(_white(streams, step, x), alpha=math.sqrt(self.noise))
+        scale = torch.as_tensor(self.noise, dtype=x.dtype, device=x.device).sqrt().reshape(-1, 1)
+        return slope.addcmul_(_white(streams, step, x), scale)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.saddles.cifar import HEAD, MATCHED_ANNEALED, NAMES, PLAIN, STEP, joined, legs
 from descent.measure.noise import flat
+from descent.measure.operators import unflatten
 from descent.models import CrossEntropy
 from descent.precision import Precision
 from descent.probes import Params
@@ -242,15 +243,9 @@ def _excess(exact: Supervised, last: Run, course: Course, inputs: Tensor, labels
     two = slice(0, 2 * course.net.replicas)  # plain and momentum come first
     weights = last.records["weights"].values[-course.config.tail :, two]
     like = {name: leaf[two] for name, leaf in cast(Leaves, last.params).items()}
-    losses = torch.stack([exact.value(_shaped(each, like), inputs, labels) for each in weights])
-    excess = losses.mean(dim=0) - exact.value(_shaped(weights.mean(dim=0), like), inputs, labels)
+    losses = torch.stack([exact.value(unflatten(each, like), inputs, labels) for each in weights])
+    excess = losses.mean(dim=0) - exact.value(unflatten(weights.mean(dim=0), like), inputs, labels)
     return to_numpy(excess).reshape(2, -1)
-
-
-def _shaped(vector: Tensor, like: Leaves) -> Leaves:
-    """Undo `flat`."""
-    parts = torch.split(vector, [leaf[0].numel() for leaf in like.values()], dim=1)
-    return {name: part.reshape(leaf.shape) for (name, leaf), part in zip(like.items(), parts, strict=True)}
 
 
 def estimates(result: ResidualResult) -> Estimates:

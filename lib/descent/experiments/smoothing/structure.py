@@ -6,22 +6,19 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
-from torch import Tensor
 
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.isotropic import Isotropic
 from descent.experiments.smoothing.tasks import Task, survivors, task
-from descent.measure.operators import flatten, unflatten
 from descent.measure.traces import gauss_newton_trace
-from descent.models import MLP, CrossEntropy
-from descent.probes import Params
+from descent.models import MLP
 from descent.rules import repeat, sgd
 from descent.stack import leaves
 from descent.stats import mean, paired_difference
-from descent.streams import Purpose, Streams, replica_seeds
+from descent.streams import Streams, replica_seeds
 from descent.supervised import Supervised
 from descent.train import Objective, train
 
@@ -57,38 +54,6 @@ class Structure:
 
 
 @dataclass(frozen=True, eq=False)
-class Isotropic:
-    """The full gradient plus normal noise in all directions alike, of the power C²(x)/B of a batch of B examples.
-
-    C² is exact at every point, out of the very pass that makes the gradient: |∇f_i|² = Σ_layers |δ|²(1 + |a|²).
-    """
-
-    full: Supervised
-    model: MLP
-    batch_size: int
-
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
-        """Return the noisy gradient of every replica."""
-        gradient, power = self.parts(params, streams, step)
-        scale = (power / gradient.shape[1]).sqrt().unsqueeze(1)
-        noise = streams.normal(Purpose.NOISE, step, (gradient.shape[1],))
-        return unflatten(gradient + scale * noise, leaves(params))
-
-    def parts(self, params: Params, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
-        """Return the full gradient (R, p) and the power C²/B (R,)."""
-        named = leaves(params)
-        inputs, targets = self.full.batch(streams, step)
-        squares, found = inputs.new_zeros(targets.shape), dict(named)
-        with torch.no_grad():
-            for layer, a, delta in self.model.backward(named, inputs, lambda z: CrossEntropy().slope(z, targets)):
-                squares += delta.square().sum(dim=-1) * (a.square().sum(dim=-1) + 1)
-                found[f"{2 * layer}.weight"] = torch.bmm(delta.mT, a)
-                found[f"{2 * layer}.bias"] = delta.sum(dim=1)
-        gradient = flatten(found) / inputs.shape[1]
-        return gradient, (squares.mean(dim=1) - gradient.square().sum(dim=1)).clamp_min(0) / self.batch_size
-
-
-@dataclass(frozen=True, eq=False)
 class StructureResult:
     """Per arm, (3, N): log trace of the Gauss–Newton matrix, test accuracy in percent, loss on the labels as they are.
 
@@ -109,7 +74,7 @@ def run(config: Structure) -> StructureResult:
     model = MLP((images.inputs.shape[1], config.hidden, 10))
     full = images.problem(model, None, "full")
     batches = images.problem(model, config.batch_size, "with_replacement")
-    arms: tuple[Objective, ...] = (batches, Isotropic(full, model, config.batch_size), full)
+    arms: tuple[Objective, ...] = (batches, Isotropic(full, config.batch_size), full)
     runs = [_train(config, images, full, model, arm) for arm in arms]
     sharpness, accuracy, loss, lost = np.stack(runs, axis=1)
     alive = survivors(lost > 0)

@@ -17,13 +17,13 @@ from descent.estimate import Estimate
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.lineup import UNDEFINED, Arm, Cell, Column, Lineup, cells_table
-from descent.probes import FirstPassage, Params
+from descent.probes import FirstPassage
 from descent.problems.escape import kramers_time
 from descent.problems.saddle import DoubleWell
 from descent.problems.smoothed import Rugged
 from descent.stats import censored_ratio, exact
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import Noisy, train
+from descent.streams import Streams, replica_seeds
+from descent.train import train
 
 Array = NDArray[np.float64]
 
@@ -110,12 +110,7 @@ def run(config: Hopping) -> HoppingResult:
     lineup, n = config.lineup, config.replicas
     count = len(lineup.arms)
     streams = Streams(replica_seeds(config.seed, n, config.device).repeat(count))
-    size = (config.noise * lineup.noise(n, config.device)).sqrt()
-
-    def shake(params: Params, streams: Streams, step: int) -> Tensor:
-        return size * streams.normal(Purpose.NOISE, step, (1,))
-
-    well = Noisy(lambda params: cast(Tensor, params) ** 3 - cast(Tensor, params), shake)
+    well = DoubleWell(config.noise * lineup.noise(n, config.device))
     over = FirstPassage(lambda params: cast(Tensor, params)[:, 0] >= config.commit, stop=True)
     steps = round(config.patience * config.kramers(lineup.arms[0]))
     start = -torch.ones(count * n, 1, device=config.device)

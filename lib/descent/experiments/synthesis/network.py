@@ -16,15 +16,15 @@ from torch import Tensor
 from descent.estimate import Estimate
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.isotropic import Isotropic
 from descent.experiments.synthesis.lineup import rules_of
 from descent.experiments.synthesis.task import DataSet, Leaves, Task, sharpness
 from descent.measure.alignment import loss_alignment, trace_of_noise
-from descent.measure.noise import gradient_noise
 from descent.measure.stability import load
 from descent.probes import Params
 from descent.rules import Hyper
 from descent.stats import bootstrap, mean, paired_difference, spearman
-from descent.streams import Purpose, Streams, replica_seeds
+from descent.streams import Streams, replica_seeds
 from descent.supervised import Supervised
 from descent.train import Objective, train
 
@@ -199,24 +199,6 @@ class Blue:
             for k, leaf in found.items():
                 leaf.add_(drawn[k] - self.held[k], alpha=self.size)
         self.held = drawn
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Isotropic:
-    """Full gradients plus Gaussian noise, the same in every direction, of the total power of a minibatch's."""
-
-    problem: Supervised
-    batch: int
-
-    def gradient(self, params: Params, streams: Streams, step: int) -> Leaves:
-        """Return the gradient of every replica."""
-        found = cast(Leaves, self.problem.gradient(params, streams, step))
-        size = sum(leaf[0].numel() for leaf in found.values())
-        deviation = (gradient_noise(self.problem, params) / (self.batch * size)).sqrt()
-        for place, leaf in enumerate(found.values()):
-            drawn = streams.normal(Purpose.NOISE, step * len(found) + place, tuple(leaf.shape[1:]))
-            leaf.add_(_shaped(deviation[:, None], leaf) * drawn)
         return found
 
 
