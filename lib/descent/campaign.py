@@ -42,8 +42,13 @@ __all__ = ["Task", "campaign", "done", "expected", "listed", "plan", "run", "tas
 SCHEMA = 1
 BUDGET = 2 << 30
 LATE = "not run: out of time"
-WORK = ("replicas", "seeds", "data_sets", "draws", "trials", "nets", "steps", "horizon", "epochs", "looks", "rates")
-"""Fields of configurations by which the work grows in proportion."""
+CROWDS = {"replicas", "seeds", "data_sets", "draws", "trials", "nets", "walkers", "walks", "problems", "climbers",
+          "starts", "leaving", "populations"}
+"""Fields of configurations that count who takes part: each part of an experiment has its own, so the largest growth
+counts."""
+LENGTHS = {"steps", "horizon", "epochs", "looks", "climb", "watch", "rates", "examples", "dimension", "neurons",
+           "hidden"}
+"""Fields that say how much each does: the work grows in proportion to every one of them, or nearly so."""
 SMALLEST = 1 << 24
 """Bytes of working memory below which a task that still runs out of memory is given up."""
 
@@ -98,26 +103,34 @@ def plan(todo: Sequence[Task], known_seconds: Mapping[str, float],
     for task in todo:
         grown = _grown(task)
         changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in grown.items()) or "nothing"
-        rows.append((task.name, f"{seconds[task.name] / 60:.1f}", f"{BUDGET >> 20} MiB + data", changes))
-    minutes = "minutes on one core" if calibration is None else "minutes as calibrated"
-    return pd.DataFrame(rows, columns=["experiment", minutes, "memory", "against the CPU run"])
+        minutes = "unknown" if math.isnan(seconds[task.name]) else f"{seconds[task.name] / 60:.1f}"
+        rows.append((task.name, minutes, f"{BUDGET >> 20} MiB + data", changes))
+    column = "minutes on one core" if calibration is None else "minutes as calibrated"
+    return pd.DataFrame(rows, columns=["experiment", column, "memory", "against the CPU run"])
 
 
 def expected(todo: Sequence[Task], known_seconds: Mapping[str, float],
              calibration: Mapping[str, Any] | None = None) -> dict[str, float]:
     """Return how long each task would take on one core, or on the device of a calibration; NaN where that is unknown.
 
-    known_seconds: what each experiment took at CPU scale on one core. The rest follows from the number of runs and of
-    steps alone, or from the images that residual networks go through.
+    known_seconds: what each experiment took at CPU scale on one core. The rest follows from the counts of its
+    configuration, see CROWDS and LENGTHS, or from the images that residual networks go through: good to a factor of
+    about five.
     """
     found = {}
     for task in todo:
-        work = {name: pair for name, pair in _grown(task).items() if name.rpartition(".")[2] in WORK}
-        factor = math.prod(new / old for old, new in work.values() if old)
+        factor = _factor(_grown(task))
         config = planned(task.experiment.run, task.settings)
         known = CORE if calibration is None else rates(calibration, getattr(config, "precision", "float32"))
         found[task.name] = scaled(config, factor * known_seconds.get(task.name, math.nan), known)
     return found
+
+
+def _factor(grown: Mapping[str, tuple[int, int]]) -> float:
+    """Return by how much the work grows with the counts of a configuration."""
+    ratios = [(name.rpartition(".")[2], new / old) for name, (old, new) in grown.items() if old]
+    crowd = max((ratio for name, ratio in ratios if name in CROWDS), default=1.0)
+    return crowd * math.prod(ratio for name, ratio in ratios if name in LENGTHS)
 
 
 def _grown(task: Task) -> dict[str, tuple[int, int]]:
@@ -128,11 +141,16 @@ def _grown(task: Task) -> dict[str, tuple[int, int]]:
 
 
 def _counts(config: Any) -> dict[str, int]:
-    """Return the whole numbers of a configuration and how long its lists are; numbers within lists are added up."""
+    """Return the whole numbers of a configuration and of its parts, and how long its lists are.
+
+    Numbers within lists are added up.
+    """
     found: dict[str, int] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, (tuple, list)):
+        if dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": count for name, count in _counts(value).items()}
+        elif isinstance(value, (tuple, list)):
             found[field.name] = len(value)
             inner = [_counts(item) for item in value if dataclasses.is_dataclass(item)]
             for name in {name for counts in inner for name in counts}:
@@ -250,9 +268,9 @@ def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, 
 
 
 def _tests(experiment: Experiment, lacking: Sequence[str]) -> list[str]:
-    """Return the tests that wait for an experiment: those of its name, or else all that its claims lack."""
+    """Return the tests that wait for an experiment: those that begin with its name, or else all its claims lack."""
     of_claims = [key for key in lacking if key.partition(".")[0] in experiment.claims]
-    own = [key for key in of_claims if key.partition(".")[2] == experiment.name]
+    own = [key for key in of_claims if key.partition(".")[2].partition("_")[0] == experiment.name]
     return own or of_claims
 
 

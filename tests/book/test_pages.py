@@ -111,6 +111,21 @@ def test_the_picture_of_a_region_without_end_and_of_several_estimates():
     assert picture(outcome(rules.Direction(above=2.0))) == ""
 
 
+def test_both_scales_stand_on_one_axis():
+    here, large = (outcome(rules.Equivalence(1.0, 0.1), interval) for interval in ((0.95, 1.0), (1.3, 1.4)))
+    svg = picture(here, large)
+    ((kind, mine), (other, theirs)) = re.findall(r'<circle class="(\w+)" cx="([\d.]+)"', svg)
+    assert (kind, other) == ("here", "large")
+    (left, width), *more = numbers(svg, r'<rect x="([\d.]+)" y="1" width="([\d.]+)"')
+    assert not more
+    assert left <= float(mine) <= left + width < float(theirs)
+    said = svg.partition("aria-label")[2]
+    assert said.index("holds") < said.index("at paper scale") < said.index("fails")
+    alone = picture(outcome(rules.Equivalence(1.0, 0.1)), large)
+    assert alone.count("<circle") == 1
+    assert "not tested here" in alone
+
+
 def test_minutes_count_prose_and_figures_but_no_code():
     prose = "word " * 400
     assert boxes.minutes(prose) == 2

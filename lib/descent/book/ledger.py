@@ -44,11 +44,12 @@ def remarks(record: Record) -> str:
 
 def _body(record: Record, home: Home | None, large: Record | None) -> str:
     claim, head = record.claim, record.headline
+    drawn = picture(head, _twin(head, large))
     lead = (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
         f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
         f"<td>{badge(record.verdict)}</td>"
-        f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{picture(head)}</td>'
+        f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{drawn}</td>'
         f'<td data-label="predicted">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
         f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
     )
@@ -66,8 +67,13 @@ def _count(record: Record) -> str:
 
 
 def _opened(record: Record, home: Home | None, large: Record | None) -> str:
-    tests = "\n".join(f"<li>{_test(outcome)}</li>" for outcome in record.outcomes)
+    tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+
+
+def _twin(outcome: Outcome, large: Record | None) -> Outcome | None:
+    """Return the same test at paper scale."""
+    return next((each for each in large.outcomes if each.test.key == outcome.test.key), None) if large else None
 
 
 def _scales(record: Record, large: Record | None) -> str:
@@ -81,14 +87,15 @@ def _paper_scale(record: Record, large: Record | None) -> str:
         return _fact("paper scale", "not yet measured" if stated else "")
     made = large.provenance
     lines = [f"{badge(large.verdict)} on {escape(made.device_class)}, {made.date}, {large.seconds:.0f} s"]
-    lines += [f"<code>{o.test.key}</code>: {escape(o.text)} {picture(o)}" for o in large.outcomes if o.estimates]
+    lines += [f"<code>{o.test.key}</code>: {escape(o.text)}" for o in large.outcomes if o.estimates]
     later = [o.test.key for o in large.outcomes if not o.estimates and "cpu" not in o.test.scales]
     lines += [f"<code>{key}</code>: not yet measured" for key in later]
-    lines.append("another configuration than this page's: verdicts may be compared, digits may not")
+    lines.append("drawn above with open circles; another configuration than this page's: verdicts may be compared, "
+                 "digits may not")
     return _fact("paper scale", "<br>".join(lines))
 
 
-def _test(outcome: Outcome) -> str:
+def _test(outcome: Outcome, large: Outcome | None) -> str:
     """Return one test: its quantity and rule, what was measured, and the verdict."""
     joint = f"for all tests of the paper jointly {escape(outcome.family_text)}; " if outcome.estimates else ""
     needed = outcome.replicas_to_settle
@@ -98,7 +105,7 @@ def _test(outcome: Outcome) -> str:
         f"rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
         f"interval: {outcome.estimates[0].method}" if outcome.estimates else "",
         f"{needed} replicas would settle it" if needed else "",
-        picture(outcome),
+        picture(outcome, large),
     )
     return "<br>".join(part for part in parts if part)
 

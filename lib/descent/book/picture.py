@@ -14,32 +14,42 @@ TALL = 9
 """Height of one further estimate of an ordering."""
 
 
-def picture(outcome: Outcome) -> str:
+def picture(outcome: Outcome, large: Outcome | None = None) -> str:
     """Return an SVG, "" where nothing was measured.
 
     The region is shaded, with its ends in numbers; per estimate a dot, its 95 % interval thick, the joint one thin.
+    large: the same test at paper scale, drawn below on the same axis, with open circles.
     """
-    if not outcome.estimates:
+    seen = [(kind, raw, joint) for kind, found in (("here", outcome), ("large", large)) if found
+            for raw, joint in zip(found.estimates, found.family_estimates, strict=True)]
+    if not seen:
         return ""
-    region, wide = outcome.test.rule.region, outcome.family_estimates
-    low, high = _window([region.low, region.high, *(end for item in wide for end in (item.low, item.high))],
-                        [item.value for item in outcome.estimates])
-    height = HEIGHT + TALL * (len(outcome.estimates) - 1)
+    region = outcome.test.rule.region
+    low, high = _window([region.low, region.high, *(end for _, _, wide in seen for end in (wide.low, wide.high))],
+                        [raw.value for _, raw, _ in seen])
+    height = HEIGHT + TALL * (len(seen) - 1)
 
     def x(value: float) -> float:
         share = (min(max(value, low), high) - low) / (high - low)
         return MARGIN + (WIDTH - 2 * MARGIN) * share
 
     shapes = [_box(x(region.low), x(region.high), height)]
-    for row, (raw, joint) in enumerate(zip(outcome.estimates, wide, strict=True)):
+    for row, (kind, raw, joint) in enumerate(seen):
         y = 9 + TALL * row
         shapes += [_line("joint", x(joint.low), x(joint.high), y), _line("raw", x(raw.low), x(raw.high), y),
-                   f'<circle cx="{x(raw.value):.1f}" cy="{y}" r="3.2"/>']
-    label = escape(f"{outcome.quote}; predicted {outcome.test.rule}; {outcome.verdict}")
+                   f'<circle class="{kind}" cx="{x(raw.value):.1f}" cy="{y}" r="3.2"/>']
     ends = [(x(end), side, end) for end, side in ((region.low, "end"), (region.high, "start")) if math.isfinite(end)]
     marks = "".join(_mark(place, side if len(ends) == 2 else "middle", end, height) for place, side, end in ends)
-    return (f'<svg class="outcome {str(outcome.verdict).replace(" ", "-")}" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-label="{label}">{"".join(shapes)}{marks}</svg>')
+    verdict, label = str(outcome.verdict).replace(" ", "-"), escape(_said(outcome, large))
+    return (f'<svg class="outcome {verdict}" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+            f'role="img" aria-label="{label}">{"".join(shapes)}{marks}</svg>')
+
+
+def _said(outcome: Outcome, large: Outcome | None) -> str:
+    """Return what the picture shows, in words."""
+    here = f"{outcome.quote}; " if outcome.estimates else ""
+    there = f"; at paper scale {large.quote}, {large.verdict}" if large and large.estimates else ""
+    return f"{here}predicted {outcome.test.rule}; {outcome.verdict}{there}"
 
 
 def _window(ends: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
