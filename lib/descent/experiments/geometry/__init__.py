@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from descent.experiments.common import Experiment
 from descent.experiments.geometry.cifar import CIFAR
+from descent.experiments.geometry.cycles import CYCLES
 from descent.experiments.geometry.cyclic import CYCLIC
 from descent.experiments.geometry.directions import DIRECTIONS
 from descent.experiments.geometry.edge import EDGE
@@ -12,6 +13,7 @@ from descent.experiments.geometry.identities import IDENTITIES
 from descent.experiments.geometry.kept import KEPT
 from descent.experiments.geometry.margins import MARGINS
 from descent.experiments.geometry.nets import NETS
+from descent.experiments.geometry.resnet import RESNET
 from descent.experiments.geometry.samples import SAMPLES
 from descent.experiments.geometry.training import TRAINING
 from descent.experiments.geometry.width import WIDTH
@@ -19,11 +21,12 @@ from descent.experiments.geometry.width import WIDTH
 PAPER = "P5"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    IDENTITIES, SAMPLES, WIDTH, DIRECTIONS, TRAINING, CIFAR, MARGINS, ESCAPE, EDGE, NETS, KEPT, CYCLIC,
+    IDENTITIES, SAMPLES, WIDTH, DIRECTIONS, TRAINING, CIFAR, MARGINS, ESCAPE, EDGE, NETS, KEPT, CYCLIC, RESNET,
+    CYCLES,
 )
 """In the order of the chapter."""
 
 __all__ = [
-    "CIFAR", "CYCLIC", "DIRECTIONS", "EDGE", "ESCAPE", "EXPERIMENTS", "IDENTITIES", "KEPT", "MARGINS", "NETS", "PAPER",
-    "SAMPLES", "TRAINING", "WIDTH",
+    "CIFAR", "CYCLES", "CYCLIC", "DIRECTIONS", "EDGE", "ESCAPE", "EXPERIMENTS", "IDENTITIES", "KEPT", "MARGINS", "NETS",
+    "PAPER", "RESNET", "SAMPLES", "TRAINING", "WIDTH",
 ]

@@ -85,7 +85,7 @@ def _arm(config: Kept, lr: float, batch_size: int) -> tuple[Array, Array, Array]
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
     start = {name: config.spread * leaf for name, leaf in problem.model.initial(streams).items()}
     hyper = repeat(sgd(lr), config.replicas).to(config.device)
-    done = train(problem, start, hyper, config.steps, streams, schedule=_warmed(config.warm), limit=1e3)
+    done = train(problem, start, hyper, config.steps, streams, schedule=warmed(config.warm), limit=1e3)
     params = cast(Leaves, done.params)
     fitted = (problem.value(params) < config.fitted) & (done.diverged_at < 0)
     kernel = gram(problem.model, params, inputs).double()
@@ -95,7 +95,7 @@ def _arm(config: Kept, lr: float, batch_size: int) -> tuple[Array, Array, Array]
     return cast(tuple[Array, Array, Array], tuple(to_numpy(v.masked_fill(~fitted, torch.nan)) for v in values))
 
 
-def _warmed(steps: int) -> Schedule:
+def warmed(steps: int) -> Schedule:
     """Return the schedule that rises in ten equal stages: the engine prepares a rate once and keeps it."""
     stages = [Factors(lr=(stage + 1) / 10) for stage in range(10)]
     return lambda step: stages[min(9, 10 * step // steps)]

@@ -1,0 +1,115 @@
+"""Airplanes told from automobiles by residual networks: the task, and what is looked at along the way.
+
+Stated for paper scale alone. The loss is half the mean square of residuals, one output, targets ∓1; images are neither
+cropped nor flipped, so that the loss is one function. Everything is in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from descent.convolutional import ResNet
+from descent.experiments.geometry.looks import look
+from descent.measure.noise import flat
+from descent.models import SquaredError
+from descent.precision import Precision
+from descent.probes import Params
+from descent.problems.images import channels_first, load, pair, pooled, signs
+from descent.supervised import Supervised
+
+Array = NDArray[np.float64]
+Leaves = dict[str, Tensor]
+Watch = Callable[[Params], Mapping[str, Tensor]]
+
+LIMIT = 1e3
+"""The length of the weights beyond which a net has diverged."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A residual network with group norm and one output, and its images of two classes, as many of either.
+
+    Gram matrices are those of the first `measured` training images. Where these are not all, ‖G‖²_F comes out too large
+    by about (Tr G)²(1/measured − 1/examples), on the safe side of a bound from above; Tr G has no such error.
+    """
+
+    examples: int = 10_000
+    measured: int = 2000
+    directions: int = 40  # leading eigenvectors along which the alignment is kept
+    pool: int = 1  # pixels of a side that are averaged to one
+    blocks: tuple[int, ...] = (3, 3, 3)
+    widths: tuple[int, ...] = (16, 32, 64)
+    precision: Precision = "float32"
+
+    @classmethod
+    def tiny(cls, examples: int, measured: int) -> Pictures:
+        """Return a small net on few images at 8 × 8 pixels."""
+        return cls(examples, measured, directions=5, pool=4, blocks=(1, 1, 1), widths=(8, 8, 8))
+
+    def problem(self, device: str) -> tuple[str, Supervised]:
+        """Return the name of the data, and the loss over all training images.
+
+        Raises: DataMissing without the images.
+        """
+        data = pair(load("cifar10"), "airplane", "automobile").take(self.examples)
+        data = pooled(data, self.pool) if self.pool > 1 else data
+        inputs, targets = channels_first(data.images).to(device), signs(data.labels).unsqueeze(1).to(device)
+        model = ResNet(blocks=self.blocks, widths=self.widths, classes=1)
+        return data.title, Supervised(model, SquaredError(), inputs, targets, sampling="full", precision=self.precision)
+
+    def watch(self, problem: Supervised, lr: Tensor, batch_size: Tensor) -> Watch:
+        """Return the probe (R, …): all of `look`, and of the whole spectrum Tr G, ‖G‖_F and the edge index.
+
+        lr, batch_size (R,): those of the plain SGD that the edge index is about. Nets are looked at one by one, which
+        bounds the memory; of one that has diverged nothing is a number.
+        """
+        few = replace(problem, inputs=problem.inputs[: self.measured], targets=problem.targets[: self.measured])
+        inner, kept = look(few, self.measured), slice(self.directions)
+
+        def one(leaves: Leaves, lr: Tensor, batch_size: Tensor) -> Mapping[str, Tensor]:
+            sound = flat(leaves).norm() <= LIMIT  # never so for what is not a number
+            found = dict(inner({name: torch.where(sound, leaf, 0.0) for name, leaf in leaves.items()}))
+            spectrum = found["curvature"].clamp_min(0.0)
+            found |= {"trace": spectrum.sum(-1), "frobenius": spectrum.square().sum(-1).sqrt(),
+                      "index": edge_index(spectrum, lr, batch_size),
+                      "curvature": spectrum[:, kept], "along": found["along"][:, kept]}
+            return {name: torch.where(sound, value, torch.nan) for name, value in found.items()}
+
+        def measured(params: Params) -> Mapping[str, Tensor]:
+            nets = [slice(r, r + 1) for r in range(len(lr))]
+            each = [one({name: leaf[r] for name, leaf in cast(Leaves, params).items()}, lr[r], batch_size[r])
+                    for r in nets]
+            return {name: torch.cat([found[name] for found in each]) for name in each[0]}
+
+        return measured
+
+    def worth(self, images: float, looks: int) -> dict[str, float]:
+        """Return as how many images of ResNet-8 the training images and the looks of ResNet-20 count, by FLOP.
+
+        Devices are calibrated on ResNet-8. A look takes 2n²p for the Gram matrix of n images, p parameters, and, as
+        is assumed here, the same once more for its eigenvectors.
+        """
+        return {"ResNet-8": images * RESNET20 / RESNET8 + looks * 4 * self.measured**2 * PARAMETERS / RESNET8}
+
+
+RESNET8, RESNET20 = 74.1e6, 244.0e6
+"""Floating-point operations of training on one image at 32 × 32 pixels, both ways through the net."""
+PARAMETERS = 272_000
+"""Of ResNet-20."""
+
+
+def edge_index(curvature: Tensor, lr: Tensor, batch_size: Tensor) -> Tensor:
+    """Return (lr/B) Σ λ_i/(2 − lr λ_i), (R,): below one SGD stays at a minimum with noise ∝ loss × curvature.
+
+    curvature (R, n), lr and batch_size (R,). Infinite where lr λ₁ ≥ 2, unstable without any noise.
+    """
+    load = lr.unsqueeze(-1) * curvature
+    total = (load / (2 - load)).sum(-1) / batch_size
+    return torch.where(load.amax(-1) < 2, total, torch.inf)
