@@ -175,15 +175,17 @@ class Streams:
     """Random numbers for a stack: each draw returns a fresh tensor of shape (R, *shape).
 
     `seeds` (R,) int64; arms that share noise repeat a seed, and each distinct seed is drawn once.
-    `budget` bounds the bytes of one block of consecutive steps drawn ahead; it never changes a number.
+    `budget` bounds the bytes of one block of consecutive steps drawn ahead; it never changes a number. By default it is
+    what stays in a CPU's cache, and elsewhere so much that the hundred kernels of a draw serve many steps.
     """
 
-    def __init__(self, seeds: Tensor, dtype: torch.dtype = torch.float32, budget: int = 4 << 20) -> None:
+    def __init__(self, seeds: Tensor, dtype: torch.dtype = torch.float32, budget: int | None = None) -> None:
         if seeds.ndim != 1 or seeds.dtype != torch.int64:
             raise ValueError(f"seeds must be a 1-d int64 tensor, got {seeds.dtype} of shape {tuple(seeds.shape)}")
         if dtype not in _FLOAT:
             raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-        self.seeds, self.dtype, self.budget = seeds, dtype, budget
+        self.seeds, self.dtype = seeds, dtype
+        self.budget = (4 << 20 if seeds.device.type == "cpu" else 256 << 20) if budget is None else budget
         distinct, inverse = torch.unique(seeds, return_inverse=True)
         shared = len(distinct) < len(seeds)
         self._distinct = distinct if shared else seeds

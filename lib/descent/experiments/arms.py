@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from descent.checkpoint import kept
 from descent.estimate import Estimate
 from descent.experiments.common import Settings
 from descent.probes import Params, Probe, Series
@@ -24,6 +25,8 @@ from descent.train import Objective, Run, train
 Array = NDArray[np.float64]
 
 BLOCKS = 20_000
+MEMORY = 2 << 30
+"""Bytes of working memory for what is measured on a whole stack."""
 
 
 def momenta(base: Sequence[float], headline: float) -> tuple[float, ...]:
@@ -104,6 +107,18 @@ def arms_at(
 ) -> Arms:
     """Return arms of one learning rate."""
     return Arms((lr,) * len(momentum), tuple(momentum), replicas, seed, device, shared)
+
+
+def in_parts(measure: Callable[[slice], Tensor], replicas: int, bytes_each: int, memory: int = MEMORY) -> Tensor:
+    """Return measure(rows) (r, …) of as many rows of a stack at a time as fit into `memory`, one after the other.
+
+    bytes_each: of working memory that a row takes, about. A task that has run out of memory asks for smaller parts.
+    """
+    around = kept()
+    if around is not None:
+        memory = min(memory, around.budget or memory)
+    step = max(1, memory // bytes_each)
+    return torch.cat([measure(slice(begin, min(begin + step, replicas))) for begin in range(0, replicas, step)])
 
 
 def to_numpy(values: Tensor) -> Array:

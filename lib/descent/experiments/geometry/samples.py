@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import Extremes, linear_extremes
 from descent.problems.isserlis import population_extremes
@@ -76,13 +76,12 @@ def run(config: Samples) -> SamplesResult:
     """Measure the extremes over residuals on every kind of data."""
     clock = time.perf_counter()
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device), torch.float64)
-    table = [[_alignments(config, streams, decay, n) for n in config.examples] for decay in config.decays]
+    table = [[to_numpy(_alignments(config, streams, decay, n)) for n in config.examples] for decay in config.decays]
     small = Streams(replica_seeds(config.seed, config.draws * config.replicas, config.device), torch.float64)
-    few = [linear_extremes(_inputs(small, config.few, d, 0.0)).low for d in config.dimensions]
-    many = [linear_extremes(_inputs(streams, n, config.dimension, 0.0)).low for n in config.many]
-    low, high, typical = (np.array([[to_numpy(cell[part]) for cell in row] for row in table]) for part in range(3))
-    return SamplesResult(config, low, high, typical, to_numpy(torch.stack(few)), to_numpy(torch.stack(many)),
-                         time.perf_counter() - clock)
+    few = [to_numpy(_worst(small, config.few, d)) for d in config.dimensions]
+    many = [to_numpy(_worst(streams, n, config.dimension)) for n in config.many]
+    low, high, typical = np.moveaxis(np.array(table), -1, 0)
+    return SamplesResult(config, low, high, typical, np.array(few), np.array(many), time.perf_counter() - clock)
 
 
 def _inputs(streams: Streams, examples: int, dimension: int, decay: float) -> Tensor:
@@ -91,15 +90,33 @@ def _inputs(streams: Streams, examples: int, dimension: int, decay: float) -> Te
     return streams.normal(Purpose.DATA, 10_000 * examples + dimension, (examples, dimension)) * scale
 
 
-def _alignments(config: Samples, streams: Streams, decay: float, examples: int) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = _inputs(streams, examples, config.dimension, decay)
-    ends: Extremes = linear_extremes(inputs)
-    weights = streams.normal(Purpose.INIT, examples, (config.dimension, config.probes))
-    power = (inputs @ weights).square()  # (N, n, P)
-    curved = inputs @ (inputs.mT @ inputs / examples)
-    scores = (curved * inputs).sum(-1, keepdim=True)
-    typical = (power * scores).mean(1) / (power.mean(1) * scores.mean(1))
-    return ends.low, ends.high, typical.mean(-1)
+def _bytes(examples: int, width: int) -> int:
+    """Return what one data set takes in float64, the integers that random numbers are made from included."""
+    return 10 * 8 * examples * width
+
+
+def _worst(streams: Streams, examples: int, dimension: int) -> Tensor:
+    """Return the least alignment of isotropic data sets, (N,)."""
+    def measure(rows: slice) -> Tensor:
+        return linear_extremes(_inputs(streams.subset(rows), examples, dimension, 0.0)).low
+
+    return in_parts(measure, len(streams.seeds), _bytes(examples, dimension))
+
+
+def _alignments(config: Samples, streams: Streams, decay: float, examples: int) -> Tensor:
+    """Return the least, the greatest and the typical alignment, (N, 3)."""
+    def measure(rows: slice) -> Tensor:
+        some = streams.subset(rows)
+        inputs = _inputs(some, examples, config.dimension, decay)
+        ends: Extremes = linear_extremes(inputs)
+        weights = some.normal(Purpose.INIT, examples, (config.dimension, config.probes))
+        power = (inputs @ weights).square()  # (N, n, P)
+        curved = inputs @ (inputs.mT @ inputs / examples)
+        scores = (curved * inputs).sum(-1, keepdim=True)
+        typical = (power * scores).mean(1) / (power.mean(1) * scores.mean(1))
+        return torch.stack([ends.low, ends.high, typical.mean(-1)], dim=-1)
+
+    return in_parts(measure, config.replicas, _bytes(examples, config.dimension + config.probes))
 
 
 def estimates(result: SamplesResult) -> Estimates:
