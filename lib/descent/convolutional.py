@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -90,15 +91,7 @@ class _Convolutional:
 
     def footprint(self, inputs: Tensor, batch_size: int) -> int:
         """Return the bytes of parameters, velocity, gradient, what autograd keeps, and a few slopes, of one replica."""
-        with torch.device("meta"):
-            module = self.module()
-            images = torch.empty(1, batch_size, *inputs.shape[1:], dtype=inputs.dtype)
-        leaves = {
-            k: torch.empty(1, *p.shape, dtype=inputs.dtype, device="meta", requires_grad=True)
-            for k, p in module.named_parameters()
-        }
-        kept = saved_bytes(lambda: self.forward(leaves, images))
-        return 3 * sum(leaf.nbytes for leaf in leaves.values()) + sum(kept) + 4 * max(kept)
+        return _footprint(self, (batch_size, *inputs.shape[1:]), inputs.dtype)
 
     def couples(self, params: Leaves) -> bool:
         """Tell whether an example's output depends on the others of its batch."""
@@ -321,6 +314,20 @@ def _norm(net: _Convolutional, width: int, settled: bool) -> nn.Module:
     if net.norm == "group":
         return nn.GroupNorm(net.groups, width)
     return nn.BatchNorm2d(width, track_running_stats=settled) if net.norm == "batch" else nn.Identity()
+
+
+@lru_cache(maxsize=256)
+def _footprint(model: _Convolutional, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Return the footprint for a batch of that shape, which takes a pass through a net without numbers."""
+    with torch.device("meta"):
+        module = model.module()
+        images = torch.empty(1, *shape, dtype=dtype)
+    leaves = {
+        k: torch.empty(1, *p.shape, dtype=dtype, device="meta", requires_grad=True)
+        for k, p in module.named_parameters()
+    }
+    kept = saved_bytes(lambda: model.forward(leaves, images))
+    return 3 * sum(leaf.nbytes for leaf in leaves.values()) + sum(kept) + 4 * max(kept)
 
 
 def _check(norm: str, groups: int, widths: tuple[int, ...]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from descent.experiments.common import Experiment
+from descent.experiments.margins.cifar import CIFAR
 from descent.experiments.margins.coast import COAST
+from descent.experiments.margins.dimmed import DIMMED
 from descent.experiments.margins.heterogeneity import HETEROGENEITY
 from descent.experiments.margins.images import DIGITS, MNIST
 from descent.experiments.margins.kick import KICK
 from descent.experiments.margins.noise import NOISE
+from descent.experiments.margins.normed import NORMED
 from descent.experiments.margins.phase import PHASE
 from descent.experiments.margins.race import RACE
 from descent.experiments.margins.surgery import SURGERY
@@ -16,11 +19,12 @@ from descent.experiments.margins.teacher import TEACHER
 PAPER = "P4"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    RACE, SURGERY, COAST, PHASE, KICK, NOISE, HETEROGENEITY, TEACHER, DIGITS, MNIST,
+    RACE, SURGERY, COAST, PHASE, KICK, NOISE, HETEROGENEITY, TEACHER, DIGITS, MNIST, CIFAR, DIMMED,
+    NORMED,
 )
 """In the order of the chapter."""
 
 __all__ = [
-    "COAST", "DIGITS", "EXPERIMENTS", "HETEROGENEITY", "KICK", "MNIST", "NOISE", "PAPER", "PHASE", "RACE", "SURGERY",
-    "TEACHER",
+    "CIFAR", "COAST", "DIGITS", "DIMMED", "EXPERIMENTS", "HETEROGENEITY", "KICK", "MNIST", "NOISE", "NORMED", "PAPER",
+    "PHASE", "RACE", "SURGERY", "TEACHER",
 ]
