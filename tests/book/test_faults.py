@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 from descent.book.build import build, is_current
+from descent.book.process import Job, allow_workers, run_worker, stop_all
 from descent.book.project import BookError
 from descent.book.stamps import book_place
 from toybook import edit
@@ -60,7 +61,7 @@ def test_two_builds_at_once_do_not_meet(project, log):
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=20)
+        first.communicate(timeout=60)
 
 
 def test_a_killed_build_leaves_no_lock_and_is_taken_up_again(project, log):
@@ -69,7 +70,7 @@ def test_a_killed_build_leaves_no_lock_and_is_taken_up_again(project, log):
     first = descent(project, "build", "--jobs", "1")
     wait_for(sign)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=20)
+    first.communicate(timeout=60)
     for process in kernels(project):
         process.kill()
     edit(project.library / "toy" / "law.py", "time.sleep(60)", "time.sleep(0)")
@@ -85,13 +86,26 @@ def test_ctrl_c_stops_within_two_seconds_and_the_rest_is_kept(project):
     wait_for(sign)
     started = time.monotonic()
     running.send_signal(signal.SIGINT)
-    said = running.communicate(timeout=20)[0]
+    said = running.communicate(timeout=60)[0]
     assert time.monotonic() - started < 2
     assert running.returncode == 130
     assert "descent: interrupted" in said
     assert "Traceback" not in said
     assert not kernels(project)
     assert book_place(project, "beta").stamp.read_text() == beta  # a finished chapter stays finished
+
+
+def test_a_worker_that_is_only_being_started_does_not_slip_through(project, log, tmp_path):
+    slow_down(project)
+    started = time.monotonic()
+    stop_all()
+    try:
+        with pytest.raises(BookError, match="alpha"):
+            run_worker(Job(project, "alpha", {}, book_place(project, "alpha")), tmp_path, log)
+    finally:
+        allow_workers()
+    assert time.monotonic() - started < 30  # the chapter would sleep for a minute
+    assert not kernels(project)
 
 
 @pytest.mark.parametrize("room", [3_000, 40_000])

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from descent.book import digest, source
-from descent.book.process import TIMEOUT, Job, run_worker, stop_all
+from descent.book.process import TIMEOUT, Job, allow_workers, run_worker, stop_all
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.stamps import Place, Stamp, book_place, read_stamp
@@ -57,6 +57,7 @@ def execute_all(
             return str(fault)
         return ""
 
+    allow_workers()
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
         faults = list(filter(None, pool.map(one, [name for name in why if why[name]])))

@@ -25,6 +25,8 @@ TIMEOUT = 1800.0
 """Seconds a chapter may take before it is stopped."""
 
 _RUNNING: set[subprocess.Popen[str]] = set()
+_STOPPING = threading.Event()
+"""Set once all workers are to stop: one that is only being started then must not slip through."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def _stopped_after(process: subprocess.Popen[str], seconds: float) -> Iterator[t
     timer.start()
     _RUNNING.add(process)
     try:
+        if _STOPPING.is_set():
+            _kill(process)
         yield late
     finally:
         timer.cancel()
@@ -111,17 +115,27 @@ def _stopped_after(process: subprocess.Popen[str], seconds: float) -> Iterator[t
         _RUNNING.discard(process)
 
 
+def allow_workers() -> None:
+    """Let workers run again after `stop_all`."""
+    _STOPPING.clear()
+
+
 def stop_all() -> None:
-    """Stop every worker of this process, with its kernel."""
+    """Stop every worker of this process, with its kernel, and whichever is still to start."""
+    _STOPPING.set()
     for process in list(_RUNNING):
         _kill(process)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """Kill the worker and its kernel, which lives in a session of its own."""
+    """Kill the worker and its kernel, which lives in a session of its own.
+
+    The worker is halted first, or it could start a kernel while we go through its children.
+    """
     if process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker = psutil.Process(process.pid)
+            worker.suspend()
             for member in [*worker.children(recursive=True), worker]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
