@@ -7,7 +7,7 @@ import inspect
 import re
 
 import pytest
-from descent.book import boxes, build, hover, pages, records, trace, where
+from descent.book import boxes, build, hover, pages, records, scales, trace, where
 from descent.book.picture import WIDTH, picture
 from descent.book.project import BookError, find_project
 from descent.book.stamps import book_place, read_stamp
@@ -218,3 +218,24 @@ def test_what_was_measured_at_paper_scale_stands_beside(project, log):
     edit(project.claims / "T1.yaml", "near its prediction", "close to its prediction")
     with pytest.raises(BookError, match="T1-C1: recorded under another wording"):
         build.build(project, log)
+
+
+def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):
+    large = records.paper_scale(book)
+    html = scales.scale_table(book, {"saddles": "Saddles"}, large)
+    found = re.findall(r'<th scope="row"><code>(\w+)</code>', html)
+    experiments = importlib.import_module("descent.experiments.saddles").EXPERIMENTS
+    assert found == [item.name for item in experiments if "gpu" in item.scales]
+    rows = dict(zip(found, html.split('<th scope="row">')[1:], strict=True))
+    tables = scales.published(book, "saddles")
+    assert set(tables) <= set(found)
+    for name, row in rows.items():
+        assert ("not yet" in row) is (name not in tables), name
+        for each in tables.get(name, ()):
+            assert f'href="downloads/saddles/gpu/{each.name}.csv"' in row
+            assert each.provenance.date in row
+    assert "at paper scale alone" in rows["resnet"]
+    assert "at paper scale alone" not in rows["escape"]
+    assert "P3-C1" in rows["escape"]
+    judged = [o.verdict for r in large.values() for o in r.outcomes if o.experiment == "escape" and o.estimates]
+    assert f"{judged.count(Verdict.HOLDS)} hold" in rows["escape"]

@@ -22,6 +22,7 @@ from descent.book import (
     publish,
     records,
     reports,
+    scales,
 )
 from descent.book.execute import Given, execute_all
 from descent.book.lock import alone
@@ -94,7 +95,7 @@ def site_inputs(project: Project) -> digest.Inputs:
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     for chapter in project.notebooks:
         files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
-        files += [path for path in [project.paper_records(chapter)] if path.is_file()]
+        files += [path for path in sorted(project.paper_records(chapter).parent.glob("*")) if path.is_file()]
     pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
     pipeline["library"] = digest.library(project)  # its source is shown on the site
     sources = {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}
@@ -127,16 +128,18 @@ def _site(project: Project) -> None:
 def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]) -> dict[str, str]:
     """Return what replaces the placeholders of the pages."""
     titles = {name: _title(project, name) for name in stamps}
-    where = homes(project, found)
+    where, large = homes(project, found), records.paper_scale(project)
     parts = {
         "ledger-summary": pages.summary(found, titles),
-        "ledger-table": ledger.ledger_table(found, where, records.paper_scale(project)),
+        "ledger-table": ledger.ledger_table(found, where, large),
         "not-held": reports.not_held(found, where, titles),
         "status-table": pages.status_table(stamps, titles),
         "figure-table": pages.figure_table(project, stamps, titles, found),
     }
     if instruments.wanted(project):
         parts["oracle-table"] = reports.oracle_table(instruments.measured(project))
+    if scales.wanted(project):
+        parts["paper-scale"] = scales.scale_table(project, titles, large)
     return parts | ({"api": api.library(project)} if api.wanted(project) else {})
 
 

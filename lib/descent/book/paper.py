@@ -29,7 +29,7 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
     if options.data is not None:
         os.environ["DESCENT_DATA"] = str(options.data.resolve())
     todo, package = usage(_tasks, project, options)
-    known, calibration = _known_seconds(project, options.chapter), usage(_calibration, options.calibration)
+    known, calibration = known_seconds(project, options.chapter), usage(_calibration, options.calibration)
     print(campaign.plan(todo, known, calibration).to_string(index=False), flush=True)
     if calibration is not None:
         print(_rescaled(calibration), flush=True)
@@ -115,7 +115,7 @@ def _rescaled(calibration: Mapping[str, Any]) -> str:
     return f"minutes rescaled by the calibration of {made['device_class']}, {made['date']}; one core = 1: {faster}"
 
 
-def _known_seconds(project: Project, chapter: str) -> dict[str, float]:
+def known_seconds(project: Project, chapter: str) -> dict[str, float]:
     """Return what each experiment took when the published records were made."""
     file = project.published / "records" / f"{chapter}.json"
     if not file.is_file():
