@@ -86,7 +86,10 @@ class Rings:
 
 @dataclass(frozen=True, eq=False)
 class RingsResult:
-    """Departures from the ring with jitter and with exact noise (per start), and from the mirrored bowl with jitter."""
+    """Departures from the ring with jitter and with exact noise (per start), and from the mirrored bowl with jitter.
+
+    Only the first are followed for longer than claims are stated at.
+    """
 
     config: Rings
     jitter: Departures
@@ -102,17 +105,17 @@ def run(config: Rings) -> RingsResult:
     mirrored = replace(config, batch_sizes=config.mirrored)
     return RingsResult(
         config=config,
-        jitter=_release(config, config.noisy(config.circle), near),
-        exact=tuple(_release(config, config.circle, start) for start in config.starts),
-        mirror=_release(mirrored, config.noisy(config.mirror), near),
+        jitter=_release(config, config.noisy(config.circle), near, config.steps),
+        exact=tuple(_release(config, config.circle, start, config.stated) for start in config.starts),
+        mirror=_release(mirrored, config.noisy(config.mirror), near, config.stated),
         seconds=time.perf_counter() - clock,
     )
 
 
-def _release(config: Rings, circle: Circle, start: float) -> Departures:
+def _release(config: Rings, circle: Circle, start: float, steps: int) -> Departures:
     cells = [Cell(k) for k in config.batch_sizes]
     lr = config.grid(circle, start)
-    return leave(circle, cells, lr, start, config.steps, config.replicas, config.seed, config.device)
+    return leave(circle, cells, lr, start, steps, config.replicas, config.seed, config.device)
 
 
 def curve(result: RingsResult, found: Departures, batch_size: Batch) -> Curve:

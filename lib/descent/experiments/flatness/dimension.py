@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
+from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import configure
+from descent.experiments.arms import configure, in_parts
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent
 from descent.problems.exponents import Features, Minimum, almost_sure_threshold, mean_square_threshold
@@ -128,19 +129,25 @@ def growth_of_runs(
 
     The state is scaled back to unit length after every step, so that nothing over- or underflows.
     """
-    hyper = repeat(heavy_ball(list(lr), momentum), replicas).to(config.device)
-    streams = Streams(replica_seeds(config.seed, replicas, config.device).repeat(len(lr)), torch.float64)
-    step = Descent(minimum, hyper, streams)
-    start = torch.zeros(len(lr) * replicas, minimum.dimension, dtype=torch.float64, device=config.device)
-    start[:, 0] = 1
-    state, total = step.state(start), torch.zeros_like(start[:, 0])
-    for t in range(burn + steps):
-        state = step(state, t)
-        size = state.flatten(1).norm(dim=1)
-        state = state / size[:, None, None]
-        if t >= burn:
-            total += size.log()
-    return np.asarray(total.div(steps).view(len(lr), replicas).T.cpu())
+    seeds = replica_seeds(config.seed, replicas, config.device)
+
+    def watched(rows: slice) -> Tensor:
+        some = seeds[rows]
+        streams = Streams(some.repeat(len(lr)), torch.float64)
+        step = Descent(minimum, repeat(heavy_ball(list(lr), momentum), len(some)).to(config.device), streams)
+        start = torch.zeros(len(streams.seeds), minimum.dimension, dtype=torch.float64, device=config.device)
+        start[:, 0] = 1
+        state, total = step.state(start), torch.zeros_like(start[:, 0])
+        for t in range(burn + steps):
+            state = step(state, t)
+            size = state.flatten(1).norm(dim=1)
+            state = state / size[:, None, None]
+            if t >= burn:
+                total += size.log()
+        return total.div(steps).view(len(lr), len(some)).T
+
+    width = minimum.dimension * ((minimum.batch_size or 0) + 10)  # numbers that a run holds: its batch, a few states
+    return np.asfortranarray(in_parts(watched, replicas, 8 * len(lr) * width).cpu())  # arm by arm: sums go that way
 
 
 def crossing(lr: Array, growth: Array) -> Array:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
+from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import configure
+from descent.experiments.arms import configure, in_parts
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.passages import Array, first_passages
 from descent.problems.exponents import (
@@ -150,9 +151,15 @@ def _left(setting: Setting, ratios: Array, config: Exits) -> Array:
     """Return the shares of walks that got that far out, block by block."""
     floor = float(np.exp(-config.forget / setting.exponent))
     streams = _streams(config, config.walks)
-    found = first_passages(setting.minimum, setting.lr, 1.0, ratios, config.patience, streams, floor=floor)
+
+    def seen(rows: slice) -> Tensor:
+        some = streams.subset(rows)
+        found = first_passages(setting.minimum, setting.lr, 1.0, ratios, config.patience, some, floor=floor)
+        return torch.from_numpy(found.seen)
+
+    there = np.asarray(in_parts(seen, config.walks, 8 * 8 * (8 + len(ratios))))
     blocks = min(BLOCKS, config.walks // 20)
-    return np.asarray(found.seen[: config.walks // blocks * blocks].reshape(blocks, -1, len(ratios)).mean(1))
+    return np.asarray(there[: config.walks // blocks * blocks].reshape(blocks, -1, len(ratios)).mean(1))
 
 
 def _growth(setting: Setting, config: Exits) -> Array:

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from scipy.stats import quantile_test
 from torch import Tensor
 
-from descent.experiments.arms import configure
+from descent.experiments.arms import BLOCKS, configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.wells import Batch, batch_name
 from descent.problems.exponents import almost_sure_threshold
@@ -154,7 +154,7 @@ def _follow(
 
 def estimates(result: ContinuumResult) -> Estimates:
     """Return what the hyperbola says about P2-X8."""
-    samples = [_above(result.arm(k)) for k in (1, None)]
+    samples = [_blocks(_above(result.arm(k))) for k in (1, None)]
     return {"P2-X8.hyperbola": bootstrap(_excess, *samples, seed=result.config.seed)}
 
 
@@ -164,8 +164,14 @@ def _above(arm: Arm) -> Array:
     return np.stack([converged, converged & (arm.hardness > EDGE)], axis=1).astype(np.float64)
 
 
+def _blocks(runs: Array) -> Array:
+    """Average runs (N, 2) in at most BLOCKS equal blocks, which the bootstrap resamples whole."""
+    count = min(BLOCKS, len(runs))
+    return np.asarray(runs[: len(runs) // count * count].reshape(count, -1, 2).mean(axis=1))
+
+
 def _excess(runs: Array, full: Array) -> Array:
-    """Return the difference of the shares beyond the edge among converged runs, (B, N, 2) twice → (B,)."""
+    """Return the difference of the shares beyond the edge among converged runs, (B, blocks, 2) twice → (B,)."""
     (kept, above), (full_kept, full_above) = runs.mean(axis=1).T, full.mean(axis=1).T
     return np.asarray(above / kept - full_above / full_kept)
 

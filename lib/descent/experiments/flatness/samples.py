@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
+from torch import Tensor
 
 from descent.estimate import Estimate
 from descent.experiments.arms import configure
@@ -29,6 +30,8 @@ from descent.streams import Streams, replica_seeds
 Array = NDArray[np.float64]
 
 LANES = 4  # draws that one word of the generator gives: taken together they cost as much as one
+GROUPS = 100  # that run at a time, for memory
+PAGE = 1 << 20  # steps of the random numbers between those of two such parts
 
 
 @dataclass(frozen=True)
@@ -99,28 +102,41 @@ def run(config: Samples) -> SamplesResult:
     """Let all runs go, and resample a group of them."""
     clock = time.perf_counter()
     sizes = tuple(config.runs // 10**power for power in range(4, -1, -1))
-    looks = list(_walk(config, sizes))
-    means, groups, median, paths = (np.stack(column, axis=-1) for column in zip(*looks, strict=True))
-    return SamplesResult(config, sizes, means, groups, median, paths, _resample(config), time.perf_counter() - clock)
+    parts = [_part(config, sizes, begin) for begin in range(0, config.runs, GROUPS * config.group)]
+    shares, groups, (median, *_), (paths, *_) = zip(*parts, strict=True)
+    means, every = np.sum(shares, axis=0), np.concatenate(groups)
+    return SamplesResult(config, sizes, means, every, median, paths, _resample(config), time.perf_counter() - clock)
 
 
-def _walk(config: Samples, sizes: tuple[int, ...]) -> Iterator[tuple[Array, ...]]:
-    """Look at every point of time: sample means (M,) and (G,), median () and single runs (S,) of log10 e.
+def _part(config: Samples, sizes: tuple[int, ...], begin: int) -> tuple[Array, ...]:
+    """Return what a part of the runs adds: to the sample means (M, T + 1), groups, median and single runs."""
+    return tuple(np.stack(column, axis=-1) for column in zip(*_walk(config, sizes, begin), strict=True))
+
+
+def _walk(config: Samples, sizes: tuple[int, ...], begin: int) -> Iterator[tuple[Array, ...]]:
+    """Look at every point of time: sample means (M,), groups (G',), median () and single runs (S,) of log10 e.
 
     Not `train`: a run is the sum of its log growths, and nothing else of it is needed.
     """
-    streams = Streams(replica_seeds(config.seed, config.runs, config.device))
-    logs = torch.zeros(config.runs, device=config.device)
-    weights = torch.empty(config.runs, 0, device=config.device)
+    count = min(GROUPS * config.group, config.runs - begin)
+    streams, page = Streams(replica_seeds(config.seed, count, config.device)), begin // (GROUPS * config.group) * PAGE
+    logs = torch.zeros(count, device=config.device)
+    weights = torch.empty(count, 0, device=config.device)
     for step in range(config.steps + 1):
         errors = logs.mul(2).double().exp_()
         groups = errors.view(-1, config.group).mean(1)
-        means = torch.stack([errors[:size].mean() for size in sizes])
+        means = torch.stack([_share(errors, size, begin) for size in sizes])
         tens = logs[: config.group] * (2 / math.log(10))
         yield tuple(part.cpu().numpy() for part in (means, groups, tens.median(), tens[: config.shown].double()))
         if step % LANES == 0:
-            weights = config.law.batch_mean(streams, step // LANES, 1, (LANES,))
+            weights = config.law.batch_mean(streams, page + step // LANES, 1, (LANES,))
         logs += weights[:, step % LANES].mul(-config.lr).add_(1).abs_().log_()
+
+
+def _share(errors: Tensor, size: int, begin: int) -> Tensor:
+    """Return what the runs from `begin` on add to the mean over the first `size` of all runs."""
+    some = errors[: max(0, size - begin)]
+    return some.mean() * (len(some) / size) if len(some) else errors.new_zeros(())
 
 
 def _resample(config: Samples) -> Growth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -50,7 +50,7 @@ class Selection:
     dimension: int = 10
     half_width: float = 4.0  # of the cube of starts
     steps: int = 3000
-    look: int = 20  # steps between two points of a drawn path; even, since full descent alternates
+    look: int = 20  # steps between two points of a drawn path: even, since full descent alternates; divides the steps
     window: int = 100  # last steps, over which a run must stay in the flattest basin
     radius: float = 0.1  # within which it must stay of the minimiser to count as settled
 
@@ -61,9 +61,9 @@ class Selection:
 
     @classmethod
     def paper(cls, settings: Settings) -> Selection:
-        """Take twenty times the replicas and steps between."""
+        """Take twenty times the replicas and steps between; paths of fewer points, which fit into memory."""
         steps = (0.057, 0.0585, BELOW_LR, 0.061, 0.062, 0.063, 0.0635, 0.064, 0.065, 0.066, 0.067, HEAD_LR)
-        return cls._of(settings, 20 * settings.replicas, steps)
+        return replace(cls._of(settings, 20 * settings.replicas, steps), look=100)
 
     @classmethod
     def _of(cls, settings: Settings, replicas: int, lr: tuple[float, ...]) -> Selection:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -147,18 +147,28 @@ def run(config: Wells) -> WellsResult:
     start = torch.cat([well.x + offset for well in (SHARP, FLAT)])
     watch = every(config.window, _coordinate)
     done = release(config.problem, config.lr, start, seeds.repeat(2), config.steps, watch)
-    shape = (*config.lr.shape, 2, config.replicas)
-    tail, lost = done.tail.reshape(*shape, -1), done.lost.reshape(shape)
-    with np.errstate(invalid="ignore"):  # infinite runs, set right below
-        apart = np.abs(tail[..., 2:] - tail[..., :-2]).max(axis=-1)
-    full = tail[config.batch_sizes.index(None), :, 0]
+    found = [_judge(config, *each) for each in zip(done.tail, done.lost, strict=True)]
+    full = _by_well(config, done.tail[config.batch_sizes.index(None)])[:, 0]
     return WellsResult(
         config=config,
-        outcome=classify(tail, lost, config.radius),
-        returns=np.where(lost, math.inf, apart),
+        outcome=np.stack([outcome for outcome, _ in found]),
+        returns=np.stack([apart for _, apart in found]),
         band=np.stack([full.min(axis=(1, 2)), full.max(axis=(1, 2))], axis=1),
         seconds=time.perf_counter() - clock,
     )
+
+
+def _judge(config: Wells, tail: Array, lost: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Array]:
+    """Return outcomes and returns (M, 2, N) of one batch size from its last steps; all at once take too much memory."""
+    last, gone = _by_well(config, tail), _by_well(config, lost)
+    with np.errstate(invalid="ignore"):  # infinite runs, set right below
+        apart = np.abs(last[..., 2:] - last[..., :-2]).max(axis=-1)
+    return classify(last, gone, config.radius), np.where(gone, math.inf, apart)
+
+
+def _by_well(config: Wells, values: NDArray[Any]) -> NDArray[Any]:
+    """Tell apart the starts from the two wells, (M, 2N, …) → (M, 2, N, …)."""
+    return values.reshape(len(values), 2, config.replicas, *values.shape[2:])
 
 
 def _coordinate(params: Params) -> Tensor:

@@ -9,9 +9,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from pandas import DataFrame
+from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import Arms, Array, column, configure, momenta, paired_ratio, survivors
+from descent.experiments.arms import (
+    Arms,
+    Array,
+    column,
+    configure,
+    in_parts,
+    momenta,
+    paired_ratio,
+    survivors,
+    to_numpy,
+)
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.probes import every
 from descent.problems.escape import kramers_time
@@ -109,8 +120,13 @@ def _watch(config: Hopping, effective: float) -> tuple[Array, int, int]:
     probe = {"x": every(config.look, column(0))}
     done = train(config.problem(effective), start, arms.hyper, steps, arms.streams(), probes=probe)
     alive = survivors(arms, done)
-    counts = hops(done.records["x"].values.cpu().numpy(), config.commit).reshape(len(lr), -1)[:, alive]
-    return counts.astype(np.float64), steps, int((~alive).sum())
+    x = done.records["x"].values
+
+    def count(rows: slice) -> Tensor:
+        return torch.from_numpy(hops(x[:, rows].cpu().numpy(), config.commit))
+
+    counts = to_numpy(in_parts(count, arms.rows, 8 * 8 * len(x))).reshape(len(lr), -1)[:, alive]
+    return counts, steps, int((~alive).sum())
 
 
 def slower(result: HoppingResult, index: int, arm: int) -> Estimate:

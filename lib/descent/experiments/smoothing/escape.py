@@ -12,7 +12,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import BLOCKS, configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.problems.smoothed import Kernel, Rugged, rastrigin
 from descent.rules import Hyper, ema, repeat
@@ -108,16 +108,20 @@ def _walk(config: Escape, rule: Hyper, lr: float, temperatures: tuple[float, ...
 def _drift(config: Escape) -> Array:
     """Return the mean of f′(x − δu) over draws of u, over f_δ′(x), (K, P, N)."""
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device), torch.float64)
-    found = []
-    for kernel in KERNELS:
-        if kernel == "ball":
-            u = 2 * streams.uniform(Purpose.PROBE, 0, (config.draws,)) - 1
-        else:
-            u = streams.normal(Purpose.PROBE, 1, (config.draws,))
-        shifts = config.degree * to_numpy(u)
-        smooth = config.rugged.smoothed(config.degree, kernel)
-        found.append([config.rugged.slope(x - shifts).mean(axis=1) / smooth.slope(x) for x in config.points])
-    return np.array(found)
+
+    def measure(rows: slice) -> Tensor:
+        some, found = streams.subset(rows), []
+        for kernel in KERNELS:
+            if kernel == "ball":
+                u = 2 * some.uniform(Purpose.PROBE, 0, (config.draws,)) - 1
+            else:
+                u = some.normal(Purpose.PROBE, 1, (config.draws,))
+            shifts = config.degree * to_numpy(u)
+            smooth = config.rugged.smoothed(config.degree, kernel)
+            found.append([config.rugged.slope(x - shifts).mean(axis=1) / smooth.slope(x) for x in config.points])
+        return torch.from_numpy(np.moveaxis(np.array(found), -1, 0))
+
+    return np.moveaxis(to_numpy(in_parts(measure, config.replicas, 10 * 8 * config.draws)), 0, -1)
 
 
 def _lemma(config: Escape) -> Array:
@@ -156,11 +160,11 @@ def estimates(result: EscapeResult) -> Estimates:
     def law(home: Array) -> Array:  # (B, N, H, T)
         return np.asarray(np.log(_half(config.temperatures, home.mean(axis=1))) @ logs / (logs @ logs))
 
-    exponent = bootstrap(law, np.moveaxis(result.home, 0, 1), seed=seed)
+    exponent = bootstrap(law, _blocks(np.moveaxis(result.home, 0, 1)), seed=seed)
     plain = result.home[config.rates.index(config.momentum[0])]
     same = bootstrap(
         lambda a, b: _half(config.temperatures, a.mean(axis=1)) / _half(config.temperatures, b.mean(axis=1)),
-        result.averaged, plain, seed=seed,
+        _blocks(result.averaged), _blocks(plain), seed=seed,
     )
     return {
         "P1-C7.one_step": _furthest(result.drift.reshape(-1, config.replicas), seed),
@@ -172,8 +176,14 @@ def estimates(result: EscapeResult) -> Estimates:
     }
 
 
+def _blocks(walkers: Array) -> Array:
+    """Average walkers (N, …) in at most BLOCKS equal blocks, which the bootstrap resamples whole."""
+    count = min(BLOCKS, len(walkers))
+    return np.asarray(walkers[: len(walkers) // count * count].reshape(count, -1, *walkers.shape[1:]).mean(axis=1))
+
+
 def _furthest(rows: Array, seed: int) -> Estimate:
-    found = [bootstrap(lambda a: a.mean(axis=1), row, seed=seed) for row in rows]
+    found = [bootstrap(lambda a: a.mean(axis=1), _blocks(row), seed=seed) for row in rows]
     return max(found, key=lambda estimate: abs(estimate.value - 1))
 
 

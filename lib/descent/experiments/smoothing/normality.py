@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
+from torch import Tensor
 
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.tasks import task
 from descent.measure.noise import example_gradients, flat
@@ -101,13 +102,26 @@ def run(config: Shape) -> ShapeResult:
 def _look(config: Shape, problem: Supervised, params: Params) -> dict[str, Array]:
     """Test the coordinates and take the spectrum at fixed parameters; from batches never trained on."""
     fresh = Streams(replica_seeds(config.seed + 1, config.replicas, config.device))
-    samples = noise_draws(problem, params, fresh, config.draws, config.coordinates)
-    tested = normality(samples)
-    first = tested.kurtosis[0]
-    typical = int(np.argsort(first)[np.isfinite(first).sum() // 2])  # NaN, a coordinate without noise, sorts last
-    chosen = np.sort(to_numpy(samples[0, :, typical]))
-    return {"rejected": tested.rejected(config.level), "kurtosis": tested.kurtosis,
-            "spectrum": _spectrum(problem, params), "sample": (chosen - chosen.mean()) / chosen.std()}
+    shown: list[Array] = []
+
+    def test(rows: slice) -> Tensor:
+        some = {name: leaf[rows] for name, leaf in leaves(params).items()}
+        samples = noise_draws(problem, some, fresh.subset(rows), config.draws, config.coordinates)
+        tested = normality(samples)
+        if not shown:
+            shown.append(_typical(samples[0], tested.kurtosis[0]))
+        return torch.from_numpy(np.column_stack([tested.rejected(config.level), tested.kurtosis]))
+
+    found = to_numpy(in_parts(test, config.replicas, 8 * 8 * config.draws * config.coordinates))
+    return {"rejected": found[:, 0], "kurtosis": found[:, 1:], "spectrum": _spectrum(problem, params),
+            "sample": shown[0]}
+
+
+def _typical(samples: Tensor, kurtosis: Array) -> Array:
+    """Return the coordinate of samples (draws, K) whose kurtosis is the median, standardised, rising."""
+    typical = int(np.argsort(kurtosis)[np.isfinite(kurtosis).sum() // 2])  # NaN, a coordinate without noise, sorts last
+    chosen = np.sort(to_numpy(samples[:, typical]))
+    return np.asarray((chosen - chosen.mean()) / chosen.std())
 
 
 def _spectrum(problem: Supervised, params: Params) -> Array:
