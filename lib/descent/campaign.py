@@ -43,7 +43,7 @@ SCHEMA = 1
 BUDGET = 2 << 30
 LATE = "not run: out of time"
 CROWDS = {"replicas", "seeds", "data_sets", "draws", "trials", "nets", "walkers", "walks", "problems", "climbers",
-          "starts", "leaving", "populations"}
+          "starts", "leaving", "populations", "ensembles", "runs", "samplers"}
 """Fields of configurations that count who takes part: each part of an experiment has its own, so the largest growth
 counts."""
 LENGTHS = {"steps", "horizon", "epochs", "looks", "climb", "watch", "rates", "examples", "dimension", "neurons",
@@ -283,13 +283,20 @@ def _kept(task: Task) -> Any:
         try:
             with keeping(keep):
                 return task.experiment.run(task.settings)
-        except torch.OutOfMemoryError as fault:
+        except (torch.OutOfMemoryError, RuntimeError) as fault:
+            if not _out_of_memory(fault):
+                raise
             budget //= 2
             if budget < SMALLEST:
                 raise MemoryError(f"{task.name}: out of memory even in chunks of {2 * budget >> 20} MiB ({fault}); "
                                   "lower `replicas`, or use a device with more memory") from fault
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _out_of_memory(fault: RuntimeError) -> bool:
+    """Tell whether a device, or the CPU's allocator, which has no error of its own, had no memory left."""
+    return isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault)
 
 
 def _write(result: dict[str, Any], out: Path) -> None:
