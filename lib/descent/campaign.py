@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from descent.problems.images import DataMissing
 from descent.results import Provenance, digest, library_digest, provenance, read_json, save_table, write_json
 from descent.sweep import SweepError, sweep
 
-__all__ = ["Task", "campaign", "done", "expected", "listed", "plan", "run", "tasks", "write_records"]
+__all__ = ["Task", "campaign", "done", "expected", "listed", "others", "plan", "run", "tasks", "write_records"]
 
 SCHEMA = 1
 BUDGET = 2 << 30
@@ -135,7 +135,7 @@ def _factor(grown: Mapping[str, tuple[int, int]]) -> float:
 
 def _grown(task: Task) -> dict[str, tuple[int, int]]:
     """Return the counts of a task's configuration that differ from those at CPU scale."""
-    small = dataclasses.replace(task.settings, scale="cpu", device="cpu")
+    small = replace(task.settings, scale="cpu", device="cpu")
     before, after = (_counts(planned(task.experiment.run, each)) for each in (small, task.settings))
     return {name: (before.get(name, 0), after[name]) for name in after if after[name] != before.get(name)}
 
@@ -246,6 +246,14 @@ def done(task: Task, out: Path) -> dict[str, Any] | None:
         return None  # cut short or edited: measured again, never used
     fits = content.get("mark") == task.mark and content.get("sha256") == _hash(content)
     return content if fits else None
+
+
+def others(todo: Sequence[Task], out: Path) -> list[dict[str, Any]]:
+    """Return what other experiments of the same chapter have left in the folder, under the same parameters and code."""
+    first, names = todo[0], {task.name for task in todo}
+    rest = [replace(first, name=item.name) for item in _experiments(first.package)
+            if first.settings.scale in item.scales and item.name not in names]
+    return [content for task in rest if (content := done(task, out)) is not None]
 
 
 def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, late: Sequence[Task] = ()) -> Path:

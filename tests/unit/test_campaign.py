@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,17 @@ def test_records_are_judged_and_the_rest_is_said_not_to_have_been_run(plain, tmp
     assert records["P3-X2"]["verdict"] in ("holds", "fails")
     assert records["P3-C5"]["verdict"] == "not tested here"
     assert "not run at this scale" in records["P3-C5"]["notes"]
+
+
+def test_one_experiment_after_the_other_adds_up_in_one_folder(plain, tmp_path):
+    content, out = plain
+    shutil.copytree(out, tmp_path / "both")
+    (later,) = campaign.tasks(PACKAGE, SMALL, ["stiff"])
+    campaign.campaign([later], tmp_path / "both", say=lambda _: None)
+    assert campaign.others([later], tmp_path / "both") == [content]
+    assert campaign.others([replace(later, settings=replace(SMALL, seed=9))], tmp_path / "both") == []
+    (tmp_path / "both" / "linear.result.json").write_text("{}")
+    assert campaign.others([later], tmp_path / "both") == []
 
 
 @pytest.mark.parametrize("real", [False, True])

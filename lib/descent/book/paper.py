@@ -47,6 +47,7 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
         raise BookError(f"{fault}\n{rest}") from None
     if any("estimates" in content for content in found):
         late = [task for task in todo if campaign.done(task, out) is None]
+        found += campaign.others(todo, out)
         print(f"records: {campaign.write_records(package.PAPER, found, out, late)}")
     return 0
 

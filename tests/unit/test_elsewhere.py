@@ -1,0 +1,63 @@
+"""Nothing mixes a device's tensors with the CPU's: experiments on a device that is made of the CPU."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from descent.campaign import listed
+from descent.experiments.common import Settings
+from descent.streams import Purpose, Streams, replica_seeds
+from elsewhere import NAME, elsewhere
+
+
+@pytest.fixture
+def there():
+    with elsewhere():
+        yield torch.device(NAME)
+
+
+def test_what_is_mixed_is_refused(there):
+    away, here = torch.ones(3, device=there), torch.ones(3)
+    for mix in (lambda: away + here, lambda: torch.stack([away, here]), lambda: here @ away,
+                lambda: here[away.long()], lambda: torch.where(away > 0, away, here), lambda: away.mul_(here)):
+        with pytest.raises(RuntimeError, match="one device"):
+            mix()
+    with pytest.raises((RuntimeError, TypeError)):
+        away.numpy()
+    assert (away * torch.tensor(2.0)).device == there  # a number may come from anywhere
+    assert away[torch.tensor([0, 2])].device == there  # and so may indices
+
+
+def test_it_computes_what_the_cpu_computes(there):
+    away, here = (torch.arange(6.0, device=device).view(2, 3).requires_grad_() for device in (there, "cpu"))
+    for x in (away, here):
+        (x.sin() @ x.mT).square().sum().backward()
+    assert torch.equal(away.grad.cpu(), here.grad)
+    with torch.no_grad():
+        for x in (away, here):
+            x[1:].mul_(10)  # a view of what it changes
+            torch.add(x, 1, out=x)
+    assert torch.equal(away.cpu(), here)
+    assert away.sum().item() == here.sum().item()
+    one, other = (Streams(replica_seeds(3, 5, device)).normal(Purpose.NOISE, 7, (4,)) for device in (there, "cpu"))
+    assert one.device == there
+    assert torch.equal(one.cpu(), other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("chapter", "name"),
+    [("saddles", "stiff"), ("smoothing", "quadratic")],
+)
+def test_experiments_find_the_same_there(chapter, name):
+    item = next(e for e in importlib.import_module(f"descent.experiments.{chapter}").EXPERIMENTS if e.name == name)
+    here = item.estimates(item.run(Settings(replicas=40)))
+    with elsewhere():
+        there = item.estimates(item.run(Settings(replicas=40, device=NAME)))
+    assert set(here) == set(there)
+    for key in here:
+        pairs = zip(listed(here[key]), listed(there[key]), strict=True)
+        for one, other in pairs:
+            assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=1e-4), key
