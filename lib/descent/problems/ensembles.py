@@ -63,7 +63,8 @@ def loss_floors(rows: Array, noise: Array, lr: ArrayLike, momentum: ArrayLike, s
     modes = _modes(rows)
     count, d = modes.values.shape
     k, spread = _kernel(modes, lr, momentum), _spread(modes, share)
-    matrix = k.reshape(count, -1, 1) * np.eye(d * d) - spread
+    with np.errstate(invalid="ignore"):  # not a number where H lacks a rank: there is no floor
+        matrix = k.reshape(count, -1, 1) * np.eye(d * d) - spread
     turned = modes.basis.mT @ noise @ modes.basis
     drive = np.broadcast_to(np.asarray(share), count)[:, None] * turned.reshape(count, -1)
     moment = np.linalg.solve(matrix, drive[..., None]).reshape(count, d, d)

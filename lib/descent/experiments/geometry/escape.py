@@ -12,7 +12,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.stability import threshold
 from descent.problems.noise_escape import closure_escape, eigen_rows, outside, outside_bound, second_moment_step
@@ -52,8 +52,8 @@ class Escape:
 
     @classmethod
     def paper(cls, settings: Settings) -> Escape:
-        """Take a thousand dimensions and a million walkers."""
-        return cls(max(32, settings.replicas // 20), 1000 * settings.replicas, settings.seed, settings.device,
+        """Take a thousand dimensions and a hundred thousand walkers."""
+        return cls(max(32, settings.replicas // 20), 100 * settings.replicas, settings.seed, settings.device,
                    examples=500, dimension=1000)
 
 
@@ -61,8 +61,8 @@ class Escape:
 class EscapeResult:
     """Exact loss per eigendirection, sharpest first, (B, M, T + 1, N, q), and its descent (T + 1, N, q).
 
-    curvature (N, q); edge (B, N); bound (B, M, K, N) on D_k; walked: loss per direction of the walkers (W, q) at the
-    watched step.
+    curvature (N, q); edge (B, N); bound (B, M, K, N) on D_k; walked: loss of the walkers along the sharpest
+    direction and along all others, (W, 2), at the watched step.
     """
 
     config: Escape
@@ -126,16 +126,22 @@ def _descent(config: Escape, curvature: Array) -> Array:
 
 
 def _walk(config: Escape, rows: Tensor, edge: float) -> Array:
-    """Return the loss per direction of single runs at the watched step, (W, q)."""
+    """Return the loss of single runs along the sharpest direction and outside it at the watched step, (W, 2)."""
     batch, multiple, steps = config.watched
-    streams = Streams(replica_seeds(config.seed + 1, config.walkers, config.device), torch.float64)
-    w = streams.normal(Purpose.INIT, 0, (rows.shape[1],))
-    for step in range(steps):
-        picked = streams.integers(Purpose.BATCH, step, len(rows), (batch,))
-        counts = torch.zeros(len(w), len(rows), dtype=w.dtype, device=w.device)
-        counts.scatter_add_(1, picked, torch.ones_like(picked, dtype=w.dtype))
-        w = w - multiple * edge / batch * ((w @ rows.mT) * counts) @ rows
-    return to_numpy(rows.square().mean(0) * w.square())
+    everyone = Streams(replica_seeds(config.seed + 1, config.walkers, config.device), torch.float64)
+
+    def measure(some: slice) -> Tensor:
+        streams = everyone.subset(some)
+        w = streams.normal(Purpose.INIT, 0, (rows.shape[1],))
+        for step in range(steps):
+            picked = streams.integers(Purpose.BATCH, step, len(rows), (batch,))
+            counts = torch.zeros(len(w), len(rows), dtype=w.dtype, device=w.device)
+            counts.scatter_add_(1, picked, torch.ones_like(picked, dtype=w.dtype))
+            w = w - multiple * edge / batch * ((w @ rows.mT) * counts) @ rows
+        loss = to_numpy(rows.square().mean(0) * w.square())
+        return torch.from_numpy(np.stack([loss[:, 0], loss[:, 1:].sum(axis=1)], axis=1))
+
+    return to_numpy(in_parts(measure, config.walkers, 10 * 8 * rows.shape[1]))
 
 
 def estimates(result: EscapeResult) -> Estimates:
@@ -169,13 +175,12 @@ def _simulated(result: EscapeResult) -> Estimate:
     batch, multiple, step = result.config.watched
     places = result.config.batch_sizes.index(batch), result.config.multiples.index(multiple)
     exact = float(result.ratio(*places, 1, step)[0])
-    loss = np.stack([result.walked[:, 0], result.walked[:, 1:].sum(axis=1)], axis=1)
 
     def ratio(drawn: Array) -> Array:
         means = drawn.mean(axis=1)
         return np.asarray(means[:, 1] / means[:, 0] / exact)
 
-    return bootstrap(ratio, loss, seed=result.config.seed)
+    return bootstrap(ratio, result.walked, seed=result.config.seed)
 
 
 def tables(result: EscapeResult) -> dict[str, DataFrame]:

@@ -89,7 +89,7 @@ def _arm(config: Kept, lr: float, batch_size: int) -> tuple[Array, Array, Array]
     params = cast(Leaves, done.params)
     fitted = (problem.value(params) < config.fitted) & (done.diverged_at < 0)
     kernel = gram(problem.model, params, inputs).double()
-    kernel = torch.where(fitted[:, None, None], kernel, torch.eye(len(inputs), dtype=torch.float64))
+    kernel = torch.where(fitted[:, None, None], kernel, torch.eye(len(inputs)).to(kernel))
     size, largest = kernel.square().mean((-2, -1)).sqrt(), torch.linalg.eigvalsh(kernel)[:, -1] / len(inputs)
     values = lr * size / batch_size**0.5, lr / threshold(kernel, batch_size), lr * largest / 2
     return cast(tuple[Array, Array, Array], tuple(to_numpy(v.masked_fill(~fitted, torch.nan)) for v in values))

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from descent.experiments.arms import in_parts
 from descent.measure.alignment import directional_alignment, loss_alignment, trace_of_noise, weighted
 from descent.measure.gram import gram
 from descent.models import LogisticError
@@ -27,7 +28,7 @@ def look(problem: Supervised, keep: int = 0) -> Callable[[Params], Mapping[str, 
     def measured(params: Params) -> Mapping[str, Tensor]:
         leaves = cast(Leaves, params)
         kernel = gram(problem.model, leaves, problem.inputs).double()
-        outputs = problem.model.forward(leaves, _shared(problem.inputs, leaves))[..., 0].double()
+        outputs = _outputs(problem, leaves).double()
         kernel, residuals, twice = square_form(problem, kernel, outputs)
         found = loss_alignment(kernel, residuals, twice)
         values = {"uncentred": found.uncentred, "centred": found.centred, "loss": twice / 2,
@@ -53,6 +54,13 @@ def square_form(problem: Supervised, kernel: Tensor, outputs: Tensor) -> tuple[T
     return *weighted(kernel, slopes, curvatures), twice
 
 
-def _shared(inputs: Tensor, leaves: Leaves) -> Tensor:
-    replicas = len(next(iter(leaves.values())))
-    return inputs.expand(replicas, *inputs.shape)
+def _outputs(problem: Supervised, leaves: Leaves) -> Tensor:
+    """Return the one output for every example, (R, n), of as many nets at a time as fit into memory."""
+    inputs = problem.inputs
+
+    def forward(rows: slice) -> Tensor:
+        some = {name: leaf[rows] for name, leaf in leaves.items()}
+        shared = inputs.expand(len(next(iter(some.values()))), *inputs.shape)
+        return problem.model.forward(some, shared)[..., 0]
+
+    return in_parts(forward, len(next(iter(leaves.values()))), problem.model.footprint(inputs, len(inputs)))

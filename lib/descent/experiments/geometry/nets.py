@@ -57,8 +57,9 @@ class Nets:
 
     @classmethod
     def paper(cls, settings: Settings) -> Nets:
-        """Train wider nets on more digits."""
-        return cls(64, settings.replicas, settings.seed, settings.device, sizes=(64, 64, 1), examples=128, warm=2000)
+        """Train wider nets on more digits, with no more walkers each: all of them are held at once, many times over."""
+        return cls(64, max(64, settings.replicas // 8), settings.seed, settings.device, sizes=(64, 64, 1),
+                   examples=128, warm=2000)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.looks import look
 from descent.measure.alignment import block_alignment
@@ -116,11 +116,16 @@ def _ten(config: Training) -> Array:
     inputs = centred(data.images).to(config.device)
     model = MLP((64, config.widths[0], config.widths[0], config.classes))
     params = model.initial(Streams(replica_seeds(config.seed, config.replicas, config.device)))
-    kernel = blocks(gram(model, params, inputs), len(inputs)).double()
-    outputs = model.forward(params, inputs.expand(config.replicas, *inputs.shape)).double()
     wanted = [torch.nn.functional.one_hot(labels.to(inputs.device), config.classes)
               for labels in (data.labels, torch.zeros_like(data.labels))]
-    return np.stack([to_numpy(block_alignment(kernel, outputs - target)) for target in wanted])
+
+    def measure(rows: slice) -> Tensor:
+        some = {name: leaf[rows] for name, leaf in params.items()}
+        kernel = blocks(gram(model, some, inputs), len(inputs)).double()
+        outputs = model.forward(some, inputs.expand(len(kernel), *inputs.shape)).double()
+        return torch.stack([block_alignment(kernel, outputs - target) for target in wanted], dim=-1)
+
+    return to_numpy(in_parts(measure, config.replicas, 4 * 8 * (config.many * config.classes) ** 2)).T
 
 
 def fitted_slopes(x: Array, y: Array) -> Array:

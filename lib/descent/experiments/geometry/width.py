@@ -12,7 +12,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.estimate import Estimate
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import loss_alignment
 from descent.problems.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
@@ -82,41 +82,67 @@ def run(config: Width) -> WidthResult:
     parameters, typical, worst = {}, {}, {}
     for name in (*config.activations, DEEP, FEATURES):
         widths = config.deep if name == DEEP else config.widths
-        cells = [_network(config, streams, inputs, name, width) for width in widths]
-        found = [loss_alignment(gram.unsqueeze(-3), residuals) for gram, residuals, _ in cells]
-        parameters[name] = np.array([count for *_, count in cells], dtype=np.float64)
-        typical[name] = np.stack([to_numpy(part.uncentred.mean(-1)) for part in found])
-        worst[name] = np.stack([to_numpy((part.scores.amin(-1) / part.scores.mean(-1))[:, 0]) for part in found])
+        parameters[name] = np.array([_trained(config, name, width) for width in widths], dtype=np.float64)
+        found = np.stack([to_numpy(_aligned(config, streams, inputs, name, width)) for width in widths])
+        typical[name], worst[name] = np.moveaxis(found, -1, 0)
     floor = to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
     return WidthResult(config, parameters, typical, worst, worst["leaky"] / floor, _dead(streams, inputs),
                        time.perf_counter() - clock)
 
 
-def _network(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor, int]:
-    """Return the Gram matrix (N, n, n), residuals against a few other nets (N, P, n), and the parameters trained.
+def _trained(config: Width, name: str, width: int) -> int:
+    """Return the number of parameters trained."""
+    if name == DEEP:
+        return sum(a * b for a, b in _shapes(config, width))
+    return width if name == FEATURES else width * config.inputs
+
+
+def _shapes(config: Width, width: int) -> list[tuple[int, int]]:
+    """Return the shapes of the layers of a deep linear net."""
+    return [(width, config.inputs), *[(width, width)] * (config.depth - 2), (1, width)]
+
+
+def _aligned(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> Tensor:
+    """Return alignment and least score over mean score of every network, (N, 2), some networks at a time."""
+    def measure(rows: slice) -> Tensor:
+        gram, residuals = _network(config, streams.subset(rows), inputs[rows], name, width)
+        found = loss_alignment(gram.unsqueeze(-3), residuals)
+        return torch.stack([found.uncentred.mean(-1), (found.scores.amin(-1) / found.scores.mean(-1))[:, 0]], dim=-1)
+
+    return in_parts(measure, config.replicas, _bytes(config, name, width))
+
+
+def _bytes(config: Width, name: str, width: int) -> int:
+    """Return about what one network takes in float64: n × n matrices, one per residual too, activations, weights."""
+    n = config.examples
+    weights = 2 * _trained(config, name, width) if name == DEEP else 2 * width * config.inputs
+    return 8 * ((6 + config.probes) * n**2 + 8 * n * width + 4 * weights)
+
+
+def _network(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor]:
+    """Return the Gram matrix (N, n, n) and residuals against a few other nets (N, P, n).
 
     The other nets share their lower layers: it is the outer one that makes them differ.
     """
     d = config.inputs
     if name == DEEP:
-        shapes = [(width, d), *[(width, width)] * (config.depth - 2), (1, width)]
-        first, second = ([_weights(streams, 20 * width + 10 * draw + i, s) for i, s in enumerate(shapes)]
-                         for draw in range(2))
+        first, second = ([_weights(streams, 20 * width + 10 * draw + i, s)
+                          for i, s in enumerate(_shapes(config, width))] for draw in range(2))
         outputs, gram = deep_linear(inputs, first)
         outer = torch.cat([second[-1], _weights(streams, 20 * width + 19, (config.probes - 1, width))], dim=1)
         hidden = inputs
         for weight in second[:-1]:
             hidden = hidden @ weight.mT
-        return gram, outputs.unsqueeze(-2) - (hidden @ outer.mT).mT, sum(a * b for a, b in shapes)
+        return gram, outputs.unsqueeze(-2) - (hidden @ outer.mT).mT
     if name == FEATURES:
         features = torch.tanh(inputs @ _weights(streams, 7 * width + 100_000, (width, d)).mT)
         change = streams.normal(Purpose.INIT, 7 * width + 300_000, (config.probes, width))
-        return features @ features.mT, (features @ change.mT).mT, width
+        return features @ features.mT, (features @ change.mT).mT
     inner = [_weights(streams, 7 * width + 100_000 * (draw + 1), (width, d)) for draw in range(2)]
     signs = streams.signs(Purpose.INIT, 7 * width + 100_000, (config.probes + 1, width)) / width**0.5
     outputs, gram = two_layer(ACTIVATIONS[name], inputs, inner[0], signs[:, 0])
     others = (ACTIVATIONS[name].value(inputs @ inner[1].mT) @ signs[:, 1:].mT).mT
-    return gram, outputs.unsqueeze(-2) - others, width * d
+    return gram, outputs.unsqueeze(-2) - others
 
 
 def _weights(streams: Streams, step: int, shape: tuple[int, int]) -> Tensor:

@@ -65,8 +65,9 @@ class Coast:
 
     @classmethod
     def paper(cls, settings: Settings) -> Coast:
-        """Scan larger margins on the large task."""
-        return cls(settings.replicas, Task.paper(settings), large_margins=(0.75, 1.0, 1.5, 2.0, 3.0, 5.0))
+        """Scan more margins on the large task; much larger ones a step of that rate would overshoot."""
+        return cls(settings.replicas, Task.paper(settings), large_margins=(0.75, 1.0, 1.5, 2.0, 3.0),
+                   small_margins=(0.1, 0.125, 0.15, 0.2, 0.3))
 
 
 @dataclass(frozen=True, eq=False)

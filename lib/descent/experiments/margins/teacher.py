@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
+from torch import Tensor
 
-from descent.experiments.arms import configure, to_numpy
+from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import AtLoss, train_until
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
@@ -74,8 +75,12 @@ def _race(config: Teacher, teacher: str) -> Array:
     keeper = AtLoss(problem, (config.target,), every=1)
     hyper = repeat(ema(config.lr, [0.0, config.momentum]), config.seeds).to(config.device)
     train_until(keeper, problem, start, hyper, config.steps, Streams(seeds.seeds.repeat(2)))
-    right = problem.outputs(keeper.kept[0], inputs[:, n:]) * labels[:, n:] > 0
-    return to_numpy((~right).float().mean(-1)).reshape(2, -1)
+
+    def wrong(rows: slice) -> Tensor:
+        student = {name: leaf[rows] for name, leaf in keeper.kept[0].items()}
+        return (~(problem.outputs(student, inputs[rows, n:]) * labels[rows, n:] > 0)).float().mean(-1)
+
+    return to_numpy(in_parts(wrong, 2 * config.seeds, 3 * 4 * config.tests * config.hidden)).reshape(2, -1)
 
 
 def estimates(result: TeacherResult) -> Estimates:

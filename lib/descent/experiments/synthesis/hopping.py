@@ -64,8 +64,8 @@ class Hopping:
 
     @classmethod
     def paper(cls, settings: Settings) -> Hopping:
-        """Take a step four times smaller and ten times the replicas."""
-        return cls(0.005, 10 * settings.replicas, settings.seed, settings.device, starts=20_001)
+        """Take a step four times smaller, ten times the replicas and of the starts, which roll on the host."""
+        return cls(0.005, 10 * settings.replicas, settings.seed, settings.device, starts=4001)
 
     @property
     def lineup(self) -> Lineup:

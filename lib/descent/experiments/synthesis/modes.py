@@ -63,14 +63,22 @@ class Modes:
 
     @classmethod
     def paper(cls, settings: Settings) -> Modes:
-        """Take a step ten times smaller and a thousand times the replicas."""
-        many = 1000 * settings.replicas
+        """Take a step ten times smaller and a hundred times the replicas.
+
+        More would sharpen nothing that is told apart, and their records and random numbers would fill the memory.
+        """
+        many = 100 * settings.replicas
         return cls(0.001, many, many, settings.seed, settings.device, burn=10_000, watch=20_000)
 
     @property
     def lineup(self) -> Lineup:
         """The arms."""
         return Lineup(self.lr)
+
+    @property
+    def every(self) -> int:
+        """Steps between two looks at the optimum: a hundred looks, and a whole record fits into memory."""
+        return max(1, self.watch // 100)
 
     def streams(self, arms: int, replicas: int) -> Streams:
         """Return random numbers that every arm shares."""
@@ -101,7 +109,7 @@ class _Second:
 
     lr: Tensor
     unit: Tensor
-    every: int = 20
+    every: int
 
     def __call__(self, step: int, params: Params, velocity: Params) -> dict[str, Tensor]:
         """Return both, (R,)."""
@@ -143,7 +151,7 @@ def _hover(
     # heavy ball's own units at equal lr, those of the gradient where momentum is an average
     raw = torch.tensor([a.lr == config.lr and not averages for a in arms], device=config.device).repeat_interleave(n)
     unit = torch.where(raw, 1.0, 1 - hyper.momentum).float()
-    probe = _Second(hyper.lr.float(), unit)
+    probe = _Second(hyper.lr.float(), unit, config.every)
     streams, start = config.streams(len(arms), n), torch.zeros(len(arms) * n, 1, device=config.device)
     problem = _noisy(1.0, multiplicative, factor)
     early = train(problem, start, hyper, config.burn, streams)
