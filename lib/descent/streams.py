@@ -171,6 +171,10 @@ _FLOAT = {
 }
 
 
+_KEPT = 64 << 20
+"""Bytes of a block that is kept in any case: of a single step, which a probe may ask for again."""
+
+
 class Streams:
     """Random numbers for a stack: each draw returns a fresh tensor of shape (R, *shape).
 
@@ -256,7 +260,8 @@ class Streams:
             limit = max(1, self.budget // max(1, size * len(self._distinct) * kind.dtype.itemsize))
             count = min(limit, 2 * len(block)) if block is not None and follows else 1
             start, block = step, self._generate(kind, int(purpose), step, count, size, high)
-            self._remember(key, start, block)
+            if block.nbytes <= max(self.budget, _KEPT):
+                self._remember(key, start, block)
         return block[step - start]
 
     def _remember(self, key: tuple[object, ...], start: int, block: Tensor) -> None:
