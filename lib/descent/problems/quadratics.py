@@ -209,7 +209,10 @@ def _table(n: int, size: int, replacement: bool) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=16)
 def _placed(ensemble: Ensemble, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Return examples and offsets as tensors."""
-    examples = torch.as_tensor(np.asarray(ensemble.examples, dtype=np.float64)).to(device, dtype)
-    if ensemble.offsets is None:
-        return examples, None
-    return examples, torch.as_tensor(np.asarray(ensemble.offsets, dtype=np.float64)).to(device, dtype)
+    examples = _tensor(ensemble.examples).to(device, dtype)
+    return examples, None if ensemble.offsets is None else _tensor(ensemble.offsets).to(device, dtype)
+
+
+def _tensor(values: ArrayLike | Tensor) -> Tensor:
+    """Return numbers, or a tensor on any device, as a tensor in double precision."""
+    return values.double() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values, dtype=np.float64))
