@@ -26,7 +26,7 @@ import torch
 
 from descent.budget import CORE, Budget, rates, scaled
 from descent.checkpoint import Keeping, keeping
-from descent.claims import Ledger, load_paper
+from descent.claims import Ledger, Record, load_paper, load_records
 from descent.claims.ledger import RUN_FIELDS
 from descent.claims.record import estimate_from, estimate_to
 from descent.estimate import Estimate
@@ -272,7 +272,21 @@ def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, 
         ledger.skip(key, LATE)
     for key in ledger.lacking:
         ledger.skip(key, "not run at this scale")
+    _set_aside(out / "records.json", ledger.records)
     return ledger.save()
+
+
+def _set_aside(path: Path, records: Sequence[Record]) -> None:
+    """Keep earlier records under another name if they say something that the ones to be written there do not."""
+    try:
+        before = load_records(path)
+    except (OSError, ValueError):
+        return
+    new = {key for record in records for key in record.measured()}
+    if {key for record in before for key in record.measured()} - new:
+        made = before[0].provenance
+        device = "".join(each if each.isalnum() else "-" for each in made.device_class)
+        path.rename(path.with_name(f"records-{made.date}-{device}-{made.library}.json"))
 
 
 def _tests(experiment: Experiment, lacking: Sequence[str]) -> list[str]:

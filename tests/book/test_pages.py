@@ -215,6 +215,9 @@ def test_what_was_measured_at_paper_scale_stands_beside(project, log):
     assert "<dt>paper scale</dt>" in row
     assert "verdicts may be compared, digits may not" in row
     assert "paper scale" not in page[page.index('id="T2-C1"') :]
+    alone = records.paper_scale(project)
+    (folder / "records.json").rename(folder / "records-2026-01-01-cpu-0.json")  # set aside by a later run
+    assert records.paper_scale(project) == alone
     edit(project.claims / "T1.yaml", "near its prediction", "close to its prediction")
     with pytest.raises(BookError, match="T1-C1: recorded under another wording"):
         build.build(project, log)

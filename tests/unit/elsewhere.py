@@ -50,6 +50,10 @@ class Away(Tensor):
         """Return what is inside."""
         return f"Away({self.inner!r})"
 
+    def tolist(self) -> Any:
+        """Bring the numbers back, as a real device does."""
+        return self.inner.tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute where the mode does not reach, in autograd's threads."""

@@ -212,6 +212,20 @@ def test_one_experiment_after_the_other_adds_up_in_one_folder(plain, tmp_path):
     assert campaign.others([later], tmp_path / "both") == []
 
 
+def test_earlier_records_that_say_more_are_set_aside_not_lost(plain, tmp_path):
+    content, _ = plain
+    path = campaign.write_records("P3", [content], tmp_path)
+    before = path.read_bytes()
+    campaign.write_records("P3", [content], tmp_path)
+    assert [each.name for each in tmp_path.glob("records*.json")] == ["records.json"]  # nothing is lost by the same
+    less = content | {"estimates": {"P3-C1.law": content["estimates"]["P3-C1.law"]}}
+    campaign.write_records("P3", [less], tmp_path)
+    (aside,) = set(tmp_path.glob("records*.json")) - {path}
+    assert aside.read_bytes() == before
+    assert "cpu" in aside.name
+    assert path.read_bytes() != before
+
+
 @pytest.mark.parametrize("real", [False, True])
 def test_out_of_memory_it_goes_on_in_smaller_chunks_to_the_same_numbers(monkeypatch, real):
     seen = []

@@ -7,8 +7,12 @@ import importlib
 import pytest
 import torch
 from descent.campaign import listed
+from descent.checkpoint import Checkpoint, Keeping, keeping
 from descent.experiments.common import Settings
+from descent.problems.saddle import Quadratic
+from descent.rules import heavy_ball
 from descent.streams import Purpose, Streams, replica_seeds
+from descent.train import every, train
 from elsewhere import NAME, elsewhere
 
 
@@ -46,10 +50,29 @@ def test_it_computes_what_the_cpu_computes(there):
     assert torch.equal(one.cpu(), other)
 
 
+def test_a_run_cut_short_there_goes_on_to_the_same_end(there, tmp_path, monkeypatch):
+    def run():
+        streams = Streams(replica_seeds(1, 6, there))
+        hyper = heavy_ball([0.1] * 6, 0.9).to(there)
+        probe = every(5, lambda params: params.square().sum(-1))
+        return train(Quadratic((1.0, 2.0)), torch.ones(6, 2, device=there), hyper, 60, streams, probes={"size": probe})
+
+    whole, saves = run(), Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda *given: [saves(*given), (_ for _ in ()).throw(KeyboardInterrupt)])
+    with pytest.raises(KeyboardInterrupt), keeping(Keeping(tmp_path, seconds=0.0)):
+        run()
+    monkeypatch.undo()
+    with keeping(Keeping(tmp_path, seconds=0.0)):
+        again = run()
+    assert again.params.device == there
+    assert torch.equal(again.params, whole.params)
+    assert torch.equal(again.records["size"].values, whole.records["size"].values)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("chapter", "name"),
-    [("saddles", "stiff"), ("smoothing", "quadratic")],
+    [("saddles", "stiff"), ("smoothing", "quadratic"), ("geometry", "nets")],
 )
 def test_experiments_find_the_same_there(chapter, name):
     item = next(e for e in importlib.import_module(f"descent.experiments.{chapter}").EXPERIMENTS if e.name == name)

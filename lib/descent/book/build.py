@@ -95,7 +95,7 @@ def site_inputs(project: Project) -> digest.Inputs:
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     for chapter in project.notebooks:
         files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
-        files += [path for path in sorted(project.paper_records(chapter).parent.glob("*")) if path.is_file()]
+        files += [path for path in sorted(project.paper_scale(chapter).glob("*")) if path.is_file()]
     pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
     pipeline["library"] = digest.library(project)  # its source is shown on the site
     sources = {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}

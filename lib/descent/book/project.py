@@ -66,9 +66,9 @@ class Project:
         """Return the folder of a chapter's records and tables."""
         return self.build / "results" / chapter
 
-    def paper_records(self, chapter: str) -> Path:
-        """Return the records of what a chapter's experiments gave at paper scale; the file need not exist."""
-        return self.published / chapter / "gpu" / "records.json"
+    def paper_scale(self, chapter: str) -> Path:
+        """Return the folder of what a chapter's experiments gave at paper scale; it need not exist."""
+        return self.published / chapter / "gpu"
 
     def source(self, page: str) -> Path:
         """Return a page's source; raise BookError when there is none."""

@@ -32,7 +32,7 @@ def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
         shutil.copy(project.source(chapter), downloads / f"{chapter}.md")
         for name in tables(place.results):
             shutil.copy(place.results / name, downloads / chapter / name)
-        large = project.paper_records(chapter).parent
+        large = project.paper_scale(chapter)
         if large.is_dir():
             (downloads / chapter / large.name).mkdir()
             for name in tables(large):

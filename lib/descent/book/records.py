@@ -7,6 +7,9 @@ from pathlib import Path
 from descent.book.project import BookError, Project
 from descent.claims import Paper, Record, Verdict, faults, load_papers, load_records, restated
 
+RECORDS = "records*.json"
+"""The records of a campaign, and earlier ones that say what the last one does not (see `campaign.write_records`)."""
+
 
 def papers(project: Project) -> tuple[Paper, ...]:
     """Return the papers whose chapters are in the book; raise BookError for a faulty claims file."""
@@ -28,19 +31,27 @@ def load(project: Project) -> tuple[Record, ...]:
 def paper_scale(project: Project) -> dict[str, Record]:
     """Return by claim what has been measured at paper scale, judged under today's claims.
 
-    A test added since counts as not yet measured. Raises: BookError for records of other wordings or rules.
+    A test added since counts as not yet measured. Of several records of a claim, from other days or devices, the one
+    with the most tests counts, then the latest one. Raises: BookError for records of other wordings or rules.
     """
     stated = {claim.id: (claim, paper.family) for paper in papers(project) for claim in paper.claims}
     found: list[Record] = []
     for chapter in project.notebooks:
-        file = project.paper_records(chapter)
-        if file.is_file():
-            found += [record for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
+        files = sorted(project.paper_scale(chapter).glob(RECORDS), key=lambda file: file.name == "records.json")
+        found += [record for file in files for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
     found = [restated(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
-    wrong = [line for line in faults(found, papers(project)) if "without a record" not in line]
+    best: dict[str, Record] = {}
+    for record in found:
+        if record.claim.id not in best or _measured(record) >= _measured(best[record.claim.id]):
+            best[record.claim.id] = record
+    wrong = [line for line in faults(tuple(best.values()), papers(project)) if "without a record" not in line]
     if wrong:
         raise BookError("at paper scale, data/published: " + "\n".join(wrong))
-    return {record.claim.id: record for record in found}
+    return best
+
+
+def _measured(record: Record) -> int:
+    return sum(bool(outcome.estimates) for outcome in record.outcomes)
 
 
 def read(path: Path) -> tuple[Record, ...]:

@@ -49,7 +49,7 @@ def scale_table(project: Project, titles: Mapping[str, str], large: Mapping[str,
 def published(project: Project, chapter: str) -> dict[str, list[Table]]:
     """Return the tables measured at paper scale by experiment; ValueError for one that is not as it was written."""
     found: dict[str, list[Table]] = {}
-    for path in sorted(project.paper_records(chapter).parent.glob("*.csv")):
+    for path in sorted(project.paper_scale(chapter).glob("*.csv")):
         made = load_table(path)
         found.setdefault(made.experiment, []).append(made)
     return found
