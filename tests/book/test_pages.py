@@ -7,7 +7,7 @@ import inspect
 import re
 
 import pytest
-from descent.book import boxes, build, hover, pages, records, scales, trace, where
+from descent.book import boxes, build, hover, ledger, pages, records, scales, trace, where
 from descent.book.picture import WIDTH, picture
 from descent.book.project import BookError, find_project
 from descent.book.stamps import book_place, read_stamp
@@ -124,6 +124,16 @@ def test_both_scales_stand_on_one_axis():
     alone = picture(outcome(rules.Equivalence(1.0, 0.1)), large)
     assert alone.count("<circle") == 1
     assert "not tested here" in alone
+
+
+def test_another_verdict_at_paper_scale_stands_beside_the_first(book):
+    (here, *_), large = records.load(book), records.paper_scale(book)
+    assert ledger._otherwise(here, None) == ledger._otherwise(here, here) == ""
+    for record in (record for record in records.load(book) if record.claim.id in large):
+        other = large[record.claim.id]
+        whole = set(record.measured()) <= set(other.measured())
+        said = ledger._otherwise(record, other)
+        assert (str(other.verdict) in said) is (whole and other.verdict is not record.verdict)
 
 
 def test_minutes_count_prose_and_figures_but_no_code():

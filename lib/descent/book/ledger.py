@@ -48,7 +48,7 @@ def _body(record: Record, home: Home | None, large: Record | None) -> str:
     lead = (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
         f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
-        f"<td>{badge(record.verdict)}</td>"
+        f"<td>{badge(record.verdict)}{_otherwise(record, large)}</td>"
         f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{drawn}</td>'
         f'<td data-label="predicted">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
         f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
@@ -69,6 +69,13 @@ def _count(record: Record) -> str:
 def _opened(record: Record, home: Home | None, large: Record | None) -> str:
     tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+
+
+def _otherwise(record: Record, large: Record | None) -> str:
+    """Return the verdict at paper scale where it is another one, and rests on all that this one rests on."""
+    if large is None or large.verdict is record.verdict or not set(record.measured()) <= set(large.measured()):
+        return ""
+    return f"<br><small>at paper scale<br>{badge(large.verdict)}</small>"
 
 
 def _twin(outcome: Outcome, large: Record | None) -> Outcome | None:
