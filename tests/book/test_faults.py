@@ -19,10 +19,20 @@ from toybook import edit
 pytestmark = pytest.mark.slow
 
 
-def descent(project, *arguments, **options):
-    """Start a command of the book in a process of its own."""
+def descent(project, *arguments, preexec_fn=None, **options):
+    """Start a command of the book in a process of its own, which listens to Ctrl-C even if the tests themselves do not.
+
+    A shell has what it runs in the background ignore it, and everything started from there as well.
+    """
+
+    def listen():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if preexec_fn is not None:
+            preexec_fn()
+
     command = [sys.executable, "-m", "descent", "--root", str(project.root), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, preexec_fn=listen, **output, **options)
 
 
 def slow_down(project, seconds=60):

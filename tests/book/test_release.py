@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 import tarfile
@@ -116,7 +117,8 @@ def test_what_cannot_be_released_is_refused(ready, capsys, fault, named):
 def test_the_version_is_the_same_everywhere():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
-    newest = (REPOSITORY / "CHANGELOG.md").read_text().partition("\n## ")[2].partition("\n")[0]
+    headings = re.findall(r"^## (.+)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
+    newest = headings[headings[0] == "[Unreleased]"]  # below what waits for the next version
     assert project["version"] == library.__version__
     assert citation["version"] == library.__version__
     assert newest == f"[{library.__version__}] — {citation['date-released']}"

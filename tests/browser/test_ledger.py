@@ -60,7 +60,7 @@ def test_its_details_stand_open_there(tab):
 @pytest.mark.parametrize(("field", "value"), [("paper", "P3"), ("verdict", "fails"), ("scale", "cpu")])
 def test_it_selects(tab, field, value):
     page = tab().open("ledger.html")
-    page.get_by_label(field).select_option(value)
+    page.locator(".ledger-filter").get_by_label(field).select_option(value)
     chosen = page.eval_on_selector_all("table.ledger tbody", SHOWN)
     rows = f"table.ledger tbody[data-{field}*='{value}']"
     wanted = page.eval_on_selector_all(rows, "bodies => bodies.map(b => b.id)")
