@@ -305,7 +305,7 @@ def _kept(task: Task) -> Any:
         try:
             with keeping(keep):
                 return task.experiment.run(task.settings)
-        except (torch.OutOfMemoryError, RuntimeError) as fault:
+        except RuntimeError as fault:
             if not _out_of_memory(fault):
                 raise
             budget //= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shutil
 
 import pytest
 from descent.book import boxes, build, hover, ledger, pages, records, scales, trace, where
@@ -231,6 +232,15 @@ def test_what_was_measured_at_paper_scale_stands_beside(project, log):
     edit(project.claims / "T1.yaml", "near its prediction", "close to its prediction")
     with pytest.raises(BookError, match="T1-C1: recorded under another wording"):
         build.build(project, log)
+
+
+def test_a_damaged_table_of_paper_scale_is_refused_by_name(project):
+    folder = project.paper_scale("alpha")
+    shutil.copytree(find_project(REPOSITORY).paper_scale("saddles"), folder)
+    assert scales.published(project, "alpha")
+    (folder / "flow.csv").write_text("1")
+    with pytest.raises(BookError, match=r"alpha/gpu/flow.csv: .*hash differs"):
+        scales.published(project, "alpha")
 
 
 def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):

@@ -11,7 +11,6 @@ from pathlib import Path
 from descent.book.project import Project
 from descent.book.trace import Code, modules
 
-PLACEHOLDER = "<!-- api -->"
 FLOORS = {
     "Random numbers and intervals": ("streams", "estimate", "stats"),
     "Models and rules": ("models", "convolutional", "augment", "rules"),
@@ -38,11 +37,6 @@ class Entry:
     code: Code
     takes: str
     sentence: str
-
-
-def wanted(project: Project) -> bool:
-    """Tell whether a page asks for the library."""
-    return any(PLACEHOLDER in project.source(page).read_text(encoding="utf-8") for page in project.pages)
 
 
 def library(project: Project) -> str:

@@ -136,11 +136,11 @@ def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Re
         "status-table": pages.status_table(stamps, titles),
         "figure-table": pages.figure_table(project, stamps, titles, found),
     }
-    if instruments.wanted(project):
+    if project.asks_for("oracle-table"):
         parts["oracle-table"] = reports.oracle_table(instruments.measured(project))
-    if scales.wanted(project):
+    if project.asks_for("paper-scale"):
         parts["paper-scale"] = scales.scale_table(project, titles, large)
-    return parts | ({"api": api.library(project)} if api.wanted(project) else {})
+    return parts | ({"api": api.library(project)} if project.asks_for("api") else {})
 
 
 def _stamp(project: Project) -> Path:

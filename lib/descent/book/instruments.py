@@ -13,15 +13,8 @@ from descent.book import digest
 from descent.book.project import BookError, Project
 from descent.book.threads import ONE_THREAD
 
-PLACEHOLDER = "<!-- oracle-table -->"
 ABOVE = ("book", "experiments", "figures")
 """Floors of the library on which no instrument rests."""
-
-
-
-def wanted(project: Project) -> bool:
-    """Tell whether a page asks for the table."""
-    return any(PLACEHOLDER in project.source(page).read_text(encoding="utf-8") for page in project.pages)
 
 
 def measured(project: Project) -> Sequence[Mapping[str, Any]]:

@@ -70,6 +70,10 @@ class Project:
         """Return the folder of what a chapter's experiments gave at paper scale; it need not exist."""
         return self.published / chapter / "gpu"
 
+    def asks_for(self, part: str) -> bool:
+        """Tell whether a page has the placeholder of a generated part, <!-- part -->."""
+        return any(f"<!-- {part} -->" in self.source(page).read_text(encoding="utf-8") for page in self.pages)
+
     def source(self, page: str) -> Path:
         """Return a page's source; raise BookError when there is none."""
         path = self.chapters / f"{page}.md"

@@ -9,18 +9,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from descent.book.html import raw, table
-from descent.book.project import Project
+from descent.book.project import BookError, Project
 from descent.claims import Record, spell
 from descent.experiments.common import Experiment, Settings
 from descent.results import Table, load_table
 
-PLACEHOLDER = "<!-- paper-scale -->"
 COLUMNS = ("experiment", "speaks to", "minutes on one core", "measured", "its tests", "tables")
-
-
-def wanted(project: Project) -> bool:
-    """Tell whether a page asks for the table."""
-    return any(PLACEHOLDER in project.source(page).read_text(encoding="utf-8") for page in project.pages)
 
 
 def scale_table(project: Project, titles: Mapping[str, str], large: Mapping[str, Record]) -> str:
@@ -47,10 +41,13 @@ def scale_table(project: Project, titles: Mapping[str, str], large: Mapping[str,
 
 
 def published(project: Project, chapter: str) -> dict[str, list[Table]]:
-    """Return the tables measured at paper scale by experiment; ValueError for one that is not as it was written."""
+    """Return the tables measured at paper scale by experiment; raise BookError for one that was damaged."""
     found: dict[str, list[Table]] = {}
     for path in sorted(project.paper_scale(chapter).glob("*.csv")):
-        made = load_table(path)
+        try:
+            made = load_table(path)
+        except ValueError as fault:
+            raise BookError(f"{path.relative_to(project.root)}: {fault}") from None
         found.setdefault(made.experiment, []).append(made)
     return found
 
