@@ -1,13 +1,13 @@
-"""Shared by all tests: where the repository is, and one thread per process."""
+"""Shared by all tests: where the repository is, and the same threads and kernels as everywhere."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from descent import dispatch
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+dispatch.fix()  # before a test loads torch; what the environment says already stands, see tests/elsewhere.sh
 
 
 @pytest.fixture(scope="session")

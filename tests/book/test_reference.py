@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 from descent.book import reference, source
 from descent.book.execute import execute_all
-from descent.book.project import BookError
+from descent.book.progress import Progress
+from descent.book.project import BookError, Project
 from toybook import edit
 
 pytestmark = pytest.mark.slow
@@ -33,12 +35,52 @@ def nbval(notebook: Path, **environment: str) -> subprocess.CompletedProcess[str
         str(SANITIZE),
         "-p",
         "no:cacheprovider",
+        "-p",
+        "descent.book.numerics",
         "-q",
     ]
     command = [sys.executable, "-m", "pytest", *options, str(notebook)]
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | environment, cwd=notebook.parent, check=False
     )
+
+
+VERDICTS = """print('''
+ claim   estimate                           region      verdict
+ T1-C1   1.70 [1.20, 2.20], 32 replicas     > 1.1       holds
+ T1-C2   0.9864, deterministic              0.9 to 1    fails
+''')"""
+
+
+@pytest.fixture(scope="module")
+def verdicts(built, tmp_path_factory):
+    """Return a book whose first chapter prints a table of verdicts, with its reference; not to be changed."""
+    project = Project(shutil.copytree(built.root, tmp_path_factory.mktemp("verdicts") / "book"))
+    edit(project.source("alpha"), 'print(f"T1-C1 value {value:.3f}")', VERDICTS)
+    execute_all(project, ["alpha"], {}, Progress())
+    reference.renew(project, "alpha")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("printed", "planted", "agrees"),
+    [
+        ("1.70 [1.20, 2.20]", "1.61 [1.12, 2.13]", True),  # a tenth of the width off
+        ("1.70 [1.20, 2.20]", "2.20 [1.70, 2.70]", False),  # half of it
+        ("  holds", "  fails", False),
+        (" T1-C2   0.9864, deterministic              0.9 to 1    fails\n", "", False),
+    ],
+    ids=["a tenth off", "half off", "verdict", "row"],
+)
+def test_words_are_compared_exactly_and_estimates_as_numerics(verdicts, tmp_path, printed, planted, agrees):
+    notebook = reference.replay(verdicts, "alpha", tmp_path).notebook
+    content = source.load(notebook)
+    (output,) = content.cells[0].outputs
+    assert printed in output.text
+    output.text = output.text.replace(printed, planted, 1)
+    notebook.write_text(source.dump(content), encoding="utf-8")
+    result = nbval(notebook)
+    assert result.returncode == (0 if agrees else 1), result.stdout
 
 
 def reference_path(project):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from descent import dispatch
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project, find_project
 
@@ -49,6 +50,7 @@ class Silent(Handler):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 the book is at fault, 2 the call is."""
+    dispatch.fix()  # before any command loads torch
     options = parser().parse_args(arguments)
     try:
         project = find_project((options.root or Path.cwd()).resolve())

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from descent import dispatch
 from descent.book import source
 from descent.book.project import Project
 from descent.results import library_files
@@ -36,12 +37,13 @@ def inputs(project: Project, chapter: str, parameters: Mapping[str, source.Value
 
 
 def environment(project: Project) -> Inputs:
-    """Return the versions of what executes the chapters."""
-    lock = project.root / "requirements.lock"
+    """Return the versions of what executes the chapters, and the kernels it is told to use."""
+    lock, here = project.root / "requirements.lock", dispatch.environment()
     return {
         "environment (lock file)": file_hash(lock) if lock.is_file() else ABSENT,
         "environment (python)": platform.python_version(),
         "environment (torch)": installed("torch"),
+        "environment (kernels)": json.dumps({name: here.get(name) for name in dispatch.AVX2}),
     }
 
 

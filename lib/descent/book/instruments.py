@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from descent import dispatch
 from descent.book import digest
 from descent.book.project import BookError, Project
-from descent.book.threads import ONE_THREAD
 
 ABOVE = ("book", "experiments", "figures")
 """Floors of the library on which no instrument rests."""
@@ -25,7 +24,7 @@ def measured(project: Project) -> Sequence[Mapping[str, Any]]:
     if kept.get("library") != now:
         fresh = project.build / "oracles.fresh.json"
         run = subprocess.run([sys.executable, "-m", "descent.oracles", str(fresh)], capture_output=True, text=True,
-                             env=os.environ | ONE_THREAD, check=False)
+                             env=dispatch.environment(), check=False)
         if run.returncode:
             raise BookError(f"the instruments could not be checked:\n{run.stderr.strip()}")
         kept = {"library": now, "rows": json.loads(fresh.read_text(encoding="utf-8"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from myst_nb import glue
 
@@ -12,8 +13,9 @@ __all__ = ["publish", "use_style"]
 
 
 def use_style() -> None:
-    """Set the house style, and let a figure that is the value of a cell be shown as a picture."""
+    """Set the house style, let a figure that is the value of a cell be shown as a picture, and no table be cut."""
     figures.use_style()
+    pd.set_option("display.max_colwidth", None, "display.width", 1000)
     set_matplotlib_formats("png")  # type: ignore[no-untyped-call]  # matplotlib_inline has no types
 
 

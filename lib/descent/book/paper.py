@@ -12,9 +12,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from descent import campaign
+from descent import campaign, dispatch
 from descent.book.project import BookError, Project
-from descent.book.threads import ONE_THREAD
 from descent.budget import CORE, Budget, rates, unfit
 from descent.experiments.common import Settings
 from descent.results import write_json
@@ -131,7 +130,7 @@ def _executor(options: argparse.Namespace) -> Iterator[Executor | None]:
         with _cluster(options.dask) as executor:
             yield executor
     elif options.jobs > 1:
-        os.environ.update(ONE_THREAD)
+        os.environ.update(dispatch.environment())
         with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
             yield pool
     else:

@@ -15,11 +15,11 @@ from typing import Any
 
 import psutil
 
+from descent import dispatch
 from descent.book import digest, source
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.stamps import Place
-from descent.book.threads import ONE_THREAD
 
 TIMEOUT = 1800.0
 """Seconds a chapter may take before it is stopped."""
@@ -79,7 +79,7 @@ def _order(job: Job, work: Path) -> dict[str, Any]:
 def _environment(job: Job) -> dict[str, str]:
     library = os.pathsep.join(filter(None, (str(job.project.library), os.environ.get("PYTHONPATH"))))
     folders = {"DESCENT_OUT": job.place.results.resolve(), "DESCENT_DATA": digest.data_root(job.project)}
-    return os.environ | ONE_THREAD | {name: str(path) for name, path in folders.items()} | {"PYTHONPATH": library}
+    return dispatch.environment() | {name: str(path) for name, path in folders.items()} | {"PYTHONPATH": library}
 
 
 def _follow(process: subprocess.Popen[str], chapter: str, cells: int, progress: Progress) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Reference notebooks: what a chapter printed when last looked at; nbval compares what it prints now.
 
 A chapter is executed once, by the pipeline. For the comparison its outputs are replayed: nbval runs each
-checked cell of the reference with a source that emits what the execution left, and its own rules decide.
+checked cell of the reference with a source that emits what the execution left, and its own rules decide, with numbers
+as `descent.book.numerics` takes them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from descent.book import digest, source
 from descent.book.project import BookError, Project
 from descent.book.publish import text_only
 from descent.book.rerun import published_file
-from descent.book.stamps import book_place
+from descent.book.stamps import Place, book_place
 from descent.results import write_atomic
 
 CHECKED = "nbval-check-output"
@@ -54,9 +55,10 @@ def _hashes(file: Path) -> list[str]:
     return [record["sha256"] for record in json.loads(file.read_text(encoding="utf-8"))["records"]]
 
 
-def replay(project: Project, chapter: str, folder: Path) -> Replay:
+def replay(project: Project, chapter: str, folder: Path, place: Place | None = None) -> Replay:
     """Write into `folder` the notebook that lets nbval compare an execution with its reference.
 
+    place: of another execution than the book's own.
     Raises: BookError when the reference is absent, unexecuted, empty, or belongs to other code.
     """
     reference = _reference(project, chapter)
@@ -65,7 +67,7 @@ def replay(project: Project, chapter: str, folder: Path) -> Replay:
     compared: list[Any] = []
     emitted: list[Any] = []
     left_out = dict.fromkeys(absent, 0)
-    for cell, now in zip(_code(reference), _code(text_only(_executed(project, chapter))), strict=True):
+    for cell, now in zip(_code(reference), _code(text_only(_executed(project, chapter, place))), strict=True):
         tags = cell.metadata.get("tags", [])
         missing = [name for name in absent if source.NEEDS + name in tags]
         for name in missing:
@@ -108,8 +110,8 @@ def _reference(project: Project, chapter: str) -> source.Notebook:
     return notebook
 
 
-def _executed(project: Project, chapter: str) -> source.Notebook:
-    notebook = source.load(book_place(project, chapter).notebook)
+def _executed(project: Project, chapter: str, place: Place | None = None) -> source.Notebook:
+    notebook = source.load((place or book_place(project, chapter)).notebook)
     return source.with_outputs(source.read(project.source(chapter)), notebook)
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from descent import dispatch
 from descent.book import digest, records, rerun, source
 from descent.book.parameters import experiments_package, settings
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
-from descent.book.threads import ONE_THREAD
 from descent.campaign import listed
 from descent.claims import Outcome, Paper, Verdict, combine
 from descent.estimate import Estimate
@@ -142,7 +142,7 @@ def _measure_all(
     waiting = {key: task for key, task in tasks.items() if not task[1].is_file()}
     if len(waiting) < len(tasks):
         progress.say(f"{len(tasks) - len(waiting)} of {len(tasks)} runs reused")
-    os.environ.update(ONE_THREAD)
+    os.environ.update(dispatch.environment())
     context = multiprocessing.get_context("spawn")
     progress.start("runs")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:

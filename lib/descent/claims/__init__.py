@@ -3,9 +3,11 @@
 from descent.claims.ledger import Ledger
 from descent.claims.paper import Claim, Paper, load_paper, load_papers
 from descent.claims.record import (
+    DATA_MISSING,
     Outcome,
     Record,
     compare_records,
+    disagreements,
     faults,
     load_records,
     quotes,
@@ -29,6 +31,7 @@ from descent.claims.verdict import (
 )
 
 __all__ = [
+    "DATA_MISSING",
     "Claim",
     "Direction",
     "Equivalence",
@@ -44,6 +47,7 @@ __all__ = [
     "Verdict",
     "combine",
     "compare_records",
+    "disagreements",
     "family_wise",
     "faults",
     "judge",

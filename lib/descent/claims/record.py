@@ -28,13 +28,15 @@ from descent.estimate import EXACT, Estimate
 from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
 
 __all__ = [
-    "Outcome", "Record", "compare_records", "faults", "load_records", "quotes", "restated", "save_records", "spell",
-    "tally",
+    "DATA_MISSING", "Outcome", "Record", "compare_records", "disagreements", "faults", "load_records", "quotes",
+    "restated", "save_records", "spell", "tally",
 ]
 
 SCHEMA = 1
 CLAIM_TEXTS = ("id", "place", "known", "statement", "conditions", "paper_shape")
 CLAIM_LISTS = ("scales", "see", "paired_with")
+DATA_MISSING = "data missing"
+"""Why a test was not made where its image set is absent."""
 VOLATILE = ("seconds", "date", "sha256")
 """Fields outside the hash: two runs that agree in every digit have one hash."""
 
@@ -278,6 +280,24 @@ def compare_records(published: Iterable[Record], yours: Iterable[Record]) -> tup
     return tuple(_compared(key, first, second) for key in first | second)
 
 
+def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[str]:
+    """Return what keeps two runs of one seed from being one but for arithmetic: numbers or verdicts, one line each.
+
+    Tests that either run has left out for want of data are not compared.
+    """
+    absent = {key for records in (published, yours) for key, outcome in _outcomes(records).items()
+              if outcome.reason == DATA_MISSING}
+    before, after = (
+        {key: outcome.verdict for key, outcome in _outcomes(records).items() if key not in absent}
+        for records in (published, yours)
+    )
+    lines = [f"{line.key}: {line.published} was published, here {line.yours} ({line.kind})"
+             for line in compare_records(published, yours)
+             if not line.compatible and line.key.partition("[")[0] not in absent]
+    return lines + [f"{key}: the verdict was {before.get(key, 'none')}, here {after.get(key, 'none')}"
+                    for key in before | after if before.get(key) != after.get(key)]
+
+
 def spell(count: Mapping[Verdict, int]) -> str:
     """Return counts as a sentence part, such as "17 hold, 3 fail, 1 inconclusive"."""
     words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
@@ -293,6 +313,10 @@ def _compared(key: str, first: Mapping[str, Measured], second: Mapping[str, Meas
 
 def _all_measured(records: Iterable[Record]) -> dict[str, Measured]:
     return {key: item for record in records for key, item in record.measured().items()}
+
+
+def _outcomes(records: Iterable[Record]) -> dict[str, Outcome]:
+    return {f"{record.claim.id}.{outcome.test.key}": outcome for record in records for outcome in record.outcomes}
 
 
 def _shown(measured: Mapping[str, Measured], key: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from descent.claims import Ledger, load_paper, quotes
+from descent.claims import DATA_MISSING, Ledger, load_paper, quotes
 from descent.claims.ledger import RUN_FIELDS
 from descent.experiments.common import Experiment, Settings
 from descent.precision import arithmetic
@@ -42,7 +42,7 @@ class Bench:
                 result = experiment.run(self.settings)
         except DataMissing:
             for claim in experiment.claims:
-                self.ledger.skip(f"{claim}.{experiment.name}", "data missing")
+                self.ledger.skip(f"{claim}.{experiment.name}", DATA_MISSING)
             return None
         seconds = time.perf_counter() - clock
         self.ledger.add(experiment.estimates(result), experiment=experiment.name, config=result.config, seconds=seconds)

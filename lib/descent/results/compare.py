@@ -1,4 +1,9 @@
-"""Compare two measurements of one quantity, as strictly as the conditions of the two runs allow."""
+"""When two measurements of one quantity are the same: three classes, used by every comparison there is.
+
+*Same* is what two runs must be that agree in seed, versions, library, processor and kernels: bit for bit. *Numerics* is
+what the same seed gives with other arithmetic: last digits differ, so estimates may lie a quarter of their interval
+apart, and numbers without an interval agree to half their digits. *Statistical* is another seed or number of replicas.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +16,26 @@ import torch
 from descent.estimate import Estimate, critical_t
 from descent.results.provenance import Provenance
 
-__all__ = ["Comparison", "Kind", "Measured", "compare"]
+__all__ = ["FLOOR", "SHARE", "Comparison", "Kind", "Measured", "agree_numerically", "compare", "near"]
 
 ERRORS = 3.0
+"""Standard errors within which two statistical runs agree."""
+SHARE = 0.25
+"""Of an interval's width, that other arithmetic may move value and ends by."""
+FLOOR = 1e-11
+"""What is closer to zero than this is round-off, and as good as any other round-off."""
 
 
 class Kind(StrEnum):
-    """How two runs may be compared.
+    """How strictly two runs may be compared.
 
-    Exact: same configuration, seed, device class, versions, library; digits must agree. Cross-numerics: same
-    seed, other arithmetic. Statistical: other seed or number of replicas. Incompatible: other configuration.
+    Same: one configuration, seed, processor, set of kernels, versions and library, so that digits must agree.
+    Numerics: one seed, other arithmetic or code. Statistical: other seed or number of replicas. Incompatible: other
+    configuration.
     """
 
-    EXACT = "exact"
-    CROSS_NUMERICS = "cross-numerics"
+    SAME = "same"
+    NUMERICS = "numerics"
     STATISTICAL = "statistical"
     INCOMPATIBLE = "incompatible"
 
@@ -59,14 +70,13 @@ class Comparison:
 def compare(published: Measured, yours: Measured) -> Comparison:
     """Compare two measurements.
 
-    Exact: bitwise. Cross-numerics and statistical: |a − b| <= 3·√(s_a² + s_b²) on standard errors; two
-    deterministic numbers from different arithmetic must agree to half the digits of their dtype.
+    Same: bit for bit. Numerics: see `agree_numerically`. Statistical: |a − b| <= 3·√(s_a² + s_b²) on standard errors.
     """
     kind = kind_of(published, yours)
     compatible = _agrees(kind, published, yours)
     remark = ""
-    if kind is Kind.EXACT and not compatible and _within_errors(published, yours):
-        remark = "digits differ though intervals agree: another processor, or a kernel without fixed order"
+    if kind is Kind.SAME and not compatible and _agrees(Kind.NUMERICS, published, yours):
+        remark = "digits differ though nothing that was recorded does: a kernel without fixed order"
     return Comparison(published.key, kind, str(published.estimate), str(yours.estimate), compatible, remark)
 
 
@@ -77,7 +87,28 @@ def kind_of(published: Measured, yours: Measured) -> Kind:
         return Kind.INCOMPATIBLE
     if (a.seed, a.replicas) != (b.seed, b.replicas):
         return Kind.STATISTICAL
-    return Kind.EXACT if replace(a, date="") == replace(b, date="") else Kind.CROSS_NUMERICS
+    return Kind.SAME if replace(a, date="") == replace(b, date="") else Kind.NUMERICS
+
+
+def near(a: float, b: float, width: float, digits: float) -> bool:
+    """Tell whether two numbers are one but for arithmetic, given the width of the interval around them.
+
+    digits: the relative error of a number that has no interval.
+    """
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return True
+    allowed = max(SHARE * width if math.isfinite(width) else 0.0, digits * max(abs(a), abs(b)), FLOOR)
+    return abs(a - b) <= allowed
+
+
+def agree_numerically(a: Estimate, b: Estimate, eps: float = torch.finfo(torch.float32).eps) -> bool:
+    """Tell whether two estimates are one but for arithmetic whose numbers have the relative error eps.
+
+    Value and both ends lie within SHARE of the (narrower) interval's width, within half the digits, or below FLOOR.
+    """
+    width = min(a.high - a.low, b.high - b.low)
+    pairs = ((a.value, b.value), (a.low, b.low), (a.high, b.high))
+    return all(near(x, y, width, math.sqrt(eps)) for x, y in pairs)
 
 
 def standard_error(estimate: Estimate) -> float:
@@ -87,17 +118,13 @@ def standard_error(estimate: Estimate) -> float:
 
 
 def _agrees(kind: Kind, published: Measured, yours: Measured) -> bool | None:
+    a, b = published.estimate, yours.estimate
     if kind is Kind.INCOMPATIBLE:
         return None
-    if kind is Kind.EXACT:
-        return published.estimate == yours.estimate
-    return _within_errors(published, yours)
-
-
-def _within_errors(published: Measured, yours: Measured) -> bool:
-    a, b = published.estimate, yours.estimate
+    if kind is Kind.SAME:
+        return a == b
+    eps = max(torch.finfo(getattr(torch, side.provenance.dtype)).eps for side in (published, yours))
+    if kind is Kind.NUMERICS:
+        return agree_numerically(a, b, eps)
     error = math.hypot(standard_error(a), standard_error(b))
-    if error == 0:
-        eps = max(torch.finfo(getattr(torch, side.provenance.dtype)).eps for side in (published, yours))
-        return math.isclose(a.value, b.value, rel_tol=math.sqrt(eps), abs_tol=eps)
-    return abs(a.value - b.value) <= ERRORS * error or a.value == b.value
+    return abs(a.value - b.value) <= ERRORS * error or near(a.value, b.value, 0.0, math.sqrt(eps))

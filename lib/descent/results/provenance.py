@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from descent import dispatch
 from descent.results.digests import library_digest
 
 __all__ = ["Provenance", "provenance"]
@@ -22,9 +23,9 @@ SCALES = ("cpu", "gpu")
 class Provenance:
     """The conditions of a run.
 
-    device_class: "cpu", or the accelerator's model name; instructions: operating system and vector
-    instructions, which choose the arithmetic kernels; matmul, convolution: float32 precision as torch names
-    it; library: digest of the source that ran; date: day of the run, outside every hash and comparison.
+    device_class: "cpu", or the accelerator's model name; instructions: operating system, processor (maker, family,
+    model) and kernels, which decide the last digits, see `dispatch`; matmul, convolution: float32 precision as torch
+    names it; library: digest of the source that ran; date: day of the run, outside every hash and comparison.
     """
 
     scale: str
@@ -88,5 +89,6 @@ def device_class(device: str | torch.device) -> str:
 
 
 def _instructions() -> str:
-    return f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    chosen = dispatch.kernels(torch.backends.cpu.get_cpu_capability())
+    return f"{platform.system()} {platform.machine()}, {dispatch.processor()}, {chosen} kernels"
 
