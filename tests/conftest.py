@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from descent import dispatch
 
-dispatch.fix()  # before a test loads torch; what the environment says already stands, see tests/elsewhere.sh
+dispatch.fix()  # before a test loads torch; what the environment says already stands, see tests/kernels.py
 
 
 @pytest.fixture(scope="session")

@@ -33,16 +33,20 @@ AVX2 = {
 }
 """How the libraries are told to use AVX2 and nothing wider."""
 
+CHOICE = "DESCENT_KERNELS"
+"""The variable by which a reader leaves the kernels to the libraries."""
+
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def fixed() -> dict[str, str]:
     """Return the variables that fix threads and kernels on this machine; the threads alone where it has no AVX2.
 
-    Only Linux says which instructions there are without a library that would then be loaded.
+    Only Linux says which instructions there are without a library that would then be loaded. DESCENT_KERNELS=any in
+    the environment leaves the kernels to the libraries.
     """
-    has = set(_about().get("flags", "").split())
-    return ONE_THREAD | (AVX2 if {"avx2", "fma"} <= has else {})
+    has, free = set(_about().get("flags", "").split()), os.environ.get(CHOICE) == "any"
+    return ONE_THREAD | (AVX2 if {"avx2", "fma"} <= has and not free else {})
 
 
 def fix(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -54,8 +58,8 @@ def fix(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a process that computes for this one: one thread, and kernels fixed unless chosen."""
-    return fixed() | os.environ | ONE_THREAD
+    """Return the environment of a process that computes for this one: threads and kernels fixed unless chosen."""
+    return fixed() | os.environ
 
 
 def kernels(capability: str, environment: Mapping[str, str] = os.environ) -> str:

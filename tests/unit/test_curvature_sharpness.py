@@ -45,6 +45,15 @@ def test_worst_case_of_a_quadratic_is_its_top_eigenvalue() -> None:
     assert torch.allclose(cosine, torch.ones(R, dtype=torch.float64), atol=1e-4)
 
 
+def test_round_off_does_not_choose_where_to_climb() -> None:
+    """All that is left of the slope at the minimum points where the loss rises least."""
+    task, params = quadratic(rotated=False)
+    nearly = {"0.weight": params["0.weight"].clone()}
+    nearly["0.weight"][..., 0] += 1e-13
+    found = worst_case(task, nearly, 0.3, STREAMS, steps=60)
+    assert torch.allclose(found.increase, torch.full((R,), 0.5 * 0.09 * 3.0, dtype=torch.float64), rtol=1e-6)
+
+
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_worst_cases_of_a_diagonal_quadratic(adaptive: bool) -> None:
     task, params = quadratic(rotated=False)

@@ -25,6 +25,7 @@ print(json.dumps([made.instructions, made.threads, torch.backends.cpu.get_cpu_ca
 @pytest.fixture
 def cpuinfo(tmp_path, monkeypatch):
     """Return a file to write the system's words about a processor into."""
+    monkeypatch.delenv("DESCENT_KERNELS", raising=False)
     monkeypatch.setattr(dispatch, "CPUINFO", tmp_path / "cpuinfo")
     dispatch._about.cache_clear()
     yield tmp_path / "cpuinfo"
@@ -33,7 +34,8 @@ def cpuinfo(tmp_path, monkeypatch):
 
 def report(first: str = "", **chosen: str) -> tuple[str, int, str]:
     """Return what a fresh process records of its arithmetic."""
-    clean = {name: value for name, value in os.environ.items() if name not in dispatch.AVX2 | dispatch.ONE_THREAD}
+    ours = {*dispatch.AVX2, *dispatch.ONE_THREAD, dispatch.CHOICE}
+    clean = {name: value for name, value in os.environ.items() if name not in ours}
     run = subprocess.run([sys.executable, "-c", REPORT.format(first=first)], capture_output=True, text=True, check=True,
                          env=clean | chosen)
     return tuple(json.loads(run.stdout))
@@ -51,6 +53,12 @@ def test_a_processor_without_it_computes_as_its_libraries_choose(cpuinfo, about)
         cpuinfo.write_text(about)
     assert dispatch.fixed() == dispatch.ONE_THREAD
     assert dispatch.processor()
+
+
+def test_kernels_can_be_left_to_the_libraries(cpuinfo, monkeypatch):
+    cpuinfo.write_text("flags : sse avx2 fma avx512f\n")
+    monkeypatch.setenv("DESCENT_KERNELS", "any")
+    assert dispatch.fixed() == dispatch.ONE_THREAD
 
 
 def test_what_the_reader_chose_stays():

@@ -58,18 +58,20 @@ def worst_case(
 ) -> WorstCase:
     """Climb max L(w + cγ) − L(w) over ‖γ‖ ≤ radius, with c = |w| by parameter if adaptive, else 1.
 
-    The first climb starts where the gradient at w points to, each of the further `restarts` − 1 at a random place of
-    the sphere, or corner of the cube. Every step costs one gradient over all examples.
+    Every climb has a random place of the sphere, or corner of the cube. The first starts where the gradient there
+    points to (at w itself it is round-off if w is a minimum, and may name the direction in which the loss rises least),
+    each of the further `restarts` − 1 at the place itself. Every step costs one gradient over all examples.
     """
     if norm not in _DIRECTIONS:
         raise ValueError(f'norm must be "l2" or "linf", got {norm!r}')
     hill = _Hill(objective, params, radius, norm, adaptive, budget)
-    base, slope = hill(torch.zeros_like(hill.scale))
+    base = hill.value(torch.zeros_like(hill.scale))
     best, where = torch.zeros_like(base), torch.zeros_like(hill.scale)
     for start in range(restarts):
-        drawn = _draw(streams, step, start, hill.scale)
-        level = (slope.norm(dim=1, keepdim=True) == 0) | (start > 0)
-        height, place = _climb(hill, hill.outermost(torch.where(level, drawn, slope)), steps)
+        begun = hill.outermost(_draw(streams, step, start, hill.scale))
+        if start == 0:
+            begun = hill.outermost(hill(begun)[1])
+        height, place = _climb(hill, begun, steps)
         better = height - base > best
         best, where = torch.where(better, height - base, best), torch.where(better.unsqueeze(1), place, where)
     best = torch.where(base.isfinite(), best, torch.nan)
