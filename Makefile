@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint check reference lock serve release clean
+.PHONY: help book test quick test-elsewhere lint check reference lock serve release clean
 
 help: ## list the actions
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ book: $(READY) ## execute the chapters whose inputs moved and build the site int
 
 test: $(READY) ## run every test: library, pipeline, chapters against their references, site in a browser
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+quick: $(READY) ## the tests of a developer's loop, under a minute: no chapter, no browser, nothing slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser" tests/unit
+
+test-elsewhere: $(READY) ## the tests that touch arithmetic, and a chapter each, under the kernels of other processors
+	$(BIN)/python tests/kernels.py
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
