@@ -6,10 +6,10 @@ import json
 
 import nbformat
 import pytest
-from descent.book.execute import execute, execute_all
+from descent.book.execute import execute, execute_all, reasons
 from descent.book.process import Job
 from descent.book.project import BookError
-from descent.book.stamps import book_place, read_stamp
+from descent.book.stamps import book_place, outputs, read_stamp
 from toybook import edit
 
 
@@ -79,6 +79,38 @@ def test_repaired_chapter_succeeds_again(project, log):
 def test_half_of_an_execution_is_none(project, log, lost):
     getattr(book_place(project, "alpha"), lost).unlink()
     assert run(project, log)["alpha"] == ["no finished execution"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (lambda results, notebook: edit(results / "table.csv", "1.0", "2.0"), "results/table.csv"),
+        (lambda results, notebook: edit(notebook, "value 1.000", "value 1.001"), "alpha.ipynb"),
+        (lambda results, notebook: (results / "records.json").unlink(), "results/records.json (missing)"),
+        (lambda results, notebook: (results / "more.csv").write_text("1"), "results/more.csv (stray)"),
+        (lambda results, notebook: (results / "more").symlink_to(notebook), "results/more (a symlink)"),
+    ],
+    ids=["table", "notebook", "missing", "stray", "symlink"],
+)
+def test_altered_outputs_are_named_and_made_again(project, log, fault, named):
+    place = book_place(project, "alpha")
+    before = outputs(place)
+    fault(place.results, place.notebook)
+    because = f"its outputs were altered: {named}"
+    assert run(project, log) == {"alpha": [because], "beta": []}
+    assert f"alpha: re-executed because: {because}" in log.lines
+    assert outputs(place) == before
+    assert run(project, log) == {"alpha": [], "beta": []}
+
+
+@pytest.mark.parametrize("outputs", [None, ["table.csv"], "absent"])
+def test_an_execution_that_recorded_no_outputs_is_none(project, outputs):
+    stamp = book_place(project, "alpha").stamp
+    content = json.loads(stamp.read_text()) | {"outputs": outputs}
+    if outputs == "absent":  # as an earlier version of the book wrote it
+        del content["outputs"]
+    stamp.write_text(json.dumps(content))
+    assert reasons(project, "alpha", {}) == ["no finished execution"]
 
 
 def test_too_slow_a_chapter_is_stopped(project, log):

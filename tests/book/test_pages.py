@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from descent.book import boxes, build, hover, ledger, pages, records, scales, trace, where
+from descent.book import boxes, build, hover, ledger, pages, publish, records, scales, trace, where
 from descent.book.picture import WIDTH, picture
 from descent.book.project import BookError, find_project
 from descent.book.stamps import book_place, read_stamp
@@ -241,6 +241,26 @@ def test_a_damaged_table_of_paper_scale_is_refused_by_name(project):
     (folder / "flow.csv").write_text("1")
     with pytest.raises(BookError, match=r"alpha/gpu/flow.csv: .*hash differs"):
         scales.published(project, "alpha")
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (lambda table: edit(table, "1.0", "1.1"), "hash differs"),
+        (lambda table: edit(table.with_suffix(".json"), '"sha256": "', '"sha256": "0'), "hash differs"),
+        (lambda table: table.with_suffix(".json").unlink(), r"no table\.json beside it"),
+    ],
+    ids=["table", "note", "alone"],
+)
+def test_a_table_is_not_published_beside_a_note_of_another(project, tmp_path, scale, fault, why):
+    folder = project.results("alpha")
+    if scale == "gpu":
+        folder = shutil.copytree(folder, project.paper_scale("alpha"))
+    (html := tmp_path / "html").mkdir()
+    fault(folder / "table.csv")
+    with pytest.raises(BookError, match=rf"{folder.relative_to(project.root)}/table\.csv: .*{why}"):
+        publish.publish(project, html, records.load(project))
 
 
 def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):

@@ -15,6 +15,8 @@ import descent as library
 import pytest
 import yaml
 from descent.book import cli, release
+from descent.book.build import build, site_inputs
+from descent.book.stamps import read_site_stamp, write_site_stamp
 from toybook import REPOSITORY, edit
 
 CITATION = 'cff-version: 1.2.0\nversion: 1.2.3\ndate-released: "2026-11-21"\n'
@@ -112,6 +114,57 @@ def test_what_cannot_be_released_is_refused(ready, capsys, fault, named):
     assert named in err
     assert out == ""
     assert not (ready.root / "dist").exists()
+
+
+def lead_out(path, target):
+    """Put a symlink where a file was, to one with the same content."""
+    target.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(target)
+
+
+def build_in_a_link(book):
+    (book.html / "etc").symlink_to("/etc")
+    write_site_stamp(book, site_inputs(book))
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (lambda book: (book.html / "alpha.html").write_text("<h1>half"), "not as it was built: alpha.html; run `make"),
+        (lambda book: (book.html / "ledger.json").unlink(), "not as it was built: ledger.json (missing)"),
+        (lambda book: (book.html / "passwords.txt").write_text("x"), "not as it was built: passwords.txt (stray)"),
+        (lambda book: lead_out(book.html / "alpha.html", book.root / "alpha.html"), "built: alpha.html (a symlink)"),
+        (lambda book: (book.html / "etc").symlink_to("/etc"), "not as it was built: etc (a symlink)"),
+        (build_in_a_link, "these are some: _build/html/etc; put the files themselves there"),
+        (lambda book: lead_out(book.root / "LICENSE", book.root / "other"), "these are some: LIC"),
+        (lambda book: (book.published / "home").symlink_to(Path.home()), "these are some: data/published/home"),
+        (lambda book: edit(book.results("alpha") / "table.csv", "1.0", "2"), "alpha: its outputs were altered: "),
+    ],
+    ids=["altered", "missing", "stray", "symlink", "folder", "built in", "licence", "published", "outputs"],
+)
+def test_nothing_but_what_was_built_is_released(ready, capsys, fault, named):
+    fault(ready)
+    status, out, err = call(ready, capsys)
+    assert (status, out) == (1, "")
+    assert named in err
+    assert not (ready.root / "dist").exists()
+
+
+def test_exactly_the_recorded_files_are_packed(ready, capsys):
+    (ready.html / ".DS_Store").write_text("left by a file manager")
+    assert call(ready, capsys)[0] == 0
+    assert {name.partition("/")[2] for name in members(ready, "site")} == set(read_site_stamp(ready).files)
+
+
+@pytest.mark.slow
+def test_numbers_of_other_parameters_are_no_release(ready, log, capsys):
+    build(ready, log, {"alpha": {"seed": 3}})
+    status, out, err = call(ready, capsys)
+    assert (status, out) == (1, "")
+    assert "alpha with seed = 3 instead of 0; run `make book`, without -p and --scale, first" in err
+    build(ready, log)
+    assert call(ready, capsys)[0] == 0
 
 
 def test_the_version_is_the_same_everywhere():

@@ -6,11 +6,16 @@ import json
 import time
 
 import pytest
-from descent.book.build import build
+from descent.book.build import build, is_current, outdated
 from descent.book.project import BookError
+from descent.book.stamps import site_files
 from toybook import edit
 
 pytestmark = pytest.mark.slow
+
+
+def shorten(path):
+    path.write_bytes(path.read_bytes()[:-100])
 
 
 def refused(project, log, message):
@@ -50,7 +55,76 @@ def test_second_build_reuses_everything_within_ten_seconds(project, log):
     build(project, log)
     assert time.monotonic() - started < 10
     assert log.lines[:2] == ["alpha: reused", "beta: reused"]
-    assert "site: assembling" not in log.lines
+    assert "site: reused" in log.lines
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (lambda html: shorten(html / "alpha.html"), "alpha.html"),
+        (lambda html: shorten(html / "ledger.json"), "ledger.json"),
+        (lambda html: (html / "downloads" / "alpha.md").unlink(), "downloads/alpha.md (missing)"),
+        (lambda html: (html / "notes.txt").write_text("mine"), "notes.txt (stray)"),
+        (lambda html: (html / "elsewhere").symlink_to(html.parent), "elsewhere (a symlink)"),
+    ],
+    ids=["page", "ledger", "missing", "stray", "symlink"],
+)
+def test_a_site_that_was_altered_is_no_current_one(project, fault, named):
+    assert is_current(project)
+    fault(project.html)
+    assert outdated(project) == [f"its files were altered: {named}"]
+
+
+def test_a_site_that_was_altered_is_assembled_again(project, log):
+    before = site_files(project)
+    shorten(project.html / "ledger.json")
+    (project.html / "notes.txt").write_text("mine")
+    build(project, log)
+    assert log.lines[:2] == ["alpha: reused", "beta: reused"]
+    assert "site: assembling because: its files were altered: ledger.json, notes.txt (stray)" in log.lines
+    assert site_files(project).keys() == before.keys()
+    assert json.loads((project.html / "ledger.json").read_text())["records"]
+    assert is_current(project)
+
+
+def test_what_moved_and_what_was_altered_are_both_named(project):
+    shorten(project.html / "alpha.html")
+    edit(project.source("index"), "A toy book", "A toy book, again")
+    assert outdated(project) == ["its files were altered: alpha.html", "its sources moved: chapters/index.md"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-9],
+        lambda text: "[]",
+        lambda text: '{"inputs": {}, "files": 1}',
+        lambda text: json.dumps(json.loads(text)["inputs"]),  # as an earlier version of the book wrote it
+    ],
+    ids=["cut", "list", "number", "earlier"],
+)
+def test_a_site_without_a_whole_stamp_is_none(project, damage):
+    stamp = project.build / "site.json"
+    stamp.write_text(damage(stamp.read_text()))
+    assert outdated(project) == ["no finished site"]
+
+
+def test_hidden_files_are_no_part_of_the_site(project):
+    (project.html / ".DS_Store").write_text("left by a file manager")
+    assert is_current(project)
+
+
+def test_the_build_folder_may_be_a_symlink(project, log, tmp_path):
+    project.build.rename(tmp_path / "large disk")
+    project.build.symlink_to(tmp_path / "large disk")
+    edit(project.source("index"), "A toy book", "A toy book, elsewhere")
+    build(project, log)
+    assert "A toy book, elsewhere" in (project.html / "index.html").read_text()
+    assert log.lines[:2] == ["alpha: reused", "beta: reused"]
+    assert is_current(project)
+    edit(project.source("index"), "See [](alpha.md)", 'See <a href="gamma.html">it</a> [](alpha.md)')
+    with pytest.raises(BookError, match=r"link to nothing: gamma\.html"):
+        build(project, log)
 
 
 def test_text_edit_shows_without_a_new_execution(project, log):
@@ -121,8 +195,8 @@ def test_record_of_another_rule_is_refused(project, log):
 
 
 def test_forged_verdict_is_refused(project, log):
-    edit(project.results("alpha") / "records.json", '"verdict": "holds"', '"verdict": "fails"')
-    edit(project.source("index"), "A toy book", "A toy book, again")
+    edit(project.library / "toy" / "alpha.records.json", '"verdict": "holds"', '"verdict": "fails"')
+    edit(project.library / "toy" / "law.py", "2 * lr", "lr + lr")
     refused(project, log, "estimates give 'holds'")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from descent.book import digest, parameters, source
 from descent.book.project import BookError, find_project
@@ -104,6 +106,42 @@ def test_data_that_appears_is_an_input(project, monkeypatch):
     (project.root / "sets" / "toyset").mkdir(parents=True)
     (project.root / "sets" / "toyset" / "train.parquet").write_bytes(b"1")
     assert digest.moved(before, digest.inputs(project, "alpha", {})) == ["data set toyset"]
+
+
+def test_another_content_of_the_same_name_and_size_is_another_data_set(project, monkeypatch, tmp_path):
+    monkeypatch.setenv("DESCENT_DATA", str(tmp_path))
+    file = tmp_path / "toyset" / "raw" / "images"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"cats")
+    before, stat = digest.data_set(project, "toyset"), file.stat()
+    file.write_bytes(b"dogs")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert digest.data_set(project, "toyset") != before
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ['chapter: "alpha"', "chapter: 'alpha'", "chapter: alpha  # the first", "chapter:\n  alpha", '"chapter": alpha'],
+)
+def test_claims_belong_to_their_chapter_however_it_is_spelled(project, spelling):
+    edit(project.claims / "T1.yaml", "chapter: alpha", spelling)
+    assert project.claim_files("alpha") == (project.claims / "T1.yaml",)
+    assert project.claim_files("beta") == (project.claims / "T2.yaml",)
+    before = digest.inputs(project, "alpha", {})
+    edit(project.claims / "T1.yaml", "near its", "close to its")
+    assert digest.moved(before, digest.inputs(project, "alpha", {})) == ["data file data/claims/T1.yaml"]
+
+
+def test_a_chapter_named_within_a_text_claims_nothing(project):
+    edit(project.claims / "T2.yaml", "title: A toy", "title: |\n  A toy\n\n  chapter: alpha")
+    assert project.claim_files("alpha") == (project.claims / "T1.yaml",)
+
+
+@pytest.mark.parametrize("content", [b"chapter: [", b"chapter: \xff", b"\tchapter: alpha"])
+def test_a_claims_file_that_is_not_yaml_is_named(project, content):
+    (project.claims / "T1.yaml").write_bytes(content)
+    with pytest.raises(BookError, match=r"T1\.yaml is not YAML: (?s:.*); correct it"):
+        project.claim_files("beta")
 
 
 def test_the_books_own_chapters_are_sound(repository):

@@ -79,6 +79,8 @@ display(Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAA
 
 BASE = """\
 import csv
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -89,6 +91,8 @@ def save(chapter, claim, value, seed, replicas):
     shutil.copy(Path(__file__).with_name(f"{chapter}.records.json"), folder / "records.json")
     with open(folder / "table.csv", "w") as out:
         csv.writer(out).writerows([["seed", "value"], [seed, value]])
+    note = {"schema": 1, "experiment": "toy", "sha256": hashlib.sha256((folder / "table.csv").read_bytes()).hexdigest()}
+    (folder / "table.json").write_text(json.dumps(note))
 """
 
 CLAIMS = """\

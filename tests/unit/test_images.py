@@ -393,6 +393,26 @@ def test_projection_agrees_with_the_singular_values(root: Path) -> None:
     assert again.digest == shown.digest
 
 
+def test_another_content_of_the_same_names_and_sizes_is_projected_anew(root: Path) -> None:
+    rng = np.random.Generator(np.random.Philox(1))
+    folder = root / "mnist" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for stem, count in (("train", 200), ("t10k", 100)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pixels = rng.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 4, 4) + pixels.tobytes())
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
+    first = images.project("mnist", 3, 150, 80)
+    assert images.project("mnist", 3, 150, 80).digest == first.digest
+    file = folder / "train-images-idx3-ubyte"
+    before, stat = file.read_bytes(), file.stat()
+    file.write_bytes(before[:16] + before[:15:-1])
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = images.project("mnist", 3, 150, 80)
+    assert second.digest != first.digest
+    assert not torch.equal(second.inputs, first.inputs)
+
+
 def test_take_wants_what_is_there() -> None:
     digits = images.load("digits")
     assert torch.equal(digits.take(100, skip=50).labels, digits.labels[50:150])

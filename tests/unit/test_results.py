@@ -315,6 +315,13 @@ def test_a_table_of_another_schema_is_refused(tmp_path):
         results.load_table(path)
 
 
+def test_a_table_without_its_note_is_refused_by_name(tmp_path):
+    path = results.save_table("escape", frame(), MADE, tmp_path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match=r"escape\.csv has no escape\.json beside it.*restore the file"):
+        results.load_table(path)
+
+
 def test_an_untidy_table_is_refused(tmp_path):
     with pytest.raises(ValueError, match="reset_index"):
         results.save_table("a", frame().set_index("arm"), MADE, tmp_path)

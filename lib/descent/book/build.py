@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -30,10 +29,17 @@ from descent.book.process import TIMEOUT
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
 from descent.book.room import is_full
-from descent.book.stamps import Stamp, book_place, read_stamp
+from descent.book.stamps import (
+    Stamp,
+    book_place,
+    read_site_stamp,
+    read_stamp,
+    site_files,
+    site_stamp,
+    write_site_stamp,
+)
 from descent.book.where import homes
 from descent.claims import Record, quotes
-from descent.results import write_atomic
 
 TOOLS = (
     "jupyter-book",
@@ -67,13 +73,13 @@ def _build(
         checks.require(checks.prose_faults(project))
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
-        if force or not is_current(project):
-            progress.say("site: assembling")
+        if why := ["asked for"] if force else outdated(project):
+            progress.say(f"site: assembling because: {'; '.join(why)}")
             _site(project)
         else:
             progress.say("site: reused")
     except BaseException as fault:
-        _stamp(project).unlink(missing_ok=True)
+        site_stamp(project).unlink(missing_ok=True)
         if is_full(fault):
             raise BookError(f"there is no room left to write the book; the previous site stays as it was, "
                             f"make room and run this again\n{fault}") from fault
@@ -103,11 +109,19 @@ def site_inputs(project: Project) -> digest.Inputs:
 
 
 def is_current(project: Project) -> bool:
-    """Tell whether there is a site, built from today's sources."""
-    stamps = [_stamp(project), *(book_place(project, name).stamp for name in project.notebooks)]
-    if not all(path.is_file() for path in (*stamps, project.html / "index.html")):
-        return False
-    return bool(json.loads(_stamp(project).read_text(encoding="utf-8")) == site_inputs(project))
+    """Tell whether there is a site, whole and built from today's sources."""
+    return not outdated(project)
+
+
+def outdated(project: Project) -> list[str]:
+    """Return why the site must be assembled again; none when it is whole and built from today's sources."""
+    made = read_site_stamp(project)
+    executed = all(book_place(project, name).stamp.is_file() for name in project.notebooks)
+    if made is None or not executed or not project.html.is_dir():
+        return ["no finished site"]
+    found = {"its files were altered": digest.altered(made.files, site_files(project)),
+             "its sources moved": digest.moved(made.inputs, site_inputs(project))}
+    return [f"{what}: {digest.some(names)}" for what, names in found.items() if names]
 
 
 def _site(project: Project) -> None:
@@ -122,7 +136,7 @@ def _site(project: Project) -> None:
     checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
     shutil.rmtree(project.html, ignore_errors=True)
     os.replace(html, project.html)
-    write_atomic(_stamp(project), json.dumps(site_inputs(project), indent=1))
+    write_site_stamp(project, site_inputs(project))
 
 
 def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]) -> dict[str, str]:
@@ -141,10 +155,6 @@ def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Re
     if project.asks_for("paper-scale"):
         parts["paper-scale"] = scales.scale_table(project, titles, large)
     return parts | ({"api": api.library(project)} if project.asks_for("api") else {})
-
-
-def _stamp(project: Project) -> Path:
-    return project.build / "site.json"
 
 
 def _read(project: Project, chapter: str) -> Stamp:

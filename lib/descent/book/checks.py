@@ -63,6 +63,7 @@ def parse(path: Path) -> Page:
 
 def site_faults(project: Project, html: Path, claims: Iterable[str]) -> list[str]:
     """Return everything that is wrong with a built site, in which every one of `claims` must be found."""
+    html = html.resolve()  # links are followed to where they end, and _build may be a symlink
     pages = {path: parse(path) for path in sorted(html.glob("*.html"))}
     faults = [
         f"page missing from the site: {name}.html" for name in project.pages if html / f"{name}.html" not in pages

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,6 +20,7 @@ Inputs = dict[str, str]
 """One short hash, or a version, per input; the key names the input as the reader shall see it."""
 
 ABSENT = "absent"
+SYMLINK = "symlink"
 
 
 def inputs(project: Project, chapter: str, parameters: Mapping[str, source.Value]) -> Inputs:
@@ -67,10 +68,10 @@ def data_root(project: Project) -> Path:
 
 
 def data_set(project: Project, name: str) -> str:
-    """Return "absent", or a hash of names and sizes of the files of a data set outside the project."""
+    """Return "absent", or a hash of names and contents of the files of a data set outside the project."""
     folder = data_root(project) / name
-    files = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
-    return text_hash(json.dumps(files)) if files else ABSENT
+    files = {path.relative_to(folder).as_posix(): file_hash(path) for path in folder.rglob("*") if path.is_file()}
+    return total(files) if files else ABSENT
 
 
 def closure(codes: Iterable[str], library: Path) -> dict[str, Path]:
@@ -116,7 +117,42 @@ def total(pieces: Mapping[str, str]) -> str:
 
 def file_hash(path: Path) -> str:
     """Return a short hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def folder_hashes(folder: Path) -> Inputs:
+    """Return a hash of everything below a folder, by its place there; a symlink is named as one, never followed."""
+    entries = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): entry_hash(path) for path in entries}
+
+
+def entry_hash(path: Path) -> str:
+    """Return a short hash of a file's bytes, or what else is there in place of one."""
+    if path.is_symlink():
+        return SYMLINK
+    try:
+        return file_hash(path) if path.is_file() else "no file"
+    except OSError as fault:  # gone meanwhile, or not ours to read
+        return f"unreadable ({type(fault).__name__})"
+
+
+def altered(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Return the files that are no longer as they were recorded, and say of them what is wrong beyond their content."""
+
+    def told(name: str) -> str:
+        if name not in found:
+            return f"{name} (missing)"
+        if found[name] == SYMLINK:
+            return f"{name} (a symlink)"
+        return name if name in recorded else f"{name} (stray)"
+
+    return [told(name) for name in moved(recorded, found)]
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first three of some names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def text_hash(text: str) -> str:

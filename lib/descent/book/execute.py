@@ -15,7 +15,7 @@ from descent.book import digest, source
 from descent.book.process import TIMEOUT, Job, allow_workers, run_worker, stop_all
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
-from descent.book.stamps import Place, Stamp, book_place, read_stamp
+from descent.book.stamps import Place, Stamp, book_place, outputs, read_stamp
 from descent.results import write_atomic
 
 Given = Mapping[str, Mapping[str, source.Value]]
@@ -28,7 +28,9 @@ def reasons(project: Project, chapter: str, parameters: Mapping[str, source.Valu
     stamp = read_stamp(place)
     if stamp is None or not place.notebook.is_file() or not place.results.is_dir():
         return ["no finished execution"]
-    return digest.moved(stamp.inputs, digest.inputs(project, chapter, parameters))
+    moved = digest.moved(stamp.inputs, digest.inputs(project, chapter, parameters))
+    lost = digest.altered(stamp.outputs, outputs(place))
+    return [*moved, f"its outputs were altered: {digest.some(lost)}"] if lost else moved
 
 
 def execute_all(
@@ -82,7 +84,8 @@ def execute(job: Job, progress: Progress) -> Stamp:
         cost = run_worker(job, Path(work), progress)
         write_atomic(job.place.notebook, source.dump(_plain(source.load(Path(work) / "executed.ipynb"))))
         today = date.today().isoformat()
-        stamp = Stamp(inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today)
+        stamp = Stamp(inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today,
+                      outputs(job.place))
         write_atomic(job.place.stamp, json.dumps(asdict(stamp), indent=1, sort_keys=True))
     progress.finish(job.chapter, f"{job.chapter}: executed in {stamp.seconds:.0f} s, {stamp.peak_mib} MiB")
     return stamp

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,7 @@ class Project:
 
     def claim_files(self, chapter: str) -> tuple[Path, ...]:
         """Return the claim files that name `chapter` as theirs."""
-        named = re.compile(rf"^chapter: *{re.escape(chapter)}$", re.M)
-        return tuple(
-            path for path in sorted(self.claims.glob("*.yaml")) if named.search(path.read_text(encoding="utf-8"))
-        )
+        return tuple(path for path in sorted(self.claims.glob("*.yaml")) if _chapter(path) == chapter)
 
 
 def is_notebook(path: Path) -> bool:
@@ -121,6 +118,21 @@ def find_project(start: Path) -> Project:
         if (folder / "_toc.yml").is_file() and (folder / "chapters").is_dir():
             return Project(folder)
     raise BookError(f"no book here: neither {start} nor a folder above it holds _toc.yml and chapters/")
+
+
+def _chapter(path: Path) -> object:
+    """Return the chapter that a claims file names; raise BookError for one that cannot be read."""
+    try:
+        return _claimed(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # the latter two from what YAML makes of odd texts
+        raise BookError(f"{path.name} is not YAML: {fault}; correct it") from None
+
+
+@lru_cache(maxsize=64)
+def _claimed(text: str) -> object:
+    """Return the value of `chapter` in a text, which is parsed once: every chapter asks every file."""
+    content = yaml.safe_load(text)
+    return content.get("chapter") if isinstance(content, dict) else None
 
 
 def _files(node: Any) -> Iterator[str]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from descent.book import code, source
-from descent.book.project import Project
+from descent.book.project import BookError, Project
 from descent.book.stamps import book_place
 from descent.claims import Record, save_records
+from descent.results import verified_table
 
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
@@ -24,19 +25,27 @@ def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
     downloads = html / "downloads"
     for chapter in project.notebooks:
         place = book_place(project, chapter)
-        (downloads / chapter).mkdir(parents=True)
+        _copy_tables(project, place.results, downloads / chapter)
         notebook = text_only(source.load(place.notebook))
         (downloads / f"{chapter}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
         plain = source.dump(source.read(project.source(chapter)))
         (downloads / f"{chapter}.plain.ipynb").write_text(plain, encoding="utf-8")
         shutil.copy(project.source(chapter), downloads / f"{chapter}.md")
-        for name in tables(place.results):
-            shutil.copy(place.results / name, downloads / chapter / name)
         large = project.paper_scale(chapter)
         if large.is_dir():
-            (downloads / chapter / large.name).mkdir()
-            for name in tables(large):
-                shutil.copy(large / name, downloads / chapter / large.name / name)
+            _copy_tables(project, large, downloads / chapter / large.name)
+
+
+def _copy_tables(project: Project, folder: Path, target: Path) -> None:
+    """Copy tables and records; raise BookError for a table that is not the one its note was written for."""
+    target.mkdir(parents=True)
+    for name in tables(folder):
+        try:
+            if name.endswith(".csv"):
+                verified_table(folder / name)
+        except ValueError as fault:
+            raise BookError(f"{(folder / name).relative_to(project.root)}: {fault}") from None
+        shutil.copy(folder / name, target / name)
 
 
 def tables(results: Path) -> list[str]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from descent.book import build, digest
+from descent.book import build, digest, source
+from descent.book.execute import reasons
 from descent.book.lock import alone
 from descent.book.project import BookError, Project
-from descent.book.stamps import book_place, read_stamp
+from descent.book.stamps import SiteStamp, Stamp, book_place, read_site_stamp, read_stamp, site_files
 from descent.results import write_atomic
 
 NAME = "what-momentum-does"
@@ -30,9 +30,9 @@ def release(project: Project) -> list[Path]:
     """Write both archives and their checksums into dist/; raise BookError unless the site is there and up to date."""
     version, released = _edition(project)
     with alone(project):
-        _require_site(project)
-        site = {path.relative_to(project.html): path for path in _files(project.html)}
+        site = {Path(name): project.html / name for name in _require_site(project).files}  # nothing else lies there
         kept = {path.relative_to(project.root): path for name in PUBLISHED for path in _required(project, name)}
+        _require_no_symlinks(project, [*site.values(), *kept.values()])
         return [path for kind, files in (("site", site), ("published", kept))
                 for path in _write(project.root / "dist", f"{NAME}-{version}-{kind}", files, released)]
 
@@ -69,33 +69,52 @@ def _edition(project: Project) -> tuple[str, date]:
         raise BookError(f'{CITATION} must state a version and date-released: "YYYY-MM-DD"; write both') from None
 
 
-def _require_site(project: Project) -> None:
-    """Raise BookError where there is no site, or one that a build would make anew."""
-    stamps = {chapter: read_stamp(book_place(project, chapter)) for chapter in project.notebooks}
-    made = project.build / "site.json"
-    if not (project.html / "index.html").is_file() or not made.is_file() or None in stamps.values():
-        raise BookError(f"there is no finished site in {project.html.relative_to(project.root)} to release; "
-                        "run `make book` first")
-    moved = digest.moved(json.loads(made.read_text(encoding="utf-8")), build.site_inputs(project))
-    for chapter, stamp in stamps.items():
-        if stamp is not None:
-            moved += [f"{chapter}: {name}"
-                      for name in digest.moved(stamp.inputs, digest.inputs(project, chapter, stamp.parameters))]
+def _require_site(project: Project) -> SiteStamp:
+    """Return the stamp of the site; raise BookError where there is none, or one that a plain build would make anew."""
+    folder, made = project.html.relative_to(project.root), read_site_stamp(project)
+    stamps = {name: stamp for name in project.notebooks if (stamp := read_stamp(book_place(project, name)))}
+    if made is None or len(stamps) < len(project.notebooks) or not project.html.is_dir():
+        raise BookError(f"there is no finished site in {folder} to release; run `make book` first")
+    _require_defaults(project, stamps)
+    moved = digest.moved(made.inputs, build.site_inputs(project))
+    moved += [f"{name}: {why}" for name, stamp in stamps.items() for why in reasons(project, name, stamp.parameters)]
     if moved:
-        shown = ", ".join(moved[:3]) + (f" and {len(moved) - 3} more" if len(moved) > 3 else "")
-        raise BookError(f"the site is older than its sources, which moved since: {shown}; run `make book` first")
+        raise BookError(f"the site is older than its sources, which moved since: {digest.some(moved)}; "
+                        "run `make book` first")
+    if lost := digest.altered(made.files, site_files(project)):
+        raise BookError(f"the site in {folder} is not as it was built: {digest.some(lost)}; run `make book` first")
+    return made
+
+
+def _require_defaults(project: Project, stamps: Mapping[str, Stamp]) -> None:
+    """Raise BookError for chapters that were executed with parameters of somebody's own: their numbers are others."""
+    found = []
+    for chapter, stamp in stamps.items():
+        known = source.parameters(project.source(chapter))
+        found += [f"{chapter} with {name} = {value!r} instead of {known.get(name)!r}"
+                  for name, value in stamp.parameters.items() if known.get(name) != value]
+    if found:
+        raise BookError("a release carries the book's own numbers, but chapters were executed with other parameters: "
+                        f"{digest.some(found)}; run `make book`, without -p and --scale, first")
 
 
 def _required(project: Project, name: str) -> list[Path]:
     """Return a file, or all files of a folder; raise BookError when there is none."""
     path = project.root / name
-    found = [path] if path.is_file() else _files(path)
+    found = [path] if path.is_file() or path.is_symlink() else _files(path)
     if not found:
         raise BookError(f"{name} is missing from the book, and belongs into its release; put it there")
     return found
 
 
+def _require_no_symlinks(project: Project, paths: Iterable[Path]) -> None:
+    """Raise BookError for symlinks: what they lead to may be anybody's."""
+    if links := [str(path.relative_to(project.root)) for path in paths if path.is_symlink()]:
+        raise BookError(f"a release follows no symlinks, and these are some: {digest.some(links)}; "
+                        "put the files themselves there, or remove them")
+
+
 def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder but hidden ones, which belong to tools."""
-    found = (path for path in folder.rglob("*") if path.is_file())
+    """Return all files and symlinks below a folder but hidden ones, which belong to tools."""
+    found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))

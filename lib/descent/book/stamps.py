@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from descent.book import digest, source
 from descent.book.project import Project
+from descent.results import write_atomic
+
+T = TypeVar("T")
+MAPPINGS = ("inputs", "parameters", "outputs", "files")
+"""What a stamp must hold as names with values; one that holds anything else there is damaged."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Stamp:
     seconds: float
     peak_mib: int
     finished: str
+    outputs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,51 @@ def book_place(project: Project, chapter: str) -> Place:
     return Place(folder / f"{chapter}.ipynb", project.results(chapter), folder / f"{chapter}.json")
 
 
+def outputs(place: Place) -> digest.Inputs:
+    """Return a hash of the notebook and of every result that lies at a place now."""
+    results = {f"results/{name}": found for name, found in digest.folder_hashes(place.results).items()}
+    return {place.notebook.name: digest.entry_hash(place.notebook), **results}
+
+
 def read_stamp(place: Place) -> Stamp | None:
     """Return the stamp of a finished execution, None when there is none that can be read."""
+    return _read(Stamp, place.stamp)
+
+
+@dataclass(frozen=True)
+class SiteStamp:
+    """What a finished site was made from, and a hash of every file it consists of; written last."""
+
+    inputs: digest.Inputs
+    files: digest.Inputs
+
+
+def site_files(project: Project) -> digest.Inputs:
+    """Return a hash of every file of the site as it lies there now, but for hidden ones, which belong to tools."""
+    found = digest.folder_hashes(project.html)
+    return {name: value for name, value in found.items() if not any(part[0] == "." for part in name.split("/"))}
+
+
+def write_site_stamp(project: Project, inputs: digest.Inputs) -> None:
+    """Record that the site is finished, made from `inputs`."""
+    write_atomic(site_stamp(project), json.dumps(asdict(SiteStamp(inputs, site_files(project))), indent=1))
+
+
+def read_site_stamp(project: Project) -> SiteStamp | None:
+    """Return the stamp of a finished site, None when there is none that can be read."""
+    return _read(SiteStamp, site_stamp(project))
+
+
+def site_stamp(project: Project) -> Path:
+    """Return where the stamp of the site lies."""
+    return project.build / "site.json"
+
+
+def _read(kind: type[T], path: Path) -> T | None:
+    """Return a stamp; None for one that is absent, damaged, or of a version that recorded less."""
     try:
-        return Stamp(**json.loads(place.stamp.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        stamp = kind(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    whole = all(isinstance(value, dict) for name, value in vars(stamp).items() if name in MAPPINGS)
+    return stamp if whole else None

@@ -86,7 +86,7 @@ def load(name: str, split: str = "train") -> ImageSet:
     known = _expect(name, split)
     path = _source(name, split)
     if path.suffix == ".parquet":
-        arrays = _cached(f"{name}-{split}", _checksum(path), lambda: read(path, known, split))
+        arrays = _cached(f"{name}-{split}", _checksum(known, path, split), lambda: read(path, known, split))
     else:
         arrays = read(path, known, split)
     _check_arrays(arrays, known, split, path)
@@ -203,8 +203,8 @@ def project(name: str, components: int, count: int, test_count: int) -> Projecte
 
     Raises: DataMissing, DataDamaged as `load` does.
     """
-    files = [_source(name, split) for split in ("train", "test") if _expect(name, split)]
-    key = json.dumps([[_checksum(file) for file in files], components, count, test_count])
+    sums = [_checksum(_expect(name, split), _source(name, split), split) for split in ("train", "test")]
+    key = json.dumps([sums, components, count, test_count])
     digest = hashlib.sha256(key.encode()).hexdigest()
     arrays = _cached(f"{name}-pca{components}", digest, lambda: _project(name, components, count, test_count))
     tensors = {k: torch.from_numpy(v) for k, v in arrays.items() if k not in ("title", "share")}
@@ -301,12 +301,17 @@ def _signed(vectors: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(vectors * np.sign(largest))
 
 
-def _checksum(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and sizes in a folder."""
+def _checksum(known: Known, path: Path, split: str) -> str:
+    """Return the SHA-256 of a Parquet file, or of what a folder holds of the files torchvision fetches for a split."""
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    listing = sorted((str(f.relative_to(path)), f.stat().st_size) for f in path.rglob("*") if f.is_file())
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+        return _file_checksum(path)
+    sums = {name: _file_checksum(path / name) for name in known.fetched[split] if (path / name).is_file()}
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
+def _file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cached(stem: str, digest: str, make: Callable[[], Arrays]) -> Arrays:

@@ -12,6 +12,7 @@ from descent.results.store import (
     project_root,
     read_json,
     save_table,
+    verified_table,
     write_atomic,
     write_json,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "provenance",
     "read_json",
     "save_table",
+    "verified_table",
     "write_atomic",
     "write_json",
 ]

@@ -21,7 +21,7 @@ from descent.results.provenance import Provenance
 
 __all__ = [
     "MALFORMED", "Table", "load_table", "output_folder", "paper_table", "project_root", "read_json", "save_table",
-    "write_atomic", "write_json",
+    "verified_table", "write_atomic", "write_json",
 ]
 
 SCHEMA = 1
@@ -121,13 +121,7 @@ def load_table(path: Path) -> Table:
 
     Raises: ValueError when the bytes are not those that were hashed, or the schema is another one.
     """
-    about = read_json(path.with_suffix(".json"))
-    content = path.read_bytes()
-    if about.get("schema") != SCHEMA:
-        raise ValueError(f"{path.name}: schema {about.get('schema')!r}, this library reads {SCHEMA}")
-    if hashlib.sha256(content).hexdigest() != about.get("sha256"):
-        raise ValueError(f"{path.name} is not the file that was written (its hash differs): "
-                         "run the experiment again, or restore the file")
+    about, content = verified_table(path)
     try:
         frame = _read_csv(content, dict(about["columns"]))
         made = Provenance.from_json(about["provenance"])
@@ -135,6 +129,24 @@ def load_table(path: Path) -> Table:
     except (ValueError, *MALFORMED) as fault:
         name = path.with_suffix(".json").name
         raise ValueError(f"{name}: incomplete or malformed ({fault!r}); run the experiment again") from fault
+
+
+def verified_table(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Return the note beside a table and the table's bytes.
+
+    Raises: ValueError when there is no note, the schema is another one, or the bytes are not those that were hashed.
+    """
+    note = path.with_suffix(".json")
+    if not note.is_file():
+        raise ValueError(f"{path.name} has no {note.name} beside it, which says what it is and how it was made: "
+                         "run the experiment again, or restore the file")
+    about, content = read_json(note), path.read_bytes()
+    if about.get("schema") != SCHEMA:
+        raise ValueError(f"{path.name}: schema {about.get('schema')!r}, this library reads {SCHEMA}")
+    if hashlib.sha256(content).hexdigest() != about.get("sha256"):
+        raise ValueError(f"{path.name} is not the file that was written (its hash differs): "
+                         "run the experiment again, or restore the file")
+    return about, content
 
 
 def paper_table(chapter: str, name: str) -> DataFrame | None:
