@@ -26,8 +26,8 @@ _SCHEMA = 1
 class Checkpoint:
     """Where and how often a run is saved: every `every` steps, to the file `path` (numpy's npz).
 
-    A killed run started again with the same arguments goes on from the file and ends in the same numbers,
-    bit for bit. `label` should name what the arguments do not show, such as the objective and the schedule.
+    A killed run started again with the same arguments on the same machine goes on from the file and ends in the same
+    numbers, bit for bit. `label` should name what the arguments do not show, such as the objective and the schedule.
     """
 
     path: str | Path

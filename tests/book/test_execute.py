@@ -130,6 +130,6 @@ def test_executed_notebook_names_no_path_and_no_time(project):
 
 def test_cost_is_recorded(project):
     stamp = read_stamp(book_place(project, "alpha"))
-    assert 0 < stamp.seconds < 60
+    assert 0 < stamp.seconds < 600
     assert 10 < stamp.peak_mib < 4000
     assert json.loads(book_place(project, "alpha").stamp.read_text())["digest"] == stamp.digest

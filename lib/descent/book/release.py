@@ -1,4 +1,7 @@
-"""The book as archives to deposit: the same tree gives the same bytes, whoever packs it, wherever and whenever."""
+"""The book as archives to deposit: the same tree gives the same bytes, whoever packs it and whenever.
+
+Wherever, too, as long as Python compresses with the same zlib.
+"""
 
 from __future__ import annotations
 
