@@ -23,7 +23,7 @@ from descent import dispatch
 TESTS = Path(__file__).parent
 WORDS = (
     "api", "budget", "calibrate", "campaign", "claims", "cluster", "dispatch", "doctests", "images", "malformed",
-    "printed", "readme", "results", "schema", "sweep",
+    "readme", "results", "sameness", "schema", "sweep",
 )  # fmt: skip
 """Tests that hang on words and files, not on last digits."""
 

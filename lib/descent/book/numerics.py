@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nbval.plugin import IPyNbCell
 
-from descent.results.printed import as_printed
+from descent.sameness import as_printed
 
 _compare = IPyNbCell.compare_outputs
 

@@ -15,16 +15,12 @@ import torch
 
 from descent.estimate import Estimate, critical_t
 from descent.results.provenance import Provenance
+from descent.sameness import near
 
-__all__ = ["FLOOR", "SHARE", "Comparison", "Kind", "Measured", "agree_numerically", "compare", "near"]
+__all__ = ["Comparison", "Kind", "Measured", "agree_numerically", "compare"]
 
 ERRORS = 3.0
 """Standard errors within which two statistical runs agree."""
-SHARE = 0.25
-"""Of an interval's width, that other arithmetic may move value and ends by."""
-FLOOR = 1e-11
-"""What is closer to zero than this is round-off, and as good as any other round-off."""
-
 
 class Kind(StrEnum):
     """How strictly two runs may be compared.
@@ -90,21 +86,11 @@ def kind_of(published: Measured, yours: Measured) -> Kind:
     return Kind.SAME if replace(a, date="") == replace(b, date="") else Kind.NUMERICS
 
 
-def near(a: float, b: float, width: float, digits: float) -> bool:
-    """Tell whether two numbers are one but for arithmetic, given the width of the interval around them.
-
-    digits: the relative error of a number that has no interval.
-    """
-    if a == b or (math.isnan(a) and math.isnan(b)):
-        return True
-    allowed = max(SHARE * width if math.isfinite(width) else 0.0, digits * max(abs(a), abs(b)), FLOOR)
-    return abs(a - b) <= allowed
-
-
 def agree_numerically(a: Estimate, b: Estimate, eps: float = torch.finfo(torch.float32).eps) -> bool:
     """Tell whether two estimates are one but for arithmetic whose numbers have the relative error eps.
 
-    Value and both ends lie within SHARE of the (narrower) interval's width, within half the digits, or below FLOOR.
+    Value and both ends lie within a quarter of the (narrower) interval's width, within half the digits, or both within
+    round-off of zero.
     """
     width = min(a.high - a.low, b.high - b.low)
     pairs = ((a.value, b.value), (a.low, b.low), (a.high, b.high))

@@ -1,7 +1,7 @@
-"""Two printouts of one run compared as text and as numbers: words exactly, estimates as *numerics* (see `compare`).
+"""What is one number but for arithmetic, in numbers and in print: the class *numerics* of `results.compare`.
 
-Only what stands there as an estimate is a number: "1.03 [0.98, 1.08]", "0.9864, deterministic", or "1, 40 replicas".
-Everything else, a rule, a count or the name of a claim, is words.
+In print only what stands there as an estimate is a number: "1.03 [0.98, 1.08]", "0.9864, deterministic", or "1, 40
+replicas". Everything else, a rule, a count or the name of a claim, is words.
 """
 
 from __future__ import annotations
@@ -10,12 +10,26 @@ import math
 import re
 from collections.abc import Sequence
 
-from descent.results.compare import FLOOR, SHARE, near
+__all__ = ["FLOOR", "SHARE", "as_printed", "near"]
 
-__all__ = ["as_printed"]
+SHARE = 0.25
+"""Of an interval's width, that other arithmetic may move value and ends by."""
+FLOOR = 1e-11
+"""What is closer to zero than this is round-off, and as good as any other round-off."""
 
 _NUMBER = r"[−-]?(?:∞|\d+(?:\.\d+)?(?:e[−-]?\d+)?)"
 _ESTIMATE = re.compile(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]|({_NUMBER})(?=, (?:deterministic|\d+ replicas))")
+
+
+def near(a: float, b: float, width: float, digits: float) -> bool:
+    """Tell whether two numbers are one but for arithmetic, given the width of the interval around them.
+
+    digits: the relative error of a number that has no interval.
+    """
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return True
+    allowed = max(SHARE * width if math.isfinite(width) else 0.0, digits * max(abs(a), abs(b)), FLOOR)
+    return abs(a - b) <= allowed
 
 
 def as_printed(reference: str, text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from descent.results.printed import as_printed
+from descent.sameness import as_printed
 
 TABLE = """ claim  estimate                                         region      verdict
  S-1    weakest of 10: 0.050 [0.041, 0.059], 1000 replicas  > 0      holds
