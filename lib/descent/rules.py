@@ -73,7 +73,7 @@ class Hyper:
 
     lr: Tensor
     momentum: Tensor
-    gain: Tensor  # weight of the new gradient in the buffer
+    gain: Tensor  # weight of the new gradient in the buffer; where the momentum is 0 it is 1
     direct: Tensor  # weight of the new gradient in the step, past the buffer
     carry: Tensor  # weight of the buffer in the step
     weight_decay: Tensor
@@ -111,7 +111,8 @@ class Hyper:
     def coefficients(self, starting: bool = False) -> Coefficients:
         """Return the numbers of one step; `starting` marks the step that fills an empty buffer."""
         one = torch.ones_like(self.lr)
-        gain = torch.where(self.first, one, self.gain) if starting else self.gain
+        whole = self.momentum == 0  # nothing is dampened where nothing is remembered, also when a schedule leads there
+        gain = torch.where(whole | self.first if starting else whole, one, self.gain)
         inflow = gain * torch.where(self.displacement, self.lr, one)
         carry = self.carry * torch.where(self.displacement, one, self.lr)
         return Coefficients(self.momentum, inflow, self.lr * self.direct, carry)
@@ -142,10 +143,11 @@ def heavy_ball(lr: Values, momentum: Values, **options: Unpack[Options]) -> Hype
 def dampened(lr: Values, momentum: Values, dampening: Values, **options: Unpack[Options]) -> Hyper:
     """Dampened momentum: v ← momentum·v + (1 − dampening)·g, x ← x − lr·v, as torch does it.
 
-    The first gradient enters undampened, and dampening is ignored where the momentum is 0.
+    The first gradient enters undampened, and dampening is ignored where the momentum is 0, also while a schedule holds
+    it there. If it rises again the buffer holds the last gradient; torch goes on with the buffer it had put aside.
     """
     options.setdefault("first", "gradient")
-    return _hyper(lr, momentum, gain=_dampened_gain(momentum, dampening), **options)
+    return _hyper(lr, momentum, gain=1.0 - _tensor(dampening), **options)
 
 
 def ema(lr: Values, momentum: Values, **options: Unpack[Options]) -> Hyper:
@@ -156,8 +158,7 @@ def ema(lr: Values, momentum: Values, **options: Unpack[Options]) -> Hyper:
 def nesterov(lr: Values, momentum: Values, dampening: Values = 0.0, **options: Unpack[Options]) -> Hyper:
     """Nesterov's rule as torch does it: v ← momentum·v + (1 − dampening)·g, x ← x − lr·(g + momentum·v)."""
     options.setdefault("first", "gradient")
-    gain = _dampened_gain(momentum, dampening)
-    return _hyper(lr, momentum, gain=gain, direct=1.0, lookahead=True, **options)
+    return _hyper(lr, momentum, gain=1.0 - _tensor(dampening), direct=1.0, lookahead=True, **options)
 
 
 def qhm(lr: Values, momentum: Values, nu: Values, **options: Unpack[Options]) -> Hyper:
@@ -185,11 +186,6 @@ def repeat(hyper: Hyper, n: int) -> Hyper:
 
 def _tensor(values: Values) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
-
-
-def _dampened_gain(momentum: Values, dampening: Values) -> Tensor:
-    gain = 1.0 - _tensor(dampening)
-    return torch.where(_tensor(momentum) == 0, torch.ones_like(gain), gain)
 
 
 def _hyper(

@@ -11,8 +11,9 @@ from descent.measure.growth import Descent, resampled_growth, resampled_mean
 from descent.problems.linear import aligned_edge
 from descent.problems.noise_escape import gaussian_escape, outside
 from descent.problems.quadratics import FOUR_ATOMS, Ensemble, GaussianFeatures
-from descent.rules import ema, heavy_ball, nesterov, repeat, sgd, stack
+from descent.rules import dampened, ema, heavy_ball, nesterov, qhm, repeat, sgd, stack
 from descent.streams import Purpose, Streams, replica_seeds
+from descent.train import train
 from torch import Tensor
 
 MEAN, VARIANCE = 1.0, 0.64  # of a curvature that is .2 or 1.8
@@ -56,6 +57,48 @@ def test_heavy_ball_and_nesterov_follow_their_moments():
     found = [arm.mean_square.value for arm in measured(rules, 3)]
     assert found == pytest.approx([polyak, nest, polyak], abs=0.004)
     assert found[0] == pytest.approx(found[2], abs=1e-9)  # EMA at lr/(1 − momentum) is heavy ball
+
+
+OPTIONS = {
+    "plain": {},
+    "decay": {"weight_decay": [0.3, 1.5]},
+    "ascent": {"maximize": True},
+    "first": {"first": "gradient"},
+    "inside": {"buffer": "displacement", "first": "gradient", "weight_decay": 0.2},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_its_steps_are_those_of_the_engine_for_every_rule(options):
+    """From an empty buffer, and from one in use: then the first gradient is one among others."""
+    rates = [0.1, 0.3]
+    rule = stack(sgd(rates, **options), heavy_ball(rates, 0.8, **options), dampened(rates, 0.8, 0.4, **options),
+                 nesterov(rates, 0.8, 0.4, **options), ema(rates, 0.8, **options), qhm(rates, 0.8, 0.6, **options))
+    streams = Streams(replica_seeds(3, rule.replicas), torch.float64)
+    start = streams.normal(Purpose.INIT, 0, (2,))
+    fresh = Descent(TwoPoint(), rule, streams)
+    run = train(TwoPoint(), start, rule, 4, streams)
+    state = fresh.state(start)
+    for step in range(4):
+        state = fresh(state, step)
+    torch.testing.assert_close(state[:, 0], run.params, rtol=1e-12, atol=1e-14)
+    used = Descent(TwoPoint(), rule, streams, begin=-1)
+    torch.testing.assert_close(used(state, 4), fresh(state, 4), rtol=0, atol=0)
+    again, state = train(TwoPoint(), start, rule, 1, streams, velocity=torch.zeros_like(start)), used.state(start)
+    torch.testing.assert_close(used(state, 0)[:, 0], again.params, rtol=1e-12, atol=1e-14)
+
+
+def test_growth_without_momentum_knows_decay_and_ascent():
+    """x alone is the state: growth by log |1 ∓ lr·(curvature ± decay)|, exactly where the curvature is fixed."""
+    class Bowl:
+        def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+            return params
+
+    rule = stack(sgd(0.1, weight_decay=0.5), sgd(0.1, weight_decay=0.5, maximize=True))
+    streams = Streams(replica_seeds(0, 8).repeat(2), torch.float64)
+    step = Descent(Bowl(), repeat(rule, 8), streams)
+    found = resampled_growth(step, step.state(torch.ones(16, 1, dtype=torch.float64)), 100, streams, arms=2)
+    assert [arm.mean_square.value for arm in found] == pytest.approx([math.log(0.85), math.log(1.05)], abs=1e-10)
 
 
 def test_without_noise_both_growths_are_the_spectral_radius():

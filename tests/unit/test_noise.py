@@ -239,6 +239,30 @@ def test_looking_ahead_does_not_move_the_run_and_sees_what_it_will_do():
         torch.testing.assert_close(ahead.values[index], near.values[step + 4], rtol=1e-9, atol=0)
 
 
+SCHEDULES = {"cosine": rules.cosine(8), "cyclic": rules.cyclic(4)}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_the_direction_is_seen_where_a_schedule_stands_still(schedule):
+    """A cosine ends at rate 0, a cycle starts there: ω is what a vanishing rate would have shown."""
+    hyper = rules.stack(rules.sgd(0.1), rules.nesterov(0.1, 0.8), rules.ema(0.1, 0.8), rules.dampened(0.1, 0.8, 0.4))
+    objective, source, steps = CASES["mlp"], streams(4), 8
+    start = objective.model.initial(source)
+
+    def above(step):
+        return rules.Factors(lr=max(schedule(step).lr, 1e-9))
+
+    def powers(own, window):
+        probe = SearchNoise(objective, partial(full_gradient, objective), hyper, source, 1, window, own)
+        run = train(objective, start, hyper, steps, source, probes={"w": probe}, schedule=own)
+        return {name: run.records[f"w.{name}"].values for name in ("power", "fresh", "carried", "lag", "along")}
+
+    for window in (0, 2):
+        found, expected = powers(schedule, window), powers(above, window)
+        for name, values in found.items():
+            torch.testing.assert_close(values, expected[name], rtol=1e-5, atol=1e-12)
+
+
 def test_full_batches_leave_only_lag():
     objective = replace(CASES["mlp"], batch_size=None, sampling="full")
     hyper, source = rules.repeat(rules.stack(rules.sgd(0.1), rules.heavy_ball(0.1, 0.9)), 2), streams(4)

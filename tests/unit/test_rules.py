@@ -65,6 +65,39 @@ def test_every_flag_of_torch_as_one_stack():
             torch.testing.assert_close(run.params[name][r], parameter.detach(), rtol=1e-10, atol=1e-10, msg=str(flags))
 
 
+def annealed(optimizer, lr, momentum, factors):
+    for group in optimizer.param_groups:
+        group["lr"], group["momentum"] = lr * float(factors.lr), momentum * float(factors.momentum)
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.2}, {"maximize": True}], ids=["plain", "decay", "ascent"])
+def test_dampening_ends_where_a_schedule_ends_the_momentum(options):
+    """As in torch, replica by replica: some are at 0 from the start, some are brought there, some never."""
+    lr, momenta, dampenings = [0.1, 0.2, 0.15, 0.3], [0.0, 0.5, 0.9, 0.9], [0.4, 0.4, 0.9, 0.3]
+    slowly = rules.drop(5, 0.7)
+    ends = [rules.constant(), rules.anneal_momentum(8), lambda step: rules.Factors(momentum=max(0.0, 1 - step / 10)),
+            rules.product(slowly, rules.anneal_momentum(6, 0.5))]
+    hyper = rules.dampened(lr, momenta, dampenings, **options)
+    found = path(hyper, 30, schedule=rules.per_arm(*ends, replicas=1), curvature=0.8)
+    for r in range(4):
+        x = torch.nn.Parameter(torch.ones((), dtype=F64))
+        optimizer = torch.optim.SGD([x], lr=lr[r], momentum=momenta[r], dampening=dampenings[r], **options)
+        for step in range(30):
+            assert x.item() == pytest.approx(found[step, r].item(), rel=1e-12, abs=1e-14)
+            annealed(optimizer, lr[r], momenta[r], ends[r](step))
+            x.grad = 0.8 * x.detach()
+            optimizer.step()
+        assert x.item() == pytest.approx(found[30, r].item(), rel=1e-12, abs=1e-14)
+
+
+def test_where_momentum_returns_the_buffer_holds_the_last_gradient():
+    def schedule(step):
+        return rules.Factors(momentum=float(step != 1))
+
+    found = path(rules.dampened(0.1, 0.5, 0.4), 3, schedule=schedule)[:, 0]
+    assert found.tolist() == pytest.approx([1, 0.9, 0.81, 0.81 - 0.1 * (0.5 * 0.9 + 0.6 * 0.81)], rel=1e-12)
+
+
 def test_ema_and_qhm_against_their_formulas():
     lr, beta, nu = 0.1, 0.8, 0.7
     hyper = rules.stack(

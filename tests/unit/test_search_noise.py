@@ -203,6 +203,96 @@ def test_stationary_moments_of_a_spectrum_by_simulation(hyper):
             assert squares.mean() == pytest.approx(exact[0, mode], abs=four_errors(squares))
 
 
+class Kicked:
+    """½ Σ curvature·x² without noise; each replica has its gradient raised by 1 in one step, −1 = never."""
+
+    def __init__(self, curvatures: tuple[float, ...], at: list[int]) -> None:
+        self.curvatures, self.at = torch.tensor(curvatures, dtype=torch.float64), torch.tensor(at)
+
+    def gradient(self, params, streams, step):
+        return params * self.curvatures + (self.at == step).to(params)[:, None]
+
+
+def kicked(hyper: Hyper, curvatures: tuple[float, ...], at: list[int], start: list[float], steps: int, **options):
+    """Return the parameters (T + 1, R, d) of replicas kicked at their steps, as the engine moves them."""
+    streams = Streams(replica_seeds(0, len(at)), torch.float64)
+    begin = torch.tensor(start, dtype=torch.float64)[:, None].expand(-1, len(curvatures))
+    run = train(Kicked(curvatures, at), begin, rules.repeat(hyper, len(at)), steps, streams,
+                probes={"x": every(1, lambda x: x)}, **options)
+    return run.records["x"].values.numpy()
+
+
+DECAY = {"weight_decay": 0.7}
+FELT = {
+    "sgd": (rules.sgd(0.1, **DECAY), 1),
+    "heavy ball": (rules.heavy_ball(0.1, 0.8, **DECAY), 1),
+    "inside": (rules.heavy_ball(0.1, 0.8, buffer="displacement", **DECAY), 1),
+    "ema": (rules.ema(0.3, 0.8, **DECAY), 1),
+    "qhm": (rules.qhm(0.3, 0.8, 0.7, **DECAY), 1),
+    "nesterov": (rules.nesterov(0.1, 0.8, **DECAY), 1),
+    "dampened": (rules.dampened(0.1, 0.8, 0.3, **DECAY), 1),
+    "ascent": (rules.heavy_ball(0.1, 0.8, maximize=True, **DECAY), -1),
+}
+EVERY_FELT = pytest.mark.parametrize(("hyper", "sign"), FELT.values(), ids=FELT)
+
+
+@EVERY_FELT
+def test_stationary_moments_know_decay_and_ascent(hyper, sign):
+    """E x² and E ω² are the sums of squared answers to one unit of noise, taken from the engine."""
+    curvatures = (sign * 0.5, sign * 3.0)
+    buffer = torch.zeros(1, 2, dtype=torch.float64)  # in use, so that the first gradient is one among others
+    x = kicked(hyper, curvatures, [0], [0.0], 700, velocity=buffer)[:, 0]
+    felt = x[:-1] * (sign * np.array(curvatures) + 0.7)
+    omega = (x[:-1] - x[1:]) / hyper.lr.item() - felt
+    found = theory.stationary_moments(hyper, curvatures, 2.0)
+    assert_allclose(found.variance[0], 2 * np.square(x).sum(0), rtol=1e-10)
+    assert_allclose(found.power[0], 2 * np.square(omega).sum(0), rtol=1e-10)
+
+
+@EVERY_FELT
+def test_virtual_steps_know_decay_and_ascent(hyper, sign):
+    """E x² at every step is the path without noise, squared, plus squared answers to a kick at every step before."""
+    steps, noise, curvature = 12, 10.0 / 40, sign * 0.9
+    x = kicked(hyper, (curvature,), [-1, *range(steps)], [3.0] + steps * [0.0], steps)[:steps, :, 0]
+    squares = x[:, 0] ** 2 + noise * np.square(x[:, 1:]).sum(1)
+    judged = {"minibatch_gradient": curvature**2 * squares + noise}
+    if sign > 0:  # ⟨x, ∇f⟩ is negative on a hill: met at once
+        judged["inner_product"] = curvature * squares
+    for stopping, values in judged.items():
+        means = np.cumsum(values) / np.arange(1, steps + 1)
+        assert (np.diff(means) < 0).all()
+        given = {"variance": 10.0, "start": 3.0, "curvature": curvature, "stopping": stopping}
+        for step in range(1, steps):
+            near = [theory.virtual_steps(hyper, [40], precision=(means[step] * share) ** 0.5, **given).item()
+                    for share in (1 + 1e-10, 1 - 1e-10)]
+            assert near[0] == step + 1 < near[1]
+
+
+STILL = {name: rule for name, rule in RULES.items() if name != "inside"}
+
+
+@pytest.mark.parametrize("hyper", STILL.values(), ids=STILL)
+@pytest.mark.parametrize("starting", [False, True])
+def test_the_direction_does_not_depend_on_the_rate_also_where_it_is_zero(hyper, starting):
+    still = hyper.scaled(rules.Factors(lr=0.0))
+    for found, expected in zip(theory.weights(still, starting), theory.weights(hyper, starting), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+    for function in (theory.flat_power, theory.flat_lag, lambda rule: theory.shuffled_power(rule, 3, 12)):
+        assert_allclose(function(still), function(hyper), rtol=1e-12, atol=1e-14)
+    assert np.isinf(theory.stationary_moments(still, [1.0, 0.5])).all()
+    assert np.isinf(theory.virtual_steps(still, [4], **VIRTUAL, limit=50)).all()
+
+
+def test_a_buffer_of_displacements_has_no_direction_at_rate_zero():
+    still = rules.heavy_ball([0.0, 0.0, 0.1], [0.8, 0.0, 0.8], buffer="displacement")
+    found = theory.weights(still)
+    assert found.fresh.tolist() == pytest.approx([1, 1, 1])
+    assert found.carried.tolist() == pytest.approx([np.inf, 0, 8])
+    assert found.inflow.tolist() == pytest.approx([0, 0, 0.1])
+    assert_allclose(theory.flat_power(still), theory.flat_power(rules.heavy_ball(0.1, [0.8, 0.0, 0.8])), rtol=1e-12)
+    assert np.isinf(theory.stationary_moments(still, [1.0]).power[:2]).all()
+
+
 @EVERY_RULE
 def test_the_identity_given_the_past_by_simulation(hyper):
     past, noise, slope = noises(1, 30), 1.7, 0.9

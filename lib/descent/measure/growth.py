@@ -60,12 +60,14 @@ class Growth:
 class Descent:
     """A linear rule on an objective with a linear gradient, as a step of the state (x, carried velocity), (R, 2, d).
 
-    Without momentum the state is x alone, (R, 1, d). Any constructor of `rules` will do.
+    Without momentum the state is x alone, (R, 1, d). Any constructor of `rules` will do, weight decay and ascent
+    included; `begin` is the step that finds the buffer empty, −1 where the states were handed a velocity.
     """
 
     objective: Objective
     hyper: Hyper
     streams: Streams
+    begin: int = 0
 
     def state(self, start: Tensor) -> Tensor:
         """Return the state at rest in `start`, (R, d)."""
@@ -74,10 +76,12 @@ class Descent:
         return torch.stack([start, torch.zeros_like(start)], dim=1)
 
     def __call__(self, state: Tensor, step: int) -> Tensor:
-        """Return x − direct·g − u and u = momentum·u + carry·inflow·g."""
+        """Return x − direct·g − u and u = momentum·u + carry·inflow·g, g with sign and decay as the rule feels it."""
         x = state[:, 0]
-        slope = cast(Tensor, self.objective.gradient(x, self.streams, step))
-        momentum, inflow, direct, carry = (c.to(x)[:, None] for c in self.hyper.coefficients())
+        sign, decay = (part.to(x)[:, None] for part in (self.hyper.sign, self.hyper.weight_decay))
+        slope = sign * cast(Tensor, self.objective.gradient(x, self.streams, step)) + decay * x
+        numbers = self.hyper.coefficients(starting=step == self.begin)
+        momentum, inflow, direct, carry = (c.to(x)[:, None] for c in numbers)
         if state.shape[1] == 1:
             return (x - (direct + carry * inflow) * slope)[:, None]
         carried = momentum * state[:, 1] + carry * inflow * slope

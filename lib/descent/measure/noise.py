@@ -145,7 +145,8 @@ class SearchNoise:
 
     Every `every` steps it takes `window` steps ahead on a copy, the ones the run will take, and records the parts of
     ω where they end, under the step they began at. Noise older than the window counts as lag: its weight has fallen
-    to momentum^window. Without a window nothing is carried, and lag is all of the memory.
+    to momentum^window. Without a window nothing is carried, and lag is all of the memory. A schedule may reach
+    rate 0; only a buffer of displacements has no finite ω there, since it moves on without a rate.
     """
 
     objective: Objective

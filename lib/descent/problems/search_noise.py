@@ -7,20 +7,23 @@ A step is x ← x − lr·d, and ω = d − ∇f(x) is the noise of its directio
 v the buffer before the step: the bracket is the mean of ω given the past. `noise` is E|ξ|², that of one step, with
 the batch already in it; `variance` is C² = E|∇f_i − ∇f|², that of one example. Exact statements take a `Hyper` of
 R arms, made by the constructors of `rules`, which says how gradients are summed and how the buffer starts; its lr
-is the rule's own. The formulas of the paper (arXiv 2402.02325) take the rule by its name there.
+is the rule's own, and in d and ω the gradient is the one it feels, with its sign and its weight decay. The formulas
+of the paper (arXiv 2402.02325) take the rule by its name there.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
 from descent.problems.mode import Array, _momentum, convert, search_noise_power
-from descent.rules import Hyper
+from descent.rules import Coefficients, Hyper
 
 __all__ = [
     "Moments", "Rule", "Stopping", "Variant", "Weights", "beta_hat", "bound", "conditional_power", "degree", "flat_lag",
@@ -43,9 +46,21 @@ class Weights(NamedTuple):
 
 
 def weights(hyper: Hyper, starting: bool = False) -> Weights:
-    """Return what the search direction is made of; `starting` marks the step that fills an empty buffer."""
-    momentum, inflow, direct, carry = hyper.coefficients(starting)
-    return Weights((direct + carry * inflow) / hyper.lr, carry * momentum / hyper.lr, momentum, inflow)
+    """Return what the search direction is made of; `starting` marks the step that fills an empty buffer.
+
+    At rate 0 it is what it is at any other, but for a buffer of displacements: that moves on without a rate, and its
+    `carried` is infinite there.
+    """
+    steady = _steady(hyper)
+    own, carried = (part / steady.lr for part in _moves(steady.coefficients(starting)))
+    endless = (hyper.lr == 0) & hyper.displacement & (carried != 0)
+    momentum, inflow, _, _ = hyper.coefficients(starting)
+    return Weights(own, carried.masked_fill(endless, torch.inf), momentum, inflow)
+
+
+def _steady(hyper: Hyper) -> Hyper:
+    """Return the rules with rate 1 where it is 0: how a direction weighs gradients does not depend on a steady rate."""
+    return replace(hyper, lr=torch.where(hyper.lr == 0, torch.ones_like(hyper.lr), hyper.lr))
 
 
 def conditional_power(hyper: Hyper, noise: ArrayLike, memory: ArrayLike) -> Array:
@@ -91,7 +106,7 @@ def shuffled_power(hyper: Hyper, batch_size: int, population: int) -> Array:
 
 def _memory(hyper: Hyper) -> tuple[Array, Array, Array]:
     """Return w₀, w₁ and β: a gradient of age k has the weight w_k = w₁β^(k−1)."""
-    fresh, carried, momentum, inflow = (part.cpu().numpy() for part in weights(hyper))
+    fresh, carried, momentum, inflow = (part.cpu().numpy() for part in weights(_steady(hyper)))
     return fresh, carried * inflow, momentum
 
 
@@ -121,6 +136,7 @@ def stationary_moments(hyper: Hyper, curvatures: ArrayLike, noise: ArrayLike = 1
     """Solve the discrete Lyapunov equation of the state (x, v) for every arm and mode of ½ Σ curvature·x².
 
     curvatures (d,), noise (d,): variances along the eigenvectors. Any rule, any spectrum; sums over modes are traces.
+    The curvature is the one the rule feels: weight decay adds to it, ascent turns its sign.
     """
     h = np.atleast_1d(np.asarray(curvatures, dtype=np.float64))
     variances = np.broadcast_to(np.asarray(noise, dtype=np.float64), h.shape)
@@ -138,11 +154,18 @@ def stationary_moments(hyper: Hyper, curvatures: ArrayLike, noise: ArrayLike = 1
 def _recursion(hyper: Hyper, h: Array, starting: bool = False) -> tuple[Array, Array, Array]:
     """Return A (R, d, 2, 2), b (R, 2), c (R, d, 2): (x, v) ← A(x, v) + bξ and ω = c·(x, v) + wξ, curvatures h (d,)."""
     fresh, carried, momentum, inflow = (part.cpu().numpy()[:, None] for part in weights(hyper, starting))
-    lr, h = hyper.lr.cpu().numpy()[:, None], h[None, :]
-    rows = [[1 - lr * fresh * h, -lr * carried + 0 * h], [inflow * h, momentum + 0 * h]]
+    sign, decay = (part.cpu().numpy()[:, None] for part in (hyper.sign, hyper.weight_decay))
+    step, kept = (part.cpu().numpy()[:, None] for part in _moves(hyper.coefficients(starting)))
+    h = sign * h[None, :] + decay  # as the rule feels it; noise has no sign
+    rows = [[1 - step * h, -kept + 0 * h], [inflow * h, momentum + 0 * h]]
     matrices = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-    inputs = np.concatenate([-lr * fresh, inflow], axis=-1)
+    inputs = np.concatenate([-step, inflow], axis=-1)
     return matrices, inputs, np.stack([(fresh - 1) * h, carried + 0 * h], axis=-1)
+
+
+def _moves(numbers: Coefficients) -> tuple[Tensor, Tensor]:
+    """Return how far a step goes by its own gradient and by the buffer before it, finite also at rate 0; each (R,)."""
+    return numbers.direct + numbers.carry * numbers.inflow, numbers.carry * numbers.momentum
 
 
 def beta_hat(momentum: ArrayLike) -> Array:
@@ -210,6 +233,7 @@ def virtual_steps(hyper: Hyper, batch_sizes: ArrayLike, *, variance: float, star
 
     A run ends when the mean over its steps of E⟨x, ∇f⟩ ("inner_product") or of E|g|², g the mini-batch gradient
     ("minibatch_gradient", whose floor C²/B knows neither lr nor rule), is at most precision². Infinite at the limit.
+    Weight decay moves the runs; ∇f and g, by which they are judged, are those of the loss alone.
     """
     noise = variance / np.atleast_1d(np.asarray(batch_sizes, dtype=np.float64))
     if stopping not in ("inner_product", "minibatch_gradient"):
