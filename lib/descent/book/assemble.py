@@ -6,21 +6,19 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from descent.book import hover, source
+from descent.book import hover, lifeline, source
 from descent.book.boxes import Boxes
 from descent.book.project import BookError, Project
 from descent.book.publish import IMAGES
 from descent.book.stamps import book_place
 from descent.book.worker import ANSI
 
-JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
 CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
 LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
@@ -52,14 +50,12 @@ def stage(project: Project, generated: Mapping[str, str], quotes: Mapping[str, s
     return target
 
 
-def render(project: Project, staged: Path) -> Path:
-    """Run Jupyter Book on a clean output, every warning an error; return the folder of the HTML."""
-    output = project.build / "site"
-    shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(staged), "--path-output", str(output)]
-    options = ["--all", "-W", "-n", "--keep-going"]
+def render(project: Project, staged: Path, output: Path) -> Path:
+    """Run Jupyter Book into an empty folder, every warning an error; return the folder of the HTML in there."""
+    options = ["--path-output", str(output), "--all", "-W", "-n", "--keep-going"]
     run = subprocess.run(
-        [*command, *options],
+        lifeline.command("jupyter_book.cli.main", "build", str(staged), *options),
+        stdin=lifeline.line(),
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},

@@ -28,7 +28,7 @@ from descent.book.lock import alone
 from descent.book.process import TIMEOUT
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
-from descent.book.room import is_full
+from descent.book.room import is_blameless, is_full
 from descent.book.stamps import (
     Stamp,
     book_place,
@@ -39,6 +39,7 @@ from descent.book.stamps import (
     write_site_stamp,
 )
 from descent.book.where import homes
+from descent.book.work import own_folder, sweep
 from descent.claims import Record, quotes
 
 TOOLS = (
@@ -60,9 +61,14 @@ def build(
     force: bool = False,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Return the folder of the finished site; raise BookError and leave no site when anything is wrong."""
+    """Return the folder of the finished site; raise BookError and leave no site when anything is wrong with the book.
+
+    What says nothing about the book, such as Ctrl-C or a full disk, leaves the previous site as it was.
+    """
     with alone(project):
-        return _build(project, progress, given or {}, jobs=jobs, force=force, timeout=timeout)
+        sweep(project)
+        anew = Project(project.root)  # what `project` remembers of the table of contents may be older than the file
+        return _build(anew, progress, given or {}, jobs=jobs, force=force, timeout=timeout)
 
 
 def _build(
@@ -70,20 +76,22 @@ def _build(
 ) -> Path:
     on_device = any(values.get("device", "cpu") != "cpu" for values in given.values())
     try:
+        before = sources(project)  # ahead of all that reads them: what is edited from here on counts as not built
         checks.require(checks.prose_faults(project))
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
         if why := ["asked for"] if force else outdated(project):
             progress.say(f"site: assembling because: {'; '.join(why)}")
-            _site(project)
+            _site(project, before | executions(project))
         else:
             progress.say("site: reused")
     except BaseException as fault:
-        site_stamp(project).unlink(missing_ok=True)
         if is_full(fault):
             raise BookError(f"there is no room left to write the book; the previous site stays as it was, "
                             f"make room and run this again\n{fault}") from fault
-        shutil.rmtree(project.html, ignore_errors=True)
+        if not is_blameless(fault):
+            site_stamp(project).unlink(missing_ok=True)
+            shutil.rmtree(project.html, ignore_errors=True)
         raise
     progress.say(f"ledger: {ledger.standing(records.load(project))}")
     progress.say(f"site: {project.html / 'index.html'}")
@@ -96,16 +104,30 @@ def cores() -> int:
 
 
 def site_inputs(project: Project) -> digest.Inputs:
-    """Return everything the site depends on beside the library: pages, configuration, executions, tools."""
+    """Return everything the site depends on: pages, configuration, library, tools, executions."""
+    return sources(project) | executions(project)
+
+
+def sources(project: Project) -> digest.Inputs:
+    """Return what the site depends on beside the executions; what names further files is hashed before it is read."""
     files = [project.root / "_config.yml", project.root / "_toc.yml"]
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
+    pages = _hashes(project, files)
+    data = [path for chapter in project.notebooks for path in project.claim_files(chapter)]
     for chapter in project.notebooks:
-        files += [book_place(project, chapter).stamp, *project.claim_files(chapter)]
-        files += [path for path in sorted(project.paper_scale(chapter).glob("*")) if path.is_file()]
+        data += [path for path in sorted(project.paper_scale(chapter).glob("*")) if path.is_file()]
     pipeline = {path.name: digest.file_hash(path) for path in sorted(Path(__file__).parent.glob("*.py"))}
     pipeline["library"] = digest.library(project)  # its source is shown on the site
-    sources = {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}
-    return sources | pipeline | {name: digest.installed(name) for name in TOOLS}
+    return pages | _hashes(project, data) | pipeline | {name: digest.installed(name) for name in TOOLS}
+
+
+def executions(project: Project) -> digest.Inputs:
+    """Return what the site depends on of the chapters' executions."""
+    return _hashes(project, [book_place(project, chapter).stamp for chapter in project.notebooks])
+
+
+def _hashes(project: Project, files: Sequence[Path]) -> digest.Inputs:
+    return {str(path.relative_to(project.root)): digest.file_hash(path) for path in files}
 
 
 def is_current(project: Project) -> bool:
@@ -124,19 +146,28 @@ def outdated(project: Project) -> list[str]:
     return [f"{what}: {digest.some(names)}" for what, names in found.items() if names]
 
 
-def _site(project: Project) -> None:
+def _site(project: Project, inputs: digest.Inputs) -> None:
     found = records.load(project)
     stamps = {name: _read(project, name) for name in project.notebooks}
     around = {name: boxes.boxes(project, name, stamp, found) for name, stamp in stamps.items()}
     hints = {record.claim.id: f"{record.claim.statement} — {record.verdict}".replace('"', "'") for record in found}
     parts = _generated(project, stamps, found)
-    html = assemble.render(project, assemble.stage(project, parts, quotes(found), around, hints))
-    publish.publish(project, html, found)
-    finish.finish(project, html, found)
-    checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
-    shutil.rmtree(project.html, ignore_errors=True)
+    staged = assemble.stage(project, parts, quotes(found), around, hints)
+    with own_folder(project, "site") as work:
+        html = assemble.render(project, staged, work)
+        publish.publish(project, html, found)
+        finish.finish(project, html, found)
+        checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
+        _replace(project, html, work, inputs)
+
+
+def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) -> None:
+    """Put a finished site in the place of the previous one; the stamp of that goes first, its own comes last."""
+    site_stamp(project).unlink(missing_ok=True)
+    if project.html.exists():
+        os.replace(project.html, work / "previous")
     os.replace(html, project.html)
-    write_site_stamp(project, site_inputs(project))
+    write_site_stamp(project, inputs)
 
 
 def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]) -> dict[str, str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.server
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from descent import dispatch
+from descent.book import signals
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project, find_project
 
@@ -53,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dispatch.fix()  # before any command loads torch
     options = parser().parse_args(arguments)
     try:
-        project = find_project((options.root or Path.cwd()).resolve())
-        return int(options.action(project, options) or 0)
+        with signals.raising():
+            project = find_project((options.root or Path.cwd()).resolve())
+            return int(options.action(project, options) or 0)
     except UsageError as fault:
         print(f"descent: {fault}", file=sys.stderr)
         return USAGE_FAULT
@@ -64,9 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("descent: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        number = stop.signal if isinstance(stop, signals.Ended) else signal.SIGINT
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"descent: interrupted by {number.name}", file=sys.stderr)
+        return 128 + number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -204,12 +210,14 @@ def _compare(project: Project, options: argparse.Namespace) -> None:
 def _reference(project: Project, options: argparse.Namespace) -> None:
     from descent.book import build, reference
     from descent.book.execute import execute_all
+    from descent.book.lock import alone
 
     chapters = [_usage(project.notebook, name) for name in options.chapters] or project.notebooks
-    execute_all(project, chapters, {}, Progress(), jobs=build.cores())
-    for chapter in chapters:
-        for path in reference.renew(project, chapter):
-            print(path.relative_to(project.root))
+    with alone(project):
+        execute_all(project, chapters, {}, Progress(), jobs=build.cores())
+        for chapter in chapters:
+            for path in reference.renew(project, chapter):
+                print(path.relative_to(project.root))
 
 
 def _serve(project: Project, options: argparse.Namespace) -> None:

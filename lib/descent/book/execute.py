@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
-from pathlib import Path
 
 from descent.book import digest, source
 from descent.book.process import TIMEOUT, Job, allow_workers, run_worker, stop_all
 from descent.book.progress import Progress
-from descent.book.project import BookError, Project
+from descent.book.project import BookError, Project, Unfinished
+from descent.book.room import is_blameless
 from descent.book.stamps import Place, Stamp, book_place, outputs, read_stamp
+from descent.book.work import own_folder
 from descent.results import write_atomic
 
 Given = Mapping[str, Mapping[str, source.Value]]
@@ -45,19 +45,20 @@ def execute_all(
 ) -> dict[str, list[str]]:
     """Execute what moved; return the reasons per chapter, none for a reused one.
 
-    Raises: BookError with the tracebacks when cells fail, after the other chapters have ended.
+    Raises: BookError with the tracebacks when cells fail, after the other chapters have ended; Unfinished when none
+    failed, but some were stopped from outside.
     """
     why = {name: ["asked for"] if force else reasons(project, name, given.get(name, {})) for name in chapters}
     for name, because in why.items():
         progress.say(f"{name}: re-executed because: {', '.join(because)}" if because else f"{name}: reused")
 
-    def one(name: str) -> str:
+    def one(name: str) -> BookError | None:
         job = Job(project, name, given.get(name, {}), book_place(project, name), timeout)
         try:
             execute(job, progress)
         except BookError as fault:
-            return str(fault)
-        return ""
+            return fault
+        return None
 
     allow_workers()
     pool = ThreadPoolExecutor(max_workers=jobs)
@@ -70,33 +71,41 @@ def execute_all(
     finally:
         pool.shutdown()
     if faults:
-        raise BookError("\n\n".join(faults))
+        kind = Unfinished if all(isinstance(fault, Unfinished) for fault in faults) else BookError
+        raise kind("\n\n".join(map(str, faults)))
     return why
 
 
 def execute(job: Job, progress: Progress) -> Stamp:
-    """Execute one chapter; raise BookError with the traceback when a cell fails, and leave nothing then."""
+    """Execute one chapter in a folder of its own, and put it in its place once it has finished.
+
+    Raises: BookError with the traceback when a cell fails, and leaves nothing then. Whatever else ends it, such as
+    Ctrl-C or a full disk, leaves the last execution as it was.
+    """
     before = read_stamp(job.place)
-    inputs = digest.inputs(job.project, job.chapter, job.parameters)
-    job.place.prepare()
+    inputs = digest.inputs(job.project, job.chapter, job.parameters)  # first: what is edited from here on is not in it
     progress.start(job.chapter, before.seconds if before else None)
-    with _cleared_on_failure(job.place), tempfile.TemporaryDirectory(prefix=f"{job.chapter}-") as work:
-        cost = run_worker(job, Path(work), progress)
-        write_atomic(job.place.notebook, source.dump(_plain(source.load(Path(work) / "executed.ipynb"))))
+    with _cleared_by_a_fault(job.place), own_folder(job.project, job.chapter) as work:
+        made = Place(work / "finished" / job.place.notebook.name, work / "results", work / "stamp.json")
+        made.results.mkdir()
+        cost = run_worker(replace(job, place=made), work, progress)
+        write_atomic(made.notebook, source.dump(_plain(source.load(work / "executed.ipynb"))))
         today = date.today().isoformat()
         stamp = Stamp(inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today,
-                      outputs(job.place))
-        write_atomic(job.place.stamp, json.dumps(asdict(stamp), indent=1, sort_keys=True))
+                      outputs(made))
+        write_atomic(made.stamp, json.dumps(asdict(stamp), indent=1, sort_keys=True))
+        made.move_to(job.place)
     progress.finish(job.chapter, f"{job.chapter}: executed in {stamp.seconds:.0f} s, {stamp.peak_mib} MiB")
     return stamp
 
 
 @contextlib.contextmanager
-def _cleared_on_failure(place: Place) -> Iterator[None]:
+def _cleared_by_a_fault(place: Place) -> Iterator[None]:
     try:
         yield
-    except BaseException:
-        place.clear()
+    except BaseException as fault:
+        if not is_blameless(fault):
+            place.clear()
         raise
 
 

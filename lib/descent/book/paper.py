@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from descent import campaign, dispatch
+from descent import campaign
+from descent.book import lifeline
 from descent.book.project import BookError, Project
 from descent.budget import CORE, Budget, rates, unfit
 from descent.experiments.common import Settings
@@ -130,8 +130,7 @@ def _executor(options: argparse.Namespace) -> Iterator[Executor | None]:
         with _cluster(options.dask) as executor:
             yield executor
     elif options.jobs > 1:
-        os.environ.update(dispatch.environment())
-        with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        with lifeline.processes(options.jobs) as pool:
             yield pool
     else:
         yield None

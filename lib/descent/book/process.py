@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,9 +17,9 @@ from typing import Any
 import psutil
 
 from descent import dispatch
-from descent.book import digest, source
+from descent.book import digest, lifeline, source
 from descent.book.progress import Progress
-from descent.book.project import BookError, Project
+from descent.book.project import BookError, Project, Unfinished
 from descent.book.stamps import Place
 
 TIMEOUT = 1800.0
@@ -43,7 +44,8 @@ class Job:
 def run_worker(job: Job, work: Path, progress: Progress) -> dict[str, Any]:
     """Leave `executed.ipynb` in the folder `work`; return seconds and peak_mib.
 
-    Raises: BookError with the traceback when a cell fails, or when the time is over.
+    Raises: BookError with the traceback when a cell fails, or when the time is over; Unfinished when we, or somebody
+    else, stopped it before.
     """
     notebook = source.read(job.project.source(job.chapter))
     (work / "source.ipynb").write_text(source.dump(notebook), encoding="utf-8")
@@ -52,7 +54,9 @@ def run_worker(job: Job, work: Path, progress: Progress) -> dict[str, Any]:
     with (work / "stderr").open("w+", encoding="utf-8") as errors:
         with (
             subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment(job)
+                command, stdin=lifeline.line(), stdout=subprocess.PIPE, stderr=errors, text=True,
+                env=_environment(job),
+                start_new_session=True,  # what a terminal sends to all processes, such as Ctrl-C, is ours to answer
             ) as process,
             _stopped_after(process, job.timeout) as late,
         ):
@@ -60,10 +64,21 @@ def run_worker(job: Job, work: Path, progress: Progress) -> dict[str, Any]:
         errors.seek(0)
         text = "".join(line for line in errors if not line.startswith("[IPKernelApp]")).strip()
     if process.returncode:
-        reason = f"stopped after {job.timeout:.0f} s" if late.is_set() else "a cell failed"
+        kind, reason = _failure(job, process.returncode, late.is_set())
         progress.finish(job.chapter, f"{job.chapter}: {reason}")
-        raise BookError(f"{job.chapter}: {reason}\n{text}")
+        raise kind(f"{job.chapter}: {reason}\n{text}".rstrip())
     return last
+
+
+def _failure(job: Job, status: int, late: bool) -> tuple[type[BookError], str]:
+    """Return whose fault the end of a worker is, and what to say of it."""
+    if late:
+        return BookError, f"stopped after {job.timeout:.0f} s"
+    if _STOPPING.is_set():
+        return Unfinished, "stopped before it had finished"
+    if status < 0:
+        return Unfinished, f"ended by {signal.Signals(-status).name} before it had finished; run this again"
+    return BookError, "a cell failed"
 
 
 def _order(job: Job, work: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -43,7 +44,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print one line that stays."""
         with self._lock:
-            print("\r\x1b[K" + line if self._live else line, file=self._stream, flush=True)
+            self._write(("\r\x1b[K" if self._live else "") + line + "\n")
 
     def remaining(self, name: str) -> float | None:
         """Return the seconds a job will still take, None when nothing is known."""
@@ -58,7 +59,11 @@ class Progress:
             return
         with self._lock:
             parts = [self._part(name) for name in self._started]
-            self._stream.write("\r\x1b[K" + "   ".join(parts))
+            self._write("\r\x1b[K" + "   ".join(parts))
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that has been closed is no reason to lose what was computed
+            self._stream.write(text)
             self._stream.flush()
 
     def _part(self, name: str) -> str:

@@ -16,6 +16,10 @@ class BookError(Exception):
     """A fault in the book or in how it was called; its text is meant for the person at the terminal."""
 
 
+class Unfinished(BookError):
+    """Something was stopped from outside before its end, through no fault of the book."""
+
+
 @dataclass(frozen=True)
 class Project:
     """A book: a folder with `_toc.yml`, `_config.yml`, `chapters/`, `lib/` and `data/claims/`."""

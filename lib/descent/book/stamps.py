@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from descent.book import digest, source
-from descent.book.project import Project
+from descent.book.project import BookError, Project
 from descent.results import write_atomic
 
 T = TypeVar("T")
@@ -38,11 +38,14 @@ class Place:
     results: Path
     stamp: Path
 
-    def prepare(self) -> None:
-        """Make the folders, empty."""
-        self.clear()
-        for folder in (self.notebook.parent, self.stamp.parent, self.results):
-            folder.mkdir(parents=True, exist_ok=True)
+    def move_to(self, other: Place) -> None:
+        """Put this finished execution in the place of another; the stamp of that goes first, its own comes last."""
+        other.clear()
+        for path, target in (self.results, other.results), (self.notebook, other.notebook), (self.stamp, other.stamp):
+            if target.exists():
+                raise BookError(f"{target} cannot be replaced: remove it, then run this again")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
 
     def clear(self) -> None:
         """Remove everything, the stamp first, so that no half of an old success survives."""

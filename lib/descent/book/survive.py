@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from descent import dispatch
-from descent.book import digest, records, rerun, source
+from descent.book import digest, lifeline, records, rerun, source
 from descent.book.parameters import experiments_package, settings
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
@@ -142,10 +139,8 @@ def _measure_all(
     waiting = {key: task for key, task in tasks.items() if not task[1].is_file()}
     if len(waiting) < len(tasks):
         progress.say(f"{len(tasks) - len(waiting)} of {len(tasks)} runs reused")
-    os.environ.update(dispatch.environment())
-    context = multiprocessing.get_context("spawn")
     progress.start("runs")
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
+    with lifeline.processes(jobs) as pool:
         running: dict[Future[float], tuple[int, str]] = {
             pool.submit(measure, package, name, chosen, file): (seed, name)
             for (seed, name), (chosen, file) in waiting.items()

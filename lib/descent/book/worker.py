@@ -1,18 +1,23 @@
 """Execute one notebook in this process's kernel: `python -m descent.book.worker JOB.json`.
 
-Progress goes to stdout, one JSON object per cell and one at the end; a traceback goes to stderr.
+Progress goes to stdout, one JSON object per cell and one at the end; a traceback goes to stderr. As soon as stdin ends,
+so do the worker and its kernel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from descent.book.lifeline import end_with_parent
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -23,6 +28,7 @@ def main(job_file: str) -> int:
     from papermill.exceptions import PapermillExecutionError
 
     job: dict[str, Any] = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    tempfile.tempdir = str(Path(job_file).parent)  # how to reach the kernel is written there, and goes with the folder
     started, memory = time.monotonic(), PeakMemory()
     memory.start()
     try:
@@ -36,6 +42,15 @@ def main(job_file: str) -> int:
         return 1
     report(seconds=round(time.monotonic() - started, 1), peak_mib=round(memory.stop() / 2**20))
     return 0
+
+
+def stop_kernel() -> None:
+    """Kill all that this process has started."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def report(**values: float) -> None:
@@ -72,4 +87,5 @@ class PeakMemory(threading.Thread):
 
 
 if __name__ == "__main__":
+    end_with_parent(stop_kernel)
     sys.exit(main(sys.argv[1]))
