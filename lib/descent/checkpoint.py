@@ -45,7 +45,7 @@ class Checkpoint:
         """Replace the file in one move: temporary name, sync, rename, sync of the folder."""
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = json.dumps({"schema": _SCHEMA, "mark": mark, **meta}, sort_keys=True)
+        header = json.dumps({"schema": _SCHEMA, "mark": mark, "tensors": sorted(tensors), **meta}, sort_keys=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
         with temporary.open("wb") as file:
             arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
@@ -78,6 +78,8 @@ class Checkpoint:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(arrays.pop("").tobytes())
             known = header["schema"] == _SCHEMA and header["mark"] == mark
+            if known and header["tensors"] != sorted(arrays):
+                raise ValueError("some of its tensors are missing")  # a damaged list of contents is read without a word
         except Exception as error:  # whatever zip, npy and JSON make of bytes that are not theirs
             raise _UselessError(f"cannot be read ({error})") from error
         if not known:

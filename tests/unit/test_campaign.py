@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from descent import campaign
@@ -124,9 +126,12 @@ def test_what_remembers_is_not_kept(tmp_path):
 def damaged(path):
     """Return a file's content spoiled in several ways."""
     whole = path.read_bytes()
+    with np.load(path) as file:
+        some = io.BytesIO()
+        np.savez(some, **{name: file[name] for name in file.files[:-1]})
     middle = len(whole) // 2
     return [b"", whole[:middle], b"garbage" * 100, whole[:middle] + b"\xff" * 9 + whole[middle + 9 :],
-            b"\x93NUMPY" + whole[6:], b"PK\x03\x04" + b"\x00" * 40]
+            b"\x93NUMPY" + whole[6:], b"PK\x03\x04" + b"\x00" * 40, some.getvalue()]
 
 
 def test_a_damaged_checkpoint_is_deleted_with_a_sentence_and_its_run_starts_over(tmp_path):
