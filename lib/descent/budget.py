@@ -22,9 +22,11 @@ CORE = {SMALL: 1.6e4, "ResNet-8": 6.0e2, "ResNet-18": 2.6e1}
 
 def unfit(calibration: Any) -> str:
     """Say why something is not the calibration of a device that computes right; "" if it is."""
-    if not isinstance(calibration, Mapping) or not {"gates", "rates", "provenance"} <= set(calibration):
+    try:
+        shut = [str(gate["name"]) for gate in calibration["gates"] if not gate["open"]]
+        _ = rates(calibration), calibration["provenance"]["device_class"], calibration["provenance"]["date"]
+    except (KeyError, TypeError, AttributeError, ValueError):
         return "is not what `descent calibrate --out` writes"
-    shut = [gate["name"] for gate in calibration["gates"] if not gate["open"]]
     return f"is of a device that errs ({'; '.join(shut)}): nothing is worth planning on it" if shut else ""
 
 

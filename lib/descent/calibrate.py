@@ -7,6 +7,7 @@ after a warm-up, the device waited for on both sides of the clock.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -70,7 +71,12 @@ def calibrate(device: str, repeats: int = 5, size: float = 1.0) -> dict[str, Any
     """Return gates, ceilings and rates of a device as JSON values; without rates where a gate is shut.
 
     size: scales what is timed; 1 suits an accelerator, 0.02 a laptop.
+    Raises: ValueError for a size that is no positive number, or no repeats.
     """
+    if not 0 < size < math.inf:
+        raise ValueError(f"size must be a number above 0, got {size}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
     made = provenance("gpu" if device.startswith("cuda") else "cpu", device, 0, 1, modules=["descent.calibrate"])
     passed = list(gates(device))
     found: dict[str, Any] = {"provenance": made.to_json(), "gates": [asdict(g) | {"open": g.open} for g in passed]}

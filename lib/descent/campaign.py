@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib
 import io
+import itertools
 import json
 import math
 import shutil
@@ -39,7 +40,7 @@ from descent.sweep import SweepError, sweep
 
 __all__ = ["Task", "campaign", "done", "expected", "listed", "others", "plan", "run", "tasks", "write_records"]
 
-SCHEMA = 1
+SCHEMA = 2
 BUDGET = 2 << 30
 LATE = "not run: out of time"
 CROWDS = {"replicas", "seeds", "data_sets", "draws", "trials", "nets", "walkers", "walks", "problems", "climbers",
@@ -236,16 +237,18 @@ def _in_time(waiting: Sequence[Task], budget: Budget, finished: Callable[[int, d
 
 
 def done(task: Task, out: Path) -> dict[str, Any] | None:
-    """Return a task's result if it is there, whole, and of today's code and parameters; None otherwise."""
+    """Return a task's result if it is there with its tables, all of it whole and of today's code and parameters."""
     path = _result(out, task.name)
     if not path.is_file():
         return None
     try:
         content = read_json(path)
     except ValueError:
-        return None  # cut short or edited: measured again, never used
-    fits = content.get("mark") == task.mark and content.get("sha256") == _hash(content)
-    return content if fits else None
+        return None  # cut short: measured again, as what was edited is, never used
+    fits = content.get("schema") == SCHEMA and content.get("sha256") == _hash(content)
+    if not fits or content["mark"] != task.mark:
+        return None
+    return content if all(_file_hash(out / name) == kept for name, kept in content["files"].items()) else None
 
 
 def others(todo: Sequence[Task], out: Path) -> list[dict[str, Any]]:
@@ -256,10 +259,11 @@ def others(todo: Sequence[Task], out: Path) -> list[dict[str, Any]]:
     return [content for task in rest if (content := done(task, out)) is not None]
 
 
-def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, late: Sequence[Task] = ()) -> Path:
+def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, late: Sequence[Task] = (),
+                  say: Callable[[str], None] = print) -> Path:
     """Judge the estimates of finished tasks, and write the records of all claims; what was not run is said to be so.
 
-    late: tasks there was no time for.
+    late: tasks there was no time for. Earlier records that say more, or cannot be read, are kept under another name.
     """
     paper = load_paper(paper_id)
     made = Provenance.from_json(found[0]["provenance"])
@@ -272,21 +276,32 @@ def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, 
         ledger.skip(key, LATE)
     for key in ledger.lacking:
         ledger.skip(key, "not run at this scale")
-    _set_aside(out / "records.json", ledger.records)
+    _set_aside(out / "records.json", ledger.records, say)
     return ledger.save()
 
 
-def _set_aside(path: Path, records: Sequence[Record]) -> None:
+def _set_aside(path: Path, records: Sequence[Record], say: Callable[[str], None]) -> None:
     """Keep earlier records under another name if they say something that the ones to be written there do not."""
     try:
         before = load_records(path)
-    except (OSError, ValueError):
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as fault:
+        aside = _renamed(path, "damaged-records")  # a name under which the book does not look for records
+        say(f"{path} cannot be used ({fault}): it is kept as {aside.name}; restore it from there, or delete that file")
         return
     new = {key for record in records for key in record.measured()}
     if {key for record in before for key in record.measured()} - new:
         made = before[0].provenance
         device = "".join(each if each.isalnum() else "-" for each in made.device_class)
-        path.rename(path.with_name(f"records-{made.date}-{device}-{made.library}.json"))
+        _renamed(path, f"records-{made.date}-{device}-{made.library}")
+
+
+def _renamed(path: Path, stem: str) -> Path:
+    """Rename a file so that it takes the place of no other; return its new place."""
+    numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    places = (path.with_name(f"{stem}{number}{path.suffix}") for number in numbers)
+    return path.rename(next(place for place in places if not place.exists()))
 
 
 def _tests(experiment: Experiment, lacking: Sequence[str]) -> list[str]:
@@ -301,7 +316,7 @@ def _kept(task: Task) -> Any:
     folder = Path(task.work) / task.name if task.work else None
     budget = BUDGET
     while True:
-        keep = Keeping(folder, task.seconds, budget)
+        keep = Keeping(folder, task.seconds, budget, mark=task.mark, say=_say)
         try:
             with keeping(keep):
                 return task.experiment.run(task.settings)
@@ -316,6 +331,11 @@ def _kept(task: Task) -> Any:
                 torch.cuda.empty_cache()
 
 
+def _say(line: str) -> None:
+    """Print from wherever a task runs."""
+    print(line, flush=True)
+
+
 def _out_of_memory(fault: RuntimeError) -> bool:
     """Tell whether a device, or the CPU's allocator, which has no error of its own, had no memory left."""
     return isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault)
@@ -324,11 +344,11 @@ def _out_of_memory(fault: RuntimeError) -> bool:
 def _write(result: dict[str, Any], out: Path) -> None:
     """Write tables with their provenance, then the result, each whole or not at all."""
     made = Provenance.from_json(result["provenance"])
-    for name, text in result.get("tables", {}).items():
-        save_table(name, pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=["nan"]), made, out,
-                   experiment=result["task"], config=result.get("config", ""))
-    content = {key: value for key, value in result.items() if key != "tables"}
-    content["tables"] = sorted(result.get("tables", {}))
+    written = [save_table(name, pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=["nan"]), made, out,
+                          experiment=result["task"], config=result.get("config", ""))
+               for name, text in result.get("tables", {}).items()]
+    files = [path.with_suffix(ending) for path in written for ending in (".csv", ".json")]
+    content = result | {"tables": sorted(result.get("tables", {})), "files": {f.name: _file_hash(f) for f in files}}
     write_json(_result(out, result["task"]), content | {"sha256": _hash(content)})
 
 
@@ -340,6 +360,11 @@ def _result(out: Path, name: str) -> Path:
 def _hash(content: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    """Return the hash of a file, "" where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _experiments(package: str) -> Sequence[Experiment]:

@@ -36,6 +36,9 @@ __all__ = [
     "train",
 ]
 
+SAMPLE = 1 << 16
+"""Elements of a tensor that an objective holds by which a checkpoint knows it."""
+
 
 @dataclass(frozen=True)
 class Noisy:
@@ -101,9 +104,10 @@ def train(
     if around is not None:
         checkpoint = checkpoint or _around(around, objective, probes)
         budget = min(budget, around.budget or budget)
-    keeper = _Keeper(checkpoint, clock)
-    keeper.resume(state, recorders, (steps, begin, vars(hyper), streams.seeds))
     plan = Plan(schedule, begin if velocity is None else -1, limit, check)
+    keeper = _Keeper(checkpoint, clock)
+    given = (steps, begin, vars(hyper), streams.seeds, streams.dtype)
+    keeper.resume(state, recorders, given, (objective, probes or {}, plan))
     chunks = cut(objective, state, hyper, streams, plan, budget)
     periods = [steps, *(item.every for item in recorders.values())]
     while not _look(state, recorders, steps, keeper, chunks):
@@ -172,11 +176,16 @@ class _Keeper:
         """Return the seconds spent so far."""
         return time.perf_counter() - self.clock
 
-    def resume(self, state: State, recorders: Mapping[str, Recorder], given: tuple[object, ...]) -> None:
-        """Fill state and records from the file, if there is one, and if what was given is still the same."""
+    def resume(
+        self, state: State, recorders: Mapping[str, Recorder], given: tuple[object, ...], made_of: tuple[object, ...]
+    ) -> None:
+        """Fill state and records from the file, if there is one, and if what was given is still the same.
+
+        made_of: what may hold whole data sets, of which a sample is looked at.
+        """
         if self.checkpoint is None:
             return
-        self.mark = fingerprint(self.checkpoint.label, state.tensors(), list(recorders), *given)
+        self.mark = fingerprint(self.checkpoint.label, state.tensors(), *given, fingerprint(*made_of, most=SAMPLE))
         found = self.checkpoint.load(self.mark, state.diverged_at.device)
         if found is None:
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from descent.book import cli
+from descent.book import cli, survive
 from descent.book.survive import Survival, check, experiments
 from descent.claims import Verdict
 
@@ -50,6 +52,28 @@ def test_check_finds_the_flip_and_keeps_what_was_measured(project, log):
     assert files == ["seed-1-moody.json", "seed-2-moody.json"]
     check(project, "alpha", ["moody"], {}, 2, progress=log)
     assert "2 of 2 runs reused" in log.lines
+
+
+GOOD = '{"estimates": {"T1-C1.size": [{"value": 1, "low": 0, "high": 2, "n": 3, "method": "exact"}]}}'
+
+
+@pytest.mark.parametrize("content", [GOOD[:-20], "", "[]", "{}", GOOD.replace('"n"', '"m"'), GOOD.replace("[{", "{")])
+def test_a_measurement_that_was_damaged_is_made_again(project, log, monkeypatch, content):
+    made = []
+
+    def measure(package, name, chosen, file):
+        made.append(file)
+        file.write_text(GOOD)
+        return 1.0
+
+    monkeypatch.setattr(survive, "measure", measure)
+    monkeypatch.setattr(survive, "ProcessPoolExecutor", lambda **_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(survive, "_folder", lambda *_: project.root)
+    file = project.root / "seed-1-moody.json"
+    for text, count in ((GOOD, 0), (content, 1)):
+        file.write_text(text)
+        assert check(project, "alpha", ["moody"], {}, 1, progress=log).columns["seed 1"]
+        assert len(made) == count
 
 
 @pytest.mark.slow

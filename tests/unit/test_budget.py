@@ -74,6 +74,13 @@ def test_the_command_plans_with_a_calibration(tmp_path, capsys):
     assert "is of a device that errs (words)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["gates", "rates", "provenance"])
+@pytest.mark.parametrize("content", [None, 3, [1], {"a": 1}, [{"name": "stack, 64-64-10", "value": "fast"}]])
+def test_a_calibration_of_another_shape_is_refused(name, content):
+    assert unfit(calibration()) == ""
+    assert "not what `descent calibrate --out` writes" in unfit(calibration() | {name: content})
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # A budget of time
 

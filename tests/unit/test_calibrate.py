@@ -53,6 +53,21 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert any(name.startswith("ResNet-18") for name in rates)
 
 
+@pytest.mark.parametrize("size", ["nan", "inf", "0", "-2", "large"])
+def test_a_size_that_is_none_is_refused(capsys, size):
+    with pytest.raises(SystemExit) as refused:
+        main(["calibrate", f"--size={size}"])
+    assert refused.value.code == 2
+    assert f"argument --size: {size} is not a number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("repeats", "size"), [(1, float("nan")), (1, 0.0), (1, -1.0), (1, float("inf")), (0, 1.0)])
+def test_the_function_refuses_them_too(monkeypatch, repeats, size):
+    monkeypatch.setattr(calibrate, "gates", lambda _: pytest.fail("it was begun"))
+    with pytest.raises(ValueError, match="must be"):
+        calibrate.calibrate("cpu", repeats, size)
+
+
 def test_a_device_that_is_not_there_is_refused(capsys):
     absent = f"cuda:{torch.cuda.device_count() + 7}"
     assert main(["calibrate", "--device", absent]) == 2

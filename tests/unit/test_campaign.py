@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,16 +12,22 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from descent import campaign
+from descent.book import lock, paper
+from descent.book.cli import main
+from descent.book.project import BookError, find_project
 from descent.checkpoint import Checkpoint, Keeping, keeping
+from descent.claims import load_records
 from descent.estimate import Estimate
 from descent.experiments import saddles
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.saddles.linear import LINEAR
-from descent.results import load_table
+from descent.results import load_table, save_table
 from descent.rules import sgd
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.sweep import SweepError
@@ -114,6 +121,46 @@ def test_what_remembers_is_not_kept(tmp_path):
     with keeping(Keeping(tmp_path, seconds=0.0)):
         walk(50, Remembering())
     assert not list(tmp_path.iterdir())
+
+
+def damaged(path):
+    """Return a file's content spoiled in several ways."""
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        some = io.BytesIO()
+        np.savez(some, **{name: file[name] for name in file.files[:-1]})
+    middle = len(whole) // 2
+    return [b"", whole[:middle], b"garbage" * 100, whole[:middle] + b"\xff" * 9 + whole[middle + 9 :],
+            b"\x93NUMPY" + whole[6:], b"PK\x03\x04" + b"\x00" * 40, some.getvalue()]
+
+
+def test_a_damaged_checkpoint_is_deleted_with_a_sentence_and_its_run_starts_over(tmp_path):
+    whole = [walk(20), walk(30)]
+    with keeping(Keeping(tmp_path, seconds=0.0)):
+        _ = [walk(20), walk(30)]
+    second = tmp_path / "call-0002.npz"
+    for content in damaged(second):
+        said = []
+        second.write_bytes(content)
+        with keeping(Keeping(tmp_path, seconds=0.0, say=said.append)):
+            again = [walk(20), walk(30)]
+        assert all(same(a, b) for a, b in zip(whole, again, strict=True))
+        assert [f"checkpoint {second} cannot be read" in line for line in said] == [True]
+
+
+def test_checkpoints_of_another_mark_are_deleted_with_one_sentence(tmp_path):
+    class Loud(Walk):
+        def gradient(self, params, streams, step):
+            return 2 * super().gradient(params, streams, step)
+
+    Loud.__name__, Loud.__qualname__, Loud.__module__ = Walk.__name__, Walk.__qualname__, Walk.__module__
+    said = []
+    for objective, mark in ((Walk(), "old"), (Loud(), "new"), (Loud(), "new")):
+        with keeping(Keeping(tmp_path, seconds=0.0, mark=mark, say=said.append)):
+            found = [walk(20, objective), walk(30, objective)]
+    assert all(same(a, b) for a, b in zip(found, [walk(20, Loud()), walk(30, Loud())], strict=True))
+    assert len(said) == 1
+    assert "call-0001.npz was written by a run with other arguments or by other code: it is deleted" in said[0]
 
 
 @pytest.mark.slow
@@ -267,6 +314,90 @@ def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
     assert campaign.done(todo[1], tmp_path) is not None
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_other_code_has_left_is_not_gone_on_with(tmp_path, monkeypatch, capsys, end):
+    def measured(settings):
+        run = walk(60)
+        if faulty:
+            raise end
+        return SimpleNamespace(config=settings, size=run.params.square().mean().item())
+
+    item = Experiment("walk", (), measured, lambda r: {"size": Estimate(r.size, 0, 99, 2, "exact")}, lambda _: {})
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
+    task = campaign.Task(PACKAGE, "walk", SMALL, seconds=0.0, work=str(tmp_path / "work"))
+    faulty = True
+    with pytest.raises((KeyboardInterrupt, SweepError)):
+        campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert list((tmp_path / "work" / "walk").glob("call-*.npz"))
+    draw = Walk.gradient
+    monkeypatch.setattr(Walk, "gradient", lambda *given: 2 * draw(*given))  # the code is edited
+    monkeypatch.setattr(campaign, "library_digest", lambda _: "of the edited code")
+    faulty = False
+    (content,) = campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert content["estimates"]["size"][0]["value"] == walk(60).params.square().mean().item()
+    assert "call-0001.npz was written by a run with other arguments or by other code" in capsys.readouterr().out
+    assert not (tmp_path / "work" / "walk").exists()
+
+
+@pytest.mark.parametrize("spoilt", ["linear_saddle.csv", "linear_saddle.json"])
+@pytest.mark.parametrize("how", ["gone", "cut", "another"])
+def test_a_task_without_its_whole_tables_is_not_done(plain, tmp_path, spoilt, how):
+    _, out = plain
+    shutil.copytree(out, tmp_path / "out")
+    (task,) = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    assert campaign.done(task, tmp_path / "out") is not None
+    path = tmp_path / "out" / spoilt
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    else:  # a table with a note that fits it, of another run
+        made = load_table(out / "linear_saddle.csv").provenance
+        save_table("linear_saddle", DataFrame({"a": [1]}), made, path.parent)
+    assert campaign.done(task, tmp_path / "out") is None
+
+
+def test_a_table_that_was_damaged_is_measured_again(tmp_path, monkeypatch):
+    ran = []
+    item = Experiment("one", (), lambda settings: ran.append(1) or SimpleNamespace(config=settings), lambda _: {},
+                      lambda _: {"t": DataFrame({"a": [1.5]})})
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
+    task = campaign.Task(PACKAGE, "one", SMALL)
+    for name in ("t.csv", "t.json"):
+        campaign.campaign([task], tmp_path, say=lambda _: None)
+        (tmp_path / name).write_text("{")
+    campaign.campaign([task], tmp_path, say=lambda _: None)
+    campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert len(ran) == 3
+    assert load_table(tmp_path / "t.csv").frame["a"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema": 1, "records": [', b"\xff\xfe", b'{"schema": 1}'])
+def test_records_that_cannot_be_read_are_kept_under_another_name(plain, tmp_path, content):
+    finished, _ = plain
+    said = []
+    for _ in range(2):
+        (tmp_path / "records.json").write_bytes(content)
+        campaign.write_records("P3", [finished], tmp_path, say=said.append)
+    for name in ("damaged-records.json", "damaged-records-2.json"):
+        assert (tmp_path / name).read_bytes() == content
+    assert "records.json cannot be used" in said[0]
+    assert "it is kept as damaged-records.json; restore it from there, or delete that file" in said[0]
+    assert len(said) == 2
+    assert load_records(tmp_path / "records.json")
+
+
+def test_of_two_earlier_records_of_one_day_both_are_kept(plain, tmp_path):
+    content, _ = plain
+    keys = list(content["estimates"])
+    for kept in ([keys[0]], [keys[1]], keys[2:3]):
+        some = {key: content["estimates"][key] for key in kept}
+        campaign.write_records("P3", [content | {"estimates": some}], tmp_path)
+    found = {key for path in tmp_path.glob("records*.json") for record in load_records(path)
+             for key in record.measured()}
+    assert set(keys[:3]) <= {key.partition("[")[0] for key in found}
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # The command
 
@@ -334,6 +465,48 @@ def test_what_was_wrong_is_said(tmp_path, arguments, message):
     assert refused.returncode in (1, 2)
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("option", ["--every", "--budget"])
+@pytest.mark.parametrize("amount", ["nan", "inf", "0", "-1", "much"])
+def test_seconds_and_minutes_are_numbers_above_nothing(capsys, option, amount):
+    with pytest.raises(SystemExit) as refused:
+        main(["paper", "saddles", "--out", "nowhere", f"{option}={amount}"])
+    assert refused.value.code == 2
+    assert f"argument {option}: {amount} is not a number above 0" in capsys.readouterr().err
+
+
+def plainly(out):
+    what = ["--scale", "cpu", "--only", "linear", "--replicas", str(SMALL.replicas)]
+    return ["--root", str(ROOT), "paper", "saddles", *what, "--out", str(out)]
+
+
+@pytest.mark.skipif(lock.fcntl is None, reason="this system has no such locks")
+def test_a_second_campaign_in_the_same_folder_is_refused(plain, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(campaign, "run", lambda _: plain[0] | {"tables": {}})
+    with lock.held(tmp_path / "work" / ".lock", "campaign works in it"):
+        assert main(plainly(tmp_path)) == 1
+    assert (f"another campaign works in {tmp_path} (process {os.getpid()}): wait until it has ended, or stop it"
+            in capsys.readouterr().err)
+    assert not list(tmp_path.glob("*.json"))
+    assert main(plainly(tmp_path)) == 0  # the lock goes with whoever held it
+    assert (tmp_path / "records.json").is_file()
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(campaign, "run", lambda _: pytest.fail("it was run"))
+    (tmp_path / "file").write_text("")
+    assert main(plainly(tmp_path / "file")) == 1
+    assert f"{tmp_path / 'file' / 'work'} cannot be written" in capsys.readouterr().err
+
+
+def test_published_records_that_are_damaged_are_named(tmp_path):
+    project = find_project(ROOT)
+    assert paper.known_seconds(project, "saddles")["escape"] > 0
+    (tmp_path / "data" / "published" / "records").mkdir(parents=True)
+    (tmp_path / "data" / "published" / "records" / "saddles.json").write_text("{")
+    with pytest.raises(BookError, match=r"saddles.json is not a file of records"):
+        paper.known_seconds(replace(project, root=tmp_path), "saddles")
 
 
 @pytest.mark.parametrize("chapter", ["smoothing", "flatness", "saddles", "margins", "geometry"])

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from descent import rules
-from descent.checkpoint import Checkpoint
+from descent.checkpoint import Checkpoint, fingerprint
 from descent.models import MLP, CrossEntropy
 from descent.streams import Purpose, Streams, replica_seeds
 from descent.supervised import Supervised
@@ -361,6 +362,91 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cannot be read"):
         checkpointed(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Valley:
+    """A quadratic with data, the objective of the runs below."""
+
+    depth: float
+    data: torch.Tensor
+
+    def gradient(self, params, streams, step):
+        return self.depth * params + self.data.mean()
+
+
+class Gorge(Valley):
+    pass
+
+
+class Above:
+    """A condition that is neither a dataclass nor a function."""
+
+    def __init__(self, height):
+        self.height, self._asked = height, []
+
+    def __call__(self, params):
+        self._asked.append(len(params))
+        return params[:, 0].abs() > self.height
+
+
+def probes(scale=2.0, period=3, height=3.0, stop=False):
+    return {"x": every(period, lambda x: scale * x), "t": FirstPassage(Above(height), stop=stop)}
+
+
+def given(**changes):
+    """Return what a run is given, made anew at every call, with some of it changed."""
+    return {
+        "objective": Valley(1.0, torch.arange(10.0)), "schedule": rules.drop(7), "limit": 1e6, "check": 1,
+        "streams": streams_of(2, dtype=torch.float32), "velocity": None, "label": "", "probes": probes(),
+    } | changes
+
+
+def run_given(path, objective, streams, label, **options):
+    hyper, keep = rules.heavy_ball([0.1, 0.2], 0.9), Checkpoint(path, every=5, label=label)
+    return train(objective, torch.ones(2, 2), hyper, 12, streams, checkpoint=keep, **options)
+
+
+CHANGES = {
+    "a field": lambda: {"objective": Valley(1.5, torch.arange(10.0))},
+    "data": lambda: {"objective": Valley(1.0, torch.arange(1.0, 11.0))},
+    "a class": lambda: {"objective": Gorge(1.0, torch.arange(10.0))},
+    "an attribute": lambda: {"probes": probes(height=4.0)},
+    "a closure": lambda: {"probes": probes(scale=2.5)},
+    "a period": lambda: {"probes": probes(period=4)},
+    "when to stop": lambda: {"probes": probes(stop=True)},
+    "a schedule": lambda: {"schedule": rules.drop(8)},
+    "no schedule": lambda: {"schedule": None},
+    "the limit": lambda: {"limit": 10.0},
+    "looks": lambda: {"check": 2},
+    "precision of noise": lambda: {"streams": streams_of(2)},
+    "a buffer": lambda: {"velocity": torch.zeros(2, 2)},
+    "the label": lambda: {"label": "version 2"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_knows_what_its_run_was_given(tmp_path, change):
+    first = run_given(tmp_path / "run.npz", **given())
+    assert_equal_runs(run_given(tmp_path / "run.npz", **given()), first)  # made anew it is the same
+    with pytest.raises(ValueError, match=r"other arguments.*delete it to start over"):
+        run_given(tmp_path / "run.npz", **given(**CHANGES[change]()))
+
+
+def test_what_a_fingerprint_tells():
+    def itself():
+        return itself
+
+    assert fingerprint(itself) == fingerprint(itself)
+    assert fingerprint({"b", "a", 1}) == fingerprint({1, "a", "b"})
+    assert fingerprint(["a;str:'b'"]) != fingerprint(["a", "b"]) != fingerprint([["a"], "b"])
+    assert fingerprint(torch.tensor([1.0])) != fingerprint(torch.tensor([1.0], dtype=torch.bfloat16))
+    large = torch.zeros(1000, 50)
+    spot = large.clone()
+    spot[1, 1] = 1.0
+    assert fingerprint(large) != fingerprint(spot)
+    assert fingerprint(large, most=100) == fingerprint(spot, most=100) != fingerprint(large + 1, most=100)
+    assert fingerprint(large, most=100) != fingerprint(large[:999], most=100)
 
 
 CHILD = """

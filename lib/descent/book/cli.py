@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import http.server
+import math
 import os
 import signal
 import sys
@@ -123,18 +124,18 @@ def _experiment_commands(command: Command) -> None:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--replicas", type=_positive, default=None)
     sub.add_argument("--data", type=Path, default=None, help="folder of the image sets (default: $DESCENT_DATA)")
-    sub.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between two checkpoints")
+    sub.add_argument("--every", type=_amount, default=60.0, metavar="SECONDS", help="between two checkpoints")
     sub.add_argument("--jobs", type=_positive, default=1, help="processes side by side")
     sub.add_argument("--dask", metavar="ADDRESS", help="run on a cluster: the scheduler's tcp://host:port")
     sub.add_argument("--plan", action="store_true", help="print what would be run, and stop")
     sub.add_argument("--calibration", type=Path, default=None, metavar="FILE",
                      help="what `descent calibrate --out FILE` wrote: minutes are then those of that device")
-    sub.add_argument("--budget", type=float, default=None, metavar="MINUTES",
+    sub.add_argument("--budget", type=_amount, default=None, metavar="MINUTES",
                      help="begin only what fits into so many minutes, in the order of --only")
 
     sub = command("calibrate", _calibrate, "check a device and time what it can do; run this first on a new machine")
     sub.add_argument("--device", default="cpu")
-    sub.add_argument("--size", type=float, default=None, help="scale of what is timed (default: 1, on a CPU 0.02)")
+    sub.add_argument("--size", type=_amount, default=None, help="scale of what is timed (default: 1, on a CPU 0.02)")
     sub.add_argument("--repeats", type=_positive, default=5)
     sub.add_argument("--out", type=Path, default=None, help="file for the numbers, as JSON")
 
@@ -261,6 +262,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def _amount(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
 
 
 def _jobs(text: str) -> int | None:

@@ -1,31 +1,44 @@
-"""One build at a time: a lock that goes with the process, however it ends."""
+"""One at a time, builds and campaigns: a lock that goes with the process, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from descent.book.project import BookError, Project
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system: two builds at once are then the caller's care
+except ImportError:  # no such locks on this system: two at once are then the caller's care
     fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def alone(project: Project) -> Iterator[None]:
     """Hold the lock of a book's build folder; raise BookError naming the process that holds it."""
-    project.build.mkdir(parents=True, exist_ok=True)
-    with (project.build / ".lock").open("a+", encoding="utf-8") as file:
+    with held(project.build / ".lock", f"build works in {project.build.name}/"):
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, work: str) -> Iterator[None]:
+    """Hold a lock; raise BookError naming the process that does the `work` ("build works in _build/") already."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as fault:
+        raise BookError(f"{path.parent} cannot be written ({fault.strerror}): "
+                        "name another folder, or make it one that you may write to") from None
+    with file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
-                raise BookError(f"another build works in {project.build.name}/ (process {holder}): "
+                raise BookError(f"another {work} (process {holder}): "
                                 "wait until it has ended, or stop it, then run this again") from None
         file.truncate(0)
         file.write(str(os.getpid()))

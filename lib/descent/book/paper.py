@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from descent import campaign
-from descent.book import lifeline
+from descent.book import lifeline, records
+from descent.book.lock import held
 from descent.book.project import BookError, Project
 from descent.budget import CORE, Budget, rates, unfit
 from descent.experiments.common import Settings
@@ -34,9 +35,17 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
         print(_rescaled(calibration), flush=True)
     if options.plan:
         return 0
-    out, budget = options.out, None
+    budget = None
     if options.budget is not None:
         budget = Budget(60 * options.budget, campaign.expected(todo, known, calibration))
+    with held(options.out / "work" / ".lock", f"campaign works in {options.out}"):
+        _measure(todo, package, options, budget)
+    return 0
+
+
+def _measure(todo: Sequence[campaign.Task], package: Any, options: argparse.Namespace, budget: Budget | None) -> None:
+    """Run what is not done yet, and write the records of what there is then."""
+    out = options.out
     try:
         with _executor(options) as executor:
             found = campaign.campaign(todo, out, executor, lambda line: print(line, flush=True), budget)
@@ -48,7 +57,6 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
         late = [task for task in todo if campaign.done(task, out) is None]
         found += campaign.others(todo, out)
         print(f"records: {campaign.write_records(package.PAPER, found, out, late)}")
-    return 0
 
 
 def calibrate(options: argparse.Namespace, usage: Callable[..., Any]) -> int:
@@ -120,8 +128,8 @@ def known_seconds(project: Project, chapter: str) -> dict[str, float]:
     file = project.published / "records" / f"{chapter}.json"
     if not file.is_file():
         return {}
-    records = json.loads(file.read_text(encoding="utf-8"))["records"]
-    return {test["experiment"]: test["seconds"] for record in records for test in record["tests"] if test["experiment"]}
+    made = [outcome for record in records.read(file) for outcome in record.outcomes if outcome.experiment]
+    return {outcome.experiment: outcome.seconds for outcome in made}
 
 
 @contextlib.contextmanager

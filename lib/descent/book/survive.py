@@ -19,7 +19,7 @@ from descent.book.project import BookError, Project
 from descent.campaign import listed
 from descent.claims import Outcome, Paper, Verdict, combine
 from descent.estimate import Estimate
-from descent.results import library_digest, write_atomic
+from descent.results import MALFORMED, library_digest, read_json, write_atomic
 
 MOVES_ALLOWED = 1
 """How many claims of a chapter may move to or from inconclusive with the seed."""
@@ -108,7 +108,7 @@ def check(
         for name in chosen
     }
     _measure_all(package.__name__, tasks, jobs, progress or Progress())
-    found = {key: json.loads(file.read_text(encoding="utf-8")) for key, (_, file) in tasks.items()}
+    found = {key: read_json(file) for key, (_, file) in tasks.items()}
     by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
     keys = {key for content in found.values() for key in content["estimates"]}
     before = {} if values else {"published": _published(project, chapter, keys)}
@@ -136,7 +136,7 @@ def measure(package: str, name: str, chosen: Any, file: Path) -> float:
 def _measure_all(
     package: str, tasks: Mapping[tuple[int, str], tuple[Any, Path]], jobs: int, progress: Progress
 ) -> None:
-    waiting = {key: task for key, task in tasks.items() if not task[1].is_file()}
+    waiting = {key: task for key, task in tasks.items() if not _whole(task[1])}
     if len(waiting) < len(tasks):
         progress.say(f"{len(tasks) - len(waiting)} of {len(tasks)} runs reused")
     progress.start("runs")
@@ -150,6 +150,14 @@ def _measure_all(
             progress.say(f"seed {seed}: {name} {future.result():.0f} s")
             progress.advance("runs", done / len(waiting))
     progress.finish("runs", f"{len(tasks)} runs complete")
+
+
+def _whole(file: Path) -> bool:
+    """Tell whether what `measure` wrote is there, and not damaged; it is measured again otherwise."""
+    try:
+        return all(Estimate(**one) for found in read_json(file)["estimates"].values() for one in found)
+    except (FileNotFoundError, ValueError, *MALFORMED):
+        return False
 
 
 def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
