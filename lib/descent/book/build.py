@@ -64,7 +64,7 @@ def _build(
 ) -> Path:
     on_device = any(values.get("device", "cpu") != "cpu" for values in given.values())
     try:
-        checks.require(checks.prose_faults(project))
+        checks.require([*checks.source_faults(project), *checks.prose_faults(project)])
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
         if force or not is_current(project):
