@@ -251,7 +251,8 @@ def test_a_cell_is_png_or_jpeg_and_never_reaches_another_decoder(root: Path, mon
     from PIL import EpsImagePlugin
 
     started: list[object] = []
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: started.append(given) or Image.new("RGB", (4, 4)).im)
+    picture = Image.new("RGB", (4, 4)).im
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: started.append(given) or picture)
     path = _write(root / "cifar10", "train")
     for kind in ("EPS", "BMP", "GIF", "TIFF"):
         buffer = io.BytesIO()
