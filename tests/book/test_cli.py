@@ -80,6 +80,41 @@ def test_failing_run_ends_with_status_one(descent, project):
     assert "ZeroDivisionError" in err
 
 
+@pytest.mark.parametrize("command", [["run", "alpha", "-p", "lr=0.6"], ["build"], ["check", "alpha"], ["claims"]])
+def test_a_fault_of_the_book_is_not_one_of_the_call(descent, project, command):
+    with (project.root / "_toc.yml").open("a") as file:
+        file.write("root: chapters/alpha\n")
+    status, out, err = descent(*command)
+    assert (status, out) == (1, "")
+    assert err.startswith("descent: _toc.yml, line ")
+    assert err.count("\n") == 1
+
+
+def test_a_syntax_error_is_a_fault_of_the_book(descent, project):
+    edit(project.source("alpha"), "value = law", "value = = law")
+    status, _, err = descent("run", "alpha", "-p", "lr=0.6")
+    assert status == 1
+    assert err == "descent: alpha.md: code cell 2, line 4: invalid syntax: value = = law.value(lr)\n"
+
+
+def test_a_folder_of_runs_that_cannot_be_one_is_named_before_anything_runs(descent, project):
+    (project.root / "runs").write_text("a file")
+    status, _, err = descent("run", "alpha")
+    assert status == 1
+    assert "make runs/ a folder that you may write to" in err
+    assert err.count("\n") == 1
+
+
+def test_a_folder_of_runs_without_permission_is_named_before_anything_runs(descent, monkeypatch):
+    def forbidden(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", forbidden)
+    status, _, err = descent("run", "alpha")
+    assert status == 1
+    assert "cannot be written (Permission denied); make runs/ a folder that you may write to" in err
+
+
 def test_claims_are_listed_with_verdicts(descent):
     status, out, _ = descent("claims")
     assert status == 0

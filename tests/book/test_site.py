@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from descent.book.build import build, is_current, outdated
@@ -192,6 +193,33 @@ def test_claim_without_a_record_is_refused(project, log):
 def test_record_of_another_rule_is_refused(project, log):
     edit(project.claims / "T1.yaml", "tolerance: 0.1", "tolerance: 0.2")
     refused(project, log, "T1-C1: recorded under another wording, rule")
+
+
+def test_an_altered_schema_is_refused_by_name(project, log):
+    edit(project.root / "data" / "ledger.schema.json", '"not tested here"', '"untested"')
+    refused(project, log, r"data/ledger\.schema\.json was changed")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("_config.yml", "title: Another", r"_config\.yml, line \d+ is not YAML: the key 'title' occurs twice"),
+        ("_config.yml", "\tx: 1", r"_config\.yml, line \d+ is not YAML: .*spaces instead of tabs"),
+        ("data/claims/T1.yaml", "title: Another", r"T1\.yaml, line \d+ is not YAML: the key 'title' occurs twice"),
+    ],
+    ids=["key twice", "tab", "claims"],
+)
+def test_settings_that_cannot_be_read_are_refused_before_anything_runs(project, log, name, line, message):
+    with (project.root / name).open("a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    edit(project.library / "toy" / "law.py", "return 2 * lr", "return lr * 2")
+    refused(project, log, message)
+    assert not log.lines
+
+
+def test_one_paper_in_two_files_is_refused(project, log):
+    shutil.copy(project.claims / "T1.yaml", project.claims / "T1-again.yaml")
+    refused(project, log, r"T1-again\.yaml and T1\.yaml: paper: both state the claims of T1")
 
 
 def test_forged_verdict_is_refused(project, log):

@@ -39,6 +39,46 @@ def test_metadata_filter_is_refused(project):
         source.read(project.source("alpha"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("print(f", "print f", r"alpha\.md: code cell 3, line 1: .*: print f"),
+        ("value = law", "%time\nvalue = = law", r"alpha\.md: code cell 2, line 5: invalid syntax: value = = law"),
+        (":tags: [parameters]", ":tags: [parameters", r"alpha\.md: Code cell 1 at line \d+ .*: Invalid YAML; correct"),
+        (":tags: [parameters]", ":tags: parameters", r"alpha\.md: 'parameters' is not of type 'array'; correct the"),
+        ("kernelspec:", "\tkernelspec:", r"alpha\.md, line 8 is not YAML: .*spaces instead of tabs"),
+    ],
+    ids=["syntax", "syntax below a magic", "options", "tags", "header"],
+)
+def test_what_is_wrong_with_a_cell_or_the_header_is_named(project, old, new, message):
+    edit(project.source("alpha"), old, new)
+    with pytest.raises(BookError, match=message):
+        digest.inputs(project, "alpha", {})
+
+
+def test_a_page_in_another_encoding_is_named(project):
+    project.source("status").write_bytes("# Gauß\n".encode("latin-1"))
+    with pytest.raises(BookError, match=r"status\.md, line 1 is not UTF-8"):
+        _ = project.notebooks
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("root: chapters/index\nchapters:\n\t- file: a", r"_toc\.yml, line 3 is not YAML: .*spaces instead of tabs"),
+        ("root: chapters/index\nroot: chapters/alpha", r"_toc\.yml, line 2 is not YAML: the key 'root' occurs twice"),
+        ("- chapters/index", r"_toc\.yml: the field root is missing"),
+        ("", r"_toc\.yml: the field root is missing"),
+        ("root: 7", r"_toc\.yml: root: 7 is no page"),
+        ("root: chapters/index\nchapters:\n- file: [a]", r"_toc\.yml: file: \['a'\] is no page"),
+    ],
+)
+def test_a_table_of_contents_that_cannot_be_read_is_named(project, text, message):
+    (project.root / "_toc.yml").write_text(text)
+    with pytest.raises(BookError, match=message):
+        _ = project.notebooks
+
+
 def test_missing_parameters_tag_is_refused(project):
     edit(project.source("alpha"), ":tags: [parameters]\n", "")
     with pytest.raises(BookError, match="0 cells tagged `parameters`"):
@@ -140,8 +180,21 @@ def test_a_chapter_named_within_a_text_claims_nothing(project):
 @pytest.mark.parametrize("content", [b"chapter: [", b"chapter: \xff", b"\tchapter: alpha"])
 def test_a_claims_file_that_is_not_yaml_is_named(project, content):
     (project.claims / "T1.yaml").write_bytes(content)
-    with pytest.raises(BookError, match=r"T1\.yaml is not YAML: (?s:.*); correct it"):
+    with pytest.raises(BookError, match=r"T1\.yaml, line 1 is not (YAML|UTF-8)"):
         project.claim_files("beta")
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("momentum=0.999", "flatness: momentum must be at most 0.99 for the experiment crossover"),
+        ("replicas=1000000000", "flatness: replicas must be at most 1000000"),
+        ("device=meta", "flatness: device 'meta': nothing can be computed on it here; use \"cpu\""),
+    ],
+)
+def test_what_no_experiment_can_be_run_with_is_refused_before_anything_runs(repository, pair, message):
+    with pytest.raises(BookError, match=message):
+        parameters.given(find_project(repository), ["flatness"], [pair])
 
 
 def test_the_books_own_chapters_are_sound(repository):

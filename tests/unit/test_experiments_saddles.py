@@ -233,6 +233,8 @@ def test_hopping_is_slower_with_momentum_and_near_the_rate_formula() -> None:
         ({"lr": 0.0}, "lr must be a positive number"),
         ({"lr": float("inf")}, "lr must be a positive number"),
         ({"device": "abacus"}, "torch device"),
+        ({"device": "meta"}, "nothing can be computed on it here"),
+        ({"replicas": 1_000_001}, "replicas must be at most 1000000"),
     ],
 )
 def test_settings_name_the_valid_values(change: dict[str, Any], message: str) -> None:

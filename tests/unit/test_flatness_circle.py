@@ -13,6 +13,7 @@ from descent.experiments.common import Settings
 from descent.experiments.flatness import circle, crossover, phase
 from descent.experiments.flatness.circle import Rings, RingsResult
 from descent.experiments.flatness.crossover import FAR, Crossover, CrossoverResult
+from descent.experiments.flatness.hyperbola import Continuum
 from descent.experiments.flatness.leaving import Cell, leave, worst
 from descent.experiments.flatness.phase import Phase
 from descent.probes import FirstPassage
@@ -188,3 +189,11 @@ def test_configurations_differ_by_scale_and_agree_on_the_sum(kind: type[Rings]) 
     assert cpu.circle.radius == paper.circle.radius == 10
     assert kind.cpu(Settings(replicas=2)).replicas == 32
     assert paper.replicas > cpu.replicas
+
+
+def test_stronger_momentum_is_given_the_time_it_takes_and_too_strong_one_refused() -> None:
+    steps = {m: (Crossover.cpu(Settings(momentum=m)).steps, Continuum.cpu(Settings(momentum=m)).steps)
+             for m in (0.9, 0.95, 0.98, 0.99)}
+    assert steps == {0.9: (2000, 4000), 0.95: (2000, 4000), 0.98: (5000, 4000), 0.99: (10_000, 8000)}
+    with pytest.raises(ValueError, match=r"momentum must be at most 0\.99 .* leave too slowly with 0\.999"):
+        Crossover.cpu(Settings(momentum=0.999))

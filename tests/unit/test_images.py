@@ -225,6 +225,44 @@ def test_pictures_of_another_size_are_refused(root: Path) -> None:
         images.load("cifar10")
 
 
+def _with_picture(path: Path, index: int, data: bytes) -> None:
+    """Put other bytes into one cell of a file of pictures."""
+    table = parquet.read_table(path)
+    structs: list[dict[str, Any]] = table["img"].to_pylist()
+    structs[index]["bytes"] = data
+    parquet.write_table(pyarrow.table({"img": structs, "label": table["label"]}), path)
+
+
+def test_no_pixel_of_another_size_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import ImageFile
+
+    decoded, load = [], ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size) or load(self))
+    buffer = io.BytesIO()
+    Image.new("1", (600, 700)).save(buffer, "PNG")
+    path = _write(root / "cifar10", "train")
+    _with_picture(path, 3, buffer.getvalue())
+    with pytest.raises(images.DataDamaged, match=r"train\.parquet, image 3: 600 × 700 pixels, but CIFAR-10 has 4 × 4"):
+        images.load("cifar10")
+    assert set(decoded) == {(4, 4)}
+
+
+def test_a_cell_is_png_or_jpeg_and_never_reaches_another_decoder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    started: list[object] = []
+    picture = Image.new("RGB", (4, 4)).im
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given: started.append(given) or picture)
+    path = _write(root / "cifar10", "train")
+    for kind in ("EPS", "BMP", "GIF", "TIFF"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(buffer, kind)
+        _with_picture(path, 5, buffer.getvalue())
+        with pytest.raises(images.DataDamaged, match=r"train\.parquet, image 5: .* no PNG or JPEG"):
+            images.load("cifar10")
+    assert not started
+
+
 def test_labels_out_of_range_are_refused(root: Path) -> None:
     _write(root / "cifar10", "train", labels=np.arange(200) % 11)
     with pytest.raises(

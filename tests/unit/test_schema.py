@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from descent.book.cli import main
+from descent.claims.schema import ledger_schema
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "data" / "published"
@@ -19,6 +20,10 @@ CHECK = jsonschema.Draft202012Validator(json.loads((ROOT / "data" / "ledger.sche
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(CHECK.schema)
     assert len(FILES) >= 5
+
+
+def test_it_is_the_one_this_library_makes():
+    assert (ROOT / "data" / "ledger.schema.json").read_text(encoding="utf-8") == ledger_schema()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")

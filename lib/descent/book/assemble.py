@@ -21,6 +21,10 @@ from descent.book.worker import ANSI
 
 QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
 CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
+RENDERING = 1800.0
+"""Seconds Jupyter Book may take before it is stopped."""
+MOST_TEXT = 100_000
+"""Characters of text that one cell may leave: myst-nb takes time with the square of a line's length, here seconds."""
 LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
 
 
@@ -53,14 +57,19 @@ def stage(project: Project, generated: Mapping[str, str], quotes: Mapping[str, s
 def render(project: Project, staged: Path, output: Path) -> Path:
     """Run Jupyter Book into an empty folder, every warning an error; return the folder of the HTML in there."""
     options = ["--path-output", str(output), "--all", "-W", "-n", "--keep-going"]
-    run = subprocess.run(
-        lifeline.command("jupyter_book.cli.main", "build", str(staged), *options),
-        stdin=lifeline.line(),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONWARNINGS": "ignore"},
-        check=False,
-    )
+    try:
+        run = subprocess.run(
+            lifeline.command("jupyter_book.cli.main", "build", str(staged), *options),
+            stdin=lifeline.line(),
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+            check=False,
+            timeout=RENDERING,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise BookError(f"Jupyter Book was stopped after {RENDERING:.0f} s, {_last_words(late)}; see what keeps it "
+                        "busy there, then run this again") from None
     log = ANSI.sub("", run.stdout + run.stderr)
     (project.build / "jupyter-book.log").write_text(log, encoding="utf-8")
     if run.returncode:
@@ -72,6 +81,7 @@ def _notebook(project: Project, page: str, box: Boxes, hints: Mapping[str, str])
     executed = source.load(book_place(project, page).notebook)
     merged = source.with_outputs(source.read(project.source(page)), executed)
     _require_pictures(page, merged)
+    _require_short(page, merged)
     terms, seen = hover.glossary(project), set[str]()
     for cell in merged.cells:
         if cell.cell_type == "markdown":
@@ -97,6 +107,21 @@ def _require_pictures(page: str, notebook: source.Notebook) -> None:
         shown = any(kind in output.get("data", {}) for output in cell.get("outputs", []) for kind in IMAGES)
         if described and not shown and not excused:
             raise BookError(f"{page}: a cell with an alt text shows no picture: {cell.source.splitlines()[-1]}")
+
+
+def _require_short(page: str, notebook: source.Notebook) -> None:
+    """Raise BookError for a cell that leaves more text than a page can hold."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(cells, start=1):
+        size = sum(map(_text_size, cell.outputs))
+        if size > MOST_TEXT:
+            raise BookError(f"{page}: code cell {number} leaves {size} characters of text, a page holds at most "
+                            f"{MOST_TEXT} of one cell; print less: {cell.source.splitlines()[-1]}")
+
+
+def _text_size(output: Any) -> int:
+    texts = [output.get("text", ""), *(v for kind, v in output.get("data", {}).items() if kind not in IMAGES)]
+    return sum(len(str(text)) for text in texts)
 
 
 def _filled(
@@ -127,6 +152,12 @@ def _flat(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return {key: Path(value).name if key in ("root", "file") else _flat(value) for key, value in node.items()}
+
+
+def _last_words(late: subprocess.TimeoutExpired) -> str:
+    lines = ANSI.sub("", (late.stdout or b"").decode(errors="replace")).split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"after it had said {last!r}" if last else "and had said nothing"
 
 
 def _complaints(log: str) -> str:

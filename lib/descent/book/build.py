@@ -77,7 +77,7 @@ def _build(
     on_device = any(values.get("device", "cpu") != "cpu" for values in given.values())
     try:
         before = sources(project)  # ahead of all that reads them: what is edited from here on counts as not built
-        checks.require(checks.prose_faults(project))
+        checks.require([*checks.source_faults(project), *checks.prose_faults(project)])
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
         if why := ["asked for"] if force else outdated(project):

@@ -10,8 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from descent.book.project import BookError, Project
+from descent.book import records
+from descent.book.project import BookError, Project, sound
+from descent.claims.schema import ledger_schema
+from descent.results import read_text
 
+SCHEMA = Path("data", "ledger.schema.json")
+"""Where a book keeps the schema of its ledger."""
 GENERATED = {"genindex.html", "search.html"}
 CLAIM = re.compile(r"\b(?:[A-Z][A-Z0-9]*-[A-Z]|S-)\d+(?:\.\w+)?")
 _WORDS = r"\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found)\b"
@@ -80,11 +85,22 @@ def site_faults(project: Project, html: Path, claims: Iterable[str]) -> list[str
     return [*faults, *_ledger_faults(html, claims)]
 
 
+def source_faults(project: Project) -> list[str]:
+    """Return what is wrong with settings, claims and the schema of the ledger, before anything is executed."""
+    faults = []
+    for look in (lambda: project.config, lambda: records.papers(project), lambda: _schema(project)):
+        try:
+            look()
+        except BookError as fault:
+            faults.append(str(fault))
+    return faults
+
+
 def prose_faults(project: Project) -> list[str]:
     """Return the places where a number is typed next to a claim id instead of coming from the ledger."""
     faults = []
     for name in project.pages:
-        text = project.source(name).read_text(encoding="utf-8")
+        text = sound(read_text, project.source(name))
         for number, (line, prose) in enumerate(zip(text.splitlines(), _prose(text), strict=True), start=1):
             masked = CLAIM.sub("§", prose)
             if _AFTER.search(masked) or _BEFORE.search(masked):
@@ -97,6 +113,12 @@ def require(faults: Iterable[str]) -> None:
     """Raise BookError with all faults, if any."""
     if found := list(faults):
         raise BookError("\n".join(found))
+
+
+def _schema(project: Project) -> None:
+    """Raise BookError where the schema is not the one that this library's records follow."""
+    if sound(read_text, project.root / SCHEMA) != ledger_schema():
+        raise BookError(f"{SCHEMA} was changed, but records are as they were; undo it: python -m descent.claims.schema")
 
 
 def _figure_faults(page: Page) -> Iterator[str]:

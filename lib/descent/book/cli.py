@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
-import http.server
 import math
 import os
 import signal
@@ -17,7 +15,8 @@ from typing import Any, TypeVar
 from descent import dispatch
 from descent.book import signals
 from descent.book.progress import Progress
-from descent.book.project import BookError, Project, find_project
+from descent.book.project import BookError, Project, SourceError, find_project
+from descent.book.serve import server
 
 T = TypeVar("T")
 USAGE_FAULT = 2
@@ -25,31 +24,6 @@ USAGE_FAULT = 2
 
 class UsageError(BookError):
     """The command was called with something that does not exist or cannot be; nothing was run."""
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """A handler that answers an address which leads nowhere with the book's own page."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Send 404.html where there is one, the server's words otherwise."""
-        page = Path(self.directory) / "404.html"
-        if code != http.HTTPStatus.NOT_FOUND or not page.is_file():
-            super().send_error(code, message, explain)
-            return
-        content = page.read_bytes()
-        self.send_response(code)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-
-class Silent(Handler):
-    """A handler that logs no requests."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,18 +196,9 @@ def _reference(project: Project, options: argparse.Namespace) -> None:
 
 
 def _serve(project: Project, options: argparse.Namespace) -> None:
-    with server(project, options.host, options.port) as listening:
+    with _usage(server, project, options.host, options.port) as listening:
         print(f"http://{options.host}:{listening.server_port}/ (stop with Ctrl-C)", flush=True)
         listening.serve_forever()
-
-
-def server(project: Project, host: str, port: int, *, quiet: bool = False) -> http.server.ThreadingHTTPServer:
-    """Return a server for the built site; raise UsageError when there is no site."""
-    if not (project.html / "index.html").is_file():
-        raise UsageError("there is no site yet; run `make book` first")
-    kind = Silent if quiet else Handler
-    handler = functools.partial(kind, directory=str(project.html))
-    return http.server.ThreadingHTTPServer((host, port), handler)
 
 
 def _release(project: Project, options: argparse.Namespace) -> None:
@@ -253,6 +218,8 @@ def _usage(function: Callable[..., T], *arguments: Any) -> T:
     """Call a checking function; what it refuses is a fault of the call."""
     try:
         return function(*arguments)
+    except SourceError:  # of the book, whatever the call was
+        raise
     except BookError as fault:
         raise UsageError(str(fault)) from None
 

@@ -9,8 +9,6 @@ from html import escape, unescape
 from pathlib import Path
 from xml.sax.saxutils import escape as escape_xml
 
-import yaml
-
 from descent.book.project import Project
 from descent.claims import Record
 
@@ -50,8 +48,7 @@ body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh a
 
 def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
     """Trim and complete the pages of a built site."""
-    settings = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
-    title, base = str(settings["title"]), str(settings.get("html", {}).get("baseurl") or "")
+    title, base = str(project.config["title"]), str((project.config.get("html") or {}).get("baseurl") or "")
     for path in sorted(html.glob("*.html")):
         path.write_text(_page(path.name, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
     from descent.book import card  # loads what draws, which a reused site need not wait for

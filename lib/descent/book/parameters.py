@@ -26,7 +26,7 @@ def given(project: Project, chapters: Iterable[str], pairs: Sequence[str]) -> di
     found = {chapter: _typed(defaults[chapter], pairs) for chapter in chapters}
     if pairs:
         for chapter in chapters:
-            settings(project, chapter, defaults[chapter] | found[chapter])
+            _plan(project, chapter, settings(project, chapter, defaults[chapter] | found[chapter]))
     return found
 
 
@@ -44,6 +44,19 @@ def settings(project: Project, chapter: str, values: dict[str, source.Value]) ->
         return kind(**{name: value for name, value in values.items() if name in known})
     except ValueError as fault:
         raise BookError(f"{chapter}: {fault}") from None
+
+
+def _plan(project: Project, chapter: str, values: Any) -> None:
+    """Raise BookError where an experiment of the chapter cannot be run with these settings; nothing is run."""
+    from descent.experiments.arms import planned  # loads torch, which a command without experiments need not wait for
+    from descent.experiments.common import Experiment
+
+    for experiment in getattr(experiments_package(project, chapter), "EXPERIMENTS", ()):
+        if isinstance(experiment, Experiment) and values.scale in experiment.scales:
+            try:
+                planned(experiment.run, values)
+            except ValueError as fault:
+                raise BookError(f"{chapter}: {fault}") from None
 
 
 def _typed(known: dict[str, source.Value], pairs: Sequence[str]) -> dict[str, source.Value]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
+from descent.results import parse_yaml, read_text, read_yaml
+
+T = TypeVar("T")
 
 
 class BookError(Exception):
@@ -18,6 +20,10 @@ class BookError(Exception):
 
 class Unfinished(BookError):
     """Something was stopped from outside before its end, through no fault of the book."""
+
+
+class SourceError(BookError):
+    """A file of the book is not what its place promises: the book is at fault, however it was called."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +82,24 @@ class Project:
 
     def asks_for(self, part: str) -> bool:
         """Tell whether a page has the placeholder of a generated part, <!-- part -->."""
-        return any(f"<!-- {part} -->" in self.source(page).read_text(encoding="utf-8") for page in self.pages)
+        return any(f"<!-- {part} -->" in sound(read_text, self.source(page)) for page in self.pages)
 
     def source(self, page: str) -> Path:
-        """Return a page's source; raise BookError when there is none."""
+        """Return a page's source; raise SourceError when there is none."""
         path = self.chapters / f"{page}.md"
         if not path.is_file():
-            raise BookError(f"_toc.yml names {page!r}, but {path.relative_to(self.root)} does not exist")
+            raise SourceError(f"_toc.yml names {page!r}, but {path.relative_to(self.root)} does not exist")
         return path
 
     @cached_property
     def toc(self) -> dict[str, Any]:
         """The table of contents as Jupyter Book reads it."""
-        return dict(yaml.safe_load((self.root / "_toc.yml").read_text(encoding="utf-8")))
+        return _fields(self.root / "_toc.yml", "root")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The settings of Jupyter Book, in which a title must stand."""
+        return _fields(self.root / "_config.yml", "title")
 
     @cached_property
     def pages(self) -> tuple[str, ...]:
@@ -113,7 +124,17 @@ class Project:
 
 def is_notebook(path: Path) -> bool:
     """Tell whether a Markdown page holds code cells."""
-    return re.search(r"^`{3,}\{code-cell\}", path.read_text(encoding="utf-8"), re.M) is not None
+    return re.search(r"^`{3,}\{code-cell\}", sound(read_text, path), re.M) is not None
+
+
+def sound(read: Callable[..., T], *arguments: Any) -> T:
+    """Return what a function reads from a file of the book; what it refuses is a SourceError."""
+    try:
+        return read(*arguments)
+    except OSError as fault:
+        raise SourceError(f"{fault.filename} cannot be read ({fault.strerror}); put a readable file there") from None
+    except ValueError as fault:
+        raise SourceError(str(fault)) from None
 
 
 def find_project(start: Path) -> Project:
@@ -125,18 +146,23 @@ def find_project(start: Path) -> Project:
 
 
 def _chapter(path: Path) -> object:
-    """Return the chapter that a claims file names; raise BookError for one that cannot be read."""
-    try:
-        return _claimed(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # the latter two from what YAML makes of odd texts
-        raise BookError(f"{path.name} is not YAML: {fault}; correct it") from None
+    """Return the chapter that a claims file names; raise SourceError for one that cannot be read."""
+    return sound(_claimed, sound(read_text, path), path.name)
 
 
 @lru_cache(maxsize=64)
-def _claimed(text: str) -> object:
+def _claimed(text: str, name: str) -> object:
     """Return the value of `chapter` in a text, which is parsed once: every chapter asks every file."""
-    content = yaml.safe_load(text)
+    content = parse_yaml(text, name)
     return content.get("chapter") if isinstance(content, dict) else None
+
+
+def _fields(path: Path, needed: str) -> dict[str, Any]:
+    """Return the fields of a YAML file, one of which must be there."""
+    found = sound(read_yaml, path)
+    if not isinstance(found, dict) or needed not in found:
+        raise SourceError(f"{path.name}: the field {needed} is missing; add a line `{needed}: …`")
+    return found
 
 
 def _files(node: Any) -> Iterator[str]:
@@ -147,6 +173,8 @@ def _files(node: Any) -> Iterator[str]:
     elif isinstance(node, dict):
         for key in ("root", "file"):
             if key in node:
+                if not isinstance(node[key], str):
+                    raise SourceError(f"_toc.yml: {key}: {node[key]!r} is no page; write one as chapters/NAME")
                 yield node[key]
         for key in ("parts", "chapters", "sections", "subtrees", "entries"):
             yield from _files(node.get(key))

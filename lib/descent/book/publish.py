@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from descent.book import code, source
+from descent.book.checks import SCHEMA
 from descent.book.project import BookError, Project
 from descent.book.stamps import book_place
 from descent.claims import Record, save_records
+from descent.claims.schema import ledger_schema
 from descent.results import verified_table
 
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
@@ -19,9 +21,7 @@ def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
     """Copy ledger, notebooks (executed without pictures, and plain), sources and tables; write the library's pages."""
     code.write(project, html)
     save_records(html / "ledger.json", records)
-    schema = project.root / "data" / "ledger.schema.json"
-    if schema.is_file():
-        shutil.copy(schema, html / schema.name)
+    (html / SCHEMA.name).write_text(ledger_schema(), encoding="utf-8")
     downloads = html / "downloads"
     for chapter in project.notebooks:
         place = book_place(project, chapter)

@@ -14,14 +14,12 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from descent.book import build, digest, source
 from descent.book.execute import reasons
 from descent.book.lock import alone
-from descent.book.project import BookError, Project
+from descent.book.project import BookError, Project, sound
 from descent.book.stamps import SiteStamp, Stamp, book_place, read_site_stamp, read_stamp, site_files
-from descent.results import write_atomic
+from descent.results import read_yaml, write_atomic
 
 NAME = "what-momentum-does"
 CITATION = "CITATION.cff"
@@ -65,7 +63,7 @@ def pack(name: str, files: Mapping[Path, Path], released: date) -> bytes:
 def _edition(project: Project) -> tuple[str, date]:
     """Return version and date of release as the citation file states them."""
     (path,) = _required(project, CITATION)
-    stated: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    stated: Any = sound(read_yaml, path)
     try:
         return str(stated["version"]), date.fromisoformat(str(stated["date-released"]))
     except (KeyError, TypeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,10 +22,23 @@ COMPARISON = ("test", "published interval", "your interval", "compatible?", "com
 def run(project: Project, chapter: str, values: Mapping[str, source.Value], timeout: float = TIMEOUT) -> str:
     """Execute a chapter into a folder of its own under runs/; return the comparison with the published."""
     place = run_place(project, chapter, values)
-    before = published(project, chapter)  # read first: a fault there must not cost the run
+    records.papers(project)  # read first: a fault there must not cost the run
+    before = published(project, chapter)
+    _require_folder(project, place.stamp.parent)
     execute(Job(project, chapter, values, place, timeout), Progress())
     where = f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"
     return "\n".join([where, "", compared(before, records.read(place.results))])
+
+
+def _require_folder(project: Project, folder: Path) -> None:
+    """Make the folder of a run; raise BookError where that cannot be, or where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as fault:
+        raise BookError(f"{folder.relative_to(project.root)} cannot be written ({fault.strerror}); "
+                        f"make {folder.parent.name}/ a folder that you may write to") from None
 
 
 def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:

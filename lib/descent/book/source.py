@@ -10,9 +10,10 @@ from typing import Any
 
 import jupytext
 import nbformat
-import yaml
+from jupytext.myst import MystMetadataParsingError
 
-from descent.book.project import BookError
+from descent.book.project import SourceError, sound
+from descent.results import parse_yaml, read_text
 
 Value = int | float | str | bool
 Notebook = Any
@@ -29,11 +30,12 @@ INJECTED = "injected-parameters"
 
 
 def read(path: Path) -> Notebook:
-    """Return a chapter as a notebook, after checking header, metadata filter and parameters cell."""
-    text = path.read_text(encoding="utf-8")
+    """Return a chapter as a notebook, after checking header, metadata filter, syntax and parameters cell."""
+    text = sound(read_text, path)
     _check_header(path, text)
-    notebook = jupytext.reads(text, fmt="md:myst")
+    notebook = _notebook(path, text)
     notebook.metadata.pop("jupytext", None)
+    _check_syntax(path, notebook)
     _parameters_cell(path, notebook)
     return notebook
 
@@ -60,7 +62,7 @@ def parameters(path: Path) -> dict[str, Value]:
     cell = _parameters_cell(path, read(path))
     values = dict(_assignment(path, node) for node in ast.parse(cell.source).body)
     if not values:
-        raise BookError(f"{path.name}: the parameters cell assigns nothing")
+        raise SourceError(f"{path.name}: the parameters cell assigns nothing")
     return values
 
 
@@ -70,8 +72,8 @@ def code(notebook: Notebook) -> list[str]:
 
 
 def plain(text: str) -> list[str]:
-    """Return the lines of a cell that are Python: no magics, no shell."""
-    return [line for line in text.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    """Return the lines of a cell, those that are no Python, magics and shell, left blank."""
+    return ["" if line.lstrip().startswith(("%", "!")) else line for line in text.splitlines()]
 
 
 def executable(notebook: Notebook) -> list[Any]:
@@ -110,22 +112,40 @@ def convert(text: str, default: Value) -> Value:
 
 def _check_header(path: Path, text: str) -> None:
     if not text.startswith("---\n"):
-        raise BookError(f"{path.name}: a chapter with code cells starts with the jupytext header")
-    header: Any = yaml.safe_load(text.split("---\n", 2)[1])
+        raise SourceError(f"{path.name}: a chapter with code cells starts with the jupytext header")
+    inner = text.split("---\n", 2)[1]
+    header: Any = sound(parse_yaml, f"\n{inner}", path.name)  # its lines are then counted as in the file
     if "cell_metadata_filter" in str(header):
-        raise BookError(f"{path.name}: remove cell_metadata_filter from the header; with it an editor drops tags")
+        raise SourceError(f"{path.name}: remove cell_metadata_filter from the header; with it an editor drops tags")
     for name in HEADER:
         node = header
         for key in name.split("."):
             node = node.get(key) if isinstance(node, dict) else None
         if not node:
-            raise BookError(f"{path.name}: the header lacks {name}; copy the full jupytext header of another chapter")
+            raise SourceError(f"{path.name}: the header lacks {name}; copy the full jupytext header of another chapter")
+
+
+def _notebook(path: Path, text: str) -> Notebook:
+    try:
+        return jupytext.reads(text, fmt="md:myst")
+    except (ValueError, MystMetadataParsingError, nbformat.ValidationError) as fault:
+        why = str(fault).partition("\n")[0].partition(";")[0]
+        raise SourceError(f"{path.name}: {why}; correct the options at the head of the cell") from None
+
+
+def _check_syntax(path: Path, notebook: Notebook) -> None:
+    for number, cell in enumerate(code(notebook), start=1):
+        try:
+            ast.parse(cell)
+        except SyntaxError as fault:
+            shown = (fault.text or "").strip()
+            raise SourceError(f"{path.name}: code cell {number}, line {fault.lineno}: {fault.msg}: {shown}") from None
 
 
 def _parameters_cell(path: Path, notebook: Notebook) -> Notebook:
     found = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(found) != 1:
-        raise BookError(f"{path.name}: {len(found)} cells tagged `parameters`, exactly one is needed")
+        raise SourceError(f"{path.name}: {len(found)} cells tagged `parameters`, exactly one is needed")
     return found[0]
 
 
@@ -137,4 +157,4 @@ def _assignment(path: Path, node: ast.stmt) -> tuple[str, Value]:
             literal = ast.literal_eval(value)
             if isinstance(literal, int | float | str | bool):
                 return targets[0].id, literal
-    raise BookError(f"{path.name}: the parameters cell holds only lines like `name = 1.0`, not line {node.lineno}")
+    raise SourceError(f"{path.name}: the parameters cell holds only lines like `name = 1.0`, not line {node.lineno}")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from descent.claims.verdict import Test, rule_from
-from descent.results import project_root
+from descent.results import project_root, read_yaml
 
 __all__ = ["Claim", "Paper", "load_paper", "load_papers"]
 
@@ -77,17 +75,17 @@ def load_paper(paper: str | Path) -> Paper:
     path = paper if isinstance(paper, Path) else project_root() / "data" / "claims" / f"{paper}.yaml"
     if not path.is_file():
         raise ValueError(f"no claims of {paper!r}: {path.name} does not exist in data/claims")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two from what YAML makes of odd texts
-        raise ValueError(f"{path.name} is not YAML: {error}") from error
-    return _paper(_Node(path.name, content))
+    return _paper(_Node(path.name, read_yaml(path)))
 
 
 def load_papers(folder: Path | None = None) -> tuple[Paper, ...]:
-    """Read every paper's claims with the links between papers; raise ValueError for a link to nowhere."""
+    """Read every paper's claims with the links between papers.
+
+    Raises: ValueError for a link to nowhere, and for one paper in two files.
+    """
     files = sorted((folder or project_root() / "data" / "claims").glob("*.yaml"))
     papers = tuple(load_paper(file) for file in files)
+    _check_once(papers, files)
     known = {claim.id for paper in papers for claim in paper.claims}
     for claim in (claim for paper in papers for claim in paper.claims):
         _check_links(claim, known, {paper.paper for paper in papers})
@@ -187,6 +185,15 @@ def _test(node: _Node, scales: tuple[str, ...]) -> Test:
         raise node.fault("rule", str(error)) from None
     return Test(node.text("key", r"[a-z][a-z0-9_]*"), node.text("quantity"), judged,
                 node.texts("scales", scales, allowed=scales))
+
+
+def _check_once(papers: Sequence[Paper], files: Sequence[Path]) -> None:
+    found: dict[str, str] = {}
+    for paper, file in zip(papers, files, strict=True):
+        if paper.paper in found:
+            where = f"{found[paper.paper]} and {file.name}"
+            raise ValueError(f"{where}: paper: both state the claims of {paper.paper}; keep one file")
+        found[paper.paper] = file.name
 
 
 def _check_links(claim: Claim, known: set[str], papers: set[str]) -> None:

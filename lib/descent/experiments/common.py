@@ -15,6 +15,8 @@ from descent.estimate import Estimate
 __all__ = ["Estimates", "Experiment", "Settings"]
 
 SCALES = ("cpu", "gpu")
+MOST = 1_000_000
+"""Replicas: an arm of more does not fit into any memory at hand."""
 
 Estimates = Mapping[str, Estimate | list[Estimate]]
 
@@ -40,6 +42,8 @@ class Settings:
             raise ValueError(f'scale must be "cpu" or "gpu", got {self.scale!r}')
         _whole("seed", self.seed, 0)
         _whole("replicas", self.replicas, 2)
+        if self.replicas > MOST:
+            raise ValueError(f"replicas must be at most {MOST}, for an arm is in memory whole; got {self.replicas}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must satisfy 0 <= momentum < 1, got {self.momentum}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
@@ -71,6 +75,11 @@ def _check_device(name: str) -> None:
         raise ValueError(f'device must be a torch device such as "cpu" or "cuda:0", got {name!r}') from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use "cpu"')
+    if device.type not in ("cpu", "cuda"):  # torch knows the names of more devices than it can compute on here
+        try:
+            torch.ones(1, device=device).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise ValueError(f'device {name!r}: nothing can be computed on it here; use "cpu"') from error
 
 
 def _whole(name: str, value: int, least: int) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 __all__ = ["KNOWN", "Arrays", "DataDamaged", "DataMissing", "Known", "read", "source"]
 
 Arrays = dict[str, NDArray[Any]]
+_FORMATS = ("PNG", "JPEG")  # a picture in any other is not even looked at
 _MARK = b"PAR1"  # the first and the last four bytes of every Parquet file
 _TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE"}
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2"}
@@ -199,17 +200,28 @@ def _class_names(metadata: Mapping[bytes, bytes], column: str, count: int) -> li
 
 
 def _picture(data: bytes | None, known: Known, where: str) -> NDArray[np.uint8]:
-    from PIL import Image
+    """Return the pixels of one encoded picture; they are decoded only where its header states the size they must have.
+
+    Raises: DataDamaged naming the picture, also for other formats, some of which PIL hands to programs.
+    """
+    from PIL import Image, UnidentifiedImageError
 
     height, width, channels = known.shape
+    pixels = None
     try:
-        with Image.open(io.BytesIO(data or b"")) as picture:
-            size, pixels = picture.size, np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(data or b""), formats=_FORMATS) as picture:
+            size = picture.size
+            if size == (width, height):
+                pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except UnidentifiedImageError:
+        raise DataDamaged(
+            f"{where}: the picture cannot be decoded, it is no {' or '.join(_FORMATS)}. Fetch the file again"
+        ) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataDamaged(
             f"{where}: the picture cannot be decoded ({type(error).__name__}: {error}). Fetch the file again"
         ) from error
-    if size != (width, height):
+    if pixels is None:
         raise DataDamaged(
             f"{where}: {size[0]} × {size[1]} pixels, but {known.title} has {width} × {height}. "
             "Is it another data set's file? Fetch it again"

@@ -16,6 +16,7 @@ from descent.results.store import (
     write_atomic,
     write_json,
 )
+from descent.results.texts import parse_yaml, read_text, read_yaml
 
 __all__ = [
     "MALFORMED",
@@ -33,9 +34,12 @@ __all__ = [
     "load_table",
     "output_folder",
     "paper_table",
+    "parse_yaml",
     "project_root",
     "provenance",
     "read_json",
+    "read_text",
+    "read_yaml",
     "save_table",
     "verified_table",
     "write_atomic",

@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 
 MODERATE = 0.5
 FAR = 256  # batch size at which the threshold with momentum is tested
+STRONGEST = 0.99  # headline momentum: with more of it runs leave too slowly to be waited for
+MEMORIES = 100  # of 1/(1 − momentum) steps each, within which half of the runs must leave
 AROUND = (0.35, 0.6, 1.0, 1.7)  # batch sizes over the predicted crossover at which the crossing is looked for
 
 
@@ -59,9 +61,15 @@ class Crossover:
         cls, settings: Settings, momentum: tuple[float, ...], batch_sizes: tuple[int, ...], replicas: int, arms: int
     ) -> Crossover:
         head = settings.momentum
+        if head > STRONGEST:
+            raise ValueError(
+                f"momentum must be at most {STRONGEST} for the experiment crossover, whose runs would leave too slowly "
+                f"with {head}"
+            )
         sizes: tuple[Batch, ...] = (*sorted({*batch_sizes, *_around(Circle(), head)}), None)
         momenta = tuple(sorted({0.0, *momentum, head}))
-        return cls(momenta, head, sizes, max(32, replicas), settings.seed, settings.device, arms)
+        steps = max(cls.steps, round(MEMORIES / (1 - head)))
+        return cls(momenta, head, sizes, max(32, replicas), settings.seed, settings.device, arms, steps=steps)
 
     @property
     def around(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 
 MOVING, CONVERGED, INFINITE = range(3)
 EDGE = 2.0  # effective step × sharpness from which full-batch descent without momentum cannot stay
+MEMORIES = 80  # of 1/(1 − momentum) steps each, within which velocities die away
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -65,7 +66,8 @@ class Continuum:
     def _of(cls, settings: Settings, times: int, batch_sizes: tuple[Batch, ...]) -> Continuum:
         momentum = tuple(sorted({0.0, settings.momentum}))
         starts = max(100, times * settings.replicas)
-        return cls(batch_sizes, momentum, starts, starts // 5, settings.seed, settings.device)
+        steps = max(cls.steps, round(MEMORIES / (1 - settings.momentum)))
+        return cls(batch_sizes, momentum, starts, starts // 5, settings.seed, settings.device, steps=steps)
 
 
 @dataclass(frozen=True, eq=False)

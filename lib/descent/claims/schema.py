@@ -1,0 +1,110 @@
+"""The JSON Schema of a ledger, for programs that read one: every word in it is the one the records are written with.
+
+`python -m descent.claims.schema` writes data/ledger.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from descent.claims.paper import KNOWN, SCALES
+from descent.claims.record import SCHEMA
+from descent.claims.verdict import RULES, Verdict
+from descent.results import project_root, write_atomic
+
+__all__ = ["ledger_schema"]
+
+Json = dict[str, Any]
+
+ID, PAPER = "^[A-Z][A-Z0-9]*-[A-Z]?[0-9]+$", "^[A-Z][A-Z0-9]*$"
+TEXT, INTEGER, NUMBER = ({"type": kind} for kind in ("string", "integer", "number"))
+NUMBER_OR_NULL, INTEGER_OR_NULL = ({"type": [kind, "null"]} for kind in ("number", "integer"))
+
+
+def ledger_schema() -> str:
+    """Return the text of the schema that `ledger.json` and `records.json` follow."""
+    about = "Every claim with its rule, estimates and verdict. null stands for an infinite or absent number."
+    content = {"schema": {"const": SCHEMA}, "records": _list(_ref("record"))}
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Ledger of claims",
+              "description": about, "type": "object", "required": list(content), "additionalProperties": False,
+              "properties": content, "$defs": _parts() | {"test": _closed(_test()), "record": _closed(_record())}}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _parts() -> Json:
+    """Return what tests and records are made of."""
+    made = ["scale", "device_class", "seed", "replicas", "library", "torch", "date"]
+    kinds = {"enum": [rule.kind for rule in RULES]}
+    region = {"text": TEXT, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}
+    estimate = {"value": NUMBER_OR_NULL, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL, "n": INTEGER, "method": TEXT,
+                "dof": NUMBER_OR_NULL | {"description": "degrees of freedom; null: infinite"}, "level": NUMBER}
+    return {
+        "digest": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
+        "interval": {"oneOf": [{"type": "null"}, _list(NUMBER_OR_NULL) | {"minItems": 2, "maxItems": 2}]},
+        "verdict": {"enum": [str(verdict) for verdict in Verdict]},
+        "rule": {"type": "object", "required": ["kind"], "properties": {"kind": kinds}, "additionalProperties": NUMBER},
+        "predicted": {"type": "object", "required": list(region), "properties": region},
+        "estimate": {"type": "object", "required": list(estimate), "additionalProperties": False,
+                     "properties": estimate},
+        "ids": _list({"type": "string", "pattern": ID}),
+        "scales": _list({"enum": list(SCALES)}) | {"minItems": 1},
+        "provenance": {"type": "object", "required": made,
+                       "additionalProperties": {"type": ["string", "integer", "number"]}},
+    }
+
+
+def _test() -> Json:
+    return {
+        "key": TEXT, "quantity": TEXT, "scales": _ref("scales"),
+        "family": INTEGER | {"minimum": 1, "description": "tests judged jointly"},
+        "reason": TEXT | {"description": "why it was not tested, empty if it was"},
+        "experiment": TEXT, "seconds": NUMBER, "verdict": _ref("verdict"), **_summary(),
+        "replicas_to_settle": INTEGER_OR_NULL, "estimates": _list(_ref("estimate")),
+    }  # fmt: skip
+
+
+def _record() -> Json:
+    return {
+        "schema": {"const": SCHEMA}, "paper": {"type": "string", "pattern": PAPER}, "chapter": TEXT,
+        "id": {"type": "string", "pattern": ID}, "place": TEXT | {"description": "where in the paper"},
+        "known": {"enum": list(KNOWN)}, "statement": TEXT, "conditions": TEXT, "paper_shape": TEXT,
+        "scales": _ref("scales"), "see": _ref("ids"), "paired_with": _ref("ids"), "verdict": _ref("verdict"),
+        "notes": TEXT, "headline": TEXT | {"description": "key of the test that decided"}, **_summary(),
+        "scale": {"enum": list(SCALES)}, "device_class": TEXT, "seed": INTEGER, "library": _ref("digest"),
+        "torch": TEXT, "seconds": NUMBER, "provenance": _ref("provenance"),
+        "tests": _list(_ref("test")) | {"minItems": 1},
+        "sha256": {"type": "string", "pattern": "^[0-9a-f]+$",
+                   "description": "over everything but seconds, date and itself"},
+    }  # fmt: skip
+
+
+def _summary() -> Json:
+    """Return the fields that a record takes over from the test that decided."""
+    joint = "95 % for all tests of the paper jointly; the verdict rests on it"
+    return {"rule": _ref("rule"), "predicted": _ref("predicted"), "estimate": NUMBER_OR_NULL,
+            "interval": _ref("interval") | {"description": "95 %"},
+            "family_interval": _ref("interval") | {"description": joint},
+            "text": TEXT, "replicas": INTEGER_OR_NULL, "config": _ref("digest")}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _closed(properties: Json) -> Json:
+    """Return an object with exactly these fields."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def main() -> None:
+    """Write it."""
+    write_atomic(project_root() / "data" / "ledger.schema.json", ledger_schema())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Files that people write, text and YAML: what cannot be read is refused with the name of the file and the line."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["parse_yaml", "read_text", "read_yaml"]
+
+ODD = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What PyYAML makes of odd texts beside its own errors, of the 31st of February for one."""
+MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; raise ValueError naming file and line where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as fault:
+        line = path.read_bytes().count(b"\n", 0, fault.start) + 1
+        raise ValueError(
+            f"{path.name}, line {line} is not UTF-8 ({fault.reason}); save the file as UTF-8"
+        ) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds; raise ValueError naming file and line where that cannot be said for sure."""
+    return parse_yaml(read_text(path), path.name)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return what YAML holds that stands in the file `name`.
+
+    Raises: ValueError naming file and line where it is not YAML, or where a mapping has one key twice: a reader of
+    YAML would silently take the last of them.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as fault:
+        line = f", line {fault.problem_mark.line + 1}" if fault.problem_mark else ""
+        raise ValueError(f"{name}{line} is not YAML: {fault.problem}; {_remedy(str(fault.problem))}") from fault
+    except (yaml.YAMLError, *ODD) as fault:
+        raise ValueError(f"{name} is not YAML: {' '.join(str(fault).split())}; correct it") from fault
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which makes plain values only, but for keys that occur twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                name = self.construct_object(key)
+                if name in seen:
+                    problem = f"the key {name!r} occurs twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _remedy(problem: str) -> str:
+    if "occurs twice" in problem:
+        return "keep one"
+    return "indent with spaces instead of tabs" if r"'\t'" in problem else "correct it"
