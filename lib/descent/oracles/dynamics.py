@@ -97,12 +97,15 @@ def _growth() -> float:
 
 
 def _with_noise(hessians: Array, lr: float, momentum: float, noise: Array) -> Array:
-    """Return the fixed point of second moments over equally likely Hessians, from the matrix of their map."""
-    d = hessians.shape[-1]
-    maps = [companion(h, lr, momentum) for h in hessians]
-    added = np.zeros((2 * d, 2 * d))
-    added[:d, :d] = lr**2 * noise
-    operator = np.mean([np.kron(a, a) for a in maps], axis=0)
+    """Return the fixed point of second moments over equally likely Hessians, from the matrix of their map.
+
+    In (x, √lr·buffer): in (x_t, x_{t−1}), which are all but equal, the matrix would be two thousand times as ill
+    conditioned, and this truth no better than the instrument.
+    """
+    d, root = hessians.shape[-1], lr**0.5
+    eye, enter = np.eye(d), np.vstack([-lr * np.eye(d), root * np.eye(d)])
+    maps = [np.block([[eye - lr * h, -root * momentum * eye], [root * h, momentum * eye]]) for h in hessians]
+    operator, added = np.mean([np.kron(a, a) for a in maps], axis=0), enter @ noise @ enter.T
     return np.asarray(np.linalg.solve(np.eye(4 * d * d) - operator, added.ravel()).reshape(2 * d, 2 * d)[:d, :d])
 
 
