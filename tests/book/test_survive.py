@@ -47,6 +47,8 @@ def test_check_finds_the_flip_and_keeps_what_was_measured(project, log):
     assert outcome.columns["seed 1"] == {"T1-C1": FAILS}
     assert outcome.columns["seed 2"] == {"T1-C1": HOLDS}
     assert outcome.columns["published"] == {"T1-C1": HOLDS}
+    assert outcome.apart == ("T1-C1.size (seed 1)",)  # it measures 2 ± 0.01 where 1 was published
+    assert "of the published ones: T1-C1.size (seed 1)" in outcome.table()
     assert not outcome.survives
     files = sorted(path.name for path in (project.root / "runs").rglob("*.json"))
     assert files == ["seed-1-moody.json", "seed-2-moody.json"]
@@ -67,7 +69,7 @@ def test_a_measurement_that_was_damaged_is_made_again(project, log, monkeypatch,
         return 1.0
 
     monkeypatch.setattr(survive, "measure", measure)
-    monkeypatch.setattr(survive, "ProcessPoolExecutor", lambda **_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(survive.lifeline, "processes", ThreadPoolExecutor)
     monkeypatch.setattr(survive, "_folder", lambda *_: project.root)
     file = project.root / "seed-1-moody.json"
     for text, count in ((GOOD, 0), (content, 1)):

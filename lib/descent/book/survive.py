@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from descent.book.project import BookError, Project
 from descent.campaign import listed
 from descent.claims import Outcome, Paper, Verdict, combine
 from descent.estimate import Estimate
-from descent.results import MALFORMED, library_digest, read_json, write_atomic
+from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
 
 MOVES_ALLOWED = 1
 """How many claims of a chapter may move to or from inconclusive with the seed."""
@@ -29,10 +29,14 @@ Verdicts = dict[str, Verdict]
 
 @dataclass(frozen=True)
 class Survival:
-    """Verdicts by claim: one mapping per column, the published ones first where there are any."""
+    """Verdicts by claim: one mapping per column, the published ones first where there are any.
+
+    apart: estimates that lie further from the published ones than another seed explains, by what `compare` says.
+    """
 
     columns: Mapping[str, Verdicts]
     skipped: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def flipped(self) -> list[str]:
@@ -58,6 +62,9 @@ class Survival:
         lines = [rerun.columns(["claim", *self.columns, ""], rows), *self.skipped]
         lines.append(f"flips between holds and fails: {', '.join(self.flipped) or 'none'}")
         lines.append(f"moves to or from inconclusive: {', '.join(self.moved) or 'none'}")
+        if "published" in self.columns:
+            where = ", ".join(self.apart) or "none"
+            lines.append(f"estimates beyond three standard errors of the published ones: {where}")
         return "\n".join([*lines, "the verdicts survive" if self.survives else "the verdicts do not survive"])
 
     @property
@@ -111,11 +118,12 @@ def check(
     found = {key: read_json(file) for key, (_, file) in tasks.items()}
     by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
     keys = {key for content in found.values() for key in content["estimates"]}
-    before = {} if values else {"published": _published(project, chapter, keys)}
+    published = {} if values else _published(project, chapter, keys)
     skipped = sorted(
         {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
     )
-    return Survival({name: column for name, column in (before | by_seed).items() if column}, tuple(skipped))
+    columns = {name: column for name, column in ({"published": published} | by_seed).items() if column}
+    return Survival(columns, tuple(skipped), _apart(project, chapter, found) if published else ())
 
 
 def measure(package: str, name: str, chosen: Any, file: Path) -> float:
@@ -183,6 +191,24 @@ def _published(project: Project, chapter: str, keys: set[str]) -> Verdicts:
         for record in found
     }
     return {id: combine(verdicts) for id, verdicts in tests.items() if verdicts}
+
+
+def _apart(project: Project, chapter: str, found: Mapping[tuple[int, str], Any]) -> tuple[str, ...]:
+    """Return the estimates that no other seed explains, such as "P3-C1.faster (seed 2)"."""
+    before = {key: item for record in rerun.published(project, chapter) for key, item in record.measured().items()}
+    lines = []
+    for (seed, _), content in found.items():
+        for key, members in content["estimates"].items():
+            for index, one in enumerate(members):
+                name = f"{key}[{index}]" if len(members) > 1 else key
+                if name in before and _differs(before[name], Estimate(**one), seed):
+                    lines.append(f"{name} (seed {seed})")
+    return tuple(lines)
+
+
+def _differs(published: Measured, estimate: Estimate, seed: int) -> bool:
+    here = replace(published, estimate=estimate, provenance=replace(published.provenance, seed=seed))
+    return compare(published, here).compatible is False
 
 
 def _others(published: int, count: int) -> range:
