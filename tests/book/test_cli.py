@@ -133,7 +133,7 @@ def test_compare_two_folders(descent, project):
     folder = str(project.results("alpha"))
     status, out, _ = descent("compare", folder, folder)
     assert status == 0
-    assert "exact" in out
+    assert "| yes         | same" in out
 
 
 def test_serve_listens_on_this_machine_only(project):

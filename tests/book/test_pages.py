@@ -200,7 +200,7 @@ def test_instruments_that_cannot_be_checked_stop_the_build(project, log, monkeyp
     edit(project.source("index"), "A toy book\n", "A toy book\n\n<!-- oracle-table -->\n")
     monkeypatch.setenv("PYTHONPATH", str(project.library / "toy"))
     (project.library / "toy" / "sitecustomize.py").write_text(
-        "import sys\nif sys.argv[:1] == ['-m']: raise SystemExit('planted')\n"
+        "import sys\nif 'descent.oracles' in str(sys.orig_argv): raise SystemExit('planted')\n"
     )
     with pytest.raises(BookError, match="could not be checked"):
         build.build(project, log)

@@ -10,6 +10,7 @@ import pytest
 from descent.book import assemble
 from descent.book.build import build
 from descent.book.project import BookError
+from test_endings import gone
 from test_faults import descent, wait_for
 from toybook import edit
 
@@ -53,11 +54,12 @@ def test_jupyter_book_is_stopped_when_it_takes_too_long(project, log, stuck, mon
 def test_jupyter_book_is_stopped_by_ctrl_c(project, stuck):
     running = descent(project, "build")
     wait_for(stuck)
+    book = psutil.Process(int(stuck.read_text()))
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[0]
     assert running.returncode == 130
     assert "Traceback" not in said
-    assert not psutil.pid_exists(int(stuck.read_text()))
+    assert gone([book])
 
 
 def test_more_text_than_a_page_can_hold_is_refused_by_chapter_and_cell(project, log):

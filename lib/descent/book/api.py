@@ -12,7 +12,7 @@ from descent.book.project import Project
 from descent.book.trace import Code, modules
 
 FLOORS = {
-    "Random numbers and intervals": ("streams", "estimate", "stats"),
+    "Random numbers and intervals": ("dispatch", "streams", "sameness", "estimate", "stats"),
     "Models and rules": ("models", "convolutional", "augment", "rules"),
     "Training": ("stack", "supervised", "precision", "probes", "train", "checkpoint", "surgery"),
     "Objectives and their exact theory": ("problems",),
