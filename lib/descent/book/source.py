@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ INJECTED = "injected-parameters"
 
 def read(path: Path) -> Notebook:
     """Return a chapter as a notebook, after checking header, metadata filter, syntax and parameters cell."""
-    text = sound(read_text, path)
+    return copy.deepcopy(_read(path, sound(read_text, path)))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, text: str) -> Notebook:
+    """Return the notebook of a text, which a command parses once however often it asks."""
     _check_header(path, text)
     notebook = _notebook(path, text)
     notebook.metadata.pop("jupytext", None)
