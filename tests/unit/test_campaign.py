@@ -407,7 +407,7 @@ def command(*arguments, **options):
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
-RUN = ("saddles", "--only", "linear", "--only", "tradeoff", "--scale", "cpu", "--replicas", "3000", "--every", "0.2")
+RUN = ("saddles", "--only", "linear", "--only", "tradeoff", "--scale", "cpu", "--replicas", "300", "--every", "0.2")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -75,9 +76,19 @@ def library_files(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, 
     return dict(sorted(found.items()))
 
 
-def _imports(name: str, file: Path) -> Iterator[str]:
+def _imports(name: str, file: Path) -> tuple[str, ...]:
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    return _imported(tuple(package), file.read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=2048)
+def _imported(package: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Return what a source text in a package imports; a command that digests much parses every text once."""
+    return tuple(_each_import(package, text))
+
+
+def _each_import(package: tuple[str, ...], text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
