@@ -28,17 +28,14 @@ import torch
 from descent.budget import CORE, Budget, rates, scaled
 from descent.checkpoint import Keeping, keeping
 from descent.claims import Ledger, Record, load_paper, load_records
-from descent.claims.ledger import RUN_FIELDS
 from descent.claims.record import estimate_from, estimate_to
-from descent.estimate import Estimate
 from descent.experiments.arms import planned
 from descent.experiments.common import Experiment, Settings
-from descent.precision import arithmetic
-from descent.problems.images import DataMissing
+from descent.experiments.perform import perform
 from descent.results import Provenance, digest, library_digest, provenance, read_json, save_table, write_json
 from descent.sweep import SweepError, sweep
 
-__all__ = ["Task", "campaign", "done", "expected", "listed", "others", "plan", "run", "tasks", "write_records"]
+__all__ = ["Task", "campaign", "done", "expected", "others", "plan", "run", "tasks", "write_records"]
 
 SCHEMA = 2
 BUDGET = 2 << 30
@@ -166,25 +163,16 @@ def run(task: Task) -> dict[str, Any]:
 
     Image data that are not here make it a result without estimates, with the reason under "skipped".
     """
-    with arithmetic("float32", task.settings.device):  # of whatever does not ask for less
-        return _run(task)
-
-
-def _run(task: Task) -> dict[str, Any]:
-    clock = time.perf_counter()
     made = provenance(task.settings.scale, task.settings.device, task.settings.seed, task.settings.replicas,
                       modules=[task.package])
     about = {"schema": SCHEMA, "task": task.name, "package": task.package, "mark": task.mark,
              "settings": dataclasses.asdict(task.settings), "provenance": made.to_json()}
-    try:
-        result = _kept(task)
-    except DataMissing as missing:
-        return about | {"skipped": str(missing), "seconds": time.perf_counter() - clock}
-    estimates = {key: [estimate_to(one) for one in listed(found)]
-                 for key, found in task.experiment.estimates(result).items()}
-    tables = {name: frame.to_csv(index=False, na_rep="nan") for name, frame in task.experiment.tables(result).items()}
-    return about | {"estimates": estimates, "tables": tables, "config": digest(result.config, ignore=RUN_FIELDS),
-                    "seconds": time.perf_counter() - clock}
+    found = perform(task.experiment, task.settings, lambda _: _kept(task))
+    if found.missing:
+        return about | {"skipped": found.missing, "seconds": found.seconds}
+    estimates = {key: [estimate_to(one) for one in several] for key, several in found.estimates.items()}
+    tables = {name: frame.to_csv(index=False, na_rep="nan") for name, frame in found.tables.items()}
+    return about | {"estimates": estimates, "tables": tables, "config": found.config, "seconds": found.seconds}
 
 
 def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
@@ -269,9 +257,10 @@ def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, 
     made = Provenance.from_json(found[0]["provenance"])
     ledger = Ledger(paper, made, out)
     for content in found:
-        estimates = {key: _unlisted(value) for key, value in content.get("estimates", {}).items()}
+        estimates = {key: [estimate_from(one) for one in several]
+                     for key, several in content.get("estimates", {}).items()}
         stated = {key: value for key, value in estimates.items() if key in ledger.lacking}
-        ledger.add(stated, experiment=content["task"], config=content.get("config"), seconds=content["seconds"])
+        ledger.add(stated, experiment=content["task"], config=content.get("config", ""), seconds=content["seconds"])
     for key in [key for task in late for key in _tests(task.experiment, ledger.lacking)]:
         ledger.skip(key, LATE)
     for key in ledger.lacking:
@@ -370,13 +359,3 @@ def _file_hash(path: Path) -> str:
 def _experiments(package: str) -> Sequence[Experiment]:
     found: Sequence[Experiment] = importlib.import_module(package).EXPERIMENTS
     return found
-
-
-def listed(found: Estimate | Sequence[Estimate]) -> list[Estimate]:
-    """Return the estimates of one key: an ordering has several."""
-    return [found] if isinstance(found, Estimate) else list(found)
-
-
-def _unlisted(found: Sequence[Mapping[str, Any]]) -> Estimate | list[Estimate]:
-    estimates = [estimate_from(one) for one in found]
-    return estimates[0] if len(estimates) == 1 else estimates

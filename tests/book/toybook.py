@@ -121,6 +121,8 @@ class Settings:
     seed: int = 0
     replicas: int = 32
     lr: float = 0.5
+    scale: str = "cpu"
+    device: str = "cpu"
 
     def __post_init__(self):
         if self.replicas < 2:
@@ -130,24 +132,40 @@ class Settings:
 """
 
 EXPERIMENTS = """\
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 from descent.estimate import Estimate
+from descent.experiments.arms import configure
+from descent.experiments.common import Experiment
+from descent.problems.images import DataMissing
+
+
+@dataclass(frozen=True)
+class Toy:
+    seed: int
+
+    @classmethod
+    def cpu(cls, settings):
+        return cls(settings.seed)
 
 
 def around(value):
     return {"T1-C1.size": Estimate(value, value - 0.01, value + 0.01, 32, "Student t", 31)}
 
 
-def absent(settings):
-    raise FileNotFoundError("the pictures are not here")
+def absent(config):
+    raise DataMissing("the pictures are not here")
+
+
+def toy(name, value):
+    return Experiment(name, ("T1-C1",), lambda settings: value(configure(Toy, settings)), around, lambda result: {})
 
 
 PAPER = "T1"
 EXPERIMENTS = (
-    SimpleNamespace(name="steady", run=lambda settings: 1.0, estimates=around),
-    SimpleNamespace(name="moody", run=lambda settings: 1.0 + settings.seed % 2, estimates=around),
-    SimpleNamespace(name="pictures", run=absent, estimates=around),
+    toy("steady", lambda config: 1.0),
+    toy("moody", lambda config: 1.0 + config.seed % 2),
+    toy("pictures", absent),
 )
 """
 

@@ -25,6 +25,7 @@ from descent.checkpoint import Checkpoint, Keeping, keeping
 from descent.claims import load_records
 from descent.estimate import Estimate
 from descent.experiments import saddles
+from descent.experiments.arms import configure
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.saddles.linear import LINEAR
 from descent.results import load_table, save_table
@@ -314,13 +315,19 @@ def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
     assert campaign.done(todo[1], tmp_path) is not None
 
 
+class Given:
+    """A configuration that is what was given."""
+
+    cpu = staticmethod(lambda settings: settings)
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])
 def test_what_other_code_has_left_is_not_gone_on_with(tmp_path, monkeypatch, capsys, end):
     def measured(settings):
-        run = walk(60)
+        config, run = configure(Given, settings), walk(60)
         if faulty:
             raise end
-        return SimpleNamespace(config=settings, size=run.params.square().mean().item())
+        return SimpleNamespace(config=config, size=run.params.square().mean().item())
 
     item = Experiment("walk", (), measured, lambda r: {"size": Estimate(r.size, 0, 99, 2, "exact")}, lambda _: {})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
@@ -359,7 +366,7 @@ def test_a_task_without_its_whole_tables_is_not_done(plain, tmp_path, spoilt, ho
 
 def test_a_table_that_was_damaged_is_measured_again(tmp_path, monkeypatch):
     ran = []
-    item = Experiment("one", (), lambda settings: ran.append(1) or SimpleNamespace(config=settings), lambda _: {},
+    item = Experiment("one", (), lambda settings: ran.append(configure(Given, settings)), lambda _: {},
                       lambda _: {"t": DataFrame({"a": [1.5]})})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
     task = campaign.Task(PACKAGE, "one", SMALL)

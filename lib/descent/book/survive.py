@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from descent.book import digest, lifeline, records, rerun, source
 from descent.book.parameters import experiments_package, settings
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
-from descent.campaign import listed
 from descent.claims import Outcome, Paper, Verdict, combine
 from descent.estimate import Estimate
+from descent.experiments.perform import perform
 from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
 
 MOVES_ALLOWED = 1
@@ -128,17 +127,11 @@ def check(
 
 def measure(package: str, name: str, chosen: Any, file: Path) -> float:
     """Run one experiment in this process and write its estimates as outcomes; return the seconds it took."""
-    module = importlib.import_module(package)
-    experiment = next(item for item in module.EXPERIMENTS if item.name == name)
-    started = time.monotonic()
-    try:
-        estimates = experiment.estimates(experiment.run(chosen))
-    except FileNotFoundError as missing:  # an image set that is not on this machine
-        write_atomic(file, json.dumps({"estimates": {}, "skipped": str(missing)}))
-        return time.monotonic() - started
-    content = {key: [dataclasses.asdict(one) for one in listed(found)] for key, found in estimates.items()}
-    write_atomic(file, json.dumps({"estimates": content}))
-    return time.monotonic() - started
+    experiment = next(item for item in importlib.import_module(package).EXPERIMENTS if item.name == name)
+    found = perform(experiment, chosen)
+    estimates = {key: [dataclasses.asdict(one) for one in several] for key, several in found.estimates.items()}
+    write_atomic(file, json.dumps({"estimates": estimates, "skipped": found.missing}))
+    return found.seconds
 
 
 def _measure_all(

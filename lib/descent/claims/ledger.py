@@ -11,12 +11,9 @@ from descent.claims.paper import Paper, load_paper
 from descent.claims.record import Outcome, Record, save_records, spell, tally
 from descent.claims.verdict import Test, check_estimates
 from descent.estimate import Estimate
-from descent.results import Provenance, digest, output_folder
+from descent.results import Provenance, output_folder
 
 __all__ = ["Ledger"]
-
-RUN_FIELDS = ("seed", "replicas", "device")
-"""Fields of a configuration that the provenance records; without them in the digest, other seeds compare."""
 
 
 class Ledger:
@@ -38,11 +35,11 @@ class Ledger:
         """The folder that records and tables of this chapter go to."""
         return self._folder or output_folder(self.paper.chapter)
 
-    def add(self, estimates: Mapping[str, Estimate | Sequence[Estimate]], *, experiment: str, config: object,
+    def add(self, estimates: Mapping[str, Estimate | Sequence[Estimate]], *, experiment: str, config: str,
             seconds: float) -> None:
-        """Enter the estimates of one experiment; a list belongs to an ordering.
+        """Enter the estimates of one experiment; several for one key belong to an ordering.
 
-        config: the experiment's configuration, digested without seed, replicas and device.
+        config: digest of the experiment's configuration.
         Raises: ValueError for an unknown key, a second entry, or an estimate that does not suit the rule;
         nothing is entered then.
         """
@@ -53,7 +50,7 @@ class Ledger:
                 raise ValueError(f"{key} is stated for scale {' and '.join(test.scales)} only, this run is "
                                  f"{self.provenance.scale}; correct `scales` in the claims, or leave it out")
             entries[key] = Outcome(test, self.paper.family, check_estimates(test, estimate), "", experiment,
-                                   digest(config, ignore=RUN_FIELDS), float(seconds))
+                                   config, float(seconds))
         self._outcomes |= entries
 
     def skip(self, key: str, reason: str) -> None:

@@ -235,8 +235,8 @@ def replicas_needed(test: Test, estimates: Sequence[Estimate], family: int) -> i
 def check_estimates(test: Test, estimate: Estimate | Sequence[Estimate]) -> tuple[Estimate, ...]:
     """Return the estimates of a test as a tuple; raise ValueError when they do not suit its rule."""
     estimates = (estimate,) if isinstance(estimate, Estimate) else tuple(estimate)
-    if isinstance(test.rule, Ordering) == isinstance(estimate, Estimate) or not estimates:
-        expected = "a list of estimates" if isinstance(test.rule, Ordering) else "one estimate"
+    if not estimates or (len(estimates) > 1 and not isinstance(test.rule, Ordering)):
+        expected = "one estimate or more" if isinstance(test.rule, Ordering) else "one estimate"
         raise ValueError(f"{test.key}: a rule of kind {test.rule.kind} is judged by {expected}")
     for item in estimates:
         if not math.isclose(item.level, LEVEL):

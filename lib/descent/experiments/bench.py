@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame
 
 from descent.claims import DATA_MISSING, Ledger, load_paper, quotes
-from descent.claims.ledger import RUN_FIELDS
 from descent.experiments.common import Experiment, Settings
-from descent.precision import arithmetic
-from descent.problems.images import DataMissing
-from descent.results import digest, provenance, save_table
+from descent.experiments.perform import perform
+from descent.results import provenance, save_table
 
 __all__ = ["Bench"]
 
@@ -36,20 +33,16 @@ class Bench:
 
     def run(self, experiment: Experiment) -> Any:
         """Run the experiment, judge its claims, write its tables; return its result."""
-        clock = time.perf_counter()
-        try:
-            with arithmetic("float32", self.settings.device):
-                result = experiment.run(self.settings)
-        except DataMissing:
+        found = perform(experiment, self.settings)
+        if found.missing:
             for claim in experiment.claims:
                 self.ledger.skip(f"{claim}.{experiment.name}", DATA_MISSING)
             return None
-        seconds = time.perf_counter() - clock
-        self.ledger.add(experiment.estimates(result), experiment=experiment.name, config=result.config, seconds=seconds)
-        config = digest(result.config, ignore=RUN_FIELDS)
-        for name, frame in experiment.tables(result).items():
-            save_table(name, frame, self.conditions, self.ledger.folder, experiment=experiment.name, config=config)
-        return result
+        about = {"experiment": experiment.name, "config": found.config}
+        self.ledger.add(found.estimates, **about, seconds=found.seconds)
+        for name, frame in found.tables.items():
+            save_table(name, frame, self.conditions, self.ledger.folder, **about)
+        return found.result
 
     def verdicts(self) -> DataFrame:
         """Close the ledger; return per claim the test that decided, its estimate, the region demanded, the verdict."""
