@@ -32,7 +32,7 @@ from descent.claims.record import estimate_from, estimate_to
 from descent.experiments.arms import planned
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.perform import perform
-from descent.results import Provenance, digest, library_digest, provenance, read_json, save_table, write_json
+from descent.results import Provenance, digest, joined, library_digest, provenance, read_json, save_table, write_json
 from descent.sweep import SweepError, sweep
 
 __all__ = ["Task", "campaign", "done", "expected", "others", "plan", "run", "tasks", "write_records"]
@@ -167,7 +167,7 @@ def run(task: Task) -> dict[str, Any]:
                       modules=[task.package])
     about = {"schema": SCHEMA, "task": task.name, "package": task.package, "mark": task.mark,
              "settings": dataclasses.asdict(task.settings), "provenance": made.to_json()}
-    found = perform(task.experiment, task.settings, lambda _: _kept(task))
+    found = perform(task.experiment, task.settings, lambda _: _kept(task, made.arithmetic))
     if found.missing:
         return about | {"skipped": found.missing, "seconds": found.seconds}
     estimates = {key: [estimate_to(one) for one in several] for key, several in found.estimates.items()}
@@ -234,7 +234,7 @@ def done(task: Task, out: Path) -> dict[str, Any] | None:
     except ValueError:
         return None  # cut short: measured again, as what was edited is, never used
     fits = content.get("schema") == SCHEMA and content.get("sha256") == _hash(content)
-    if not fits or content["mark"] != task.mark:
+    if not fits or content["mark"] != task.mark or "skipped" in content:  # data that were absent may have come
         return None
     return content if all(_file_hash(out / name) == kept for name, kept in content["files"].items()) else None
 
@@ -254,8 +254,8 @@ def write_records(paper_id: str, found: Sequence[Mapping[str, Any]], out: Path, 
     late: tasks there was no time for. Earlier records that say more, or cannot be read, are kept under another name.
     """
     paper = load_paper(paper_id)
-    made = Provenance.from_json(found[0]["provenance"])
-    ledger = Ledger(paper, made, out)
+    made = [Provenance.from_json(content["provenance"]) for content in found]
+    ledger = Ledger(paper, joined(made), out)
     for content in found:
         estimates = {key: [estimate_from(one) for one in several]
                      for key, several in content.get("estimates", {}).items()}
@@ -300,12 +300,15 @@ def _tests(experiment: Experiment, lacking: Sequence[str]) -> list[str]:
     return own or of_claims
 
 
-def _kept(task: Task) -> Any:
-    """Run the experiment under checkpoints; halve the working memory as long as the device runs out of it."""
+def _kept(task: Task, arithmetic: Sequence[str]) -> Any:
+    """Run the experiment under checkpoints; halve the working memory as long as the device runs out of it.
+
+    arithmetic: what computes here. A checkpoint from elsewhere is not gone on with: the provenance would be half true.
+    """
     folder = Path(task.work) / task.name if task.work else None
-    budget = BUDGET
+    budget, mark = BUDGET, digest((task.mark, *arithmetic))
     while True:
-        keep = Keeping(folder, task.seconds, budget, mark=task.mark, say=_say)
+        keep = Keeping(folder, task.seconds, budget, mark=mark, say=_say)
         try:
             with keeping(keep):
                 return task.experiment.run(task.settings)

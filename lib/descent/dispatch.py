@@ -14,10 +14,10 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["AVX2", "ONE_THREAD", "environment", "fix", "fixed", "kernels", "processor"]
+__all__ = ["AVX2", "ONE_THREAD", "child_environment", "fix", "fixed", "kernels", "processor"]
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -29,7 +29,7 @@ AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions
     "OPENBLAS_CORETYPE": "Haswell",  # linear algebra of NumPy and SciPy
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # elementary functions of NumPy
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # elementary functions of NumPy, from 2.4 on
 }
 """How the libraries are told to use AVX2 and nothing wider."""
 
@@ -37,6 +37,7 @@ CHOICE = "DESCENT_KERNELS"
 """The variable by which a reader leaves the kernels to the libraries."""
 
 CPUINFO = Path("/proc/cpuinfo")
+_READ = dict(os.environ)
 
 
 def fixed() -> dict[str, str]:
@@ -49,30 +50,33 @@ def fixed() -> dict[str, str]:
     return ONE_THREAD | (AVX2 if {"avx2", "fma"} <= has and not free else {})
 
 
-def fix(environment: MutableMapping[str, str] = os.environ) -> None:
+def fix() -> None:
     """Set what is not set yet; too late, and therefore nothing, once NumPy or torch are loaded."""
-    if environment is os.environ and {"numpy", "torch"} & set(sys.modules):
-        return
-    for name, value in fixed().items():
-        environment.setdefault(name, value)
+    if not {"numpy", "torch"} & set(sys.modules):
+        os.environ.update(child_environment())
+        _READ.update(os.environ)
 
 
-def environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Return the environment of a process that computes for this one: threads and kernels fixed unless chosen."""
     return fixed() | os.environ
 
 
-def kernels(capability: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return in words which kernels compute, given what torch says of its own loops.
+def kernels(capability: str, read: Mapping[str, str] | None = None) -> str:
+    """Return in words which kernels compute.
+
+    capability: what torch says of its own loops; read: the variables that the libraries found when they were loaded,
+    which is what was set when this module was loaded, or by `fix`.
 
     >>> kernels("AVX512", {"MKL_CBWR": "COMPATIBLE"})
     'AVX512, MKL_CBWR=COMPATIBLE'
     >>> kernels("AVX2", AVX2)
     'fixed AVX2'
     """
-    if AVX2.items() <= environment.items() and capability == "AVX2":
+    read = _READ if read is None else read
+    if AVX2.items() <= read.items() and capability == "AVX2":
         return "fixed AVX2"
-    return ", ".join([capability, *(f"{name}={environment[name]}" for name in AVX2 if name in environment)])
+    return ", ".join([capability, *(f"{name}={read[name]}" for name in AVX2 if name in read)])
 
 
 def processor() -> str:

@@ -63,12 +63,12 @@ def _agree(a: re.Match[str], b: re.Match[str]) -> bool:
         return False
     if a[4] is not None:  # a number on the edge between two roundings may be printed either way
         (x,), (y,) = _values((a[4],)), _values((b[4],))
-        counts = _whole(a[4]) or _whole(b[4])
-        return x == y or (not counts and abs(x - y) <= 1.001 * max(_unit(a[4]), _unit(b[4]), FLOOR))
+        counts = _whole(a[4]) and _whole(b[4])
+        return x == y or (not counts and abs(x - y) <= 1.001 * max(_unit(a[4]), FLOOR))
     first, second = _values(a.groups()[:3]), _values(b.groups()[:3])
     width = min(first[2] - first[1], second[2] - second[1])
     width = width if math.isfinite(width) else 0.0
-    rounding = max(map(_unit, (*a.groups()[:3], *b.groups()[:3])))
+    rounding = max(map(_unit, a.groups()[:3]))
     return all(near(x, y, width + rounding / SHARE, 0.0) for x, y in zip(first, second, strict=True))
 
 

@@ -2,7 +2,7 @@
 
 Parameters are a tensor or a dictionary of tensors, every one with the replica axis first. Replicas never
 mix: hyper-parameters are (R,) tensors, random numbers come from `Streams`, and a replica that diverges is
-frozen and recorded while its neighbours go on, bit for bit as they would without it.
+frozen and recorded while its neighbours go on, bit for bit as if it had not diverged.
 """
 
 from __future__ import annotations

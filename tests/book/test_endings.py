@@ -332,3 +332,17 @@ def test_references_are_not_renewed_while_a_build_runs(project, capsys):
     with alone(project):
         assert cli.main(["--root", str(project.root), "reference"]) == 1
     assert "another build works in _build/" in capsys.readouterr().err
+
+
+def test_what_must_not_be_cut_in_two_is_finished_first():
+    done = []
+
+    def interrupted():
+        with signals.held():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("to the end")
+        done.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == ["to the end"]

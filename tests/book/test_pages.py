@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from descent.book import boxes, build, hover, ledger, pages, publish, records, scales, trace, where
+from descent.book import boxes, build, hover, instruments, ledger, pages, publish, records, scales, trace, where
 from descent.book.picture import WIDTH, picture
 from descent.book.project import BookError, find_project
 from descent.book.stamps import book_place, read_stamp
@@ -204,6 +204,15 @@ def test_instruments_that_cannot_be_checked_stop_the_build(project, log, monkeyp
     )
     with pytest.raises(BookError, match="could not be checked"):
         build.build(project, log)
+
+
+@pytest.mark.parametrize("kept", ["", "[]", '{"rows": []}', '{"inputs": "of another library", "rows": []}'])
+def test_instruments_are_measured_anew_where_the_last_measurement_is_no_good(project, monkeypatch, kept):
+    monkeypatch.setattr(instruments, "_measure", lambda file: [{"instrument": "a"}])
+    (project.build / "oracles.json").write_text(kept)
+    assert instruments.measured(project) == [{"instrument": "a"}]
+    monkeypatch.setattr(instruments, "_measure", None)
+    assert instruments.measured(project) == [{"instrument": "a"}]  # and then kept
 
 
 def test_a_term_is_explained_once_and_not_in_formulas_code_links_or_headings():

@@ -201,3 +201,17 @@ def test_the_books_own_chapters_are_sound(repository):
     project = find_project(repository)
     for chapter in project.notebooks:
         assert source.parameters(project.source(chapter))
+
+
+def test_a_module_that_is_no_python_is_named(project):
+    edit(project.library / "toy" / "law.py", "2 * lr", "2 * * lr")
+    with pytest.raises(BookError, match=r"law\.py, line \d+ is not Python: .*; correct it"):
+        digest.inputs(project, "alpha", {})
+
+
+def test_the_library_is_hashed_wherever_the_book_lies(project):
+    """Also in a folder named as a floor of the library that is to be left out."""
+    above = project.root.name
+    before = digest.library(project, without=(above,))
+    edit(project.library / "toy" / "law.py", "2 * lr", "lr * 2")
+    assert digest.library(project, without=(above,)) != before

@@ -59,7 +59,11 @@ def test_check_finds_the_flip_and_keeps_what_was_measured(project, log):
 GOOD = '{"estimates": {"T1-C1.size": [{"value": 1, "low": 0, "high": 2, "n": 3, "method": "exact"}]}}'
 
 
-@pytest.mark.parametrize("content", [GOOD[:-20], "", "[]", "{}", GOOD.replace('"n"', '"m"'), GOOD.replace("[{", "{")])
+LACKING = '{"estimates": {}, "skipped": "no pictures"}'
+DAMAGED = [GOOD[:-20], "", "[]", "{}", GOOD.replace('"n"', '"m"'), GOOD.replace("[{", "{")]
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, LACKING])
 def test_a_measurement_that_was_damaged_is_made_again(project, log, monkeypatch, content):
     made = []
 

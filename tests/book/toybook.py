@@ -148,6 +148,8 @@ class Toy:
     def cpu(cls, settings):
         return cls(settings.seed)
 
+    paper = cpu
+
 
 def around(value):
     return {"T1-C1.size": Estimate(value, value - 0.01, value + 0.01, 32, "Student t", 31)}

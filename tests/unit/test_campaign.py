@@ -28,6 +28,7 @@ from descent.experiments import saddles
 from descent.experiments.arms import configure
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.saddles.linear import LINEAR
+from descent.problems.images import DataMissing
 from descent.results import load_table, save_table
 from descent.rules import sgd
 from descent.streams import Purpose, Streams, replica_seeds
@@ -344,6 +345,41 @@ def test_what_other_code_has_left_is_not_gone_on_with(tmp_path, monkeypatch, cap
     assert content["estimates"]["size"][0]["value"] == walk(60).params.square().mean().item()
     assert "call-0001.npz was written by a run with other arguments or by other code" in capsys.readouterr().out
     assert not (tmp_path / "work" / "walk").exists()
+
+
+def test_what_other_kernels_have_left_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
+    def measured(settings):
+        config, run = configure(Given, settings), walk(60)
+        if faulty:
+            raise KeyboardInterrupt
+        return SimpleNamespace(config=config, size=run.params.square().mean().item())
+
+    item = Experiment("walk", (), measured, lambda r: {"size": Estimate(r.size, 0, 99, 2, "exact")}, lambda _: {})
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
+    task, faulty = campaign.Task(PACKAGE, "walk", SMALL, seconds=0.0, work=str(tmp_path / "work")), True
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(task)
+    monkeypatch.setattr("descent.dispatch.kernels", lambda capability: "other")
+    faulty = False
+    assert "other kernels" in campaign.run(task)["provenance"]["instructions"]
+    assert "was written by a run with other arguments or by other code" in capsys.readouterr().out
+
+
+def test_what_lacked_its_data_is_tried_again(tmp_path, monkeypatch):
+    def measured(settings):
+        config = configure(Given, settings)
+        if absent:
+            raise DataMissing("no pictures")
+        return SimpleNamespace(config=config)
+
+    item = Experiment("one", (), measured, lambda _: {}, lambda _: {})
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
+    task, absent = campaign.Task(PACKAGE, "one", SMALL), True
+    campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert campaign.done(task, tmp_path) is None
+    absent = False
+    campaign.campaign([task], tmp_path, say=lambda _: None)
+    assert campaign.done(task, tmp_path) is not None
 
 
 @pytest.mark.parametrize("spoilt", ["linear_saddle.csv", "linear_saddle.json"])

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
+
+
+def test_every_action_is_listed() -> None:
+    """Whatever make can be asked for stands in `make help`."""
+    makefile = README.with_name("Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.M)
+    listed = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=README.parent).stdout
+    assert re.findall(r"^  make (\S+)", listed, re.M) == phony.split()
 
 
 def test_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -421,6 +421,15 @@ def test_the_false_alarm_rate_of_a_statistical_comparison_is_small():
     assert answers.count(False) >= 1
 
 
+def test_what_was_made_in_several_places_names_them_all():
+    other = replace(MADE, instructions="another processor", date="2030-01-01")
+    both = results.joined([MADE, other, MADE])
+    assert both.instructions == "any and another processor"
+    assert both.date == "2030-01-01"
+    assert replace(both, instructions=MADE.instructions, date=MADE.date) == MADE
+    assert results.joined([MADE]) == MADE
+
+
 def test_a_table_at_paper_scale_is_drawn_on_the_same_axis_or_not_at_all(tmp_path, monkeypatch):
     from descent.figures import panels, paper_scale
     from descent.results import paper_table, store

@@ -22,6 +22,7 @@ from descent.book import (
     records,
     reports,
     scales,
+    signals,
 )
 from descent.book.execute import Given, execute_all
 from descent.book.lock import alone
@@ -163,11 +164,12 @@ def _site(project: Project, inputs: digest.Inputs) -> None:
 
 def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) -> None:
     """Put a finished site in the place of the previous one; the stamp of that goes first, its own comes last."""
-    site_stamp(project).unlink(missing_ok=True)
-    if project.html.exists():
-        os.replace(project.html, work / "previous")
-    os.replace(html, project.html)
-    write_site_stamp(project, inputs)
+    with signals.held():
+        site_stamp(project).unlink(missing_ok=True)
+        if project.html.exists():
+            os.replace(project.html, work / "previous")
+        os.replace(html, project.html)
+        write_site_stamp(project, inputs)
 
 
 def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]) -> dict[str, str]:

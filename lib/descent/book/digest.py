@@ -13,7 +13,7 @@ from pathlib import Path
 
 from descent import dispatch
 from descent.book import source
-from descent.book.project import Project
+from descent.book.project import Project, sound
 from descent.results import library_files
 
 Inputs = dict[str, str]
@@ -39,7 +39,7 @@ def inputs(project: Project, chapter: str, parameters: Mapping[str, source.Value
 
 def environment(project: Project) -> Inputs:
     """Return the versions of what executes the chapters, and the kernels it is told to use."""
-    lock, here = project.root / "requirements.lock", dispatch.environment()
+    lock, here = project.root / "requirements.lock", dispatch.child_environment()
     return {
         "environment (lock file)": file_hash(lock) if lock.is_file() else ABSENT,
         "environment (python)": platform.python_version(),
@@ -78,7 +78,7 @@ def closure(codes: Iterable[str], library: Path) -> dict[str, Path]:
     """Return the modules under `library` that code imports, directly or not, with their files."""
     names = {name for code in codes for name in imported(code)}
     own = [name for name in names if is_module(name, library)]
-    return library_files(own, library) if own else {}
+    return sound(library_files, own, library) if own else {}
 
 
 def imported(code: str) -> list[str]:
@@ -95,8 +95,9 @@ def imported(code: str) -> list[str]:
 def library(project: Project, *, without: Iterable[str] = ()) -> str:
     """Return one hash of all modules of the library, but for those below the folders named."""
     left_out = set(without)
-    files = (path for path in sorted(project.library.rglob("*.py")) if not left_out & set(path.parts))
-    return text_hash(json.dumps([(str(path.relative_to(project.library)), file_hash(path)) for path in files]))
+    files = {path.relative_to(project.library): path for path in sorted(project.library.rglob("*.py"))}
+    kept = {place: path for place, path in files.items() if not left_out & set(place.parts)}
+    return text_hash(json.dumps([(place.as_posix(), file_hash(path)) for place, path in kept.items()]))
 
 
 def is_module(name: str, library: Path) -> bool:

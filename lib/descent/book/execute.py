@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import date
 
-from descent.book import digest, source
+from descent.book import digest, signals, source
 from descent.book.process import TIMEOUT, Job, allow_workers, run_worker, stop_all
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project, Unfinished
@@ -94,7 +94,8 @@ def execute(job: Job, progress: Progress) -> Stamp:
         stamp = Stamp(inputs, dict(job.parameters), digest.total(inputs), cost["seconds"], cost["peak_mib"], today,
                       outputs(made))
         write_atomic(made.stamp, json.dumps(asdict(stamp), indent=1, sort_keys=True))
-        made.move_to(job.place)
+        with signals.held():
+            made.move_to(job.place)
     progress.finish(job.chapter, f"{job.chapter}: executed in {stamp.seconds:.0f} s, {stamp.peak_mib} MiB")
     return stamp
 

@@ -24,7 +24,8 @@ def line() -> int:
 
 def command(module: str, *arguments: str) -> list[str]:
     """Return the command that calls main() of a module in a child with the lifeline as stdin."""
-    code = f"from {__name__} import end_with_parent; end_with_parent(); from {module} import main; main()"
+    code = (f"import sys; from {__name__} import end_with_parent; end_with_parent(); "
+            f"from {module} import main; sys.exit(main())")
     return [sys.executable, "-c", code, *arguments]
 
 
@@ -49,7 +50,7 @@ def _wait_and_end(last: Callable[[], None] | None) -> None:
 @contextlib.contextmanager
 def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes of one thread each, which end with this process, and at once when it is interrupted."""
-    os.environ.update(dispatch.environment())
+    os.environ.update(dispatch.child_environment())
     before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin) as pool:
         try:

@@ -1,11 +1,13 @@
-"""One at a time, builds and campaigns: a lock that goes with the process, however it ends."""
+"""One at a time, builds and campaigns, and what several share: locks that go with the process, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from descent.book.project import BookError, Project
 
@@ -32,15 +34,30 @@ def held(path: Path, work: str) -> Iterator[None]:
         raise BookError(f"{path.parent} cannot be written ({fault.strerror}): "
                         "name another folder, or make it one that you may write to") from None
     with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise BookError(f"another {work} (process {holder}): "
-                                "wait until it has ended, or stop it, then run this again") from None
+        if not taken(file):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise BookError(f"another {work} (process {holder}): "
+                            "wait until it has ended, or stop it, then run this again")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def taken(file: IO[str]) -> bool:
+    """Take the lock of an open file for this process alone; tell whether that went, as it does where there are none."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        return fault.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # some file systems know no locks
+    return True
+
+
+def share(file: IO[str]) -> None:
+    """Hold the lock of an open file together with others, so that nobody can take it alone."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)

@@ -20,6 +20,7 @@ from descent import dispatch
 from descent.book import digest, lifeline, source
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project, Unfinished
+from descent.book.signals import ENDING
 from descent.book.stamps import Place
 
 TIMEOUT = 1800.0
@@ -76,9 +77,12 @@ def _failure(job: Job, status: int, late: bool) -> tuple[type[BookError], str]:
         return BookError, f"stopped after {job.timeout:.0f} s"
     if _STOPPING.is_set():
         return Unfinished, "stopped before it had finished"
-    if status < 0:
+    if status == -signal.SIGKILL:
+        return Unfinished, ("killed before it had finished, by somebody or for want of memory; run this again, with "
+                            "--jobs 1 if memory is short")
+    if status < 0 and -status in ENDING:
         return Unfinished, f"ended by {signal.Signals(-status).name} before it had finished; run this again"
-    return BookError, "a cell failed"
+    return BookError, f"the worker crashed (signal {-status})" if status < 0 else "a cell failed"
 
 
 def _order(job: Job, work: Path) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def _order(job: Job, work: Path) -> dict[str, Any]:
 def _environment(job: Job) -> dict[str, str]:
     library = os.pathsep.join(filter(None, (str(job.project.library), os.environ.get("PYTHONPATH"))))
     folders = {"DESCENT_OUT": job.place.results.resolve(), "DESCENT_DATA": digest.data_root(job.project)}
-    return dispatch.environment() | {name: str(path) for name, path in folders.items()} | {"PYTHONPATH": library}
+    return dispatch.child_environment() | {name: str(path) for name, path in folders.items()} | {"PYTHONPATH": library}
 
 
 def _follow(process: subprocess.Popen[str], chapter: str, cells: int, progress: Progress) -> dict[str, Any]:

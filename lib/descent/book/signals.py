@@ -37,6 +37,23 @@ def raising() -> Iterator[None]:
         _set(ours, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let Ctrl-C and these signals wait until something is done that must not be cut in two."""
+    waiting: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ((signal.SIGINT, *ENDING) if main else ())}
+    for number in before:
+        signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in waiting[:1]:
+        signal.raise_signal(number)
+
+
 def _set(numbers: list[signal.Signals], handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in numbers:
         signal.signal(number, handler)

@@ -104,7 +104,7 @@ def check(
     defaults = source.parameters(project.source(chapter)) | dict(values)
     package = _package(project, chapter)
     paper = next(paper for paper in records.papers(project) if paper.paper == package.PAPER)
-    folder = _folder(project, chapter, package.__name__, values)
+    folder = _folder(project, chapter, package.__name__, defaults)
     tasks = {
         (seed, name): (
             settings(project, chapter, defaults | {"seed": seed}),
@@ -156,7 +156,10 @@ def _measure_all(
 def _whole(file: Path) -> bool:
     """Tell whether what `measure` wrote is there, and not damaged; it is measured again otherwise."""
     try:
-        return all(Estimate(**one) for found in read_json(file)["estimates"].values() for one in found)
+        content = read_json(file)
+        return not content.get("skipped") and all(
+            Estimate(**one) for found in content["estimates"].values() for one in found
+        )
     except (FileNotFoundError, ValueError, *MALFORMED):
         return False
 
@@ -209,11 +212,12 @@ def _others(published: int, count: int) -> range:
 
 
 def _folder(project: Project, chapter: str, package: str, values: Mapping[str, source.Value]) -> Path:
-    """Return the folder for measurements under this code and these parameters."""
+    """Return the folder for measurements under this code, environment and parameters."""
     name = digest.total(
         {
             "library": library_digest([package], project.library),
-            "given": json.dumps(dict(values), sort_keys=True),
+            "parameters": json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True),
+            **digest.environment(project),
         }
     )
     return project.root / "runs" / f"check-{chapter}-{name[:8]}"

@@ -8,12 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from descent.book.lock import share, taken
 from descent.book.project import Project
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system, so nobody can tell what is dead; `make clean` removes it
-    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -37,11 +33,9 @@ def _at_work(project: Project) -> Iterator[Path]:
     root = project.build.resolve() / "work"
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("a", encoding="utf-8") as file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # somebody works there: what is dead can wait
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_folders(root)
-            fcntl.flock(file, fcntl.LOCK_SH)
+        if taken(file):  # otherwise somebody works there: what is dead can wait
+            _remove_folders(root)
+        share(file)
         yield root
 
 

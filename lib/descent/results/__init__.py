@@ -2,7 +2,7 @@
 
 from descent.results.compare import Comparison, Kind, Measured, compare
 from descent.results.digests import canonical, data_digest, digest, library_digest, library_files
-from descent.results.provenance import Provenance, provenance
+from descent.results.provenance import Provenance, joined, provenance
 from descent.results.store import (
     MALFORMED,
     Table,
@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "data_digest",
     "digest",
+    "joined",
     "library_digest",
     "library_files",
     "load_table",

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from pandas import DataFrame
 
+from descent.results.texts import read_text
+
 __all__ = ["canonical", "data_digest", "digest", "library_digest", "library_files"]
 
 LENGTH = 16
@@ -53,7 +55,8 @@ def library_digest(modules: Iterable[str], folder: Path = PACKAGES) -> str:
     """Return a short hash over the source of modules and of everything of their package they import.
 
     Imports are read from the source, wherever they stand in it; nothing is executed, and an import by a
-    computed name is not seen. Raises: ValueError for a module without source under `folder`.
+    computed name is not seen. Raises: ValueError for a module without source under `folder`, or with one that is no
+    Python.
     """
     files = library_files(modules, folder)
     return digest({name: file.read_text(encoding="utf-8") for name, file in files.items()})
@@ -78,17 +81,24 @@ def library_files(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, 
 
 def _imports(name: str, file: Path) -> tuple[str, ...]:
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    return _imported(tuple(package), file.read_text(encoding="utf-8"))
+    return _imported(tuple(package), read_text(file), file.name)
 
 
 @functools.lru_cache(maxsize=2048)
-def _imported(package: tuple[str, ...], text: str) -> tuple[str, ...]:
+def _imported(package: tuple[str, ...], text: str, file: str) -> tuple[str, ...]:
     """Return what a source text in a package imports; a command that digests much parses every text once."""
-    return tuple(_each_import(package, text))
+    return tuple(_each_import(package, _parsed(text, file)))
 
 
-def _each_import(package: tuple[str, ...], text: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(text)):
+def _parsed(text: str, file: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError as fault:
+        raise ValueError(f"{file}, line {fault.lineno} is not Python: {fault.msg}; correct it") from None
+
+
+def _each_import(package: tuple[str, ...], tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

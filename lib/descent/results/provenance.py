@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from descent import dispatch
 from descent.results.digests import library_digest
 
-__all__ = ["Provenance", "provenance"]
+__all__ = ["Provenance", "joined", "provenance"]
 
 SCALES = ("cpu", "gpu")
 
@@ -47,6 +47,12 @@ class Provenance:
         """Return the fields as JSON values."""
         return asdict(self)
 
+    @property
+    def arithmetic(self) -> tuple[str, ...]:
+        """What the last digits of a number hang on, beside the code that computes it."""
+        return (self.device_class, self.instructions, str(self.threads), self.python, self.torch, self.numpy,
+                self.matmul, self.convolution)
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Provenance:
         """Read what to_json wrote; raise ValueError for missing or unknown fields."""
@@ -76,6 +82,15 @@ def provenance(scale: str, device: str | torch.device, seed: int, replicas: int,
         seed=seed, replicas=replicas, library=library_digest(modules),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )  # fmt: skip
+
+
+def joined(several: Sequence[Provenance]) -> Provenance:
+    """Return the conditions of what was made in several places: where they differ they are all named."""
+    first = several[0]
+    texts = [item.name for item in fields(first) if isinstance(getattr(first, item.name), str) and item.name != "date"]
+    named = {name: dict.fromkeys(getattr(made, name) for made in several) for name in texts}
+    words: dict[str, Any] = {name: " and ".join(found) for name, found in named.items()}
+    return replace(first, date=max(made.date for made in several), **words)
 
 
 def device_class(device: str | torch.device) -> str:
