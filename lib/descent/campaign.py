@@ -187,8 +187,12 @@ def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
         say(f"{len(todo) - len(waiting)} of {len(todo)} tasks are done already")
     started = time.perf_counter()
 
+    skipped: dict[str, dict[str, Any]] = {}
+
     def finished(index: int, result: dict[str, Any]) -> None:
         _write(result, out)
+        if "skipped" in result:
+            skipped[waiting[index].name] = result
         if waiting[index].work:
             shutil.rmtree(Path(waiting[index].work) / waiting[index].name, ignore_errors=True)
         say(f"{waiting[index].name}: {result.get('skipped') or f'''{result['seconds']:.0f} s'''}")
@@ -201,7 +205,7 @@ def campaign(todo: Sequence[Task], out: Path, executor: Executor | None = None,
         sweep(run, waiting, executor, each=finished, progress=progress)
     else:
         _in_time(waiting, budget, finished, say)
-    return [content for task in todo if (content := done(task, out)) is not None]
+    return [content for task in todo if (content := done(task, out) or skipped.get(task.name)) is not None]
 
 
 def _in_time(waiting: Sequence[Task], budget: Budget, finished: Callable[[int, dict[str, Any]], None],

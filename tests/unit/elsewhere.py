@@ -20,6 +20,7 @@ from unittest import mock
 
 import torch
 from descent.experiments.common import Settings
+from descent.experiments.perform import perform
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -135,8 +136,7 @@ def main(chapter: str, names: Sequence[str]) -> int:
         clock = time.perf_counter()
         try:
             with elsewhere():
-                result = item.run(Settings(replicas=40, device=NAME))
-                item.estimates(result), item.tables(result)
+                perform(item, Settings(replicas=40, device=NAME))
             said = "ok"
         except Exception as fault:
             failed, said = failed + 1, f"{type(fault).__name__}: {fault}"

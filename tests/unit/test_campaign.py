@@ -289,12 +289,12 @@ def test_out_of_memory_it_goes_on_in_smaller_chunks_to_the_same_numbers(monkeypa
     found = []
     for largest in (float("inf"), 100):
         monkeypatch.setattr(campaign, "_experiments", lambda _, size=largest: [narrow(size)])
-        found.append(campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL)))
+        found.append(campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL), ()))
     assert same(*found)
     assert len(seen) > 2  # it took several tries
     monkeypatch.setattr(campaign, "_experiments", lambda _: [narrow(1)])
     with pytest.raises(MemoryError, match="lower `replicas`"):
-        campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL))
+        campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL), ())
 
 
 def test_absent_pictures_are_a_result_too(tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ import importlib
 
 import pytest
 import torch
-from descent.campaign import listed
 from descent.checkpoint import Checkpoint, Keeping, keeping
 from descent.experiments.common import Settings
+from descent.experiments.perform import perform
 from descent.problems.saddle import Quadratic
 from descent.rules import heavy_ball
 from descent.streams import Purpose, Streams, replica_seeds
@@ -76,11 +76,10 @@ def test_a_run_cut_short_there_goes_on_to_the_same_end(there, tmp_path, monkeypa
 )
 def test_experiments_find_the_same_there(chapter, name):
     item = next(e for e in importlib.import_module(f"descent.experiments.{chapter}").EXPERIMENTS if e.name == name)
-    here = item.estimates(item.run(Settings(replicas=40)))
+    here = perform(item, Settings(replicas=40)).estimates
     with elsewhere():
-        there = item.estimates(item.run(Settings(replicas=40, device=NAME)))
+        there = perform(item, Settings(replicas=40, device=NAME)).estimates
     assert set(here) == set(there)
     for key in here:
-        pairs = zip(listed(here[key]), listed(there[key]), strict=True)
-        for one, other in pairs:
+        for one, other in zip(here[key], there[key], strict=True):
             assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=1e-4), key

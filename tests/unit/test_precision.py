@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -158,6 +159,7 @@ def test_bf16_compiled_is_held_against_float32(eager_backend):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+@pytest.mark.skipif(os.environ.get("ATEN_CPU_CAPABILITY") == "default", reason="a compiler cannot be told")
 def test_compiled_to_machine_code():
     """A small net: the compiler takes its time."""
     objective, params, streams = problem(SMALL)
