@@ -160,8 +160,9 @@ def test_bf16_compiled_is_held_against_float32(eager_backend):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 @pytest.mark.skipif(os.environ.get("ATEN_CPU_CAPABILITY") == "default", reason="a compiler cannot be told")
-def test_compiled_to_machine_code():
-    """A small net: the compiler takes its time."""
+def test_compiled_to_machine_code(tmp_path, monkeypatch):
+    """A small net: the compiler takes its time. What it has kept for other kernels would be taken for these."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     objective, params, streams = problem(SMALL)
     fast = replace(objective, compiled=True)
     assert float(apart(fast.gradient(params, streams, 1), objective.gradient(params, streams, 1)).max()) < 1e-5
