@@ -39,8 +39,7 @@ class Setting:
 
 SETTINGS = {
     "wide": Setting(
-        "whatever this processor has, on two threads", "synthesis",
-        {dispatch.CHOICE: "any"} | dict.fromkeys(dispatch.ONE_THREAD, "2"),
+        "whatever this processor has", "synthesis", {dispatch.CHOICE: "any"},
     ),
     "narrow": Setting(
         "a processor without AVX", "saddles",

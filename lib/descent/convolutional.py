@@ -6,9 +6,8 @@ a group norm R·G groups, a batch norm R·C channels with statistics of its own;
 matrix products (R, B, …). Nothing crosses from one replica to the next. Leaves (R, …) bear the names they have in
 the torch module of one replica. The gradient is autograd's.
 
-What a replica does depends on no other replica, to the last bit. Nor does it depend on how many there are, on one
-thread of a CPU, as long as there are two: the convolution of a lone replica is dense, not grouped, and rounds in
-another order.
+What a replica does depends on no other replica, to the last bit. How many there are may choose another kernel, and so
+move last digits: that of a lone replica always does, being a dense convolution and not a grouped one.
 """
 
 from __future__ import annotations
