@@ -146,7 +146,8 @@ def test_a_seed_does_not_know_its_neighbours_nor_the_other_arms(race, size):
     tests = [(data.test_inputs, data.test_labels)]
     for m, momentum in enumerate(net.momenta):
         alone = stand(config, net, problem, (0.3, momentum), tests, config.between(size))
-        np.testing.assert_allclose(alone.step, found.step[b, 0, m, :, :2], atol=1)  # fewer nets, perhaps other kernels
+        look = config.between(size)  # fewer nets, perhaps other kernels: a loss may be met a look later
+        np.testing.assert_allclose(alone.step, found.step[b, 0, m, :, :2], atol=look)
         np.testing.assert_allclose(alone.accuracy[0], found.accuracy[b, 0, m, :, :2], atol=2)  # of 120, two
     assert not np.array_equal(found.accuracy[b, 0, 0], found.accuracy[b, 0, 1])
 
