@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= auto
+# Half of a test's time is waiting, for a browser or a process: twice as many at a time as there are cores.
+TESTERS ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
 .DEFAULT_GOAL := help
 .PHONY: help book test quick test-elsewhere lint check reference lock serve release clean
@@ -22,7 +24,7 @@ book: $(READY) ## execute the chapters whose inputs moved and build the site int
 	$(BIN)/descent build --jobs $(JOBS)
 
 test: $(READY) ## run every test: library, pipeline, chapters against their references, site in a browser
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 quick: $(READY) ## the tests of a developer's loop, under a minute: no chapter, no browser, nothing slow
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser" tests/unit

@@ -21,7 +21,7 @@ from descent.book.lock import alone
 from descent.book.process import Job
 from descent.book.project import BookError, Project
 from descent.book.stamps import book_place
-from test_faults import descent, kernels, slow_down, wait_for
+from test_faults import descent, kernels, listening, slow_down, wait_for
 from toybook import REPOSITORY, edit
 
 slow = pytest.mark.slow
@@ -102,7 +102,8 @@ def test_a_terminal_that_is_closed_ends_a_build_which_can_no_longer_speak(projec
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
                "from descent.book.cli import main; sys.exit(main())", "--root", str(project.root), "build"]
-    running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                               preexec_fn=listening)
     os.close(theirs)
     wait_for(sign)
     os.close(ours)
@@ -202,7 +203,7 @@ def test_a_worker_that_somebody_else_kills_costs_neither_execution_nor_site(proj
         worker.kill()
     said = running.communicate(timeout=60)[0]
     assert running.returncode == 1
-    assert "alpha: ended by SIGKILL before it had finished" in said
+    assert "alpha: killed before it had finished" in said
     assert (execution(project), site(project)) == (executed, built)
 
 
@@ -228,7 +229,7 @@ def moody_and_slow(project):
     sign = project.root / "running"
     code = f'def late(settings):\n    pathlib.Path({str(sign)!r}).touch()\n    time.sleep(600)\n\n\nPAPER = "T1"'
     edit(project.library / "toy" / "experiments" / "alpha.py", 'PAPER = "T1"', f"import pathlib, time\n\n\n{code}")
-    edit(project.library / "toy" / "experiments" / "alpha.py", "lambda settings: 1.0 + settings.seed % 2", "late")
+    edit(project.library / "toy" / "experiments" / "alpha.py", "lambda config: 1.0 + config.seed % 2", "late")
     return sign
 
 
@@ -335,7 +336,7 @@ def test_references_are_not_renewed_while_a_build_runs(project, capsys):
 
 
 def test_what_must_not_be_cut_in_two_is_finished_first():
-    done = []
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted():
         with signals.held():
@@ -343,6 +344,9 @@ def test_what_must_not_be_cut_in_two_is_finished_first():
             done.append("to the end")
         done.append("never")
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done == ["to the end"]

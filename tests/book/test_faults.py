@@ -20,14 +20,20 @@ from toybook import edit
 pytestmark = pytest.mark.slow
 
 
-def descent(project, *arguments, preexec_fn=None, **options):
-    """Start a command of the book in a process of its own, which listens to Ctrl-C even if the tests themselves do not.
+def listening():
+    """Let a process that is being started listen to the signals that end a command."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
-    A shell has what it runs in the background ignore it, and everything started from there as well.
+
+def descent(project, *arguments, preexec_fn=None, **options):
+    """Start a command of the book in a process of its own, which listens to signals even if the tests do not.
+
+    A shell has what it runs in the background ignore Ctrl-C, nohup a closed terminal, and so does what starts there.
     """
 
     def listen():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        listening()
         if preexec_fn is not None:
             preexec_fn()
 

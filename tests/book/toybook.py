@@ -228,7 +228,7 @@ def _record(paper: Paper, path: Path) -> None:
     ledger.add(
         {f"{claim.id}.size": Estimate(1.0, 0.99, 1.01, 32, "Student t", 31)},
         experiment="toy",
-        config={},
+        config="c0ffee",
         seconds=0.1,
     )
     save_records(path, ledger.records)

@@ -14,6 +14,7 @@ import pytest
 from descent import campaign
 from descent.book.cli import main
 from descent.budget import CORE, Budget, rates, unfit
+from descent.experiments.arms import configure
 from descent.experiments.common import Experiment, Settings
 from descent.results import provenance
 from descent.sweep import SweepError
@@ -101,10 +102,11 @@ def timetable(monkeypatch, seconds, budget, took):
 
     def work(name):
         def run(settings):
+            config = configure(SimpleNamespace(cpu=lambda given: given), settings)
             clock.now += took.get(name, seconds[name])
             if name == "broken":
                 raise ZeroDivisionError
-            return SimpleNamespace(config=settings)
+            return SimpleNamespace(config=config)
 
         return Experiment(name, ("P3-X2",), run, lambda _: {}, lambda _: {})
 
