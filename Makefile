@@ -24,7 +24,7 @@ book: $(READY) ## execute the chapters whose inputs moved and build the site int
 	$(BIN)/descent build --jobs $(JOBS)
 
 test: $(READY) ## run every test: library, pipeline, chapters against their references, site in a browser
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 quick: $(READY) ## the tests of a developer's loop, under a minute: no chapter, no browser, nothing slow
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser" tests/unit

@@ -16,7 +16,17 @@ def repository() -> Path:
     return Path(__file__).parents[1]
 
 
+SLOWEST = (
+    "test_cluster", "test_campaign", "test_endings", "test_pages", "test_site", "test_reading", "test_accessible",
+)  # fmt: skip
+"""Files with few but long tests: begun last they would keep one process busy while the others have ended."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test named by an address in memory: it has another name in every process that shares the work."""
+    """Put the longest files first; refuse a test named by an address in memory.
+
+    Such a test has another name in every process that shares the work.
+    """
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
     if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError("give these parameters an ids= of their own:\n" + "\n".join(unstable))
