@@ -7,6 +7,9 @@ JOBS ?= auto
 # Half of a test's time is waiting, for a browser or a process: twice as many at a time as there are cores.
 TESTERS ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
+# Tests of whole experiments and the like, which `make quick` leaves out.
+LONG := stats or moments or calibrate or curvature or campaign or perform or margins or scale or synthesis or flatness or smoothing_ or geometry or elsewhere or networks or experiments or precision or convolutional or oracles or golden
+
 .DEFAULT_GOAL := help
 .PHONY: help book test quick test-elsewhere lint check reference lock serve release clean
 
@@ -27,7 +30,7 @@ test: $(READY) ## run every test: library, pipeline, chapters against their refe
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 quick: $(READY) ## the tests of a developer's loop, under a minute: no chapter, no browser, nothing slow
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser" tests/unit
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser" -k "not ($(LONG))" tests/unit
 
 test-elsewhere: $(READY) ## the tests that touch arithmetic, and a chapter each, under the kernels of other processors
 	$(BIN)/python tests/kernels.py
