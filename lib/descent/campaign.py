@@ -32,7 +32,17 @@ from descent.claims.record import estimate_from, estimate_to
 from descent.experiments.arms import planned
 from descent.experiments.common import Experiment, Settings
 from descent.experiments.perform import perform
-from descent.results import Provenance, digest, joined, library_digest, provenance, read_json, save_table, write_json
+from descent.results import (
+    Provenance,
+    digest,
+    file_hash,
+    joined,
+    library_digest,
+    provenance,
+    read_json,
+    save_table,
+    write_json,
+)
 from descent.sweep import SweepError, sweep
 
 __all__ = ["Task", "campaign", "done", "expected", "others", "plan", "run", "tasks", "write_records"]
@@ -240,7 +250,8 @@ def done(task: Task, out: Path) -> dict[str, Any] | None:
     fits = content.get("schema") == SCHEMA and content.get("sha256") == _hash(content)
     if not fits or content["mark"] != task.mark or "skipped" in content:  # data that were absent may have come
         return None
-    return content if all(_file_hash(out / name) == kept for name, kept in content["files"].items()) else None
+    files = {out / name: kept for name, kept in content["files"].items()}
+    return content if all(path.is_file() and file_hash(path) == kept for path, kept in files.items()) else None
 
 
 def others(todo: Sequence[Task], out: Path) -> list[dict[str, Any]]:
@@ -344,7 +355,7 @@ def _write(result: dict[str, Any], out: Path) -> None:
                           experiment=result["task"], config=result.get("config", ""))
                for name, text in result.get("tables", {}).items()]
     files = [path.with_suffix(ending) for path in written for ending in (".csv", ".json")]
-    content = result | {"tables": sorted(result.get("tables", {})), "files": {f.name: _file_hash(f) for f in files}}
+    content = result | {"tables": sorted(result.get("tables", {})), "files": {f.name: file_hash(f) for f in files}}
     write_json(_result(out, result["task"]), content | {"sha256": _hash(content)})
 
 
@@ -356,11 +367,6 @@ def _result(out: Path, name: str) -> Path:
 def _hash(content: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    """Return the hash of a file, "" where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _experiments(package: str) -> Sequence[Experiment]:

@@ -53,13 +53,13 @@ def fixed() -> dict[str, str]:
 def fix() -> None:
     """Set what is not set yet; too late, and therefore nothing, once NumPy or torch are loaded."""
     if not {"numpy", "torch"} & set(sys.modules):
-        os.environ.update(child_environment())
+        os.environ.update(fixed() | os.environ)
         _READ.update(os.environ)
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of a process that computes for this one: threads and kernels fixed unless chosen."""
-    return fixed() | os.environ
+    """Return the environment of a process that computes for this one: one thread, and kernels fixed unless chosen."""
+    return fixed() | os.environ | ONE_THREAD
 
 
 def kernels(capability: str, read: Mapping[str, str] | None = None) -> str:

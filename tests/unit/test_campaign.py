@@ -322,25 +322,32 @@ class Given:
     cpu = staticmethod(lambda settings: settings)
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])
-def test_what_other_code_has_left_is_not_gone_on_with(tmp_path, monkeypatch, capsys, end):
+def walking(monkeypatch, tmp_path):
+    """Return a task that walks under checkpoints, and the list of what ends it then, which is empty at first."""
+    ends = []
+
     def measured(settings):
         config, run = configure(Given, settings), walk(60)
-        if faulty:
-            raise end
+        if ends:
+            raise ends[0]
         return SimpleNamespace(config=config, size=run.params.square().mean().item())
 
     item = Experiment("walk", (), measured, lambda r: {"size": Estimate(r.size, 0, 99, 2, "exact")}, lambda _: {})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
-    task = campaign.Task(PACKAGE, "walk", SMALL, seconds=0.0, work=str(tmp_path / "work"))
-    faulty = True
+    return campaign.Task(PACKAGE, "walk", SMALL, seconds=0.0, work=str(tmp_path / "work")), ends
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_other_code_has_left_is_not_gone_on_with(tmp_path, monkeypatch, capsys, end):
+    task, ends = walking(monkeypatch, tmp_path)
+    ends.append(end)
     with pytest.raises((KeyboardInterrupt, SweepError)):
         campaign.campaign([task], tmp_path, say=lambda _: None)
     assert list((tmp_path / "work" / "walk").glob("call-*.npz"))
     draw = Walk.gradient
     monkeypatch.setattr(Walk, "gradient", lambda *given: 2 * draw(*given))  # the code is edited
     monkeypatch.setattr(campaign, "library_digest", lambda _: "of the edited code")
-    faulty = False
+    ends.clear()
     (content,) = campaign.campaign([task], tmp_path, say=lambda _: None)
     assert content["estimates"]["size"][0]["value"] == walk(60).params.square().mean().item()
     assert "call-0001.npz was written by a run with other arguments or by other code" in capsys.readouterr().out
@@ -348,19 +355,12 @@ def test_what_other_code_has_left_is_not_gone_on_with(tmp_path, monkeypatch, cap
 
 
 def test_what_other_kernels_have_left_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
-    def measured(settings):
-        config, run = configure(Given, settings), walk(60)
-        if faulty:
-            raise KeyboardInterrupt
-        return SimpleNamespace(config=config, size=run.params.square().mean().item())
-
-    item = Experiment("walk", (), measured, lambda r: {"size": Estimate(r.size, 0, 99, 2, "exact")}, lambda _: {})
-    monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
-    task, faulty = campaign.Task(PACKAGE, "walk", SMALL, seconds=0.0, work=str(tmp_path / "work")), True
+    task, ends = walking(monkeypatch, tmp_path)
+    ends.append(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         campaign.run(task)
     monkeypatch.setattr("descent.dispatch.kernels", lambda capability: "other")
-    faulty = False
+    ends.clear()
     assert "other kernels" in campaign.run(task)["provenance"]["instructions"]
     assert "was written by a run with other arguments or by other code" in capsys.readouterr().out
 

@@ -63,8 +63,14 @@ def test_kernels_can_be_left_to_the_libraries(cpuinfo, monkeypatch):
 
 def test_what_the_reader_chose_stays(monkeypatch):
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert dispatch.child_environment()["MKL_CBWR"] == "COMPATIBLE"
+
+
+@pytest.mark.parametrize("around", [None, "8"])
+def test_a_child_computes_on_one_thread_whatever_its_surroundings_say(monkeypatch, around):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if around is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", around)
     assert dispatch.child_environment()["OMP_NUM_THREADS"] == "1"
 
 

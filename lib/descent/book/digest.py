@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from descent import dispatch
+from descent import dispatch, results
 from descent.book import source
 from descent.book.project import Project, sound
 from descent.results import library_files
@@ -118,8 +118,7 @@ def total(pieces: Mapping[str, str]) -> str:
 
 def file_hash(path: Path) -> str:
     """Return a short hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return results.file_hash(path)[:16]
 
 
 def folder_hashes(folder: Path) -> Inputs:

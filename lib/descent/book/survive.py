@@ -15,7 +15,7 @@ from descent.book import digest, lifeline, records, rerun, source
 from descent.book.parameters import experiments_package, settings
 from descent.book.progress import Progress
 from descent.book.project import BookError, Project
-from descent.claims import Outcome, Paper, Verdict, combine
+from descent.claims import Outcome, Paper, Record, Verdict, combine
 from descent.estimate import Estimate
 from descent.experiments.perform import perform
 from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
@@ -117,12 +117,13 @@ def check(
     found = {key: read_json(file) for key, (_, file) in tasks.items()}
     by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
     keys = {key for content in found.values() for key in content["estimates"]}
-    published = {} if values else _published(project, chapter, keys)
+    before = () if values else _published(project, chapter)
+    published = _verdicts_of(before, keys)
     skipped = sorted(
         {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
     )
     columns = {name: column for name, column in ({"published": published} | by_seed).items() if column}
-    return Survival(columns, tuple(skipped), _apart(project, chapter, found) if published else ())
+    return Survival(columns, tuple(skipped), _apart(before, found))
 
 
 def measure(package: str, name: str, chosen: Any, file: Path) -> float:
@@ -176,12 +177,16 @@ def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
     return {claim.id: combine(outcomes[claim.id]) for claim in paper.claims if claim.id in outcomes}
 
 
-def _published(project: Project, chapter: str, keys: set[str]) -> Verdicts:
-    """Return the published verdicts, of the given tests alone."""
+def _published(project: Project, chapter: str) -> Sequence[Record]:
+    """Return the published records; none where nothing is published yet, and the other seeds stand alone."""
     try:
-        found = rerun.published(project, chapter)
-    except BookError:  # nothing published yet: the other seeds stand alone
-        return {}
+        return rerun.published(project, chapter)
+    except BookError:
+        return ()
+
+
+def _verdicts_of(found: Sequence[Record], keys: set[str]) -> Verdicts:
+    """Return the verdicts of records, of the given tests alone."""
     tests = {
         record.claim.id: [o.verdict for o in record.outcomes if f"{record.claim.id}.{o.test.key}" in keys]
         for record in found
@@ -189,9 +194,9 @@ def _published(project: Project, chapter: str, keys: set[str]) -> Verdicts:
     return {id: combine(verdicts) for id, verdicts in tests.items() if verdicts}
 
 
-def _apart(project: Project, chapter: str, found: Mapping[tuple[int, str], Any]) -> tuple[str, ...]:
+def _apart(published: Sequence[Record], found: Mapping[tuple[int, str], Any]) -> tuple[str, ...]:
     """Return the estimates that no other seed explains, such as "P3-C1.faster (seed 2)"."""
-    before = {key: item for record in rerun.published(project, chapter) for key, item in record.measured().items()}
+    before = {key: item for record in published for key, item in record.measured().items()}
     lines = []
     for (seed, _), content in found.items():
         for key, members in content["estimates"].items():

@@ -1,7 +1,7 @@
 """What a run leaves behind: digests, provenance, tables that verify themselves, and how two runs compare."""
 
 from descent.results.compare import Comparison, Kind, Measured, compare
-from descent.results.digests import canonical, data_digest, digest, library_digest, library_files
+from descent.results.digests import canonical, data_digest, digest, file_hash, library_digest, library_files
 from descent.results.provenance import Provenance, joined, provenance
 from descent.results.store import (
     MALFORMED,
@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "data_digest",
     "digest",
+    "file_hash",
     "joined",
     "library_digest",
     "library_files",

@@ -17,10 +17,11 @@ from descent.estimate import Estimate, critical_t
 from descent.results.provenance import Provenance
 from descent.sameness import near
 
-__all__ = ["Comparison", "Kind", "Measured", "agree_numerically", "compare"]
+__all__ = ["Comparison", "Kind", "Measured", "compare"]
 
 ERRORS = 3.0
 """Standard errors within which two statistical runs agree."""
+
 
 class Kind(StrEnum):
     """How strictly two runs may be compared.
@@ -66,7 +67,7 @@ class Comparison:
 def compare(published: Measured, yours: Measured) -> Comparison:
     """Compare two measurements.
 
-    Same: bit for bit. Numerics: see `agree_numerically`. Statistical: |a − b| <= 3·√(s_a² + s_b²) on standard errors.
+    Same: bit for bit. Numerics: see `_agree_numerically`. Statistical: |a − b| <= 3·√(s_a² + s_b²) on standard errors.
     """
     kind = kind_of(published, yours)
     compatible = _agrees(kind, published, yours)
@@ -86,7 +87,7 @@ def kind_of(published: Measured, yours: Measured) -> Kind:
     return Kind.SAME if replace(a, date="") == replace(b, date="") else Kind.NUMERICS
 
 
-def agree_numerically(a: Estimate, b: Estimate, eps: float = torch.finfo(torch.float32).eps) -> bool:
+def _agree_numerically(a: Estimate, b: Estimate, eps: float) -> bool:
     """Tell whether two estimates are one but for arithmetic whose numbers have the relative error eps.
 
     Value and both ends lie within a quarter of the (narrower) interval's width, within half the digits, or both within
@@ -111,6 +112,6 @@ def _agrees(kind: Kind, published: Measured, yours: Measured) -> bool | None:
         return a == b
     eps = max(torch.finfo(getattr(torch, side.provenance.dtype)).eps for side in (published, yours))
     if kind is Kind.NUMERICS:
-        return agree_numerically(a, b, eps)
+        return _agree_numerically(a, b, eps)
     error = math.hypot(standard_error(a), standard_error(b))
     return abs(a.value - b.value) <= ERRORS * error or near(a.value, b.value, 0.0, math.sqrt(eps))

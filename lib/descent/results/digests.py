@@ -18,7 +18,7 @@ from pandas import DataFrame
 
 from descent.results.texts import read_text
 
-__all__ = ["canonical", "data_digest", "digest", "library_digest", "library_files"]
+__all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest", "library_files"]
 
 LENGTH = 16
 PACKAGES = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def canonical(config: object, ignore: Collection[str] = ()) -> str:
 def data_digest(data: np.ndarray[Any, Any] | torch.Tensor | DataFrame | bytes | Path) -> str:
     """Return a short hash of data: shape, type and bytes of an array, columns of a frame, bytes of a file."""
     if isinstance(data, Path):
-        return _short(data.read_bytes())
+        return file_hash(data)[:LENGTH]
     if isinstance(data, bytes):
         return _short(data)
     if isinstance(data, DataFrame):
@@ -49,6 +49,12 @@ def data_digest(data: np.ndarray[Any, Any] | torch.Tensor | DataFrame | bytes | 
     if isinstance(data, torch.Tensor):
         data = data.detach().cpu().numpy()
     return _array_digest(data)
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, which is never in memory whole."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def library_digest(modules: Iterable[str], folder: Path = PACKAGES) -> str:
