@@ -5,7 +5,7 @@ other processors. Whatever asks for more than a machine can promise is red under
 
     python tests/kernels.py              # all settings, as `make test-elsewhere` does
     python tests/kernels.py narrow       # one of them
-    python tests/kernels.py wide -- tests/unit/test_train.py -k chunks
+    python tests/kernels.py wide -- tests/unit/engine/test_train.py -k chunks
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def run(setting: Setting, chosen: Sequence[str]) -> int:
     clean = {name: value for name, value in os.environ.items() if name not in {*dispatch.AVX2, dispatch.CHOICE}}
     given = chosen or [str(TESTS / "book" / "elsewhere_chapter.py"), *arithmetic()]  # first what takes longest
     command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *given]
-    return subprocess.run(command, env=clean | setting.variables | {"DESCENT_CHAPTER": setting.chapter},
-                          cwd=TESTS.parent, check=False).returncode
+    return subprocess.run(
+        command, env=clean | setting.variables | {"DESCENT_CHAPTER": setting.chapter}, cwd=TESTS.parent, check=False
+    ).returncode
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,6 @@
 
 import sys
 
-from descent.book.cli import main
+from descent.book.commands.cli import main
 
 sys.exit(main())

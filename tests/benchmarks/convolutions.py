@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from descent.convolutional import CNN, ResNet
-from descent.models import CrossEntropy, Stacked
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.nets.convolutional import CNN, ResNet
+from descent.nets.dense import CrossEntropy, Stacked
+from descent.nets.supervised import Supervised
 from torch import Tensor, nn
 
 BUDGET = 2 << 30

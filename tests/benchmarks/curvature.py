@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from descent.data.images import centred, load
+from descent.engine.rules import heavy_ball
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.measure.curvature import hessian
 from descent.measure.spectra import top_eigenpairs
-from descent.models import MLP, CrossEntropy
-from descent.problems.images import centred, load
-from descent.rules import heavy_ball
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import train
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 

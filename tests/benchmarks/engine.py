@@ -29,11 +29,11 @@ HERE = Path(__file__).resolve().parent
 def ours(replicas: int, batch_size: int, steps: int) -> dict[str, float]:
     """Train the stack with the engine."""
     import torch
-    from descent import rules
-    from descent.models import MLP, CrossEntropy
-    from descent.streams import Streams, replica_seeds
-    from descent.supervised import Supervised
-    from descent.train import train
+    from descent.engine import rules
+    from descent.engine.streams import Streams, replica_seeds
+    from descent.engine.train import train
+    from descent.nets.dense import MLP, CrossEntropy
+    from descent.nets.supervised import Supervised
 
     inputs, targets = (torch.from_numpy(array) for array in data())
     streams, model = Streams(replica_seeds(0, replicas)), MLP((64, 64, 10))
@@ -66,9 +66,9 @@ def loop(replicas: int, batch_size: int, steps: int) -> dict[str, float]:
 def pca(replicas: int, batch_size: int, steps: int) -> dict[str, float]:
     """Leave the saddle of streaming PCA: six momenta × replicas, d = 4, probed every 10 steps."""
     import torch
-    from descent import rules
-    from descent.streams import Purpose, Streams, replica_seeds
-    from descent.train import FirstPassage, every, train
+    from descent.engine import rules
+    from descent.engine.streams import Purpose, Streams, replica_seeds
+    from descent.engine.train import FirstPassage, every, train
 
     scale = torch.tensor([4.0, 3.0, 2.0, 1.0]).sqrt()
 

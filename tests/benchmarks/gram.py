@@ -53,7 +53,7 @@ CALLS = {"ghost": 5, "jacobian": 1}
 def contend(name: str, examples: int) -> dict[str, float]:
     """Be one of the contenders."""
     import torch
-    from descent.models import MLP
+    from descent.nets.dense import MLP
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from descent.engine.streams import Streams, replica_seeds
 from descent.measure.noise import example_gradients, flat, full_gradient, gradient_noise
-from descent.models import MLP, CrossEntropy
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
 from engine import row
 from task import data
 from torch import Tensor, nn
@@ -35,10 +35,12 @@ def ghost(objective: Supervised, params: Params) -> Tensor:
 
 def stacked(objective: Supervised, params: Params) -> Tensor:
     """C² from the gradients of all examples, made as a stack, (R,)."""
-    squares = torch.stack([
-        example_gradients(objective, {k: leaf[r : r + 1] for k, leaf in params.items()})[0].square().sum(1).mean()
-        for r in range(len(next(iter(params.values()))))
-    ])
+    squares = torch.stack(
+        [
+            example_gradients(objective, {k: leaf[r : r + 1] for k, leaf in params.items()})[0].square().sum(1).mean()
+            for r in range(len(next(iter(params.values()))))
+        ]
+    )
     return squares - flat(full_gradient(objective, params)).square().sum(1)
 
 

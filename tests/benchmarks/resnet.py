@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from descent.augment import Augment
-from descent.calibrate import ceilings
-from descent.convolutional import ResNet
-from descent.models import CrossEntropy
-from descent.precision import arithmetic, autocast
-from descent.rules import heavy_ball
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import train
+from descent.engine.precision import arithmetic, autocast
+from descent.engine.rules import heavy_ball
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
+from descent.nets.augment import Augment
+from descent.nets.convolutional import ResNet
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
+from descent.runs.calibrate import ceilings
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,10 +43,7 @@ LR, MOMENTUM, SHIFT, PASSES = 0.02, 0.9, 4, 22
 BLOCK = 0.2  # seconds
 LEAST = 4  # steps of a block
 LOOK = 64  # images the loss is that of
-NETS = {
-    "ResNet-8": ResNet(),
-    "ResNet-18": ResNet(blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512), norm="batch"),
-}
+NETS = {"ResNet-8": ResNet(), "ResNet-18": ResNet(blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512), norm="batch")}
 LARGE = (
     ("ResNet-18", 1, 128), ("ResNet-18", 1, 512), ("ResNet-8", 1, 128), ("ResNet-8", 16, 32), ("ResNet-8", 16, 128),
 )  # fmt: skip
@@ -79,16 +76,33 @@ def engine(net: ResNet, replicas: int, batch: int, precision: str, compiled: boo
     """Return the contender that trains a stack with the engine, and its objective, parameters and streams."""
     device = data[0].device
     streams = Streams(replica_seeds(0, replicas, str(device)))
-    objective = Supervised(net, CrossEntropy(), *data, batch, "shuffled_epochs", augment=Augment(SHIFT),
-                           precision=precision, compiled=compiled)
+    objective = Supervised(
+        net,
+        CrossEntropy(),
+        *data,
+        batch,
+        "shuffled_epochs",
+        augment=Augment(SHIFT),
+        precision=precision,
+        compiled=compiled,
+    )
     hyper = heavy_ball([LR] * replicas, MOMENTUM).to(device)
     start = net.initial(streams)
     state: dict[str, Any] = {"params": start, "velocity": None, "step": 0}
 
     def steps(count: int) -> None:
         end = state["step"] + count
-        run = train(objective, state["params"], hyper, end, streams, velocity=state["velocity"], begin=state["step"],
-                    check=count, budget=32 << 30)
+        run = train(
+            objective,
+            state["params"],
+            hyper,
+            end,
+            streams,
+            velocity=state["velocity"],
+            begin=state["step"],
+            check=count,
+            budget=32 << 30,
+        )
         state.update(params=run.params, velocity=run.velocity, step=end)
 
     def loss() -> float:
@@ -98,8 +112,9 @@ def engine(net: ResNet, replicas: int, batch: int, precision: str, compiled: boo
     return Contender(name, replicas * batch, steps, loss), objective, start, streams
 
 
-def plain(net: ResNet, weights: dict[str, Tensor], batch: int, precision: str, compiled: bool,
-          data: tuple[Tensor, Tensor]) -> Contender:
+def plain(
+    net: ResNet, weights: dict[str, Tensor], batch: int, precision: str, compiled: bool, data: tuple[Tensor, Tensor]
+) -> Contender:
     """Return the usual training script: module, optimiser, autocast, channels last."""
     images, labels = data
     device = images.device
@@ -251,8 +266,10 @@ def shares(found: dict[str, Any], limits: dict[str, float]) -> dict[str, float |
     precision, rate = found["contender"].split(", ")[1], found["images_per_s"]
     kind = {"float32": "float32", "bf16": "bfloat16"}.get(precision, "")
     product, copy = limits.get(f"matrix product, {kind}"), limits["copy, read and write"]
-    return {"flop_share": rate * found["flop_per_image"] / (product * 1e12) if product else None,
-            "byte_share": rate * found["numbers_per_image"] * PASSES * ELEMENT[precision] / (copy * 1e9)}
+    return {
+        "flop_share": rate * found["flop_per_image"] / (product * 1e12) if product else None,
+        "byte_share": rate * found["numbers_per_image"] * PASSES * ELEMENT[precision] / (copy * 1e9),
+    }
 
 
 def show(found: dict[str, Any], limits: dict[str, float]) -> str:
@@ -262,8 +279,10 @@ def show(found: dict[str, Any], limits: dict[str, float]) -> str:
     start = f"first step {found['startup_s']:5.1f} s" if found["startup_s"] else ""
     start += "   loss {:.2f} → {:.2f}".format(*found["loss"]) if found["loss"] else ""
     rate, low, high = (f"{found[name]:.4g}" for name in ("images_per_s", "low", "high"))
-    return (f"  {found['contender']:32s} {rate:>10s} images/s [{low}, {high}]   flop {flop}   "
-            f"bytes {share['byte_share']:6.1%}   {start}")
+    return (
+        f"  {found['contender']:32s} {rate:>10s} images/s [{low}, {high}]   flop {flop}   "
+        f"bytes {share['byte_share']:6.1%}   {start}"
+    )
 
 
 def main() -> None:

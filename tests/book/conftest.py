@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from descent.book.build import build
-from descent.book.progress import Progress
-from descent.book.project import Project
+from descent.book.commands.build import build
+from descent.book.execute.progress import Progress
+from descent.book.sources.project import Project
 from toybook import make
 
 

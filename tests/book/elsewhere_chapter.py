@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from descent.book import records, reference, rerun
-from descent.book.execute import execute
-from descent.book.process import Job
-from descent.book.progress import Progress
-from descent.book.project import find_project
-from descent.book.stamps import Place
+from descent.book.commands import compare, reference
+from descent.book.execute.execute import execute
+from descent.book.execute.process import Job
+from descent.book.execute.progress import Progress
+from descent.book.execute.stamps import Place
+from descent.book.sources import records
+from descent.book.sources.project import find_project
 from descent.claims import disagreements
 from test_chapters import as_numerics
 from test_reference import nbval
@@ -29,4 +30,4 @@ def test_chapter_agrees_with_its_reference(tmp_path):
     replay = reference.replay(BOOK, chapter, tmp_path / "replay", place)
     result = nbval(replay.notebook)
     assert result.returncode == 0, result.stdout
-    assert not disagreements(as_numerics(rerun.published(BOOK, chapter)), records.read(place.results))
+    assert not disagreements(as_numerics(compare.published(BOOK, chapter)), records.read(place.results))

@@ -7,8 +7,10 @@ import re
 from importlib import import_module
 
 import pytest
-from descent.book import api, build, trace
-from descent.book.project import find_project
+from descent.book.commands import build
+from descent.book.pages import api
+from descent.book.sources import trace
+from descent.book.sources.project import find_project
 from toybook import REPOSITORY, edit
 
 SOURCE = '''"""What it is for. More about it.
@@ -50,9 +52,15 @@ def test_names_come_with_arguments_sentence_and_line():
     found = {entry.code.name: entry for entry in api.entries("toy.m", ast.parse(SOURCE))}
     assert list(found) == ["toy.m.LEVEL", "toy.m.Pair", "toy.m.share"]
     assert [entry.takes for entry in found.values()] == [
-        " = 0.95", "(first, second=2.0)", "(batch, *sizes, population=None, **rest)"]
+        " = 0.95",
+        "(first, second=2.0)",
+        "(batch, *sizes, population=None, **rest)",
+    ]
     assert [entry.sentence for entry in found.values()] == [
-        "How sure an interval is.", "Two numbers, a*b | c. With `sum`.", "Return p = 1/B, e.g. `0.25` at four."]
+        "How sure an interval is.",
+        "Two numbers, a*b | c. With `sum`.",
+        "Return p = 1/B, e.g. `0.25` at four.",
+    ]
     for entry in found.values():
         line = SOURCE.splitlines()[entry.code.line - 1]
         assert re.match(rf"(class |def )?{entry.code.name.rpartition('.')[2]}\b", line)
@@ -70,7 +78,7 @@ def test_signs_stand_for_themselves_and_code_stays_code():
 def test_the_page_shows_every_public_name_of_the_library(book):
     page = api.library(book)
     assert f"## {api.REST}" not in page, "a new module: say in FLOORS where it stands, or in ABOVE that it is private"
-    for module in ("descent.rules", "descent.problems.linear", "descent.measure.gram", "descent.report"):
+    for module in ("descent.engine.rules", "descent.theory.linear", "descent.measure.gram", "descent.measure.report"):
         section = page.partition(f"### `{module}`\n")[2].partition("\n### ")[0]
         for name in import_module(module).__all__:
             assert f"`{name}`" in section, f"{module}.{name}"

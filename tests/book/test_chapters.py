@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from descent.book import records, reference, rerun, source
-from descent.book.build import cores
-from descent.book.digest import ABSENT, data_set
-from descent.book.execute import execute_all
-from descent.book.progress import Progress
-from descent.book.project import find_project
+from descent.book.commands import compare, reference
+from descent.book.commands.build import cores
+from descent.book.execute.digest import ABSENT, data_set
+from descent.book.execute.execute import execute_all
+from descent.book.execute.progress import Progress
+from descent.book.sources import records, source
+from descent.book.sources.project import find_project
 from descent.claims import Record, disagreements
 from test_reference import nbval
 
@@ -39,7 +40,7 @@ def test_chapter_prints_what_its_reference_says(chapter, tmp_path):
 def test_chapter_measures_what_was_published(chapter):
     """Every digit the records hold, not only what is printed of it: verdicts as words, numbers as numerics."""
     executed()
-    assert not disagreements(as_numerics(rerun.published(BOOK, chapter)), records.read(BOOK.results(chapter)))
+    assert not disagreements(as_numerics(compare.published(BOOK, chapter)), records.read(BOOK.results(chapter)))
 
 
 def as_numerics(found: tuple[Record, ...]) -> list[Record]:

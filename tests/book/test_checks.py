@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from descent.book import checks
+from descent.book.site import checks
 from toybook import edit, make
 
 

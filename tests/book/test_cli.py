@@ -7,7 +7,7 @@ import threading
 import urllib.request
 
 import pytest
-from descent.book import cli, rerun
+from descent.book.commands import cli, compare
 from toybook import edit
 
 
@@ -66,7 +66,7 @@ def test_run_compares_with_the_published_intervals(descent, project):
     assert "T1-C1.size" in out
     assert "yes" in out
     assert "verdicts that moved: none" in out
-    folder = rerun.run_place(project, "alpha", {"lr": 0.6}).notebook.parent
+    folder = compare.run_place(project, "alpha", {"lr": 0.6}).notebook.parent
     assert json.loads((folder / "stamp.json").read_text())["parameters"] == {"lr": 0.6}
     assert "value 1.200" in (folder / "alpha.ipynb").read_text()
     assert "value 1.000" in (project.executed / "alpha.ipynb").read_text()

@@ -13,14 +13,15 @@ import time
 
 import psutil
 import pytest
-from descent.book import build as pipeline
-from descent.book import cli, signals
-from descent.book.build import build, is_current
-from descent.book.execute import execute, execute_all, reasons
-from descent.book.lock import alone
-from descent.book.process import Job
-from descent.book.project import BookError, Project
-from descent.book.stamps import book_place
+from descent.book.commands import build as pipeline
+from descent.book.commands import cli
+from descent.book.commands.build import build, is_current
+from descent.book.execute import signals
+from descent.book.execute.execute import execute, execute_all, reasons
+from descent.book.execute.lock import alone
+from descent.book.execute.process import Job
+from descent.book.execute.stamps import book_place
+from descent.book.sources.project import BookError, Project
 from test_faults import descent, kernels, listening, slow_down, wait_for
 from toybook import REPOSITORY, edit
 
@@ -100,10 +101,18 @@ def test_a_signal_stops_everything_and_leaves_the_last_execution_and_the_site(pr
 def test_a_terminal_that_is_closed_ends_a_build_which_can_no_longer_speak(project):
     executed, sign = execution(project), slow_down(project)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-               "from descent.book.cli import main; sys.exit(main())", "--root", str(project.root), "build"]
-    running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-                               preexec_fn=listening)
+    command = [
+        sys.executable,
+        "-c",
+        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "from descent.book.commands.cli import main; sys.exit(main())",
+        "--root",
+        str(project.root),
+        "build",
+    ]
+    running = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=listening
+    )
     os.close(theirs)
     wait_for(sign)
     os.close(ours)
@@ -163,11 +172,18 @@ def test_after_a_kill_worker_and_kernel_end_by_themselves_and_nothing_is_lost(pr
 @slow
 def test_an_orphan_does_not_overwrite_what_a_newer_execution_left(project, log):
     sign, go, saved = (project.root / name for name in ("running", "go", "saved"))
-    edit(project.library / "toy" / "law.py", "return 2 * lr", "import time, pathlib; "
-         f"pathlib.Path({str(sign)!r}).touch()\n    while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
-         "    return 2 * lr")
-    edit(project.library / "toy" / "base.py", 'folder = Path(os.environ["DESCENT_OUT"])',
-         'folder = Path(os.environ["DESCENT_OUT"]); folder.mkdir(parents=True, exist_ok=True)')
+    edit(
+        project.library / "toy" / "law.py",
+        "return 2 * lr",
+        "import time, pathlib; "
+        f"pathlib.Path({str(sign)!r}).touch()\n    while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
+        "    return 2 * lr",
+    )
+    edit(
+        project.library / "toy" / "base.py",
+        'folder = Path(os.environ["DESCENT_OUT"])',
+        'folder = Path(os.environ["DESCENT_OUT"]); folder.mkdir(parents=True, exist_ok=True)',
+    )
     with (project.library / "toy" / "base.py").open("a") as code:
         code.write(f"    Path({str(saved)!r}).touch()\n")
     running = descent(project, "build", "--jobs", "1")
@@ -229,7 +245,7 @@ def moody_and_slow(project):
     sign = project.root / "running"
     code = f'def late(settings):\n    pathlib.Path({str(sign)!r}).touch()\n    time.sleep(600)\n\n\nPAPER = "T1"'
     edit(project.library / "toy" / "experiments" / "alpha.py", 'PAPER = "T1"', f"import pathlib, time\n\n\n{code}")
-    edit(project.library / "toy" / "experiments" / "alpha.py", "lambda config: 1.0 + config.seed % 2", "late")
+    edit(project.library / "toy" / "experiments" / "alpha.py", "lambda config, lab: config.base + lab.seed % 2", "late")
     return sign
 
 
@@ -287,16 +303,21 @@ def quick(monkeypatch):
     """Have the last site taken for what is rendered, and nothing done to it."""
     monkeypatch.setattr(pipeline.publish, "publish", lambda *_: None)
     monkeypatch.setattr(pipeline.finish, "finish", lambda *_: None)
-    monkeypatch.setattr(pipeline.assemble, "render", lambda project, staged, work: shutil.copytree(
-        project.html, work / "html"))
+    monkeypatch.setattr(
+        pipeline.assemble, "render", lambda project, staged, work: shutil.copytree(project.html, work / "html")
+    )
 
 
 @pytest.mark.parametrize("line", ["alpha: reused", "site: assembling"])
-@pytest.mark.parametrize(("path", "old", "new"), [
-    ("chapters/index.md", "A toy book\n", "A toy book, once more\n"),
-    ("_toc.yml", "  - file: chapters/status\n", ""),
-    ("lib/toy/other.py", "lr + 0.5", "0.5 + lr"),
-], ids=["page", "contents", "library"])
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("chapters/index.md", "A toy book\n", "A toy book, once more\n"),
+        ("_toc.yml", "  - file: chapters/status\n", ""),
+        ("lib/toy/other.py", "lr + 0.5", "0.5 + lr"),
+    ],
+    ids=["page", "contents", "library"],
+)
 def test_what_is_edited_while_a_site_is_made_counts_as_not_built(project, log, quick, line, path, old, new):
     edit(project.source("alpha"), "A sentence about", "A better sentence about")
     build(project, Impatient(log, line, lambda: edit(project.root / path, old, new)))

@@ -6,10 +6,10 @@ import json
 
 import nbformat
 import pytest
-from descent.book.execute import execute, execute_all, reasons
-from descent.book.process import Job
-from descent.book.project import BookError
-from descent.book.stamps import book_place, outputs, read_stamp
+from descent.book.execute.execute import execute, execute_all, reasons
+from descent.book.execute.process import Job
+from descent.book.execute.stamps import book_place, outputs, read_stamp
+from descent.book.sources.project import BookError
 from toybook import edit
 
 

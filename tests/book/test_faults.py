@@ -10,11 +10,11 @@ import time
 
 import psutil
 import pytest
-from descent.book import records
-from descent.book.build import build, is_current
-from descent.book.process import Job, allow_workers, run_worker, stop_all
-from descent.book.project import BookError
-from descent.book.stamps import book_place
+from descent.book.commands.build import build, is_current
+from descent.book.execute.process import Job, allow_workers, run_worker, stop_all
+from descent.book.execute.stamps import book_place
+from descent.book.sources import records
+from descent.book.sources.project import BookError
 from toybook import edit
 
 pytestmark = pytest.mark.slow
@@ -145,8 +145,15 @@ def test_after_a_full_disk_the_build_succeeds_again(project, log):
     assert "A toy book, again" in (project.html / "index.html").read_text()
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: text.replace("1.0", "1.1"),
-                                    lambda text: text.replace('"schema": 1', '"schema": 7'), lambda text: ""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("1.0", "1.1"),
+        lambda text: text.replace('"schema": 1', '"schema": 7'),
+        lambda text: "",
+    ],
+)
 def test_damaged_records_are_refused_by_name_never_used(project, log, damage):
     file = project.results("alpha") / "records.json"
     whole = file.read_text()

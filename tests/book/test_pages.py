@@ -8,13 +8,16 @@ import re
 import shutil
 
 import pytest
-from descent.book import boxes, build, hover, instruments, ledger, pages, publish, records, scales, trace, where
-from descent.book.picture import WIDTH, picture
-from descent.book.project import BookError, find_project
-from descent.book.stamps import book_place, read_stamp
+from descent.book.commands import build
+from descent.book.execute.stamps import book_place, read_stamp
+from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page
+from descent.book.pages.picture import WIDTH, picture
+from descent.book.site import publish
+from descent.book.sources import records, trace, where
+from descent.book.sources.project import BookError, find_project
 from descent.claims import Outcome, Verdict
 from descent.claims import verdict as rules
-from descent.estimate import Estimate
+from descent.stats.estimate import Estimate
 from toybook import REPOSITORY, edit
 
 
@@ -69,17 +72,17 @@ def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
     stamps = {"alpha": read_stamp(book_place(project, "alpha"))}
     edit(project.library / "toy" / "law.py", "2 * lr", "lr + lr")
     edit(project.library / "toy" / "base.py", "import csv", "import csv, sys")
-    table = pages.figure_table(project, stamps, {"alpha": "The alpha chapter"}, records.load(project))
+    table = landing.figure_table(project, stamps, {"alpha": "The alpha chapter"}, records.load(project))
     assert "stale: library module toy.base and 1 more" in table
 
 
 def test_a_figure_names_the_claims_that_came_of_its_experiments(project):
     (record, _) = records.load(project)
     figure = trace.Trace(None, ("toy",), "A <title>", "fig-a")
-    row = pages._figure("alpha", figure, [record])
+    row = landing._figure("alpha", figure, [record])
     assert '<a href="alpha.html#fig-a">A &lt;title&gt;</a>' in row
     assert '<td>toy</td><td><a href="ledger.html#T1-C1">T1-C1</a></td>' in row
-    assert "<td>formulas alone</td><td>none</td>" in pages._figure("alpha", trace.Trace(None, (), "B", ""), [record])
+    assert "<td>formulas alone</td><td>none</td>" in landing._figure("alpha", trace.Trace(None, (), "B", ""), [record])
 
 
 def test_a_claim_is_sent_to_the_section_that_quotes_it():
@@ -139,9 +142,9 @@ def test_another_verdict_at_paper_scale_stands_beside_the_first(book):
 
 def test_minutes_count_prose_and_figures_but_no_code():
     prose = "word " * 400
-    assert boxes.minutes(prose) == 2
-    assert boxes.minutes(prose + "\n```{code-cell} ipython3\n" + "code " * 4000 + "\n```\n") == 2
-    assert boxes.minutes(prose + '\n    alt: "a"\n    alt: "b"\n') == 3
+    assert page_frame.minutes(prose) == 2
+    assert page_frame.minutes(prose + "\n```{code-cell} ipython3\n" + "code " * 4000 + "\n```\n") == 2
+    assert page_frame.minutes(prose + '\n    alt: "a"\n    alt: "b"\n') == 3
 
 
 def test_boxes_say_how_to_run_a_chapter_again(project):
@@ -246,10 +249,10 @@ def test_what_was_measured_at_paper_scale_stands_beside(project, log):
 def test_a_damaged_table_of_paper_scale_is_refused_by_name(project):
     folder = project.paper_scale("alpha")
     shutil.copytree(find_project(REPOSITORY).paper_scale("saddles"), folder)
-    assert scales.published(project, "alpha")
+    assert paper_scale_page.published(project, "alpha")
     (folder / "flow.csv").write_text("1")
     with pytest.raises(BookError, match=r"alpha/gpu/flow.csv: .*hash differs"):
-        scales.published(project, "alpha")
+        paper_scale_page.published(project, "alpha")
 
 
 @pytest.mark.parametrize("scale", ["cpu", "gpu"])
@@ -274,12 +277,12 @@ def test_a_table_is_not_published_beside_a_note_of_another(project, tmp_path, sc
 
 def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):
     large = records.paper_scale(book)
-    html = scales.scale_table(book, {"saddles": "Saddles"}, large)
+    html = paper_scale_page.scale_table(book, {"saddles": "Saddles"}, large)
     found = re.findall(r'<th scope="row"><code>(\w+)</code>', html)
     experiments = importlib.import_module("descent.experiments.saddles").EXPERIMENTS
     assert found == [item.name for item in experiments if "gpu" in item.scales]
     rows = dict(zip(found, html.split('<th scope="row">')[1:], strict=True))
-    tables = scales.published(book, "saddles")
+    tables = paper_scale_page.published(book, "saddles")
     assert set(tables) <= set(found)
     for name, row in rows.items():
         assert ("not yet" in row) is (name not in tables), name

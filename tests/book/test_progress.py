@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from descent.book.progress import Progress
+from descent.book.execute.progress import Progress
 
 
 class Terminal(io.StringIO):

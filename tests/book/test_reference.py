@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from descent.book import reference, source
-from descent.book.execute import execute_all
-from descent.book.progress import Progress
-from descent.book.project import BookError, Project
+from descent.book.commands import reference
+from descent.book.execute.execute import execute_all
+from descent.book.execute.progress import Progress
+from descent.book.sources import source
+from descent.book.sources.project import BookError, Project
 from toybook import edit
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def nbval(notebook: Path, **environment: str) -> subprocess.CompletedProcess[str
         "-p",
         "no:cacheprovider",
         "-p",
-        "descent.book.numerics",
+        "descent.book.execute.numerics",
         "-q",
     ]
     command = [sys.executable, "-m", "pytest", *options, str(notebook)]

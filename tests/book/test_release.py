@@ -14,9 +14,9 @@ from pathlib import Path
 import descent as library
 import pytest
 import yaml
-from descent.book import cli, release
-from descent.book.build import build, site_inputs
-from descent.book.stamps import read_site_stamp, write_site_stamp
+from descent.book.commands import cli, release
+from descent.book.commands.build import build, site_inputs
+from descent.book.execute.stamps import read_site_stamp, write_site_stamp
 from toybook import REPOSITORY, edit
 
 CITATION = 'cff-version: 1.2.0\nversion: 1.2.3\ndate-released: "2026-11-21"\n'
@@ -46,14 +46,23 @@ def members(project, kind):
 def test_release_packs_the_site_and_what_it_publishes(ready, capsys):
     status, out, _ = call(ready, capsys)
     assert status == 0
-    assert out.splitlines() == [f"dist/what-momentum-does-1.2.3-{kind}.tar.gz{suffix}"
-                                for kind in ("site", "published") for suffix in ("", ".sha256")]
+    assert out.splitlines() == [
+        f"dist/what-momentum-does-1.2.3-{kind}.tar.gz{suffix}"
+        for kind in ("site", "published")
+        for suffix in ("", ".sha256")
+    ]
     site, root = members(ready, "site"), "what-momentum-does-1.2.3-site/"
     assert site[f"{root}ledger.json"][1] == (ready.html / "ledger.json").read_bytes()
     assert {f"{root}index.html", f"{root}downloads/alpha.ipynb", f"{root}ledger.schema.json"} <= set(site)
     root = "what-momentum-does-1.2.3-published/"
-    names = ("CITATION.cff", "LICENSE", "data/claims/T1.yaml", "data/claims/T2.yaml", "data/ledger.schema.json",
-             "data/published/records/alpha.json")
+    names = (
+        "CITATION.cff",
+        "LICENSE",
+        "data/claims/T1.yaml",
+        "data/claims/T2.yaml",
+        "data/ledger.schema.json",
+        "data/published/records/alpha.json",
+    )
     assert sorted(members(ready, "published")) == [root + name for name in names]
 
 

@@ -7,9 +7,9 @@ import signal
 
 import psutil
 import pytest
-from descent.book import assemble
-from descent.book.build import build
-from descent.book.project import BookError
+from descent.book.commands.build import build
+from descent.book.site import assemble
+from descent.book.sources.project import BookError
 from test_endings import gone
 from test_faults import descent, wait_for
 from toybook import edit

@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from descent.book import cli
-from descent.book.project import Project
+from descent.book.commands import cli
+from descent.book.sources.project import Project
 
 
 @pytest.fixture
@@ -56,8 +56,18 @@ def answer(address, line):
         (b"/index.html/", b"404"),
         (b"/code/", b"200"),
     ],
-    ids=["nul", "nul in a folder", "surrogate", "half a host", "long", "slashes", "dots", "query", "file as folder",
-         "folder"],
+    ids=[
+        "nul",
+        "nul in a folder",
+        "surrogate",
+        "half a host",
+        "long",
+        "slashes",
+        "dots",
+        "query",
+        "file as folder",
+        "folder",
+    ],
 )
 def test_odd_requests_get_an_answer_and_leave_no_traceback(address, capfd, path, status):
     assert answer(address, b"GET " + path + b" HTTP/1.0").startswith(b"HTTP/1.0 " + status)

@@ -6,9 +6,9 @@ import json
 import shutil
 
 import pytest
-from descent.book.build import build, is_current, outdated
-from descent.book.project import BookError
-from descent.book.stamps import site_files
+from descent.book.commands.build import build, is_current, outdated
+from descent.book.execute.stamps import site_files
+from descent.book.sources.project import BookError
 from toybook import edit
 
 pytestmark = pytest.mark.slow
@@ -52,8 +52,8 @@ def test_mathematics_is_served_from_the_site(built):
 
 def test_second_build_reuses_everything(project, log, monkeypatch):
     """It starts no worker and no Jupyter Book, which is what takes time."""
-    monkeypatch.setattr("descent.book.execute.run_worker", None)
-    monkeypatch.setattr("descent.book.assemble.render", None)
+    monkeypatch.setattr("descent.book.execute.execute.run_worker", None)
+    monkeypatch.setattr("descent.book.site.assemble.render", None)
     build(project, log)
     assert log.lines[:2] == ["alpha: reused", "beta: reused"]
     assert "site: reused" in log.lines

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from descent.book import digest, parameters, source
-from descent.book.project import BookError, find_project
+from descent.book.execute import digest
+from descent.book.sources import parameters, source
+from descent.book.sources.project import BookError, find_project
 from toybook import edit, make
 
 
@@ -86,12 +87,7 @@ def test_missing_parameters_tag_is_refused(project):
 
 
 def test_parameters_have_names_defaults_and_types(project):
-    assert source.parameters(project.source("alpha")) == {
-        "seed": 0,
-        "replicas": 32,
-        "lr": 0.5,
-        "scale": "cpu",
-    }
+    assert source.parameters(project.source("alpha")) == {"seed": 0, "replicas": 32, "lr": 0.5, "scale": "cpu"}
 
 
 def test_parameters_cell_with_code_is_refused(project):

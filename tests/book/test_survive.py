@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from descent.book import cli, survive
-from descent.book.survive import Survival, check, experiments
+from descent.book.commands import check as command
+from descent.book.commands import cli
+from descent.book.commands.check import Survival, check, experiments
 from descent.claims import Verdict
 
 HOLDS, FAILS, OPEN, NOT = Verdict
@@ -72,9 +73,9 @@ def test_a_measurement_that_was_damaged_is_made_again(project, log, monkeypatch,
         file.write_text(GOOD)
         return 1.0
 
-    monkeypatch.setattr(survive, "measure", measure)
-    monkeypatch.setattr(survive.lifeline, "processes", ThreadPoolExecutor)
-    monkeypatch.setattr(survive, "_folder", lambda *_: project.root)
+    monkeypatch.setattr(command, "measure", measure)
+    monkeypatch.setattr(command.lifeline, "processes", ThreadPoolExecutor)
+    monkeypatch.setattr(command, "_folder", lambda *_: project.root)
     file = project.root / "seed-1-moody.json"
     for text, count in ((GOOD, 0), (content, 1)):
         file.write_text(text)

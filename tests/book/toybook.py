@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from descent.book.project import Project
+from descent.book.sources.project import Project
 from descent.claims import Ledger, Paper, load_papers, save_records
-from descent.estimate import Estimate
 from descent.results import provenance
+from descent.stats.estimate import Estimate
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -108,20 +108,21 @@ claims:
     scales: [cpu]
     tests:
       - key: size
+        by: toy
         quantity: the value
         rule: {{kind: equivalence, target: 1.0, tolerance: 0.1}}
 """
 
-COMMON = """\
+LAB = """\
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Settings:
+class Lab:
     seed: int = 0
     replicas: int = 32
     lr: float = 0.5
-    scale: str = "cpu"
+    momentum: float = 0.9
     device: str = "cpu"
 
     def __post_init__(self):
@@ -134,39 +135,32 @@ class Settings:
 EXPERIMENTS = """\
 from dataclasses import dataclass
 
-from descent.estimate import Estimate
-from descent.experiments.arms import configure
-from descent.experiments.common import Experiment
-from descent.problems.images import DataMissing
+from descent.data.images import DataMissing
+from descent.experiments.lab import Experiment
+from descent.stats.estimate import Estimate
 
 
 @dataclass(frozen=True)
 class Toy:
-    seed: int
-
-    @classmethod
-    def cpu(cls, settings):
-        return cls(settings.seed)
-
-    paper = cpu
+    base: float = 1.0
 
 
 def around(value):
     return {"T1-C1.size": Estimate(value, value - 0.01, value + 0.01, 32, "Student t", 31)}
 
 
-def absent(config):
+def absent(config, lab):
     raise DataMissing("the pictures are not here")
 
 
 def toy(name, value):
-    return Experiment(name, ("T1-C1",), lambda settings: value(configure(Toy, settings)), around, lambda result: {})
+    return Experiment(name, Toy(), Toy(), value, around, lambda result: {})
 
 
 PAPER = "T1"
 EXPERIMENTS = (
-    toy("steady", lambda config: 1.0),
-    toy("moody", lambda config: 1.0 + config.seed % 2),
+    toy("steady", lambda config, lab: config.base),
+    toy("moody", lambda config, lab: config.base + lab.seed % 2),
     toy("pictures", absent),
 )
 """
@@ -197,7 +191,7 @@ def make(root: Path) -> Project:
     _write(root / "lib" / "toy" / "base.py", BASE)
     _write(root / "lib" / "toy" / "law.py", "def value(lr):\n    return 2 * lr\n")
     _write(root / "lib" / "toy" / "other.py", "from . import base\n\n\ndef value(lr):\n    return lr + 0.5\n")
-    _write(root / "lib" / "toy" / "experiments" / "common.py", COMMON)
+    _write(root / "lib" / "toy" / "experiments" / "lab.py", LAB)
     _write(root / "lib" / "toy" / "experiments" / "alpha.py", EXPERIMENTS)
     for name, module, paper in (("alpha", "law", "T1"), ("beta", "other", "T2")):
         _write(
@@ -222,7 +216,7 @@ def make(root: Path) -> Project:
 
 def _record(paper: Paper, path: Path) -> None:
     """Write the records a toy chapter publishes; made here, so that its kernel need not import torch."""
-    made = provenance("cpu", "cpu", 0, 32, modules=["descent.estimate"])
+    made = provenance("cpu", "cpu", 0, 32, modules=["descent.stats.estimate"])
     ledger = Ledger(paper, made, path.parent)
     (claim,) = paper.claims
     ledger.add(

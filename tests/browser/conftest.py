@@ -7,9 +7,9 @@ import shutil
 import threading
 
 import pytest
-from descent.book.build import is_current
-from descent.book.cli import server
-from descent.book.project import find_project
+from descent.book.commands.build import is_current
+from descent.book.commands.cli import server
+from descent.book.sources.project import find_project
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 

@@ -8,8 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
-from descent.book.cli import server
-from descent.book.project import find_project
+from descent.book.commands.cli import server
+from descent.book.sources.project import find_project
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from descent.book.project import find_project
+from descent.book.sources.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-PAGES = [*find_project(Path(__file__).parent).pages, "search", "404", "code/descent.stats"]
+PAGES = [*find_project(Path(__file__).parent).pages, "search", "404", "code/descent.stats.intervals"]
 
 
 def serious(page):
@@ -16,8 +16,9 @@ def serious(page):
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found
-            if each["impact"] in ("serious", "critical")]
+    return [
+        f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from descent.golden import EXPLORERS
+from descent.oracles.explorers import EXPLORERS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from descent.book.project import find_project
+from descent.book.sources.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = find_project(Path(__file__).parent).pages

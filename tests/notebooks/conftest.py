@@ -4,4 +4,4 @@ from descent import dispatch
 
 dispatch.fix()
 
-from descent.book.numerics import pytest_configure  # noqa: E402, F401
+from descent.book.execute.numerics import pytest_configure  # noqa: E402, F401

@@ -19,8 +19,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from descent.experiments.common import Settings
-from descent.experiments.perform import perform
+from descent.experiments.lab import Lab
+from descent.runs.perform import perform
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -41,7 +41,11 @@ class Away(Tensor):
     def __new__(cls, inner: Tensor) -> Away:
         """Wrap."""
         made: Away = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
             device=torch.device(NAME),
         )
         made.inner = inner
@@ -92,8 +96,10 @@ def _check(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
     here = [tuple(each.shape) for each in tensors if not isinstance(each, Away) and each.ndim]
     mixing = func in COPIES or (func in INDEXING and isinstance(args[0], Away))
     if away and here and not mixing:
-        raise RuntimeError(f"{func}: expected all tensors on one device, got some elsewhere, of shapes {away}, and "
-                           f"some on the CPU, of shapes {here}")
+        raise RuntimeError(
+            f"{func}: expected all tensors on one device, got some elsewhere, of shapes {away}, and "
+            f"some on the CPU, of shapes {here}"
+        )
 
 
 def _inner(value: Any) -> Any:
@@ -105,8 +111,10 @@ def elsewhere() -> Iterator[None]:
     """Let NAME be a device that can compute."""
     with contextlib.ExitStack() as stack:
         for owner, name, stand_in in (
-            (torch, "tensor", _sent(torch.tensor)), (torch, "as_tensor", _sent(torch.as_tensor)),
-            (Tensor, "new_tensor", _new_tensor), (torch, "inference_mode", torch.no_grad),
+            (torch, "tensor", _sent(torch.tensor)),
+            (torch, "as_tensor", _sent(torch.as_tensor)),
+            (Tensor, "new_tensor", _new_tensor),
+            (torch, "inference_mode", torch.no_grad),
         ):  # what torch would make without numbers on NAME, and tensors that cannot be wrapped
             stack.enter_context(mock.patch.object(owner, name, stand_in))
         stack.enter_context(_Machine())
@@ -136,7 +144,7 @@ def main(chapter: str, names: Sequence[str]) -> int:
         clock = time.perf_counter()
         try:
             with elsewhere():
-                perform(item, Settings(replicas=40, device=NAME))
+                perform(item, Lab(replicas=40, device=NAME))
             said = "ok"
         except Exception as fault:
             failed, said = failed + 1, f"{type(fault).__name__}: {fault}"

@@ -17,7 +17,7 @@ from descent import dispatch
 dispatch.fix()
 import torch
 from descent.results import provenance
-made = provenance("cpu", "cpu", 0, 2, modules=["descent.stats"])
+made = provenance("cpu", "cpu", 0, 2, modules=["descent.stats.intervals"])
 print(json.dumps([made.instructions, made.threads, torch.backends.cpu.get_cpu_capability()]))
 """
 
@@ -36,8 +36,13 @@ def report(first: str = "", **chosen: str) -> tuple[str, int, str]:
     """Return what a fresh process records of its arithmetic."""
     ours = {*dispatch.AVX2, *dispatch.ONE_THREAD, dispatch.CHOICE}
     clean = {name: value for name, value in os.environ.items() if name not in ours}
-    run = subprocess.run([sys.executable, "-c", REPORT.format(first=first)], capture_output=True, text=True, check=True,
-                         env=clean | chosen)
+    run = subprocess.run(
+        [sys.executable, "-c", REPORT.format(first=first)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean | chosen,
+    )
     return tuple(json.loads(run.stdout))
 
 

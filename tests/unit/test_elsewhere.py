@@ -6,13 +6,13 @@ import importlib
 
 import pytest
 import torch
-from descent.checkpoint import Checkpoint, Keeping, keeping
-from descent.experiments.common import Settings
-from descent.experiments.perform import perform
+from descent.engine.checkpoint import Checkpoint, Keeping, keeping
+from descent.engine.rules import heavy_ball
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import every, train
+from descent.experiments.lab import Lab
 from descent.problems.saddle import Quadratic
-from descent.rules import heavy_ball
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import every, train
+from descent.runs.perform import perform
 from elsewhere import NAME, elsewhere
 
 
@@ -24,8 +24,14 @@ def there():
 
 def test_what_is_mixed_is_refused(there):
     away, here = torch.ones(3, device=there), torch.ones(3)
-    for mix in (lambda: away + here, lambda: torch.stack([away, here]), lambda: here @ away,
-                lambda: here[away.long()], lambda: torch.where(away > 0, away, here), lambda: away.mul_(here)):
+    for mix in (
+        lambda: away + here,
+        lambda: torch.stack([away, here]),
+        lambda: here @ away,
+        lambda: here[away.long()],
+        lambda: torch.where(away > 0, away, here),
+        lambda: away.mul_(here),
+    ):
         with pytest.raises(RuntimeError, match="one device"):
             mix()
     with pytest.raises((RuntimeError, TypeError)):
@@ -70,15 +76,12 @@ def test_a_run_cut_short_there_goes_on_to_the_same_end(there, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("chapter", "name"),
-    [("saddles", "stiff"), ("smoothing", "quadratic"), ("geometry", "nets")],
-)
+@pytest.mark.parametrize(("chapter", "name"), [("saddles", "stiff"), ("smoothing", "quadratic"), ("geometry", "nets")])
 def test_experiments_find_the_same_there(chapter, name):
     item = next(e for e in importlib.import_module(f"descent.experiments.{chapter}").EXPERIMENTS if e.name == name)
-    here = perform(item, Settings(replicas=40)).estimates
+    here = perform(item, Lab(replicas=40)).estimates
     with elsewhere():
-        there = perform(item, Settings(replicas=40, device=NAME)).estimates
+        there = perform(item, Lab(replicas=40, device=NAME)).estimates
     assert set(here) == set(there)
     for key in here:
         for one, other in zip(here[key], there[key], strict=True):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from descent.book.parameters import given
-from descent.book.project import BookError, find_project
+from descent.book.sources.parameters import given
+from descent.book.sources.project import BookError, find_project
 from descent.claims import load_paper, load_records, save_records
-from descent.problems import image_files
+from descent.data import image_files
 from descent.results import load_table, provenance, save_table
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis import given as fuzz
@@ -145,7 +145,7 @@ def test_spoiled_records(tmp_path, records, cases):
 
 @pytest.mark.parametrize("cases", [400])
 def test_spoiled_tables(tmp_path, cases):
-    made = provenance("cpu", "cpu", 0, 32, modules=["descent.estimate"])
+    made = provenance("cpu", "cpu", 0, 32, modules=["descent.stats.estimate"])
     frame = DataFrame({"name": ["a", "b"], "value": [1.5, np.nan], "count": [1, 2]})
     save_table("table", frame, made, tmp_path)
     good, about = ((tmp_path / f"table.{kind}").read_bytes() for kind in ("csv", "json"))

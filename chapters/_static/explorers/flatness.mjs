@@ -1,5 +1,5 @@
 // Which minima hold a run? Step against batch, with weights of mean 1 and variance σ² (Gamma) on a parabola of curvature
-// one: the exact thresholds of descent.problems.mode, weights and exponents, and a cloud of runs at the chosen point.
+// one: the exact thresholds of descent.theory.mode, weights and exponents, and a cloud of runs at the chosen point.
 import { mount } from "./explorer.mjs";
 
 const REPLICAS = 300;

@@ -1,4 +1,4 @@
-// Which way out? The aligned closure of descent.problems.noise_escape, with the heavy ball of descent.problems.linear.
+// Which way out? The aligned closure of descent.theory.noise_escape, with the heavy ball of descent.theory.linear.
 import { mount } from "./explorer.mjs";
 
 const STEPS = 60;

@@ -1,4 +1,4 @@
-// The race of one feature and one memory: descent.problems.inertia.race, step by step.
+// The race of one feature and one memory: descent.theory.inertia.race, step by step.
 import { mount } from "./explorer.mjs";
 
 const EXAMPLES = 100;

@@ -1,4 +1,4 @@
-// What is left of momentum when the step is matched: descent.problems.matched, in heavy-ball units; σ², s₁² of one example.
+// What is left of momentum when the step is matched: descent.theory.matched, in heavy-ball units; σ², s₁² of one example.
 import { edge, outside } from "./geometry.mjs";
 import { race } from "./margins.mjs";
 import { growth, hovering, variances } from "./mode.mjs";

@@ -1,5 +1,5 @@
 // One heavy-ball mode of curvature h, x ← x − η g + μ (x − x before), with additive noise of variance one: the exact
-// second moments, as in descent.problems.escape and descent.problems.mode. Shared by the explorers that need them.
+// second moments, as in descent.theory.escape and descent.theory.mode. Shared by the explorers that need them.
 
 // E x² after every step from rest at 0; at a saddle h is negative.
 export function variances(h, lr, momentum, steps) {

@@ -1,4 +1,4 @@
-// How noisy is the direction? ω = d − ∇f for the rules of descent.problems.search_noise, in a valley with one sharp and one
+// How noisy is the direction? ω = d − ∇f for the rules of descent.theory.search_noise, in a valley with one sharp and one
 // flat direction, each with gradient noise of variance one per example, and a floor that falls with a constant slope.
 import { mount } from "./explorer.mjs";
 

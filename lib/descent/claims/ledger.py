@@ -10,8 +10,8 @@ from pandas import DataFrame
 from descent.claims.paper import Paper, load_paper
 from descent.claims.record import Outcome, Record, save_records, spell, tally
 from descent.claims.verdict import Test, check_estimates
-from descent.estimate import Estimate
 from descent.results import Provenance, output_folder
+from descent.stats.estimate import Estimate
 
 __all__ = ["Ledger"]
 
@@ -35,8 +35,9 @@ class Ledger:
         """The folder that records and tables of this chapter go to."""
         return self._folder or output_folder(self.paper.chapter)
 
-    def add(self, estimates: Mapping[str, Estimate | Sequence[Estimate]], *, experiment: str, config: str,
-            seconds: float) -> None:
+    def add(
+        self, estimates: Mapping[str, Estimate | Sequence[Estimate]], *, experiment: str, config: str, seconds: float
+    ) -> None:
         """Enter the estimates of one experiment; several for one key belong to an ordering.
 
         config: digest of the experiment's configuration.
@@ -47,11 +48,23 @@ class Ledger:
         for key, estimate in estimates.items():
             test = self._open_test(key)
             if self.provenance.scale not in test.scales:
-                raise ValueError(f"{key} is stated for scale {' and '.join(test.scales)} only, this run is "
-                                 f"{self.provenance.scale}; correct `scales` in the claims, or leave it out")
-            entries[key] = Outcome(test, self.paper.family, check_estimates(test, estimate), "", experiment,
-                                   config, float(seconds))
+                raise ValueError(
+                    f"{key} is stated for scale {' and '.join(test.scales)} only, this run is "
+                    f"{self.provenance.scale}; correct `scales` in the claims, or leave it out"
+                )
+            entries[key] = Outcome(
+                test, self.paper.family, check_estimates(test, estimate), "", experiment, config, float(seconds)
+            )
         self._outcomes |= entries
+
+    def tests(self, experiment: str) -> dict[str, Test]:
+        """Return the tests that an experiment is to measure, by key."""
+        return {key: test for key, test in self._tests.items() if test.by == experiment}
+
+    def due(self, experiment: str) -> dict[str, Test]:
+        """Return those of them that are stated for this run's scale and not yet entered."""
+        lacking = set(self.lacking)
+        return {key: test for key, test in self.tests(experiment).items() if key in lacking}
 
     def skip(self, key: str, reason: str) -> None:
         """State why a test ("P3-C16.cifar"), or a whole claim ("P3-C16"), is not tested in this run."""
@@ -82,8 +95,9 @@ class Ledger:
     def records(self) -> tuple[Record, ...]:
         """The records of all claims, in the order of the claims; raise ValueError naming every gap."""
         if self.lacking:
-            raise ValueError(f"the ledger is not complete: {', '.join(self.lacking)}: "
-                             "add the estimates, or skip them with a reason")
+            raise ValueError(
+                f"the ledger is not complete: {', '.join(self.lacking)}: add the estimates, or skip them with a reason"
+            )
         return tuple(self.record(claim.id) for claim in self.paper.claims)
 
     def table(self, *, tests: bool = False) -> DataFrame:
@@ -120,8 +134,9 @@ class Ledger:
 
     def _test(self, key: str) -> Test:
         if key not in self._tests:
-            raise ValueError(f"{self.paper.paper} has no test {key!r}; add it to data/claims, or use one of "
-                             f"{', '.join(self._tests)}")
+            raise ValueError(
+                f"{self.paper.paper} has no test {key!r}; add it to data/claims, or use one of {', '.join(self._tests)}"
+            )
         return self._tests[key]
 
     def _open_test(self, key: str) -> Test:
@@ -145,8 +160,10 @@ def _claim_rows(record: Record) -> list[list[str]]:
 
 def _test_rows(record: Record) -> list[list[str]]:
     id = record.claim.id
-    return [[f"{id}.{outcome.test.key}", outcome.test.quantity, *_row(outcome), str(outcome.verdict)]
-            for outcome in record.outcomes]
+    return [
+        [f"{id}.{outcome.test.key}", outcome.test.quantity, *_row(outcome), str(outcome.verdict)]
+        for outcome in record.outcomes
+    ]
 
 
 def _row(outcome: Outcome) -> list[str]:

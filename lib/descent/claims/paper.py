@@ -16,6 +16,8 @@ __all__ = ["Claim", "Paper", "load_paper", "load_papers"]
 SCHEMA = 1
 SCALES = ("cpu", "gpu")
 KNOWN = ("read", "secondary", "recalled", "derived")
+NEEDS = ("momentum", "mnist", "cifar10", "cifar100")
+"""What a test may need: a headline momentum that is not 0, or image data that lie outside the book."""
 LINKS = ("see", "paired_with")
 
 
@@ -126,12 +128,13 @@ class _Node:
             raise self.fault(field, f"{value!r} will not do; choose one of {', '.join(allowed)}")
         return str(value)
 
-    def texts(self, field: str, default: tuple[str, ...] | None = None,
-              allowed: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    def texts(
+        self, field: str, default: tuple[str, ...] | None = None, allowed: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
         value = self.content.get(field, default)
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise self.fault(field, f"{value!r} will not do; write a list of texts, such as [a, b]")
-        if allowed is not None and (not value or not set(value) <= set(allowed)):
+        if allowed is not None and field in self.content and (not value or not set(value) <= set(allowed)):
             raise self.fault(field, f"{value!r} will not do; choose from {', '.join(allowed)}")
         return tuple(value)
 
@@ -143,8 +146,10 @@ class _Node:
         for label, count in Counter(map(str, labels)).items():
             if count > 1:
                 raise self.fault(field, f"{name} {label!r} occurs {count} times; keep one or rename")
-        return [_Node(f"{self.where}: {label or f'{field}[{i}]'}", item)
-                for i, (label, item) in enumerate(zip(labels, value, strict=True))]
+        return [
+            _Node(f"{self.where}: {label or f'{field}[{i}]'}", item)
+            for i, (label, item) in enumerate(zip(labels, value, strict=True))
+        ]
 
 
 def _paper(node: _Node) -> Paper:
@@ -175,7 +180,7 @@ def _claim(node: _Node, paper: str) -> Claim:
 
 
 def _test(node: _Node, scales: tuple[str, ...]) -> Test:
-    node.only(("key", "quantity", "rule"), ("scales",))
+    node.only(("key", "by", "quantity", "rule"), ("needs", "scales"))
     rule = node.content["rule"]
     if not isinstance(rule, Mapping):
         raise node.fault("rule", f"{rule!r} will not do; write {{kind: …, …}}")
@@ -183,8 +188,14 @@ def _test(node: _Node, scales: tuple[str, ...]) -> Test:
         judged = rule_from(rule)
     except ValueError as error:
         raise node.fault("rule", str(error)) from None
-    return Test(node.text("key", r"[a-z][a-z0-9_]*"), node.text("quantity"), judged,
-                node.texts("scales", scales, allowed=scales))
+    return Test(
+        node.text("key", r"[a-z][a-z0-9_]*"),
+        node.text("quantity"),
+        judged,
+        node.texts("scales", scales, allowed=scales),
+        node.text("by", r"[a-z][a-z0-9_]*"),
+        node.texts("needs", (), allowed=NEEDS),
+    )
 
 
 def _check_once(papers: Sequence[Paper], files: Sequence[Path]) -> None:

@@ -24,12 +24,22 @@ from descent.claims.verdict import (
     rule_from,
     rule_to,
 )
-from descent.estimate import EXACT, Estimate
 from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
+from descent.stats.estimate import EXACT, Estimate
 
 __all__ = [
-    "DATA_MISSING", "Outcome", "Record", "compare_records", "disagreements", "faults", "load_records", "quotes",
-    "restated", "save_records", "spell", "tally",
+    "DATA_MISSING",
+    "Outcome",
+    "Record",
+    "compare_records",
+    "disagreements",
+    "faults",
+    "load_records",
+    "quotes",
+    "restated",
+    "save_records",
+    "spell",
+    "tally",
 ]
 
 SCHEMA = 1
@@ -254,8 +264,12 @@ def restated(record: Record, claim: Claim, family: int) -> Record:
     if replace(record.claim, tests=claim.tests) != claim or not set(made) <= set(claim.tests):
         return record
     reasons = {outcome.test: outcome.reason for outcome in record.outcomes}
-    outcomes = [replace(made[test], family=family) if test in made
-                else Outcome(test, family, reason=reasons.get(test, "not yet measured")) for test in claim.tests]
+    outcomes = [
+        replace(made[test], family=family)
+        if test in made
+        else Outcome(test, family, reason=reasons.get(test, "not yet measured"))
+        for test in claim.tests
+    ]
     return replace(record, claim=claim, outcomes=tuple(outcomes))
 
 
@@ -285,17 +299,26 @@ def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[
 
     Tests that either run has left out for want of data are not compared.
     """
-    absent = {key for records in (published, yours) for key, outcome in _outcomes(records).items()
-              if outcome.reason == DATA_MISSING}
+    absent = {
+        key
+        for records in (published, yours)
+        for key, outcome in _outcomes(records).items()
+        if outcome.reason == DATA_MISSING
+    }
     before, after = (
         {key: outcome.verdict for key, outcome in _outcomes(records).items() if key not in absent}
         for records in (published, yours)
     )
-    lines = [f"{line.key}: {line.published} was published, here {line.yours} ({line.kind})"
-             for line in compare_records(published, yours)
-             if not line.compatible and line.key.partition("[")[0] not in absent]
-    return lines + [f"{key}: the verdict was {before.get(key, 'none')}, here {after.get(key, 'none')}"
-                    for key in before | after if before.get(key) != after.get(key)]
+    lines = [
+        f"{line.key}: {line.published} was published, here {line.yours} ({line.kind})"
+        for line in compare_records(published, yours)
+        if not line.compatible and line.key.partition("[")[0] not in absent
+    ]
+    return lines + [
+        f"{key}: the verdict was {before.get(key, 'none')}, here {after.get(key, 'none')}"
+        for key in before | after
+        if before.get(key) != after.get(key)
+    ]
 
 
 def spell(count: Mapping[Verdict, int]) -> str:
@@ -368,8 +391,10 @@ def _check_follows(name: str, stored: Mapping[str, Any], computed: Mapping[str, 
             for before, after in zip(a, computed[key], strict=True):
                 _check_follows(name, before, after, f"{before['key']}: ")
         elif not _same(a, b):
-            raise ValueError(f"{name}: {place}: stored {a!r}, but the estimates give {b!r}; the file was "
-                             "changed or written under other rules, run its chapter again")
+            raise ValueError(
+                f"{name}: {place}: stored {a!r}, but the estimates give {b!r}; the file was "
+                "changed or written under other rules, run its chapter again"
+            )
 
 
 def _same(a: Any, b: Any) -> bool:

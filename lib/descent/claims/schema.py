@@ -26,9 +26,16 @@ def ledger_schema() -> str:
     """Return the text of the schema that `ledger.json` and `records.json` follow."""
     about = "Every claim with its rule, estimates and verdict. null stands for an infinite or absent number."
     content = {"schema": {"const": SCHEMA}, "records": _list(_ref("record"))}
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Ledger of claims",
-              "description": about, "type": "object", "required": list(content), "additionalProperties": False,
-              "properties": content, "$defs": _parts() | {"test": _closed(_test()), "record": _closed(_record())}}
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Ledger of claims",
+        "description": about,
+        "type": "object",
+        "required": list(content),
+        "additionalProperties": False,
+        "properties": content,
+        "$defs": _parts() | {"test": _closed(_test()), "record": _closed(_record())},
+    }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -37,20 +44,34 @@ def _parts() -> Json:
     made = ["scale", "device_class", "seed", "replicas", "library", "torch", "date"]
     kinds = {"enum": [rule.kind for rule in RULES]}
     region = {"text": TEXT, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL}
-    estimate = {"value": NUMBER_OR_NULL, "low": NUMBER_OR_NULL, "high": NUMBER_OR_NULL, "n": INTEGER, "method": TEXT,
-                "dof": NUMBER_OR_NULL | {"description": "degrees of freedom; null: infinite"}, "level": NUMBER}
+    estimate = {
+        "value": NUMBER_OR_NULL,
+        "low": NUMBER_OR_NULL,
+        "high": NUMBER_OR_NULL,
+        "n": INTEGER,
+        "method": TEXT,
+        "dof": NUMBER_OR_NULL | {"description": "degrees of freedom; null: infinite"},
+        "level": NUMBER,
+    }
     return {
         "digest": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
         "interval": {"oneOf": [{"type": "null"}, _list(NUMBER_OR_NULL) | {"minItems": 2, "maxItems": 2}]},
         "verdict": {"enum": [str(verdict) for verdict in Verdict]},
         "rule": {"type": "object", "required": ["kind"], "properties": {"kind": kinds}, "additionalProperties": NUMBER},
         "predicted": {"type": "object", "required": list(region), "properties": region},
-        "estimate": {"type": "object", "required": list(estimate), "additionalProperties": False,
-                     "properties": estimate},
+        "estimate": {
+            "type": "object",
+            "required": list(estimate),
+            "additionalProperties": False,
+            "properties": estimate,
+        },
         "ids": _list({"type": "string", "pattern": ID}),
         "scales": _list({"enum": list(SCALES)}) | {"minItems": 1},
-        "provenance": {"type": "object", "required": made,
-                       "additionalProperties": {"type": ["string", "integer", "number"]}},
+        "provenance": {
+            "type": "object",
+            "required": made,
+            "additionalProperties": {"type": ["string", "integer", "number"]},
+        },
     }
 
 
@@ -82,10 +103,16 @@ def _record() -> Json:
 def _summary() -> Json:
     """Return the fields that a record takes over from the test that decided."""
     joint = "95 % for all tests of the paper jointly; the verdict rests on it"
-    return {"rule": _ref("rule"), "predicted": _ref("predicted"), "estimate": NUMBER_OR_NULL,
-            "interval": _ref("interval") | {"description": "95 %"},
-            "family_interval": _ref("interval") | {"description": joint},
-            "text": TEXT, "replicas": INTEGER_OR_NULL, "config": _ref("digest")}
+    return {
+        "rule": _ref("rule"),
+        "predicted": _ref("predicted"),
+        "estimate": NUMBER_OR_NULL,
+        "interval": _ref("interval") | {"description": "95 %"},
+        "family_interval": _ref("interval") | {"description": joint},
+        "text": TEXT,
+        "replicas": INTEGER_OR_NULL,
+        "config": _ref("digest"),
+    }
 
 
 def _ref(name: str) -> Json:

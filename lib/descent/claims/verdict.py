@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
-from descent.estimate import Estimate
-from descent.stats import replicas_to_settle
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import replicas_to_settle
 
 __all__ = [
     "Direction", "Equivalence", "Ordering", "Region", "Rule", "Scaling", "Test", "Verdict", "combine",
@@ -150,12 +150,18 @@ RULES: tuple[type[Rule], ...] = (Direction, Equivalence, Scaling, Ordering)
 
 @dataclass(frozen=True)
 class Test:
-    """One measured quantity of a claim with the rule that judges it, at the scales where it is measured."""
+    """One measured quantity of a claim with the rule that judges it, at the scales where it is measured.
+
+    by: the experiment that measures it; needs: what there must be for that, such as a momentum. Neither is part of what
+    is claimed, so records made by another experiment answer it as well.
+    """
 
     key: str
     quantity: str
     rule: Rule
     scales: tuple[str, ...]
+    by: str = field(default="", compare=False)
+    needs: tuple[str, ...] = field(default=(), compare=False)
 
 
 def rule_from(content: Mapping[str, Any]) -> Rule:
@@ -226,8 +232,9 @@ def deciding(test: Test, estimates: Sequence[Estimate], family: int) -> int:
 def replicas_needed(test: Test, estimates: Sequence[Estimate], family: int) -> int | None:
     """Return how many replicas would settle an inconclusive test; None when it is settled or cannot be."""
     region = test.rule.region
-    opened = [wide for wide in family_wise(estimates, family)
-              if region.judge(wide.low, wide.high) is Verdict.INCONCLUSIVE]
+    opened = [
+        wide for wide in family_wise(estimates, family) if region.judge(wide.low, wide.high) is Verdict.INCONCLUSIVE
+    ]
     needed = [replicas_to_settle(wide, (region.low, region.high)) for wide in opened]
     return max((count for count in needed if count is not None), default=None) if None not in needed else None
 
@@ -240,8 +247,10 @@ def check_estimates(test: Test, estimate: Estimate | Sequence[Estimate]) -> tupl
         raise ValueError(f"{test.key}: a rule of kind {test.rule.kind} is judged by {expected}")
     for item in estimates:
         if not math.isclose(item.level, LEVEL):
-            raise ValueError(f"{test.key}: give the 95 % interval, not one of level {item.level:g}; "
-                             "the widening for many tests is done here")
+            raise ValueError(
+                f"{test.key}: give the 95 % interval, not one of level {item.level:g}; "
+                "the widening for many tests is done here"
+            )
     return estimates
 
 

@@ -12,17 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.checkpoint import kept
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.checkpoint import kept
+from descent.engine.probes import Params, Probe, Series
+from descent.engine.rules import Hyper, heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Objective, Run, train
 from descent.experiments.common import Settings
-from descent.probes import Params, Probe, Series
 from descent.problems.pca import overlap
-from descent.rules import Hyper, heavy_ball, repeat
-from descent.stats import ratio_of_means
-from descent.streams import Streams, replica_seeds
-from descent.train import Objective, Run, train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import ratio_of_means
 
 BLOCKS = 20_000
 MEMORY = 2 << 30

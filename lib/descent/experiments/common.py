@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.stats.estimate import Estimate
 
 __all__ = ["Estimates", "Experiment", "Settings"]
 
@@ -51,21 +50,19 @@ class Settings:
         _check_device(self.device)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A piece of a chapter: `run` makes a result of arrays, from which estimates, tables and figures are drawn.
+def Experiment(name: str, claims: Any, run: Any, estimates: Any, tables: Any, scales: Any = SCALES) -> Any:
+    """Return an experiment of the old form in the new one, as long as there are some."""
+    from descent.experiments import lab as form
+    from descent.experiments.arms import planned
 
-    claims: the ids its estimates speak to; an estimate's key is "<claim>.<test>". scales: at which its tests are
-    stated. One without "cpu" is run by `descent paper` alone, not by the chapter; its small configuration is for trying
-    it out.
-    """
+    small, large = (planned(run, Settings(scale)) for scale in SCALES)
 
-    name: str
-    claims: tuple[str, ...]
-    run: Callable[[Settings], Any]
-    estimates: Callable[[Any], Estimates]
-    tables: Callable[[Any], dict[str, DataFrame]]
-    scales: tuple[str, ...] = SCALES
+    def ported(config: Any, lab: Any) -> Any:
+        asked = {name: getattr(lab, name) for name in ("seed", "replicas", "device", "momentum", "lr")}
+        return run(Settings("cpu" if config is small else "gpu", **asked))
+
+    ported.__module__ = estimates.__module__
+    return form.Experiment(name, small, large, ported, estimates, tables, scales=scales)
 
 
 def _check_device(name: str) -> None:

@@ -9,12 +9,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from descent.engine.probes import Params
+from descent.engine.stack import leaves
+from descent.engine.streams import Purpose, Streams
 from descent.measure.operators import flatten, unflatten
-from descent.models import MLP
-from descent.probes import Params
-from descent.stack import leaves
-from descent.streams import Purpose, Streams
-from descent.supervised import Supervised
+from descent.nets.dense import MLP
+from descent.nets.supervised import Supervised
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.stats.estimate import Estimate
 
 INK = "#7f7f7f"
 """Text, axes and theory: the grey that reads on white and on near-black alike."""
@@ -128,8 +128,19 @@ def paper_scale(axis: Axes, frame: DataFrame | None, x: str, columns: tuple[str,
     if frame is None:
         return
     value, low, high = (frame[column].to_numpy() for column in columns)
-    axis.errorbar(1 / (1 - frame[x].to_numpy()), value, [value - low, high - value], fmt="o", markersize=9, color=INK,
-                  markerfacecolor="none", elinewidth=0.8, zorder=0.5, label="paper scale", **options)
+    axis.errorbar(
+        1 / (1 - frame[x].to_numpy()),
+        value,
+        [value - low, high - value],
+        fmt="o",
+        markersize=9,
+        color=INK,
+        markerfacecolor="none",
+        elinewidth=0.8,
+        zorder=0.5,
+        label="paper scale",
+        **options,
+    )
 
 
 def theory(axis: Axes, x: Any, y: Any, *, dashed: bool = False, **options: Any) -> Any:
@@ -154,6 +165,18 @@ def label_panels(axes: Sequence[Axes]) -> None:
 
 
 __all__ = [
-    "ARMS", "DPI", "INK", "WIDTH", "Look", "label_panels", "line", "marks", "momentum_look", "panels", "paper_scale",
-    "plain_ticks", "theory", "use_style",
+    "ARMS",
+    "DPI",
+    "INK",
+    "WIDTH",
+    "Look",
+    "label_panels",
+    "line",
+    "marks",
+    "momentum_look",
+    "panels",
+    "paper_scale",
+    "plain_ticks",
+    "theory",
+    "use_style",
 ]

@@ -33,10 +33,10 @@ from descent.figures import (
     plain_ticks,
     theory,
 )
-from descent.problems.diffusion import diffusion_mean
-from descent.problems.escape import escape_mean
-from descent.problems.mode import stationary_variance
-from descent.stats import mean, ratio_of_means
+from descent.stats.intervals import mean, ratio_of_means
+from descent.theory.diffusion import diffusion_mean
+from descent.theory.escape import escape_mean
+from descent.theory.mode import stationary_variance
 
 RATES = (Look("#3d85c6", "o", "-"), Look("#e0702f", "v", "-"), Look("#1f9d8b", "s", "-"), Look("#a862c4", "P", "-"))
 """One look per learning rate, where learning rates share an axis."""
@@ -92,18 +92,20 @@ def _paths(axis: Axes, result: EscapeResult, row: int) -> None:
     axis.axvspan(low, high, color=INK, alpha=0.18, linewidth=0)
     axis.axvline(median, color=INK, linewidth=1)
     shown = min(1.6 * result.bands[row, 1, 2], float(result.path_steps[-1]))
-    axis.set(xlim=(0, shown), ylim=(0, 1), xlabel="iterations", ylabel="squared overlap with the optimum",
-             title="plain SGD" if momentum == 0 else f"momentum {momentum:g}")
+    axis.set(
+        xlim=(0, shown),
+        ylim=(0, 1),
+        xlabel="iterations",
+        ylabel="squared overlap with the optimum",
+        title="plain SGD" if momentum == 0 else f"momentum {momentum:g}",
+    )
 
 
 def flow(result: FlowResult) -> Figure:
     """Draw distances to the gradient flow against the effective step, with guides of slope one and one half."""
     figure, (axis,) = panels(1, height=3.2)
     steps = np.array(result.config.effective)
-    for label, values, look in (
-        ("one noisy path", result.spread, RATES[1]),
-        ("norm minus one", result.norm, RATES[2]),
-    ):
+    for label, values, look in (("one noisy path", result.spread, RATES[1]), ("norm minus one", result.norm, RATES[2])):
         found = [mean(column) for column in values.T]
         marks(axis, steps, found, look, label=label)
     axis.plot(steps, result.mean_path, RATES[3].marker, color=RATES[3].color, label="mean path")
@@ -112,8 +114,9 @@ def flow(result: FlowResult) -> Figure:
         theory(axis, steps, anchor * (steps / steps[-1]) ** slope)
         end = (steps[0], anchor * (steps[0] / steps[-1]) ** slope)
         axis.annotate(f"slope {slope:g} ", end, color=INK, fontsize=8, ha="right", va="bottom")
-    axis.set(xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)",
-             ylabel="largest distance to the flow")
+    axis.set(
+        xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)", ylabel="largest distance to the flow"
+    )
     axis.legend(loc="lower right")
     return figure
 
@@ -197,8 +200,13 @@ def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
         marks(axis, [predicted], [mean(excess)], look, label=label)
     ends = np.array([result.predicted.min() / 3, result.predicted.max() * 3])
     theory(axis, ends, ends)
-    axis.set(xscale="log", yscale="log", xlabel="predicted excess loss", ylabel="measured excess loss",
-             title="logistic regression")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="predicted excess loss",
+        ylabel="measured excess loss",
+        title="logistic regression",
+    )
     for side in (axis.xaxis, axis.yaxis):
         side.set_minor_formatter(NullFormatter())
     axis.legend(fontsize=7, loc="upper left")
@@ -221,8 +229,9 @@ def tradeoff(result: TradeoffResult, large: DataFrame | None = None) -> Figure:
     figure, axes = panels(2, height=3.2)
     for momentum, times, variance in zip(result.config.momentum, result.plane_time, result.plane_variance, strict=True):
         line(axes[0], times, variance, momentum_look(momentum), label=f"{momentum:g}")
-    axes[0].set(xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance",
-                title="exact plane")
+    axes[0].set(
+        xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance", title="exact plane"
+    )
     axes[0].legend(title="momentum", fontsize=7, title_fontsize=7)
     arms = np.array(result.config.momentum)
     for row, (effective, look) in enumerate(zip(result.config.effective, RATES, strict=False)):
@@ -232,8 +241,9 @@ def tradeoff(result: TradeoffResult, large: DataFrame | None = None) -> Figure:
         theory(axes[1], 1 / (1 - arms), exact / exact[0])
     paper_scale(axes[1], large, "momentum", ("near_ratio", "near_low", "near_high"))
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes[1].set(xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's",
-                title="equal effective step")
+    axes[1].set(
+        xscale="log", xlabel="1 / (1 − momentum)", ylabel="arrival time over plain SGD's", title="equal effective step"
+    )
     axes[1].legend()
     label_panels(axes)
     return figure
@@ -267,8 +277,14 @@ def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -
     for way, (name, look) in enumerate((("plain SGD's limit", RATES[0]), ("its own limit", RATES[1]))):
         marks(axes[0], inertia, [mean(t) for t in saddle.times[way]], look, label=f"lr at 0.95 of {name}")
         theory(axes[0], inertia, saddle.exact[way])
-    axes[0].set(xscale="log", yscale="log", ylim=(20, None), xlabel="1 / (1 − momentum)", ylabel="mean escape time",
-                title=f"saddle of stiffness {saddle.config.problem.stiffness:g}")
+    axes[0].set(
+        xscale="log",
+        yscale="log",
+        ylim=(20, None),
+        xlabel="1 / (1 − momentum)",
+        ylabel="mean escape time",
+        title=f"saddle of stiffness {saddle.config.problem.stiffness:g}",
+    )
     plain_ticks(axes[0].yaxis)
     axes[0].legend(loc="upper right")
     inertia = 1 / (1 - np.array(wells.config.momentum))
@@ -277,8 +293,13 @@ def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -
         marks(axes[1], inertia[1:], found, look, label=f"e = {effective:g}")
         theory(axes[1], inertia, wells.slowing[row], dashed=True)
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes[1].set(xscale="log", yscale="log", xlabel="1 / (1 − momentum)", ylabel="hopping time over plain SGD's",
-                title="barrier, equal effective step")
+    axes[1].set(
+        xscale="log",
+        yscale="log",
+        xlabel="1 / (1 − momentum)",
+        ylabel="hopping time over plain SGD's",
+        title="barrier, equal effective step",
+    )
     plain_ticks(axes[1].yaxis)
     axes[1].legend(loc="upper left")
     label_panels(axes)

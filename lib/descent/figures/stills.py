@@ -15,22 +15,29 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from descent import rules
+from descent.engine import rules
 from descent.figures import ARMS, INK, label_panels, line, panels, theory, use_style
-from descent.problems.escape import variance_from_rest
 from descent.problems.exponents import almost_sure_threshold
-from descent.problems.inertia import race
-from descent.problems.linear import aligned_edge
-from descent.problems.matched import Held, Setting, gauges
-from descent.problems.mode import critical_damping, mode_edge
-from descent.problems.noise_escape import closure_step, outside
-from descent.problems.search_noise import degree, stationary_moments
-from descent.problems.weights import Gamma
+from descent.theory.escape import variance_from_rest
+from descent.theory.inertia import race
+from descent.theory.linear import aligned_edge
+from descent.theory.matched import Held, Setting, gauges
+from descent.theory.mode import critical_damping, mode_edge
+from descent.theory.noise_escape import closure_step, outside
+from descent.theory.search_noise import degree, stationary_moments
+from descent.theory.weights import Gamma
 
 __all__ = ["STILLS", "write"]
 
-GAUGE_NAMES = ("noise of the direction", "largest stable step", "time to leave a saddle", "noise floor",
-               "small-margin feature", "flat part of the escape", "time to cross a barrier")
+GAUGE_NAMES = (
+    "noise of the direction",
+    "largest stable step",
+    "time to leave a saddle",
+    "noise floor",
+    "small-margin feature",
+    "flat part of the escape",
+    "time to cross a barrier",
+)
 """The seven consequences as the explorer of the synthesis names them."""
 
 PLAIN, MOMENTUM, MATCHED = ARMS["plain"], ARMS["momentum"], ARMS["plain, matched step"]
@@ -40,8 +47,11 @@ def hero() -> Figure:
     """Return the spread of runs on a saddle, and what the rule does along the rising direction."""
     figure, axes = panels(2)
     steps = np.arange(1, 201)
-    for lr, momentum, look, label in ((0.01, 0.9, MOMENTUM, "momentum 0.9"), (0.01, 0.0, PLAIN, "plain, same step"),
-                                      (0.1, 0.0, MATCHED, "plain, same effective step")):
+    for lr, momentum, look, label in (
+        (0.01, 0.9, MOMENTUM, "momentum 0.9"),
+        (0.01, 0.0, PLAIN, "plain, same step"),
+        (0.1, 0.0, MATCHED, "plain, same effective step"),
+    ):
         spread = 0.3 * np.sqrt(variance_from_rest(steps, 1.0, lr, momentum))
         line(axes[0], steps, spread, look, label=label, markevery=50)
     axes[0].set(yscale="log", ylim=(1e-3, 1), xlabel="steps", ylabel="distance from the saddle", title="leaving")
@@ -60,8 +70,11 @@ def saddles() -> Figure:
     """Return the spread of runs on a saddle and at an optimum, with momentum and without."""
     figure, axes = panels(2)
     steps = np.arange(1, 301)
-    for lr, momentum, look, label in ((0.01, 0.9, MOMENTUM, "momentum 0.9"), (0.01, 0.0, PLAIN, "plain, same step"),
-                                      (0.1, 0.0, MATCHED, "plain, same effective step")):
+    for lr, momentum, look, label in (
+        (0.01, 0.9, MOMENTUM, "momentum 0.9"),
+        (0.01, 0.0, PLAIN, "plain, same step"),
+        (0.1, 0.0, MATCHED, "plain, same effective step"),
+    ):
         line(axes[0], steps, np.sqrt(variance_from_rest(steps, 1.0, lr, momentum)), look, label=label, markevery=75)
         line(axes[1], steps, np.sqrt(displacement_from_rest(steps, lr, momentum)), look, markevery=75)
     for axis, title in zip(axes, ("on a saddle", "at an optimum"), strict=True):
@@ -104,8 +117,14 @@ def margins() -> Figure:
         steps = np.arange(1, 1002)
         line(axis, steps, (0.15 * found[0]) ** 3, ARMS["step annealed"], label="by the feature", markevery=(0.1, 0.2))
         line(axis, steps, found[1] ** 3, MATCHED, label="by heart", markevery=(0.1, 0.2))
-        axis.set(xscale="log", yscale="log", ylim=(1e-4, 100), xlabel="steps", ylabel="small-margin logit",
-                 title=f"momentum {momentum:g}")
+        axis.set(
+            xscale="log",
+            yscale="log",
+            ylim=(1e-4, 100),
+            xlabel="steps",
+            ylabel="small-margin logit",
+            title=f"momentum {momentum:g}",
+        )
     axes[0].legend()
     label_panels(axes)
     return figure
@@ -115,8 +134,10 @@ def geometry() -> Figure:
     """Return the loss outside the sharpest direction over that along it, SGD and descent just beyond their edges."""
     figure, (axis,) = panels(1)
     curvature = np.arange(1, 51.0) ** -0.5
-    for share, lr, look, label in ((1.0, 1.05 * aligned_edge(curvature, 0.0, 1.0), MOMENTUM, "SGD, batch 1"),
-                                   (0.0, 2.1, PLAIN, "full batch, as far beyond its own edge")):
+    for share, lr, look, label in (
+        (1.0, 1.05 * aligned_edge(curvature, 0.0, 1.0), MOMENTUM, "SGD, batch 1"),
+        (0.0, 2.1, PLAIN, "full batch, as far beyond its own edge"),
+    ):
         parts = [curvature.copy()]
         for _ in range(60):
             parts.append(closure_step(curvature, parts[-1], float(lr), share))
@@ -132,8 +153,11 @@ def smoothing() -> Figure:
     momenta = torch.linspace(0, 0.98, 50, dtype=torch.float64)
     lr = torch.full_like(momenta, 0.3)
     for axis, own, title in ((axes[0], lr, "learning rate"), (axes[1], lr * (1 - momenta), "effective step")):
-        arms = ((rules.sgd(lr), PLAIN, "SGD"), (rules.heavy_ball(own, momenta), MOMENTUM, "heavy ball"),
-                (rules.ema(lr, momenta), MATCHED, "running average"))
+        arms = (
+            (rules.sgd(lr), PLAIN, "SGD"),
+            (rules.heavy_ball(own, momenta), MOMENTUM, "heavy ball"),
+            (rules.ema(lr, momenta), MATCHED, "running average"),
+        )
         for hyper, look, label in arms:
             power = stationary_moments(hyper, (1.0, 0.1)).power.sum(axis=1) / 16
             line(axis, momenta, degree(hyper.lr, power), look, label=label)
@@ -161,8 +185,13 @@ def synthesis() -> Figure:
 
 
 STILLS: Mapping[str, Callable[[], Figure]] = {
-    "flatness": flatness, "geometry": geometry, "hero": hero, "margins": margins, "saddles": saddles,
-    "smoothing": smoothing, "synthesis": synthesis,
+    "flatness": flatness,
+    "geometry": geometry,
+    "hero": hero,
+    "margins": margins,
+    "saddles": saddles,
+    "smoothing": smoothing,
+    "synthesis": synthesis,
 }
 """The still picture of every explorer by its name."""
 

@@ -2,7 +2,7 @@
 
 K = J Jᵀ with J (n, p) the gradients of the outputs, G = JᵀJ/n the Gauss–Newton matrix, r the residuals, and
 k_i = Σ_j K_ij²/n the score of an example. The noise of one example has second moment Σ₁ = Σ_i r_i² J_iᵀJ_i/n and
-covariance Σ = Σ₁ − ∇L∇Lᵀ; a batch scales both by its share (`descent.problems.linear.batch_share`). No vector of
+covariance Σ = Σ₁ − ∇L∇Lᵀ; a batch scales both by its share (`descent.theory.linear.batch_share`). No vector of
 p parameters is ever formed. Leading axes are replicas.
 
 One output and square loss L = Σ r²/2n unless said; `weighted` brings any other loss of one output to this form,
@@ -17,8 +17,17 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Alignment", "Directions", "Extremes", "block_alignment", "directional_alignment", "extreme_directions",
-    "linear_extremes", "loss_alignment", "reachable_extremes", "trace_of_noise", "weighted",
+    "Alignment",
+    "Directions",
+    "Extremes",
+    "block_alignment",
+    "directional_alignment",
+    "extreme_directions",
+    "linear_extremes",
+    "loss_alignment",
+    "reachable_extremes",
+    "trace_of_noise",
+    "weighted",
 ]
 
 RANK_CUT = 1e-10

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from descent.estimate import Estimate
-from descent.stats import bootstrap
+from descent.arrays import Array
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap
 
 __all__ = ["Valley", "critical_exponent", "valley"]
 
-Array = NDArray[np.float64]
 
 TOLERANCE = 0.05
 _NEVER = 1e300  # the cost of a goal that is never reached: finite, so that it can be averaged and interpolated
@@ -72,8 +72,10 @@ def _costs(batch_sizes: ArrayLike, steps: ArrayLike) -> tuple[Array, Array]:
     if sizes.ndim != 1 or len(sizes) < 3 or (np.diff(sizes) <= 0).any():
         raise ValueError(f"a valley needs at least three rising batch sizes, got {sizes.tolist()}")
     if taken.ndim < 2 or taken.shape[-1] != len(sizes) or np.isnan(taken).any():
-        raise ValueError(f"steps must be (runs, …, {len(sizes)}) without NaN, got shape {taken.shape}; "
-                         "write infinity for a goal never reached")
+        raise ValueError(
+            f"steps must be (runs, …, {len(sizes)}) without NaN, got shape {taken.shape}; "
+            "write infinity for a goal never reached"
+        )
     if np.isinf(taken).any(axis=0).all(axis=-1).any():
         raise ValueError("at every batch size some run never reached the goal; run longer, or ask for less precision")
     return sizes, np.where(np.isinf(taken), _NEVER, sizes * taken)

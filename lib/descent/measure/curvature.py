@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
+from descent.engine.probes import Leaves
 from descent.measure.operators import Operator, unflatten
 from descent.measure.parts import OutputLoss, Part, split, trained
 from descent.measure.tangents import Tangents
-from descent.models import MLP
-from descent.supervised import Supervised
+from descent.nets.dense import MLP
+from descent.nets.supervised import Supervised
 
 __all__ = ["BUDGET", "gauss_newton", "hessian", "second_moment", "value", "value_and_gradient"]
 
-Leaves = dict[str, Tensor]
 Kind = Literal["hessian", "gauss_newton", "second_moment"]
 
 BUDGET = 1 << 30

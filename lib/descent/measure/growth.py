@@ -17,18 +17,17 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.estimate import Estimate
-from descent.rules import Hyper
-from descent.stats import mean
-from descent.streams import Purpose, Streams
-from descent.train import Objective
+from descent.arrays import Array
+from descent.engine.rules import Hyper
+from descent.engine.streams import Purpose, Streams
+from descent.engine.train import Objective
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
 
 __all__ = ["Descent", "Growth", "Step", "onset", "resampled_growth", "resampled_mean"]
 
-Array = NDArray[np.float64]
 Step = Callable[[Tensor, int], Tensor]
 """(states, t) → states one step later, (R, …) → (R, …): linear in the state of each replica."""
 
@@ -167,8 +166,10 @@ def _summary(factors: Array, logs: Array, burn: int, blocks: int) -> list[Growth
     """Turn factors of E|s|² (T, A) and mean logarithms of single runs (A, N) into estimates."""
     stuck = int(np.count_nonzero(~np.isfinite(logs)))
     if stuck:
-        raise ValueError(f"{stuck} of {logs.size} runs hit exactly zero or overflowed: growth has no logarithm there; "
-                         "move lr off the inverse of an example's curvature, or start from finite states")
+        raise ValueError(
+            f"{stuck} of {logs.size} runs hit exactly zero or overflowed: growth has no logarithm there; "
+            "move lr off the inverse of an example's curvature, or start from finite states"
+        )
     series = np.log(factors) / 2
     length = (len(series) - burn) // blocks
     kept = series[len(series) - blocks * length :].reshape(blocks, length, -1).mean(1)
@@ -177,8 +178,12 @@ def _summary(factors: Array, logs: Array, burn: int, blocks: int) -> list[Growth
 
 def _check(start: Tensor, steps: int, streams: Streams, arms: int, burn: int, blocks: int) -> None:
     if len(start) != streams.replicas or len(start) % arms:
-        raise ValueError(f"{len(start)} states for streams of {streams.replicas} replicas in {arms} arms: states and "
-                         "streams must agree, and the arms must share them equally")
+        raise ValueError(
+            f"{len(start)} states for streams of {streams.replicas} replicas in {arms} arms: states and "
+            "streams must agree, and the arms must share them equally"
+        )
     if blocks < 2 or steps - burn < blocks:
-        raise ValueError(f"{steps} steps less {burn} of burn-in leave too few for {blocks} blocks; "
-                         "give more steps, or at least 2 blocks")
+        raise ValueError(
+            f"{steps} steps less {burn} of burn-in leave too few for {blocks} blocks; "
+            "give more steps, or at least 2 blocks"
+        )

@@ -21,20 +21,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from descent.engine.probes import Params, Series
+from descent.engine.rules import Hyper, Schedule
+from descent.engine.stack import Chunked, Leaves, Objective, leaves
+from descent.engine.streams import Streams
+from descent.engine.train import train
 from descent.measure.operators import flatten
-from descent.models import MLP, Model, Stacked
-from descent.probes import Params, Series
-from descent.problems.linear import batch_share
-from descent.problems.search_noise import Weights, weights
-from descent.rules import Hyper, Schedule
-from descent.stack import Chunked, Leaves, Objective, leaves
-from descent.streams import Streams
-from descent.supervised import Supervised
-from descent.train import train
+from descent.nets.dense import MLP, Model, Stacked
+from descent.nets.supervised import Supervised
+from descent.theory.linear import batch_share
+from descent.theory.search_noise import Weights, weights
 
 __all__ = [
-    "Parts", "SearchNoise", "batch_noise", "example_gradients", "example_squares", "flat", "full_gradient",
-    "gradient_noise", "smoothing_degree",
+    "Parts",
+    "SearchNoise",
+    "batch_noise",
+    "example_gradients",
+    "example_squares",
+    "flat",
+    "full_gradient",
+    "gradient_noise",
+    "smoothing_degree",
 ]
 
 _BUDGET = 256 << 20  # bytes of working memory
@@ -170,8 +177,16 @@ class SearchNoise:
             weight = self._weights(now, held)
             held = weight.momentum * held + weight.inflow * noise
             buffer = None if now == self.begin else velocity  # None: the step that fills an empty one
-            run = train(self.objective, params, self.hyper, now + 1, self.streams, schedule=self.schedule,
-                        velocity=buffer, begin=now)
+            run = train(
+                self.objective,
+                params,
+                self.hyper,
+                now + 1,
+                self.streams,
+                schedule=self.schedule,
+                velocity=buffer,
+                begin=now,
+            )
             params, velocity = run.params, run.velocity
         gradient, noise = self._split(step + self.window, params)
         weight = self._weights(step + self.window, held)
@@ -234,8 +249,9 @@ def _replicas(params: Leaves) -> int:
     return len(next(iter(params.values())))
 
 
-def _ghost(model: MLP, slope: Callable[[Tensor, Tensor], Tensor], params: Leaves, inputs: Tensor,
-           targets: Tensor) -> Tensor:
+def _ghost(
+    model: MLP, slope: Callable[[Tensor, Tensor], Tensor], params: Leaves, inputs: Tensor, targets: Tensor
+) -> Tensor:
     """Return Σ_layers |δ|²(1 + |a|²) of every example, (R, m)."""
     squares = inputs.new_zeros(inputs.shape[:2])
     with torch.no_grad():
@@ -278,5 +294,7 @@ def _refuse_coupled(model: Model, params: Leaves) -> None:
     if isinstance(model, Stacked):
         couples = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.module.modules())
     if couples:
-        raise ValueError("batch norm ties the examples of a batch together, so no example has a gradient of its own; "
-                         "use group norm, or a convolutional model's settled statistics")
+        raise ValueError(
+            "batch norm ties the examples of a batch together, so no example has a gradient of its own; "
+            "use group norm, or a convolutional model's settled statistics"
+        )

@@ -12,19 +12,19 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats as _law
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.stack import leaves
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.measure.noise import example_gradients
-from descent.probes import Params
-from descent.stack import leaves
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
+from descent.nets.supervised import Supervised
 
 __all__ = ["Normality", "lilliefors_pvalue", "noise_draws", "normality", "participation"]
 
-Array = NDArray[np.float64]
 
 _NULL_SEED, _NULL_RUNS, _NULL_SIZE = 1967, 10_000, 1000
 

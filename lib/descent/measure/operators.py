@@ -15,9 +15,9 @@ from typing import overload
 import torch
 from torch import Tensor
 
-__all__ = ["Operator", "flatten", "unflatten"]
+from descent.engine.probes import Leaves
 
-Leaves = dict[str, Tensor]
+__all__ = ["Operator", "flatten", "unflatten"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from descent.models import Loss, Model, Stacked
-from descent.supervised import Supervised
+from descent.engine.probes import Leaves
+from descent.nets.dense import Loss, Model, Stacked
+from descent.nets.supervised import Supervised
 
 __all__ = ["OutputLoss", "Part", "split", "trained"]
 
-Leaves = dict[str, Tensor]
 _STATISTICS = ("running_mean", "running_var")
 
 

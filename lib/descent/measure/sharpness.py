@@ -18,16 +18,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from descent.engine.probes import Leaves
+from descent.engine.streams import Purpose, Streams
 from descent.measure.curvature import BUDGET, value, value_and_gradient
 from descent.measure.operators import flatten, unflatten
 from descent.measure.parts import trained
 from descent.measure.traces import Sampled
-from descent.streams import Purpose, Streams
-from descent.supervised import Supervised
+from descent.nets.supervised import Supervised
 
 __all__ = ["Norm", "WorstCase", "average_case", "worst_case"]
 
-Leaves = dict[str, Tensor]
 Norm = Literal["l2", "linf"]
 _DRAWS = 2 << 20  # draws are numbered from here, apart from those of other instruments at the same step
 

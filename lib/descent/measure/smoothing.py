@@ -19,13 +19,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.engine.probes import Params
+from descent.engine.stack import leaves
+from descent.engine.streams import Purpose, Streams
 from descent.measure.noise import batch_noise, flat, full_gradient, gradient_noise
-from descent.probes import Params
-from descent.stack import leaves
-from descent.stats import mean
-from descent.streams import Purpose, Streams
-from descent.supervised import Supervised
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
 
 __all__ = ["Ball", "BatchNoise", "Drift", "Gaussian", "Kernel", "drift", "estimates", "samples", "slopes"]
 
@@ -85,8 +85,10 @@ class BatchNoise:
         """Measure the gradient and the noise at the parameters."""
         scale = batch_noise(objective, gradient_noise(objective, params)).sqrt()
         if bool((scale == 0).any()):
-            raise ValueError("the batches have no noise here, so there is no direction to smooth along; "
-                             "use smaller batches, or another kernel")
+            raise ValueError(
+                "the batches have no noise here, so there is no direction to smooth along; "
+                "use smaller batches, or another kernel"
+            )
         return cls(objective, params, flat(full_gradient(objective, params)), scale)
 
     def directions(self, size: int, streams: Streams, block: int, count: int) -> Tensor:
@@ -96,8 +98,14 @@ class BatchNoise:
         return torch.stack(drawn, dim=1) / self.scale[:, None, None]
 
 
-def samples(value: Callable[[Params], Tensor], params: Params, degree: float | Tensor, kernel: Kernel, draws: int,
-            streams: Streams) -> Tensor:
+def samples(
+    value: Callable[[Params], Tensor],
+    params: Params,
+    degree: float | Tensor,
+    kernel: Kernel,
+    draws: int,
+    streams: Streams,
+) -> Tensor:
     """Return f(x − δu) for every draw of u, (R, draws); the mean over draws is f_δ(x).
 
     value: (R, …) → (R,), for any R. degree: δ, one for all or (R,). With a symmetric kernel a draw is the mean of
@@ -112,8 +120,15 @@ def samples(value: Callable[[Params], Tensor], params: Params, degree: float | T
     return torch.cat(found, dim=1)
 
 
-def slopes(gradient: Callable[[Params], Params], params: Params, degree: float | Tensor, kernel: Kernel, draws: int,
-           streams: Streams, along: Tensor) -> Tensor:
+def slopes(
+    gradient: Callable[[Params], Params],
+    params: Params,
+    degree: float | Tensor,
+    kernel: Kernel,
+    draws: int,
+    streams: Streams,
+    along: Tensor,
+) -> Tensor:
     """Return ⟨∇f(x − δu), along⟩ for every draw of u, (R, draws), `along` (R, p) as in `noise.flat`.
 
     The mean over draws is the slope of f_δ in that direction; the rest as in `samples`.
@@ -162,8 +177,9 @@ def drift(objective: Supervised, params: Params, lr: float, kernel: Kernel, draw
     return Drift(sgd, smoothed, plain)
 
 
-def _points(params: Params, degree: float | Tensor, kernel: Kernel, draws: int,
-            streams: Streams) -> Iterator[tuple[Params, Params | None]]:
+def _points(
+    params: Params, degree: float | Tensor, kernel: Kernel, draws: int, streams: Streams
+) -> Iterator[tuple[Params, Params | None]]:
     """Yield x − δu for some draws at a time, replica-major (R·count, …), and x + δu if the kernel is symmetric."""
     size = flat(params).shape[1]
     most = max(1, _BLOCK // size)

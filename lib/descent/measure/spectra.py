@@ -17,8 +17,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from descent.engine.streams import Purpose, Streams
 from descent.measure.operators import Operator
-from descent.streams import Purpose, Streams
 
 __all__ = ["Eigenpairs", "End", "residual_norms", "top_eigenpairs"]
 

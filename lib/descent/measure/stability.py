@@ -6,7 +6,7 @@ example Hessians g_i g_iᵀ, g_i the gradient of output i. Everything about its 
 
     u (1 − β)(λ_a + λ_b) S_ab = [p E(xxᵀ S xxᵀ) − pΛSΛ + (1 − β)/(1 + β) ΛSΛ]_ab − β/(1 − β²)(λ_a − λ_b)² S_ab,
 
-u = 1/lr, β the momentum, p the share of the noise a batch keeps (`descent.problems.linear.batch_share`). S follows from
+u = 1/lr, β the momentum, p the share of the noise a batch keeps (`descent.theory.linear.batch_share`). S follows from
 the n numbers q_i = x_iᵀSx_i, so the largest such u is found on q. For plain SGD it is the threshold of Mulayoff and
 Michaeli (2024). Leading axes are replicas; the work is in float64.
 """
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from descent.measure.gram import gram
-from descent.models import Model
-from descent.problems.linear import batch_share
+from descent.nets.dense import Model
+from descent.theory.linear import batch_share
 
 __all__ = [
     "RANK_CUT", "Bounds", "CheapBounds", "Leading", "bounds", "cheap_bounds", "interpolation_gram", "leading", "load",
@@ -82,8 +82,13 @@ def leading(gram: Tensor) -> Leading:
 
 
 def threshold(
-    gram: Tensor, batch_size: int | None, momentum: float = 0.0, *, replacement: bool = True,
-    tolerance: float = 1e-5, iterations: int = 10_000,
+    gram: Tensor,
+    batch_size: int | None,
+    momentum: float = 0.0,
+    *,
+    replacement: bool = True,
+    tolerance: float = 1e-5,
+    iterations: int = 10_000,
 ) -> Tensor:
     """Return C*(k), the largest lr at which E|v|² stays bounded for batches of k, (R,) float64; heavy ball.
 
@@ -113,8 +118,14 @@ def threshold(
 
 
 def load(
-    gram: Tensor, lr: float, batch_size: int | None, momentum: float = 0.0, *, replacement: bool = True,
-    keep: int = 60, iterations: int = 40,
+    gram: Tensor,
+    lr: float,
+    batch_size: int | None,
+    momentum: float = 0.0,
+    *,
+    replacement: bool = True,
+    keep: int = 60,
+    iterations: int = 40,
 ) -> Tensor:
     """Return the mean-square load Λ at a step, (R,) float64: E|v|² stays bounded where Λ < 1; heavy ball.
 

@@ -19,12 +19,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from descent.engine.probes import Leaves
 from descent.measure.parts import OutputLoss, Part
-from descent.models import MLP
+from descent.nets.dense import MLP
 
 __all__ = ["Tangents"]
-
-Leaves = dict[str, Tensor]
 
 
 @dataclass(eq=False)

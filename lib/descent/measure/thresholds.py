@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from descent.estimate import Estimate
-from descent.probes import Params
-from descent.stats import bootstrap
-from descent.streams import Streams
-from descent.train import Objective
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.streams import Streams
+from descent.engine.train import Objective
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap
 
 __all__ = ["Curve", "Scan", "median_step", "median_steps"]
 
-Array = NDArray[np.float64]
 
 BLOCKS = 100
 """Of replicas, which the bootstrap resamples whole."""
@@ -83,8 +83,10 @@ def median_step(lr: ArrayLike, share: ArrayLike) -> Array:
     above = np.minimum.accumulate(raw[..., ::-1], axis=-1)[..., ::-1]
     rising = (np.maximum.accumulate(raw, axis=-1) + above) / 2
     if (rising[..., 0] >= 0.5).any() or (rising[..., -1] < 0.5).any():
-        raise ValueError(f"the share that left does not pass one half between the steps {steps[0]:g} and {steps[-1]:g} "
-                         f"(it goes from {raw[..., 0].mean():.3g} to {raw[..., -1].mean():.3g}); scan a wider range")
+        raise ValueError(
+            f"the share that left does not pass one half between the steps {steps[0]:g} and {steps[-1]:g} "
+            f"(it goes from {raw[..., 0].mean():.3g} to {raw[..., -1].mean():.3g}); scan a wider range"
+        )
     after = (rising >= 0.5).argmax(axis=-1)
     (low, high), (before, beyond) = (
         [np.take_along_axis(a, i[..., None], axis=-1)[..., 0] for i in (after - 1, after)]

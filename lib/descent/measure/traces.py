@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from descent.estimate import Estimate
+from descent.engine.probes import Leaves
+from descent.engine.streams import Purpose, Streams
 from descent.measure.curvature import BUDGET
 from descent.measure.gram import gram
 from descent.measure.operators import Operator, flatten
 from descent.measure.parts import OutputLoss, Part, split, trained
 from descent.measure.tangents import Tangents
-from descent.models import MLP
-from descent.stats import mean
-from descent.streams import Purpose, Streams
-from descent.supervised import Supervised
+from descent.nets.dense import MLP
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
 
 __all__ = ["Sampled", "gauss_newton_frobenius", "gauss_newton_trace", "hutch_plus_plus", "hutchinson"]
 
-Leaves = dict[str, Tensor]
 _SIGNS = 1 << 20  # probes are numbered from here, apart from the starts of other instruments at the same step
 
 

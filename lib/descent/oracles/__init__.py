@@ -45,5 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for row in rows:
         mark = " " if row["reached"] <= row["asked"] else "!"
-        print(f"{mark} {row['instrument']:55} {row['reached']:9.2g} of {row['asked']:7.1g} {row['kind']:16}"
-              f"{row['seconds']:6.2f} s  {row['quantity']}")
+        print(
+            f"{mark} {row['instrument']:55} {row['reached']:9.2g} of {row['asked']:7.1g} {row['kind']:16}"
+            f"{row['seconds']:6.2f} s  {row['quantity']}"
+        )

@@ -12,13 +12,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from descent.models import CrossEntropy, Model
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
+from descent.arrays import Array
+from descent.engine.probes import Leaves
+from descent.engine.streams import Streams, replica_seeds
+from descent.nets.dense import CrossEntropy, Model
+from descent.nets.supervised import Supervised
 
 __all__ = [
     "ALGEBRA", "CHANCE", "F64", "SOLVED", "Array", "Kind", "Leaves", "Oracle", "absolute", "companion", "each",
@@ -26,8 +28,6 @@ __all__ = [
     "streams", "task", "tensor", "worst",
 ]  # fmt: skip
 
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
 Kind = Literal["relative", "absolute", "standard errors"]
 F64 = torch.float64
 

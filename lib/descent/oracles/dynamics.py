@@ -11,7 +11,9 @@ from scipy import linalg as dense
 from scipy import special, stats
 from torch import Tensor, nn
 
-from descent import rules
+from descent.engine import rules
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
 from descent.measure import critical_batch, growth, thresholds
 from descent.oracles.common import (
     ALGEBRA,
@@ -35,9 +37,8 @@ from descent.oracles.common import (
     tensor,
     worst,
 )
-from descent.probes import Params
-from descent.problems import diagonal, escape, inertia, linear, mode, moments, noise_escape, patches, pca
-from descent.streams import Purpose, Streams
+from descent.problems import diagonal, patches, pca
+from descent.theory import escape, inertia, linear, mode, moments, noise_escape
 
 __all__ = ["ORACLES"]
 
@@ -284,8 +285,9 @@ class _TwoPoint:
 
 def _resampled_growth() -> float:
     source = streams(1000, 5).subset(torch.arange(1000).repeat(2))
-    step = growth.Descent(_TwoPoint(), rules.repeat(rules.stack(rules.sgd(1.26), rules.heavy_ball(0.25, 0.9)), 1000),
-                          source)
+    step = growth.Descent(
+        _TwoPoint(), rules.repeat(rules.stack(rules.sgd(1.26), rules.heavy_ball(0.25, 0.9)), 1000), source
+    )
     found = growth.resampled_growth(step, step.state(torch.ones(2000, 1, dtype=F64)), 300, source, arms=2)
     arms = ((1.26, 0.0), (0.25, 0.9))
     truth = [math.log(radius([companion(q, lr, beta) for q in (0.2, 1.8)])) / 2 for lr, beta in arms]
@@ -297,8 +299,14 @@ def _resampled_mean() -> float:
     lr, beta, steps = 0.6, 0.9, 15
     source = streams(20_000, 6)
     step = growth.Descent(_TwoPoint(), rules.repeat(rules.heavy_ball(lr, beta), 20_000), source)
-    found = growth.resampled_mean(step, step.state(torch.ones(20_000, 1, dtype=F64)), steps, source,
-                                  lambda state: state[:, [0, 0, 1], 0] * state[:, [0, 1, 1], 0], arms=20)
+    found = growth.resampled_mean(
+        step,
+        step.state(torch.ones(20_000, 1, dtype=F64)),
+        steps,
+        source,
+        lambda state: state[:, [0, 0, 1], 0] * state[:, [0, 1, 1], 0],
+        arms=20,
+    )
     maps = [np.array([[1 - lr * q, -beta], [lr * q, beta]]) for q in (0.2, 1.8)]
     operator = np.mean([np.kron(a, a) for a in maps], axis=0)
     moment = np.linalg.matrix_power(operator, steps)[:, 0]
@@ -321,54 +329,181 @@ def _valley() -> float:
     return each([found.low.value, found.centre.value, found.high.value], [100 / far, 100, 100 * far])
 
 
-_M, _P = "descent.measure", "descent.problems"
+_M, _P, _T = "descent.measure", "descent.problems", "descent.theory"
 _LISTED, _AUTOGRAD = "spectral radius 1 over all batches listed", "autograd of the definition"
 
 ORACLES = (
-    Oracle(f"{_P}.mode.stationary_variance", "stationary variance of one mode", "discrete Lyapunov equation, SciPy",
-           SOLVED, "relative", _stationary_variance),
-    Oracle(f"{_P}.mode.autocorrelation", "autocorrelation of one mode", "powers of the matrix of a step", ALGEBRA,
-           "absolute", _autocorrelation),
-    Oracle(f"{_P}.mode.kernel", "noise over covariance of two modes", "sum over impulse responses", SOLVED, "relative",
-           _kernel),
-    Oracle(f"{_P}.mode.growth", "growth rate at a saddle", "roots of the polynomial, NumPy", SOLVED, "relative",
-           _growth),
-    Oracle(f"{_P}.linear.stationary_covariance", "stationary covariance, noise that depends on place",
-           "fixed point of the map of moments, listed", SOLVED, "relative", _stationary_covariance),
-    Oracle(f"{_P}.linear.mean_square_edge", "largest stable step with momentum", _LISTED, 1e-8, "absolute",
-           _mean_square_edge),
-    Oracle(f"{_P}.linear.aligned_edge", "largest stable step under aligned noise",
-           "spectral radius 1 of the map of moments", 1e-8, "absolute", _aligned_edge),
-    Oracle(f"{_P}.moments.threshold", "largest stable step, drawn without replacement", _LISTED, 1e-8, "absolute",
-           _moments_threshold),
-    Oracle(f"{_P}.moments.growth_rate", "growth of the mean square", "spectral radius over all examples", SOLVED,
-           "absolute", _growth_rate),
-    Oracle(f"{_P}.moments.nesterov_threshold", "largest stable step of Nesterov's rule", _LISTED, 1e-8, "absolute",
-           _nesterov_threshold),
-    Oracle(f"{_P}.noise_escape.second_moment_step", "second moment after a step", "all sixteen batches listed",
-           ALGEBRA, "relative", _second_moment_step),
-    Oracle(f"{_P}.noise_escape.closure_escape", "growth and profile of an escape by aligned noise",
-           "eigenvector of the matrix of a step, LAPACK", SOLVED, "relative", _closure_escape),
-    Oracle(f"{_P}.escape.escape_mean", "mean escape time at level 8, late by 0.2 % by its construction",
-           "first passage by quadrature, step by step", 3e-3, "relative", _escape_mean),
-    Oracle(f"{_P}.escape.escape_quantile", "quantiles of the escape time", "the law tried step by step", 0.0,
-           "absolute", _escape_quantile),
-    Oracle(f"{_P}.pca.StreamingPCA", "gradient flow of the principal component", "matrix exponential, SciPy", ALGEBRA,
-           "absolute", _flow),
-    Oracle(f"{_P}.inertia.race", "race of feature and memory", "averaged descent, forces by autograd", SOLVED,
-           "relative", _race),
-    Oracle(f"{_P}.inertia.coasting", "distance coasted", "Runge and Kutta's rule at a fixed step", 1e-7, "relative",
-           _coasting),
-    Oracle(f"{_P}.inertia.test_noise_variance", "variance of the noise part of an output", "exact quadrature", ALGEBRA,
-           "relative", _test_noise),
+    Oracle(
+        f"{_T}.mode.stationary_variance",
+        "stationary variance of one mode",
+        "discrete Lyapunov equation, SciPy",
+        SOLVED,
+        "relative",
+        _stationary_variance,
+    ),
+    Oracle(
+        f"{_T}.mode.autocorrelation",
+        "autocorrelation of one mode",
+        "powers of the matrix of a step",
+        ALGEBRA,
+        "absolute",
+        _autocorrelation,
+    ),
+    Oracle(
+        f"{_T}.mode.kernel",
+        "noise over covariance of two modes",
+        "sum over impulse responses",
+        SOLVED,
+        "relative",
+        _kernel,
+    ),
+    Oracle(
+        f"{_T}.mode.growth", "growth rate at a saddle", "roots of the polynomial, NumPy", SOLVED, "relative", _growth
+    ),
+    Oracle(
+        f"{_T}.linear.stationary_covariance",
+        "stationary covariance, noise that depends on place",
+        "fixed point of the map of moments, listed",
+        SOLVED,
+        "relative",
+        _stationary_covariance,
+    ),
+    Oracle(
+        f"{_T}.linear.mean_square_edge",
+        "largest stable step with momentum",
+        _LISTED,
+        1e-8,
+        "absolute",
+        _mean_square_edge,
+    ),
+    Oracle(
+        f"{_T}.linear.aligned_edge",
+        "largest stable step under aligned noise",
+        "spectral radius 1 of the map of moments",
+        1e-8,
+        "absolute",
+        _aligned_edge,
+    ),
+    Oracle(
+        f"{_T}.moments.threshold",
+        "largest stable step, drawn without replacement",
+        _LISTED,
+        1e-8,
+        "absolute",
+        _moments_threshold,
+    ),
+    Oracle(
+        f"{_T}.moments.growth_rate",
+        "growth of the mean square",
+        "spectral radius over all examples",
+        SOLVED,
+        "absolute",
+        _growth_rate,
+    ),
+    Oracle(
+        f"{_T}.moments.nesterov_threshold",
+        "largest stable step of Nesterov's rule",
+        _LISTED,
+        1e-8,
+        "absolute",
+        _nesterov_threshold,
+    ),
+    Oracle(
+        f"{_T}.noise_escape.second_moment_step",
+        "second moment after a step",
+        "all sixteen batches listed",
+        ALGEBRA,
+        "relative",
+        _second_moment_step,
+    ),
+    Oracle(
+        f"{_T}.noise_escape.closure_escape",
+        "growth and profile of an escape by aligned noise",
+        "eigenvector of the matrix of a step, LAPACK",
+        SOLVED,
+        "relative",
+        _closure_escape,
+    ),
+    Oracle(
+        f"{_T}.escape.escape_mean",
+        "mean escape time at level 8, late by 0.2 % by its construction",
+        "first passage by quadrature, step by step",
+        3e-3,
+        "relative",
+        _escape_mean,
+    ),
+    Oracle(
+        f"{_T}.escape.escape_quantile",
+        "quantiles of the escape time",
+        "the law tried step by step",
+        0.0,
+        "absolute",
+        _escape_quantile,
+    ),
+    Oracle(
+        f"{_P}.pca.StreamingPCA",
+        "gradient flow of the principal component",
+        "matrix exponential, SciPy",
+        ALGEBRA,
+        "absolute",
+        _flow,
+    ),
+    Oracle(
+        f"{_T}.inertia.race",
+        "race of feature and memory",
+        "averaged descent, forces by autograd",
+        SOLVED,
+        "relative",
+        _race,
+    ),
+    Oracle(
+        f"{_T}.inertia.coasting",
+        "distance coasted",
+        "Runge and Kutta's rule at a fixed step",
+        1e-7,
+        "relative",
+        _coasting,
+    ),
+    Oracle(
+        f"{_T}.inertia.test_noise_variance",
+        "variance of the noise part of an output",
+        "exact quadrature",
+        ALGEBRA,
+        "relative",
+        _test_noise,
+    ),
     Oracle(f"{_P}.diagonal.DiagonalNet", "gradient of the diagonal net", _AUTOGRAD, ALGEBRA, "relative", _diagonal),
     Oracle(f"{_P}.patches.Patches", "gradient of the net on patches", _AUTOGRAD, ALGEBRA, "relative", _patches),
-    Oracle(f"{_M}.growth.resampled_growth", "growth of the mean square by resampling",
-           "spectral radius over both curvatures", CHANCE, "standard errors", _resampled_growth),
-    Oracle(f"{_M}.growth.resampled_mean", "second moments of runs at twice the edge, by resampling",
-           "powers of the map of moments over both curvatures", CHANCE, "standard errors", _resampled_mean),
-    Oracle(f"{_M}.thresholds.median_steps", "step at which half of the runs have left", "a known law of exits", CHANCE,
-           "standard errors", _median_steps),
-    Oracle(f"{_M}.critical_batch.valley", "ends and centre of a valley of cost", "a quadratic equation", 1e-3,
-           "relative", _valley),
+    Oracle(
+        f"{_M}.growth.resampled_growth",
+        "growth of the mean square by resampling",
+        "spectral radius over both curvatures",
+        CHANCE,
+        "standard errors",
+        _resampled_growth,
+    ),
+    Oracle(
+        f"{_M}.growth.resampled_mean",
+        "second moments of runs at twice the edge, by resampling",
+        "powers of the map of moments over both curvatures",
+        CHANCE,
+        "standard errors",
+        _resampled_mean,
+    ),
+    Oracle(
+        f"{_M}.thresholds.median_steps",
+        "step at which half of the runs have left",
+        "a known law of exits",
+        CHANCE,
+        "standard errors",
+        _median_steps,
+    ),
+    Oracle(
+        f"{_M}.critical_batch.valley",
+        "ends and centre of a valley of cost",
+        "a quadratic equation",
+        1e-3,
+        "relative",
+        _valley,
+    ),
 )

@@ -12,9 +12,13 @@ from scipy import integrate, optimize, special, stats
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from descent import rules
+from descent.engine import rules
+from descent.engine.probes import Params
+from descent.engine.stack import leaves
+from descent.engine.train import train
 from descent.measure import noise, normality, smoothing
-from descent.models import MLP, Stacked
+from descent.nets.dense import MLP, Stacked
+from descent.nets.supervised import Supervised
 from descent.oracles.common import (
     ALGEBRA,
     CHANCE,
@@ -39,11 +43,8 @@ from descent.oracles.common import (
     tensor,
     worst,
 )
-from descent.probes import Params
-from descent.problems import exponents, isserlis, quadratics, search_noise, smoothed, weights
-from descent.stack import leaves
-from descent.supervised import Supervised
-from descent.train import train
+from descent.problems import exponents, quadratics, smoothed
+from descent.theory import isserlis, search_noise, weights
 
 __all__ = ["ORACLES"]
 
@@ -142,8 +143,9 @@ def _smoothed_samples() -> float:
     k = (2 * np.pi * degree)[:, None]
     waves = 3 * (np.sin(k) - k * np.cos(k)) / k**3 * np.cos(2 * np.pi * x)
     truth = np.sum(x**2 + degree[:, None] ** 2 / 5 - 10 * waves + 10, axis=1)
-    found = smoothing.samples(_rastrigin, torch.from_numpy(x), torch.from_numpy(degree), smoothing.Ball(), 4000,
-                              streams(3))
+    found = smoothing.samples(
+        _rastrigin, torch.from_numpy(x), torch.from_numpy(degree), smoothing.Ball(), 4000, streams(3)
+    )
     return errors(found, truth)
 
 
@@ -173,8 +175,10 @@ def _characteristic() -> float:
     found, truth = [], []
     for dimension in (1, 2, 5, 12):
         power = (dimension - 1) / 2
-        wave, whole = (integrate.quad(lambda t, k=k, p=power: (1 - t * t) ** p * math.cos(k * t), -1, 1,
-                                      epsabs=1e-13)[0] for k in (4.0, 0.0))
+        wave, whole = (
+            integrate.quad(lambda t, k=k, p=power: (1 - t * t) ** p * math.cos(k * t), -1, 1, epsabs=1e-13)[0]
+            for k in (4.0, 0.0)
+        )
         truth.append(wave / whole)
         found.append(float(smoothed.characteristic("ball", 4.0, dimension)))
     return absolute(found, truth)
@@ -208,8 +212,10 @@ def _lyapunov() -> float:
 def _exponent() -> float:
     """Use E|1 − lr·w| = 1 where 2e^{−1/lr} = 1, and E|1 − lr·w̄|² = 1 at lr = 2k/(k + 1)."""
     law = weights.Gamma(1.0)
-    return each([exponents.exponent(law, 1 / math.log(2)), *(exponents.exponent(law, 2 * k / (k + 1), k)
-                                                             for k in (1, 4, 16))], [1, 2, 2, 2])
+    return each(
+        [exponents.exponent(law, 1 / math.log(2)), *(exponents.exponent(law, 2 * k / (k + 1), k) for k in (1, 4, 16))],
+        [1, 2, 2, 2],
+    )
 
 
 def _almost_sure() -> float:
@@ -304,52 +310,184 @@ def _isserlis() -> float:
     return each([found.noise, found.frobenius, found.drift, found.twice_loss], [*truth, u @ covariance @ u])
 
 
-_M, _P = "descent.measure", "descent.problems"
+_M, _P, _T = "descent.measure", "descent.problems", "descent.theory"
 _ONE_BY_ONE = "gradients of torch's module, example by example"
 
 ORACLES = (
-    Oracle(f"{_M}.noise.example_gradients", "gradient of every example, a net with group norm", _ONE_BY_ONE, ALGEBRA,
-           "relative", _example_gradients),
-    Oracle(f"{_M}.noise.example_squares", "squared norms of the examples' gradients, without the gradients",
-           _ONE_BY_ONE, ALGEBRA, "relative", _example_squares),
-    Oracle(f"{_M}.noise.gradient_noise", "variance of one example's gradient", _ONE_BY_ONE, ALGEBRA, "relative",
-           _gradient_noise),
-    Oracle(f"{_M}.noise.batch_noise", "variance of a batch without replacement", "all 220 batches listed", ALGEBRA,
-           "relative", _batch_noise),
-    Oracle(f"{_M}.noise.SearchNoise", "noise of the search direction in a run", "steps of torch.optim.SGD, Nesterov",
-           SOLVED, "relative", _search_noise),
-    Oracle(f"{_M}.normality.normality", "Lilliefors' distance to a normal law", "kstest of SciPy", ALGEBRA,
-           "absolute", _distance),
-    Oracle(f"{_M}.normality.lilliefors_pvalue", "p-values of 20 000 normal samples", "the uniform law", CHANCE,
-           "standard errors", _pvalue),
-    Oracle(f"{_M}.normality.participation", "number of directions that share the noise",
-           "eigenvalues of the covariance matrix", SOLVED, "relative", _participation),
-    Oracle(f"{_M}.smoothing.samples", "Rastrigin's function smoothed in a ball, by draws",
-           "sine and cosine of the ball in closed form", CHANCE, "standard errors", _smoothed_samples),
-    Oracle(f"{_M}.smoothing.drift", "slope that SGD feels after a step", "literal steps of SGD on torch's module",
-           SOLVED, "relative", _drift),
-    Oracle(f"{_P}.smoothed.characteristic", "waves smoothed in a ball of 1 to 12 dimensions",
-           "quadrature of the marginal density", SOLVED, "absolute", _characteristic),
-    Oracle(f"{_P}.smoothed.Rugged", "smallest smoothing that leaves no trap", "bisection over a grid of slopes", 1e-6,
-           "relative", _trap),
-    Oracle(f"{_P}.weights.Gamma", "quantiles of mean weights from the table", "gamma law of SciPy", SOLVED,
-           "absolute", _gamma),
-    Oracle(f"{_P}.weights.lyapunov", "growth of single runs under exponential weights", "exponential integral", SOLVED,
-           "absolute", _lyapunov),
-    Oracle(f"{_P}.exponents.exponent", "exponent of the tail under exponential weights", "closed forms at 1 and 2",
-           SOLVED, "relative", _exponent),
-    Oracle(f"{_P}.exponents.almost_sure_threshold", "step at which single runs leave",
-           "root of the logarithmic integral; a quadratic equation", SOLVED, "relative", _almost_sure),
-    Oracle(f"{_P}.exponents.Features", "stretching of a distance by Gaussian features", "simulated steps", CHANCE,
-           "standard errors", _features),
-    Oracle(f"{_P}.quadratics.GaussianFeatures", "batch gradients from d + 1 numbers", "moments in closed form", CHANCE,
-           "standard errors", _gaussian_features),
-    Oracle(f"{_P}.search_noise.flat_power", "noise and lag of the direction at fixed parameters",
-           "impulse response of torch.optim.SGD", ALGEBRA, "relative", _flat_power),
-    Oracle(f"{_P}.search_noise.shuffled_power", "noise of the direction in shuffled epochs", "all orders listed",
-           ALGEBRA, "relative", _shuffled_power),
-    Oracle(f"{_P}.search_noise.stationary_moments", "stationary variance and direction noise, two rules",
-           "impulse response of the textbook's rules", SOLVED, "relative", _stationary_moments),
-    Oracle(f"{_P}.isserlis.expected_alignment", "expected noise geometry of Gaussian inputs",
-           "exact quadrature of explicit matrices", ALGEBRA, "relative", _isserlis),
+    Oracle(
+        f"{_M}.noise.example_gradients",
+        "gradient of every example, a net with group norm",
+        _ONE_BY_ONE,
+        ALGEBRA,
+        "relative",
+        _example_gradients,
+    ),
+    Oracle(
+        f"{_M}.noise.example_squares",
+        "squared norms of the examples' gradients, without the gradients",
+        _ONE_BY_ONE,
+        ALGEBRA,
+        "relative",
+        _example_squares,
+    ),
+    Oracle(
+        f"{_M}.noise.gradient_noise",
+        "variance of one example's gradient",
+        _ONE_BY_ONE,
+        ALGEBRA,
+        "relative",
+        _gradient_noise,
+    ),
+    Oracle(
+        f"{_M}.noise.batch_noise",
+        "variance of a batch without replacement",
+        "all 220 batches listed",
+        ALGEBRA,
+        "relative",
+        _batch_noise,
+    ),
+    Oracle(
+        f"{_M}.noise.SearchNoise",
+        "noise of the search direction in a run",
+        "steps of torch.optim.SGD, Nesterov",
+        SOLVED,
+        "relative",
+        _search_noise,
+    ),
+    Oracle(
+        f"{_M}.normality.normality",
+        "Lilliefors' distance to a normal law",
+        "kstest of SciPy",
+        ALGEBRA,
+        "absolute",
+        _distance,
+    ),
+    Oracle(
+        f"{_M}.normality.lilliefors_pvalue",
+        "p-values of 20 000 normal samples",
+        "the uniform law",
+        CHANCE,
+        "standard errors",
+        _pvalue,
+    ),
+    Oracle(
+        f"{_M}.normality.participation",
+        "number of directions that share the noise",
+        "eigenvalues of the covariance matrix",
+        SOLVED,
+        "relative",
+        _participation,
+    ),
+    Oracle(
+        f"{_M}.smoothing.samples",
+        "Rastrigin's function smoothed in a ball, by draws",
+        "sine and cosine of the ball in closed form",
+        CHANCE,
+        "standard errors",
+        _smoothed_samples,
+    ),
+    Oracle(
+        f"{_M}.smoothing.drift",
+        "slope that SGD feels after a step",
+        "literal steps of SGD on torch's module",
+        SOLVED,
+        "relative",
+        _drift,
+    ),
+    Oracle(
+        f"{_P}.smoothed.characteristic",
+        "waves smoothed in a ball of 1 to 12 dimensions",
+        "quadrature of the marginal density",
+        SOLVED,
+        "absolute",
+        _characteristic,
+    ),
+    Oracle(
+        f"{_P}.smoothed.Rugged",
+        "smallest smoothing that leaves no trap",
+        "bisection over a grid of slopes",
+        1e-6,
+        "relative",
+        _trap,
+    ),
+    Oracle(
+        f"{_T}.weights.Gamma",
+        "quantiles of mean weights from the table",
+        "gamma law of SciPy",
+        SOLVED,
+        "absolute",
+        _gamma,
+    ),
+    Oracle(
+        f"{_T}.weights.lyapunov",
+        "growth of single runs under exponential weights",
+        "exponential integral",
+        SOLVED,
+        "absolute",
+        _lyapunov,
+    ),
+    Oracle(
+        f"{_P}.exponents.exponent",
+        "exponent of the tail under exponential weights",
+        "closed forms at 1 and 2",
+        SOLVED,
+        "relative",
+        _exponent,
+    ),
+    Oracle(
+        f"{_P}.exponents.almost_sure_threshold",
+        "step at which single runs leave",
+        "root of the logarithmic integral; a quadratic equation",
+        SOLVED,
+        "relative",
+        _almost_sure,
+    ),
+    Oracle(
+        f"{_P}.exponents.Features",
+        "stretching of a distance by Gaussian features",
+        "simulated steps",
+        CHANCE,
+        "standard errors",
+        _features,
+    ),
+    Oracle(
+        f"{_P}.quadratics.GaussianFeatures",
+        "batch gradients from d + 1 numbers",
+        "moments in closed form",
+        CHANCE,
+        "standard errors",
+        _gaussian_features,
+    ),
+    Oracle(
+        f"{_T}.search_noise.flat_power",
+        "noise and lag of the direction at fixed parameters",
+        "impulse response of torch.optim.SGD",
+        ALGEBRA,
+        "relative",
+        _flat_power,
+    ),
+    Oracle(
+        f"{_T}.search_noise.shuffled_power",
+        "noise of the direction in shuffled epochs",
+        "all orders listed",
+        ALGEBRA,
+        "relative",
+        _shuffled_power,
+    ),
+    Oracle(
+        f"{_T}.search_noise.stationary_moments",
+        "stationary variance and direction noise, two rules",
+        "impulse response of the textbook's rules",
+        SOLVED,
+        "relative",
+        _stationary_moments,
+    ),
+    Oracle(
+        f"{_T}.isserlis.expected_alignment",
+        "expected noise geometry of Gaussian inputs",
+        "exact quadrature of explicit matrices",
+        ALGEBRA,
+        "relative",
+        _isserlis,
+    ),
 )

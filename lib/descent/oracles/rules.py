@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descent import rules, surgery
-from descent.models import MLP
+from descent.engine import rules, surgery
+from descent.engine.probes import Params, every
+from descent.engine.stack import leaves
+from descent.engine.streams import Streams
+from descent.engine.train import train
+from descent.nets.dense import MLP
 from descent.oracles.common import ALGEBRA, F64, Oracle, module_of, relative, slope, streams, task, tensor, worst
-from descent.probes import Params, every
-from descent.stack import leaves
-from descent.streams import Streams
-from descent.train import train
 
 __all__ = ["ORACLES"]
 
 
-def _against_torch(hyper: rules.Hyper, schedule: rules.Schedule | None = None, scheduler: Any = None,
-                   **options: Any) -> float:
+def _against_torch(
+    hyper: rules.Hyper, schedule: rules.Schedule | None = None, scheduler: Any = None, **options: Any
+) -> float:
     """Train a small net for 60 full-batch steps by a rule and by torch.optim.SGD."""
     net, steps = MLP((4, 5, 3), "tanh"), 60
     objective, params = task(net, tensor(52, 12, 4), 3)
@@ -126,19 +127,16 @@ def _withhold() -> float:
     return relative(1 - found, 0.3 * (1 - 0.8 ** np.arange(41)))
 
 
+_R, _S = "descent.engine.rules", "descent.engine.surgery"
 _TORCH, _TYPED = "torch.optim.SGD, 60 steps on a small net", "the recursion typed out"
 
 ORACLES = (
-    Oracle("descent.rules.heavy_ball", "training with weight decay", _TORCH, ALGEBRA, "relative", _heavy_ball),
-    Oracle("descent.rules.dampened", "training uphill with dampening and decay", _TORCH, ALGEBRA, "relative",
-           _dampened),
-    Oracle("descent.rules.nesterov", "training", _TORCH, ALGEBRA, "relative", _nesterov),
-    Oracle("descent.rules.qhm", "paths of averaged and quasi-hyperbolic momentum", _TYPED, ALGEBRA, "relative",
-           _average),
-    Oracle("descent.rules.cosine", "training on a cosine schedule", f"{_TORCH}, LambdaLR", ALGEBRA, "relative",
-           _cosine),
-    Oracle("descent.surgery.Bypass", "path with half of the gradient forgotten", _TYPED, ALGEBRA, "relative", _bypass),
-    Oracle("descent.surgery.Erase", "path with the buffer emptied once", _TYPED, ALGEBRA, "relative", _erase),
-    Oracle("descent.surgery.Withhold", "way left after the last gradient", "geometric series", ALGEBRA, "relative",
-           _withhold),
+    Oracle(f"{_R}.heavy_ball", "training with weight decay", _TORCH, ALGEBRA, "relative", _heavy_ball),
+    Oracle(f"{_R}.dampened", "training uphill with dampening and decay", _TORCH, ALGEBRA, "relative", _dampened),
+    Oracle(f"{_R}.nesterov", "training", _TORCH, ALGEBRA, "relative", _nesterov),
+    Oracle(f"{_R}.qhm", "paths of averaged and quasi-hyperbolic momentum", _TYPED, ALGEBRA, "relative", _average),
+    Oracle(f"{_R}.cosine", "training on a cosine schedule", f"{_TORCH}, LambdaLR", ALGEBRA, "relative", _cosine),
+    Oracle(f"{_S}.Bypass", "path with half of the gradient forgotten", _TYPED, ALGEBRA, "relative", _bypass),
+    Oracle(f"{_S}.Erase", "path with the buffer emptied once", _TYPED, ALGEBRA, "relative", _erase),
+    Oracle(f"{_S}.Withhold", "way left after the last gradient", "geometric series", ALGEBRA, "relative", _withhold),
 )

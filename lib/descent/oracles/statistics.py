@@ -10,13 +10,15 @@ from scipy import optimize, special
 from scipy import stats as law
 from torch import Tensor, nn
 
-from descent import rules, stats
-from descent import streams as draws
-from descent.augment import Augment
 from descent.claims import verdict
-from descent.convolutional import CNN, ResNet
-from descent.estimate import STUDENT, Estimate
-from descent.models import MLP, Stacked
+from descent.engine import rules
+from descent.engine import streams as draws
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
+from descent.nets.augment import Augment
+from descent.nets.convolutional import CNN, ResNet
+from descent.nets.dense import MLP, Stacked
+from descent.nets.supervised import Supervised
 from descent.oracles.common import (
     ALGEBRA,
     CHANCE,
@@ -36,9 +38,8 @@ from descent.oracles.common import (
     tensor,
     worst,
 )
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import train
+from descent.stats import intervals
+from descent.stats.estimate import STUDENT, Estimate
 
 __all__ = ["ORACLES"]
 
@@ -105,14 +106,16 @@ def _subset() -> float:
 def _chunks() -> float:
     """Cut a run into single replicas, and run three replicas without their neighbours."""
     net, source = MLP((4, 8, 3)), Streams(replica_seeds(0, 8))
-    objective = Supervised(net, task(net, tensor(72, 20, 4), 3)[0].loss, tensor(72, 20, 4).float(),
-                           torch.arange(20) % 3, 4)
+    objective = Supervised(
+        net, task(net, tensor(72, 20, 4), 3)[0].loss, tensor(72, 20, 4).float(), torch.arange(20) % 3, 4
+    )
     hyper, start = rules.repeat(rules.ema(0.3, 0.9), 8), net.initial(source)
     whole = _flat(train(objective, start, hyper, 30, source).params)
     single = _flat(train(objective, start, hyper, 30, source, budget=1).params)
     rows = slice(2, 5)
-    some = train(objective, {name: leaf[rows] for name, leaf in start.items()}, hyper.subset(rows), 30,
-                 source.subset(rows))
+    some = train(
+        objective, {name: leaf[rows] for name, leaf in start.items()}, hyper.subset(rows), 30, source.subset(rows)
+    )
     return worst(absolute(single, whole), absolute(_flat(some.params), whole[rows]))
 
 
@@ -166,8 +169,10 @@ def _cnn() -> float:
 
 
 def _resnet() -> float:
-    nets = [ResNet(blocks=(1, 1), widths=(4, 8), classes=3, groups=2, norm="group"),
-            ResNet(blocks=(1, 1), widths=(4, 8), classes=3, norm="batch")]
+    nets = [
+        ResNet(blocks=(1, 1), widths=(4, 8), classes=3, groups=2, norm="group"),
+        ResNet(blocks=(1, 1), widths=(4, 8), classes=3, norm="batch"),
+    ]
     return worst(*(_stack(net, net.module(), tensor(77, 12, 3, 8, 8)) for net in nets))
 
 
@@ -180,7 +185,7 @@ def _nominal(hits: float, level: float, tries: int = TRIES) -> float:
 
 
 def _mean() -> float:
-    intervals = [stats.mean(row) for row in 3 + 2 * normals(81, TRIES, 12)]
+    intervals = [intervals.mean(row) for row in 3 + 2 * normals(81, TRIES, 12)]
     return _nominal(sum(e.low <= 3 <= e.high for e in intervals), 0.95)
 
 
@@ -189,7 +194,7 @@ def _bootstrap() -> float:
     r, hits = generator(82), 0
     for _ in range(400):
         common, x, y = r.exponential(size=(3, 32))
-        found = stats.ratio_of_means(3 * (common + x), common + y, 7)
+        found = intervals.ratio_of_means(3 * (common + x), common + y, 7)
         hits += found.low <= 3 <= found.high
     return abs(hits / 400 - 0.95)
 
@@ -198,16 +203,18 @@ def _proportion() -> float:
     """Solve for the chances at which k or more, or k or fewer, successes in forty have probability 2.5 %."""
     found, truth = [], []
     for k in (1, 10, 33):
-        ends = stats.proportion(k, 40)
+        ends = intervals.proportion(k, 40)
         found += [ends.low, ends.high]
-        truth += [optimize.brentq(lambda p, k=k: law.binom.sf(k - 1, 40, p) - 0.025, 1e-9, 1.0, xtol=1e-15),
-                  optimize.brentq(lambda p, k=k: law.binom.cdf(k, 40, p) - 0.025, 0.0, 1 - 1e-9, xtol=1e-15)]
+        truth += [
+            optimize.brentq(lambda p, k=k: law.binom.sf(k - 1, 40, p) - 0.025, 1e-9, 1.0, xtol=1e-15),
+            optimize.brentq(lambda p, k=k: law.binom.cdf(k, 40, p) - 0.025, 0.0, 1 - 1e-9, xtol=1e-15),
+        ]
     return each(found, truth)
 
 
 def _exponential() -> float:
     times = generator(83).exponential(5.0, size=(TRIES, 16))
-    found = [stats.censored_mean(row, np.ones(16)) for row in times]
+    found = [intervals.censored_mean(row, np.ones(16)) for row in times]
     return _nominal(sum(e.low <= 5 <= e.high for e in found), 0.95)
 
 
@@ -215,19 +222,21 @@ def _slope() -> float:
     x = np.array([1.0, 2.0, 4.0, 8.0])
     y = x**0.5 * np.exp(0.3 * normals(84, 32, 4))
     truth = np.polyfit(np.log(x), np.log(y).T, 1)[0].mean()
-    return each(stats.slope(x, y, 7).value, truth)
+    return each(intervals.slope(x, y, 7).value, truth)
 
 
 def _ks() -> float:
     x = generator(85).exponential(size=500)
-    found = stats.ks_distance(x, law.expon.cdf)
-    return worst(absolute(found.distance, law.kstest(x, "expon").statistic),
-                 absolute(found.pvalue, law.kstest(x, "expon", method="exact").pvalue))
+    found = intervals.ks_distance(x, law.expon.cdf)
+    return worst(
+        absolute(found.distance, law.kstest(x, "expon").statistic),
+        absolute(found.pvalue, law.kstest(x, "expon", method="exact").pvalue),
+    )
 
 
 def _tost() -> float:
     """Put the mean on the edge of the tolerance: it is called equivalent as often as the level says."""
-    pvalues = np.array([stats.tost(row, 0.0, 1.0) for row in 1.0 + normals(86, TRIES, 20)])
+    pvalues = np.array([intervals.tost(row, 0.0, 1.0) for row in 1.0 + normals(86, TRIES, 20)])
     return worst(*(_nominal(float(np.sum(pvalues < level)), level) for level in (0.05, 0.3)))
 
 
@@ -235,13 +244,13 @@ def _power() -> float:
     x = 0.5 + normals(87, 10 * TRIES, 20)
     t = np.abs(x.mean(1)) / x.std(1, ddof=1) * math.sqrt(20)
     seen = float(np.mean(t > special.stdtrit(19, 0.975)))
-    return score(seen, stats.power(0.5, 1.0, 20), math.sqrt(seen * (1 - seen) / len(x)))
+    return score(seen, intervals.power(0.5, 1.0, 20), math.sqrt(seen * (1 - seen) / len(x)))
 
 
 def _widened() -> float:
     x = normals(88, 12)
     low, high = law.t.interval(1 - 0.05 / 40, 11, x.mean(), x.std(ddof=1) / math.sqrt(12))
-    wide = stats.mean(x).widened(40)
+    wide = intervals.mean(x).widened(40)
     return each([wide.low, wide.high], [low, high])
 
 
@@ -257,41 +266,109 @@ def _judge() -> float:
     return worst(*(_nominal(found.count(one), 0.0125) for one in (verdict.Verdict.HOLDS, verdict.Verdict.FAILS)))
 
 
+_E, _N, _I = "descent.engine", "descent.nets", "descent.stats.intervals"
 _MODULE, _COVER = "outputs and gradient of torch's module, one by one", "simulated experiments"
 
 ORACLES = (
-    Oracle("descent.streams.philox", "words of the generator", "Python's integers; a published vector", EXACT,
-           "absolute", _philox),
-    Oracle("descent.streams.Streams", "four moments of 200 000 normals", "those of the normal law", CHANCE,
-           "standard errors", _normal),
-    Oracle("descent.streams.Streams", "pairs drawn without replacement", "all pairs equally likely", CHANCE,
-           "standard errors", _sample),
-    Oracle("descent.streams.Streams", "draws of some replicas alone and out of order", "draws of the whole stack",
-           EXACT, "absolute", _subset),
-    Oracle("descent.train.train", "runs cut into chunks, and without their neighbours", "the whole stack", EXACT,
-           "absolute", _chunks),
-    Oracle("descent.augment.Augment", "images shifted and mirrored", "slices of padded images", EXACT, "absolute",
-           _augment),
-    Oracle("descent.models.MLP", "stacks of dense nets, gradients by hand", _MODULE, ALGEBRA, "relative", _mlp),
-    Oracle("descent.models.Stacked", "stacks of any module, with layer norm", _MODULE, ALGEBRA, "relative", _stacked),
-    Oracle("descent.convolutional.CNN", "stacks of convolutional nets", _MODULE, ALGEBRA, "relative", _cnn),
-    Oracle("descent.convolutional.ResNet", "stacks of residual nets, group and batch norm", _MODULE, ALGEBRA,
-           "relative", _resnet),
-    Oracle("descent.stats.mean", "coverage of Student's interval", f"95 %, {_COVER}", CHANCE, "standard errors", _mean),
-    Oracle("descent.stats.ratio_of_means", "coverage of the bootstrap, 32 skewed pairs", f"95 %, {_COVER}", 0.05,
-           "absolute", _bootstrap),
-    Oracle("descent.stats.proportion", "Clopper and Pearson's interval", "tails of the binomial law solved for",
-           SOLVED, "relative", _proportion),
-    Oracle("descent.stats.censored_mean", "coverage of the interval of an exponential mean", f"95 %, {_COVER}", CHANCE,
-           "standard errors", _exponential),
-    Oracle("descent.stats.slope", "exponent fitted to powers", "polyfit of NumPy", SOLVED, "relative", _slope),
-    Oracle("descent.stats.ks_distance", "distance from a law and its p-value", "kstest of SciPy", ALGEBRA, "absolute",
-           _ks),
-    Oracle("descent.stats.tost", "error rate of the test of equivalence", f"its level, {_COVER}", CHANCE,
-           "standard errors", _tost),
-    Oracle("descent.stats.power", "chance to see an effect", _COVER, CHANCE, "standard errors", _power),
-    Oracle("descent.estimate.Estimate", "interval widened for forty claims", "t interval of SciPy", SOLVED, "relative",
-           _widened),
-    Oracle("descent.claims.verdict.judge", "wrong verdicts at the edge of a region", f"1.25 % each, {_COVER}", CHANCE,
-           "standard errors", _judge),
+    Oracle(
+        f"{_E}.streams.philox",
+        "words of the generator",
+        "Python's integers; a published vector",
+        EXACT,
+        "absolute",
+        _philox,
+    ),
+    Oracle(
+        f"{_E}.streams.Streams",
+        "four moments of 200 000 normals",
+        "those of the normal law",
+        CHANCE,
+        "standard errors",
+        _normal,
+    ),
+    Oracle(
+        f"{_E}.streams.Streams",
+        "pairs drawn without replacement",
+        "all pairs equally likely",
+        CHANCE,
+        "standard errors",
+        _sample,
+    ),
+    Oracle(
+        f"{_E}.streams.Streams",
+        "draws of some replicas alone and out of order",
+        "draws of the whole stack",
+        EXACT,
+        "absolute",
+        _subset,
+    ),
+    Oracle(
+        f"{_E}.train.train",
+        "runs cut into chunks, and without their neighbours",
+        "the whole stack",
+        EXACT,
+        "absolute",
+        _chunks,
+    ),
+    Oracle(
+        f"{_N}.augment.Augment", "images shifted and mirrored", "slices of padded images", EXACT, "absolute", _augment
+    ),
+    Oracle(f"{_N}.dense.MLP", "stacks of dense nets, gradients by hand", _MODULE, ALGEBRA, "relative", _mlp),
+    Oracle(f"{_N}.dense.Stacked", "stacks of any module, with layer norm", _MODULE, ALGEBRA, "relative", _stacked),
+    Oracle(f"{_N}.convolutional.CNN", "stacks of convolutional nets", _MODULE, ALGEBRA, "relative", _cnn),
+    Oracle(
+        f"{_N}.convolutional.ResNet",
+        "stacks of residual nets, group and batch norm",
+        _MODULE,
+        ALGEBRA,
+        "relative",
+        _resnet,
+    ),
+    Oracle(f"{_I}.mean", "coverage of Student's interval", f"95 %, {_COVER}", CHANCE, "standard errors", _mean),
+    Oracle(
+        f"{_I}.ratio_of_means",
+        "coverage of the bootstrap, 32 skewed pairs",
+        f"95 %, {_COVER}",
+        0.05,
+        "absolute",
+        _bootstrap,
+    ),
+    Oracle(
+        f"{_I}.proportion",
+        "Clopper and Pearson's interval",
+        "tails of the binomial law solved for",
+        SOLVED,
+        "relative",
+        _proportion,
+    ),
+    Oracle(
+        f"{_I}.censored_mean",
+        "coverage of the interval of an exponential mean",
+        f"95 %, {_COVER}",
+        CHANCE,
+        "standard errors",
+        _exponential,
+    ),
+    Oracle(f"{_I}.slope", "exponent fitted to powers", "polyfit of NumPy", SOLVED, "relative", _slope),
+    Oracle(f"{_I}.ks_distance", "distance from a law and its p-value", "kstest of SciPy", ALGEBRA, "absolute", _ks),
+    Oracle(
+        f"{_I}.tost", "error rate of the test of equivalence", f"its level, {_COVER}", CHANCE, "standard errors", _tost
+    ),
+    Oracle(f"{_I}.power", "chance to see an effect", _COVER, CHANCE, "standard errors", _power),
+    Oracle(
+        "descent.stats.estimate.Estimate",
+        "interval widened for forty claims",
+        "t interval of SciPy",
+        SOLVED,
+        "relative",
+        _widened,
+    ),
+    Oracle(
+        "descent.claims.verdict.judge",
+        "wrong verdicts at the edge of a region",
+        f"1.25 % each, {_COVER}",
+        CHANCE,
+        "standard errors",
+        _judge,
+    ),
 )

@@ -14,12 +14,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from descent.probes import Params
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
 from descent.problems import exponents
-from descent.problems.mode import mode_edge
 from descent.problems.styblinski import noise_scale
-from descent.problems.weights import BatchSize, Gamma, WeightLaw
-from descent.streams import Purpose, Streams
+from descent.theory.mode import mode_edge
+from descent.theory.weights import BatchSize, Gamma, WeightLaw
 
 __all__ = ["Circle", "Pieces", "Section"]
 
@@ -52,8 +52,10 @@ class Circle:
 
     def __post_init__(self) -> None:
         if min(self.bowl, self.ring, self.radius) <= 0 or self.bowl == self.ring:
-            raise ValueError("bowl, ring and radius must be positive, and one piece sharper than the other; got "
-                             f"bowl {self.bowl}, ring {self.ring}, radius {self.radius}")
+            raise ValueError(
+                "bowl, ring and radius must be positive, and one piece sharper than the other; got "
+                f"bowl {self.bowl}, ring {self.ring}, radius {self.radius}"
+            )
 
     def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
         """Return w̄∇F + jitter/√k ξ, shaped like the parameters, one w̄ and one ξ (d,) per replica."""

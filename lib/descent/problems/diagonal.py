@@ -16,8 +16,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from descent.probes import Params
-from descent.streams import Purpose, Streams
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
 
 __all__ = ["DiagonalNet", "Noise", "on_manifold"]
 

@@ -20,13 +20,24 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from descent.probes import Params
-from descent.problems.mode import mode_edge
-from descent.problems.weights import Array, Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
-from descent.streams import Purpose, Streams
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
+from descent.theory.mode import mode_edge
+from descent.theory.weights import Array, Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
 
-__all__ = ["Features", "Law", "Minimum", "almost_sure_threshold", "exit_spread", "exit_time", "exponent",
-           "exponent_threshold", "finite_horizon", "lyapunov", "mean_square_threshold"]
+__all__ = [
+    "Features",
+    "Law",
+    "Minimum",
+    "almost_sure_threshold",
+    "exit_spread",
+    "exit_time",
+    "exponent",
+    "exponent_threshold",
+    "finite_horizon",
+    "lyapunov",
+    "mean_square_threshold",
+]
 
 _FINER = 1.05  # a threshold is looked for in steps of this factor: stable islands beyond it are not counted
 
@@ -147,8 +158,9 @@ def finite_horizon(law: Law, batch_size: int, radius: float, jitter: float, step
     """
     room = radius * math.sqrt(batch_size) / jitter
     if room <= 1 or steps <= 1:
-        raise ValueError(f"need radius·√batch_size above jitter and steps above 1, got a ratio of {room:.3g} and "
-                         f"{steps} steps")
+        raise ValueError(
+            f"need radius·√batch_size above jitter and steps above 1, got a ratio of {room:.3g} and {steps} steps"
+        )
     return exponent_threshold(law, batch_size, math.log(steps) / math.log(room))
 
 
@@ -168,8 +180,10 @@ def exit_spread(law: StepLaw, lr: float, batch_size: int, widths: float) -> floa
 def _drift(law: StepLaw, lr: float, batch_size: int) -> float:
     drift = lyapunov(law, lr, batch_size)
     if drift <= 0:
-        raise ValueError(f"at lr {lr:g} and batch size {batch_size} single runs shrink (γ = {drift:.3g}): the mean "
-                         "exit time is infinite; take lr above almost_sure_threshold")
+        raise ValueError(
+            f"at lr {lr:g} and batch size {batch_size} single runs shrink (γ = {drift:.3g}): the mean "
+            "exit time is infinite; take lr above almost_sure_threshold"
+        )
     return drift
 
 

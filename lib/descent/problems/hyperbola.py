@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from descent.probes import Params
-from descent.problems.mode import mode_edge
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
 from descent.problems.styblinski import noise_scale
-from descent.problems.weights import BatchSize, Gamma, WeightLaw
-from descent.streams import Purpose, Streams
+from descent.theory.mode import mode_edge
+from descent.theory.weights import BatchSize, Gamma, WeightLaw
 
 __all__ = ["FLATTEST", "Hyperbola", "flow_sharpness", "hessian", "minimiser", "residual", "sharpness"]
 
-Array = NDArray[np.float64]
 
 _SQUARED_NORMAL = Gamma(0.5)
 

@@ -12,19 +12,18 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from descent.models import CrossEntropy
-from descent.probes import Params
-from descent.problems.mode import growth
-from descent.streams import Purpose, Streams
-from descent.supervised import Supervised
+from descent.arrays import Array
+from descent.engine.probes import Leaves, Params
+from descent.engine.streams import Purpose, Streams
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
+from descent.theory.mode import growth
 
 __all__ = ["FreshLabelNoise", "InitialSaddle", "Logistic", "Minimum"]
 
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
 _LOSS = CrossEntropy()
 
 

@@ -24,12 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from descent.probes import Params
-from descent.streams import Purpose, Streams
+from descent.engine.probes import Leaves, Params
+from descent.engine.streams import Purpose, Streams
 
 __all__ = ["Logits", "PatchData", "Patches", "patch_data", "random_start"]
-
-Leaves = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +192,15 @@ class Patches:
 
 
 def patch_data(
-    streams: Streams, *, examples: int = 100, small: int = 10, patches: int = 4, dimension: int = 100,
-    large_margin: float = 1.5, small_margin: float = 0.15, noise: float = 1.0,
+    streams: Streams,
+    *,
+    examples: int = 100,
+    small: int = 10,
+    patches: int = 4,
+    dimension: int = 100,
+    large_margin: float = 1.5,
+    small_margin: float = 0.15,
+    noise: float = 1.0,
 ) -> PatchData:
     """Draw the paper's data: the first `small` examples have the small margin; noise patches have norm about `noise`.
 

@@ -11,21 +11,22 @@ the curvature is λ_0 − λ_i with the same noise. Coordinates are those of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from descent.probes import Params
-from descent.streams import Purpose, Streams
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
 
-__all__ = ["StreamingPCA", "error", "overlap", "radius", "travel_steps"]
+__all__ = ["StreamingPCA", "beyond", "error", "overlap", "radius", "travel_steps"]
 
-Array = NDArray[np.float64]
 Samples = Literal["gaussian", "signs", "mean"]
 
 
@@ -44,8 +45,7 @@ class StreamingPCA:
         falling = all(a >= b for a, b in zip(self.eigenvalues[1:], self.eigenvalues[2:], strict=False))
         if len(self.eigenvalues) < 2 or self.eigenvalues[0] <= self.eigenvalues[1] or not falling:
             raise ValueError(
-                "eigenvalues must fall, with a gap after the first, such as (4, 3, 2, 1); "
-                f"got {self.eigenvalues}"
+                f"eigenvalues must fall, with a gap after the first, such as (4, 3, 2, 1); got {self.eigenvalues}"
             )
         if min(self.eigenvalues) <= 0:
             raise ValueError(f"eigenvalues must be positive, got {self.eigenvalues}")
@@ -63,7 +63,7 @@ class StreamingPCA:
         projection = torch.linalg.vecdot(x, v).unsqueeze(-1)
         return torch.addcmul(-x, projection, v).mul_(projection)
 
-    def at(self, index: int, replicas: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def at(self, index: int, replicas: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the critical point e_index for every replica, (R, d)."""
         start = torch.zeros(replicas, len(self.eigenvalues), dtype=dtype)
         start[:, index] = 1.0
@@ -105,6 +105,11 @@ def overlap(params: Params) -> Tensor:
     return squares[..., 0] / squares.sum(-1)
 
 
+def beyond(level: float) -> Callable[[Params], Tensor]:
+    """Return the condition that the squared overlap with the optimum has reached a level."""
+    return lambda params: overlap(params) >= level
+
+
 def error(params: Params) -> Tensor:
     """Return 1 − h_0²/‖h‖² without cancellation, (R,)."""
     squares = cast(Tensor, params).square()
@@ -117,9 +122,7 @@ def radius(level: ArrayLike) -> Array:
     return np.asarray(np.sqrt(x / (1 - x)))
 
 
-def travel_steps(
-    begin: ArrayLike, end: ArrayLike, instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike
-) -> Array:
+def travel_steps(begin: ArrayLike, end: ArrayLike, instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> Array:
     """Return the steps the flow takes from squared overlap `begin` to `end`: (1−momentum)/(lr·b) log(R_end/R_begin)."""
     pace = (1 - np.asarray(momentum)) / (np.asarray(lr) * np.asarray(instability))
     return np.asarray(pace * np.log(radius(end) / radius(begin)))

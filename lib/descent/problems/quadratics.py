@@ -15,12 +15,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 from torch import Tensor
 
-from descent.probes import Params
-from descent.problems.moments import (
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
+from descent.theory.moments import (
     Bounds,
     CheapBounds,
     Finite,
@@ -41,8 +42,7 @@ from descent.problems.moments import (
     step_range,
     threshold,
 )
-from descent.problems.weights import BatchSize, Gamma, WeightLaw
-from descent.streams import Purpose, Streams
+from descent.theory.weights import BatchSize, Gamma, WeightLaw
 
 __all__ = [
     "FOUR_ATOMS", "Bounds", "CheapBounds", "Ensemble", "Finite", "Gaussian", "GaussianFeatures", "Moments", "Problem",
@@ -50,7 +50,6 @@ __all__ = [
     "nesterov_growth", "nesterov_threshold", "noise_floor", "noise_range", "residuals", "step_range", "threshold",
 ]  # fmt: skip
 
-Array = NDArray[np.float64]
 
 FOUR_ATOMS = ((2.0, 0.0), (1.0, 1.0), (1.0, -1.0), (0.0, 0.5))
 """Rows of a small ensemble in which all thresholds and bounds differ."""
@@ -96,8 +95,10 @@ class Ensemble:
         sizes = _sizes(self.batch_size)
         length, left = divmod(streams.replicas, len(sizes))
         if left:
-            raise ValueError(f"{streams.replicas} replicas cannot be cut into {len(sizes)} equal blocks, one per "
-                             "batch size; give a multiple")
+            raise ValueError(
+                f"{streams.replicas} replicas cannot be cut into {len(sizes)} equal blocks, one per "
+                "batch size; give a multiple"
+            )
         blocks = (slice(i * length, (i + 1) * length) for i in range(len(sizes)))
         parts = [self._drawn(size, rows, streams, step) for size, rows in zip(sizes, blocks, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from descent.probes import Params
-from descent.problems.escape import escape_level
-from descent.problems.mode import growth, growth_ceiling
-from descent.streams import Purpose, Streams
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
+from descent.theory.escape import escape_level
+from descent.theory.mode import growth, growth_ceiling
 
 __all__ = ["DoubleWell", "Quadratic", "StiffSaddle", "best_gain", "hops", "matching_noise"]
 
-Array = NDArray[np.float64]
 
 _LANES = 4  # normals per word of the generator
 

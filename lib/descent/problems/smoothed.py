@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 from torch import Tensor
 
-from descent.probes import Params
-from descent.problems.mode import Array, Convention, convert
+from descent.engine.probes import Params
+from descent.engine.streams import Streams
 from descent.problems.saddle import _white
-from descent.streams import Streams
+from descent.theory.mode import Array, Convention, convert
 
 __all__ = ["Kernel", "Rugged", "characteristic", "rastrigin", "second_moment"]
 
@@ -136,6 +136,8 @@ def _checked(kernel: str, dimension: int) -> str:
     if kernel not in ("ball", "gaussian"):
         raise ValueError(f'kernel must be "ball" or "gaussian", got {kernel!r}')
     if dimension < 1 or (kernel == "ball" and dimension > _LARGEST_BALL):
-        raise ValueError(f"dimension must be at least 1 and for a ball at most {_LARGEST_BALL}, got {dimension}; "
-                         "beyond, use the gaussian: the two differ by less than 1 %")
+        raise ValueError(
+            f"dimension must be at least 1 and for a ball at most {_LARGEST_BALL}, got {dimension}; "
+            "beyond, use the gaussian: the two differ by less than 1 %"
+        )
     return kernel

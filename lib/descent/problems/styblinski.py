@@ -13,20 +13,32 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor
 
-from descent.probes import Params
-from descent.problems.mode import mode_edge
-from descent.problems.weights import BatchSize, TwoPoint, WeightLaw, lyapunov
-from descent.streams import Purpose, Streams
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams
+from descent.theory.mode import mode_edge
+from descent.theory.weights import BatchSize, TwoPoint, WeightLaw, lyapunov
 
-__all__ = ["FLAT", "SHARP", "TOP", "Critical", "Cycle", "PerWell", "StyblinskiTang", "crisis", "cycle", "descent_edge",
-           "flip", "minimisers",
-           "noise_scale", "share_flat"]
+__all__ = [
+    "FLAT",
+    "SHARP",
+    "TOP",
+    "Critical",
+    "Cycle",
+    "PerWell",
+    "StyblinskiTang",
+    "crisis",
+    "cycle",
+    "descent_edge",
+    "flip",
+    "minimisers",
+    "noise_scale",
+    "share_flat",
+]
 
-Array = NDArray[np.float64]
 
 _GRADIENT = (2.0, 0.0, -16.0, 2.5)  # F' of one coordinate, as a polynomial
 _WEIGHTS = TwoPoint(0.5)

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from descent.probes import Params
-from descent.streams import Purpose, Streams
+from descent.engine.probes import Leaves, Params
+from descent.engine.streams import Purpose, Streams
 
 __all__ = ["TEACHERS", "Student", "labelled", "student_start"]
 
-Leaves = dict[str, Tensor]
 NEURONS = 5
 """Neurons of the nonlinear teachers."""
 

@@ -13,9 +13,9 @@ from enum import StrEnum
 
 import torch
 
-from descent.estimate import Estimate, critical_t
 from descent.results.provenance import Provenance
-from descent.sameness import near
+from descent.stats.estimate import Estimate, critical_t
+from descent.stats.sameness import near
 
 __all__ = ["Comparison", "Kind", "Measured", "compare"]
 

@@ -73,8 +73,10 @@ def library_files(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, 
     waiting = sorted(modules)
     missing = [name for name in waiting if _source(name, folder) is None]
     if missing or not waiting:
-        raise ValueError(f"no source for {', '.join(missing) or 'an empty list'}: name importable modules "
-                         'such as "descent.experiments.saddles"')
+        raise ValueError(
+            f"no source for {', '.join(missing) or 'an empty list'}: name importable modules "
+            'such as "descent.experiments.saddles"'
+        )
     found: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
@@ -143,8 +145,10 @@ def _tagged_object(value: object, ignore: Collection[str], where: str) -> object
         return {"array": data_digest(value)}
     if isinstance(value, (torch.dtype, torch.device)):
         return {"torch": str(value)}
-    raise TypeError(f"{where} is a {type(value).__name__}, which has no canonical form: configure with "
-                    "numbers, texts, tuples, enums, arrays and dataclasses")
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, which has no canonical form: configure with "
+        "numbers, texts, tuples, enums, arrays and dataclasses"
+    )
 
 
 def _tagged_fields(content: Mapping[Any, object], ignore: Collection[str], where: str) -> dict[str, object]:

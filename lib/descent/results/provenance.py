@@ -50,21 +50,38 @@ class Provenance:
     @property
     def arithmetic(self) -> tuple[str, ...]:
         """What the last digits of a number hang on, beside the code that computes it."""
-        return (self.device_class, self.instructions, str(self.threads), self.python, self.torch, self.numpy,
-                self.matmul, self.convolution)
+        return (
+            self.device_class,
+            self.instructions,
+            str(self.threads),
+            self.python,
+            self.torch,
+            self.numpy,
+            self.matmul,
+            self.convolution,
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Provenance:
         """Read what to_json wrote; raise ValueError for missing or unknown fields."""
         expected = {item.name for item in fields(cls)}
         if set(content) != expected:
-            raise ValueError(f"provenance: fields {sorted(expected ^ set(content))} are missing or unknown; "
-                             "was the file written by another version of the library?")
+            raise ValueError(
+                f"provenance: fields {sorted(expected ^ set(content))} are missing or unknown; "
+                "was the file written by another version of the library?"
+            )
         return cls(**content)
 
 
-def provenance(scale: str, device: str | torch.device, seed: int, replicas: int, *, modules: Iterable[str],
-               dtype: torch.dtype | str | None = None) -> Provenance:
+def provenance(
+    scale: str,
+    device: str | torch.device,
+    seed: int,
+    replicas: int,
+    *,
+    modules: Iterable[str],
+    dtype: torch.dtype | str | None = None,
+) -> Provenance:
     """Record the present conditions; `modules` (with all they import) is the source that runs.
 
     dtype: that of the training runs, torch's default if not given.
@@ -106,4 +123,3 @@ def device_class(device: str | torch.device) -> str:
 def _instructions() -> str:
     chosen = dispatch.kernels(torch.backends.cpu.get_cpu_capability())
     return f"{platform.system()} {platform.machine()}, {dispatch.processor()}, {chosen} kernels"
-

@@ -20,8 +20,17 @@ from pandas import DataFrame
 from descent.results.provenance import Provenance
 
 __all__ = [
-    "MALFORMED", "Table", "load_table", "output_folder", "paper_table", "project_root", "read_json", "save_table",
-    "verified_table", "write_atomic", "write_json",
+    "MALFORMED",
+    "Table",
+    "load_table",
+    "output_folder",
+    "paper_table",
+    "project_root",
+    "read_json",
+    "save_table",
+    "verified_table",
+    "write_atomic",
+    "write_json",
 ]
 
 SCHEMA = 1
@@ -40,8 +49,10 @@ def project_root() -> Path:
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "data" / "claims").is_dir():
                 return folder
-    raise FileNotFoundError("no project folder (pyproject.toml beside data/claims) above the package or the "
-                            "working folder: install the checkout with `pip install -e .`, or run inside it")
+    raise FileNotFoundError(
+        "no project folder (pyproject.toml beside data/claims) above the package or the "
+        "working folder: install the checkout with `pip install -e .`, or run inside it"
+    )
 
 
 def output_folder(chapter: str) -> Path:
@@ -96,8 +107,9 @@ class Table:
     config: str
 
 
-def save_table(name: str, frame: DataFrame, provenance: Provenance, folder: Path, *, experiment: str = "",
-               config: str = "") -> Path:
+def save_table(
+    name: str, frame: DataFrame, provenance: Provenance, folder: Path, *, experiment: str = "", config: str = ""
+) -> Path:
     """Write <folder>/<name>.csv, and <name>.json with its hash and provenance; return the CSV's path.
 
     Every column holds numbers or complete texts; floats round-trip. `config`: digest of the configuration.
@@ -138,14 +150,18 @@ def verified_table(path: Path) -> tuple[dict[str, Any], bytes]:
     """
     note = path.with_suffix(".json")
     if not note.is_file():
-        raise ValueError(f"{path.name} has no {note.name} beside it, which says what it is and how it was made: "
-                         "run the experiment again, or restore the file")
+        raise ValueError(
+            f"{path.name} has no {note.name} beside it, which says what it is and how it was made: "
+            "run the experiment again, or restore the file"
+        )
     about, content = read_json(note), path.read_bytes()
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{path.name}: schema {about.get('schema')!r}, this library reads {SCHEMA}")
     if hashlib.sha256(content).hexdigest() != about.get("sha256"):
-        raise ValueError(f"{path.name} is not the file that was written (its hash differs): "
-                         "run the experiment again, or restore the file")
+        raise ValueError(
+            f"{path.name} is not the file that was written (its hash differs): "
+            "run the experiment again, or restore the file"
+        )
     return about, content
 
 
@@ -173,8 +189,10 @@ def _column_type(name: str, frame: DataFrame, column: Any) -> str:
         return str(values.dtype)
     if all(isinstance(value, str) for value in values):
         return TEXT
-    raise ValueError(f"table {name!r}: column {column!r} of type {values.dtype} holds neither numbers nor "
-                     "complete texts; convert it first")
+    raise ValueError(
+        f"table {name!r}: column {column!r} of type {values.dtype} holds neither numbers nor "
+        "complete texts; convert it first"
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -24,9 +24,7 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as fault:
         line = path.read_bytes().count(b"\n", 0, fault.start) + 1
-        raise ValueError(
-            f"{path.name}, line {line} is not UTF-8 ({fault.reason}); save the file as UTF-8"
-        ) from None
+        raise ValueError(f"{path.name}, line {line} is not UTF-8 ({fault.reason}); save the file as UTF-8") from None
 
 
 def read_yaml(path: Path) -> Any:

@@ -11,19 +11,17 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave, worst
 from descent.measure.thresholds import Curve, median_steps
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, mean_square_threshold
-from descent.stats import paired_difference
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import paired_difference
 
 JITTER_STEP, EXACT_STEP = 1.7, 2.2  # lr × sharpness at which shares of runs are compared
 SMALL, LARGE = (1, 2, 4), (32, 200, 1000)
@@ -190,8 +188,9 @@ def tables(result: RingsResult) -> dict[str, DataFrame]:
     horizons = [_horizon(result, k, steps) for k in config.followed for steps in config.horizons]
     curves = [_curve(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells]
     names = ("circle_c50", "circle_horizons", "circle_curves")
-    return dict(zip(names, (DataFrame(rows), DataFrame(horizons), DataFrame([r for c in curves for r in c])),
-                    strict=True))
+    return dict(
+        zip(names, (DataFrame(rows), DataFrame(horizons), DataFrame([r for c in curves for r in c])), strict=True)
+    )
 
 
 def _row(
@@ -200,16 +199,28 @@ def _row(
     law, steps = result.config.circle.weights, c50(result, found, batch_size)
     predicted = rule(result, batch_size) if batch_size and noise != "exact" else None
     return {
-        "noise": noise, "start": start, "batch_size": name_of(batch_size), "c50": steps.value, "low": steps.low,
-        "high": steps.high, "mean_square": mean_square_threshold(law, batch_size),
-        "almost_sure": almost_sure_threshold(law, batch_size), "rule": predicted,
+        "noise": noise,
+        "start": start,
+        "batch_size": name_of(batch_size),
+        "c50": steps.value,
+        "low": steps.low,
+        "high": steps.high,
+        "mean_square": mean_square_threshold(law, batch_size),
+        "almost_sure": almost_sure_threshold(law, batch_size),
+        "rule": predicted,
     }
 
 
 def _horizon(result: RingsResult, batch_size: int, steps: int) -> dict[str, float]:
     found, predicted = by(result, batch_size, steps), rule(result, batch_size, steps)
-    return {"batch_size": batch_size, "steps": steps, "c50": found.value, "low": found.low, "high": found.high,
-            "rule": predicted}
+    return {
+        "batch_size": batch_size,
+        "steps": steps,
+        "c50": found.value,
+        "low": found.low,
+        "high": found.high,
+        "rule": predicted,
+    }
 
 
 def _curve(
@@ -218,8 +229,14 @@ def _curve(
     basin = curve(result, found, batch_size)
     near = found.curve(batch_size, steps=result.config.stated, near=True)
     return [
-        {"noise": noise, "start": start, "batch_size": name_of(batch_size), "lr_sharpness": lr, "left_basin": left,
-         "left_neighbourhood": away}
+        {
+            "noise": noise,
+            "start": start,
+            "batch_size": name_of(batch_size),
+            "lr_sharpness": lr,
+            "left_basin": left,
+            "left_neighbourhood": away,
+        }
         for lr, left, away in zip(basin.lr, basin.share, near.share, strict=True)
     ]
 
@@ -229,8 +246,10 @@ def name_of(batch_size: Batch) -> str:
     return "all" if batch_size is None else str(batch_size)
 
 
-
 CIRCLE = Experiment(
-    "circle", ("P2-C1", "P2-C3", "P2-C9", "P2-C10", "P2-C14", "P2-X3", "P2-X8"),
-    lambda settings: run(configure(Rings, settings)), estimates, tables,
+    "circle",
+    ("P2-C1", "P2-C3", "P2-C9", "P2-C10", "P2-C14", "P2-X3", "P2-X8"),
+    lambda settings: run(configure(Rings, settings)),
+    estimates,
+    tables,
 )

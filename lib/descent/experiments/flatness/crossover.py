@@ -9,19 +9,17 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.circle import name_of
 from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave
 from descent.measure.thresholds import median_steps
 from descent.problems.circle import Circle
-from descent.problems.mode import crossover_batch
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.theory.mode import crossover_batch
 
 MODERATE = 0.5
 FAR = 256  # batch size at which the threshold with momentum is tested
@@ -168,14 +166,18 @@ def tables(result: CrossoverResult) -> dict[str, DataFrame]:
 def _row(result: CrossoverResult, cell: Cell) -> dict[str, float | str]:
     found, ratio = result.c50(*cell), result.ratio(*cell)
     return {
-        "momentum": cell.momentum, "batch_size": name_of(cell.batch_size), "c50": found.value, "low": found.low,
-        "high": found.high, "mean_square": result.config.threshold(*cell), "ratio": ratio.value,
-        "ratio_low": ratio.low, "ratio_high": ratio.high, "ratio_matched": ratio.value / (1 - cell.momentum),
+        "momentum": cell.momentum,
+        "batch_size": name_of(cell.batch_size),
+        "c50": found.value,
+        "low": found.low,
+        "high": found.high,
+        "mean_square": result.config.threshold(*cell),
+        "ratio": ratio.value,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+        "ratio_matched": ratio.value / (1 - cell.momentum),
         "crossover": predicted(result.config.circle, cell.momentum),
     }
 
 
-
-CROSSOVER = Experiment(
-    "crossover", ("P2-X5",), lambda settings: run(configure(Crossover, settings)), estimates, tables
-)
+CROSSOVER = Experiment("crossover", ("P2-X5",), lambda settings: run(configure(Crossover, settings)), estimates, tables)

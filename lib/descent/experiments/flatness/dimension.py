@@ -9,22 +9,20 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure, in_parts
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent
 from descent.problems.exponents import Features, Minimum, almost_sure_threshold, mean_square_threshold
-from descent.problems.mode import mode_edge
-from descent.problems.weights import Gamma
-from descent.rules import heavy_ball, repeat
-from descent.stats import bootstrap
-from descent.streams import Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap
+from descent.theory.mode import mode_edge
+from descent.theory.weights import Gamma
 
 FEATURE = Gamma(0.5)  # squares of one Gaussian feature
 MOMENTUM = 0.9
@@ -200,8 +198,12 @@ def _gap_table(result: DimensionResult) -> DataFrame:
     config, records = result.config, []
     for d, row in zip(config.dimensions, result.gap, strict=True):
         for k, exact in zip(config.batch_sizes, row, strict=True):
-            record = {"dimension": d, "batch_size": k, "mean_square": mean_square_threshold(Features(d), k),
-                      "gap_exact": exact}
+            record = {
+                "dimension": d,
+                "batch_size": k,
+                "mean_square": mean_square_threshold(Features(d), k),
+                "gap_exact": exact,
+            }
             if (d, k) in result.features:
                 found = measured_gap(result, d, k)
                 record |= {"gap": found.value, "low": found.low, "high": found.high}
@@ -214,12 +216,18 @@ def _momentum_table(result: DimensionResult) -> DataFrame:
     records = []
     for k, found in result.momentum.items():
         measured = threshold(found, result.config.seed)
-        records.append({"batch_size": k, "almost_sure": measured.value, "low": measured.low, "high": measured.high,
-                        "mean_square": float(mode_edge(1.0, MOMENTUM, FEATURE.variance / k)),
-                        "almost_sure_plain": almost_sure_threshold(FEATURE, k),
-                        "mean_square_plain": mean_square_threshold(FEATURE, k)})
+        records.append(
+            {
+                "batch_size": k,
+                "almost_sure": measured.value,
+                "low": measured.low,
+                "high": measured.high,
+                "mean_square": float(mode_edge(1.0, MOMENTUM, FEATURE.variance / k)),
+                "almost_sure_plain": almost_sure_threshold(FEATURE, k),
+                "mean_square_plain": mean_square_threshold(FEATURE, k),
+            }
+        )
     return DataFrame(records)
-
 
 
 DIMENSION = Experiment(

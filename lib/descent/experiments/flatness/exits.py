@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, in_parts
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.passages import Array, first_passages
@@ -24,11 +26,9 @@ from descent.problems.exponents import (
     lyapunov,
     mean_square_threshold,
 )
-from descent.problems.weights import Gamma, WeightLaw
-from descent.rules import repeat, sgd
-from descent.stats import bootstrap, mean, proportion
-from descent.streams import Streams, replica_seeds
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, mean, proportion
+from descent.theory.weights import Gamma, WeightLaw
 
 BLOCKS = 1000  # of walks, which the bootstrap resamples whole
 NEAR, FAR = 10.0, 1000.0  # radius over starting distance, at which runs above the threshold are compared
@@ -134,8 +134,15 @@ def run(config: Exits) -> ExitsResult:
     ratios = np.array([np.exp(np.array(config.decays) / setting.exponent) for setting in between])
     left = [_left(setting, row, config) for setting, row in zip(between, ratios, strict=True)]
     passages = [
-        first_passages(setting.minimum, setting.lr, 1.0, 10.0 ** np.array(config.decades), config.patience,
-                       _streams(config, config.walks // 20), floor=np.exp(-60.0))
+        first_passages(
+            setting.minimum,
+            setting.lr,
+            1.0,
+            10.0 ** np.array(config.decades),
+            config.patience,
+            _streams(config, config.walks // 20),
+            floor=np.exp(-60.0),
+        )
         for setting in above
     ]
     growth = [_growth(setting, config) for setting in (*between, *above)]
@@ -217,9 +224,15 @@ def _settings_table(result: ExitsResult) -> DataFrame:
     records = []
     for row, (setting, grown) in enumerate(zip((*result.between, *result.above), result.growth, strict=True)):
         found = mean(grown)
-        record = {"batch_size": setting.batch_size, "lr": setting.lr, "exponent": setting.exponent,
-                  "growth_exact": setting.growth, "growth": found.value, "growth_low": found.low,
-                  "growth_high": found.high}
+        record = {
+            "batch_size": setting.batch_size,
+            "lr": setting.lr,
+            "exponent": setting.exponent,
+            "growth_exact": setting.growth,
+            "growth": found.value,
+            "growth_low": found.low,
+            "growth_high": found.high,
+        }
         if row < len(result.between):
             power = leaving_exponent(result, row)
             record |= {"measured_exponent": power.value, "exponent_low": power.low, "exponent_high": power.high}
@@ -234,8 +247,16 @@ def _chance_table(result: ExitsResult) -> DataFrame:
     for setting, ratios, left in zip(result.between, result.ratios, result.left, strict=True):
         for ratio, shares in zip(ratios, left.T, strict=True):
             found = proportion(round(shares.mean() * result.config.walks), result.config.walks)
-            records.append({"batch_size": setting.batch_size, "lr": setting.lr, "start_over_radius": 1 / ratio,
-                            "chance": found.value, "low": found.low, "high": found.high})
+            records.append(
+                {
+                    "batch_size": setting.batch_size,
+                    "lr": setting.lr,
+                    "start_over_radius": 1 / ratio,
+                    "chance": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
     return DataFrame(records)
 
 
@@ -246,13 +267,21 @@ def _times_table(result: ExitsResult) -> DataFrame:
         for decades, column, gone in zip(result.config.decades, times.T, seen.T, strict=True):
             found, widths = mean(column[gone]), decades * np.log(10)
             exact = exit_time(setting.law, setting.lr, setting.batch_size, widths)
-            records.append({"batch_size": setting.batch_size, "lr": setting.lr, "decades": decades,
-                            "mean": found.value, "low": found.low, "high": found.high, "drift_alone": exact,
-                            "spread": float(column[gone].std(ddof=1)) / found.value,
-                            "spread_limit": exit_spread(setting.law, setting.lr, setting.batch_size, widths),
-                            "share_left": float(gone.mean())})
+            records.append(
+                {
+                    "batch_size": setting.batch_size,
+                    "lr": setting.lr,
+                    "decades": decades,
+                    "mean": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "drift_alone": exact,
+                    "spread": float(column[gone].std(ddof=1)) / found.value,
+                    "spread_limit": exit_spread(setting.law, setting.lr, setting.batch_size, widths),
+                    "share_left": float(gone.mean()),
+                }
+            )
     return DataFrame(records)
-
 
 
 EXITS = Experiment(

@@ -8,21 +8,19 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import every
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import every
 from descent.problems.quadratics import Ensemble, noise_floor
-from descent.rules import heavy_ball, repeat
-from descent.stats import mean, slope_of_mean
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, slope_of_mean
 
 ROOTS = ((0.2**0.5,), (0.2**0.5,), (1.8**0.5,), (1.8**0.5,))
 OFFSETS = ((1.0,), (-1.0,), (1.0,), (-1.0,))
@@ -125,10 +123,18 @@ def tables(result: FloorsResult) -> dict[str, DataFrame]:
     config, records = result.config, []
     for arm, squares in zip((*config.stated, *config.small), (*result.stated, *result.small), strict=True):
         found = mean(squares)
-        records.append({"lr": arm.lr, "momentum": arm.momentum, "batch_size": arm.batch_size, "exact": arm.exact,
-                        "floor": found.value, "low": found.low, "high": found.high})
+        records.append(
+            {
+                "lr": arm.lr,
+                "momentum": arm.momentum,
+                "batch_size": arm.batch_size,
+                "exact": arm.exact,
+                "floor": found.value,
+                "low": found.low,
+                "high": found.high,
+            }
+        )
     return {"noise_floors": DataFrame(records)}
-
 
 
 FLOORS = Experiment("floors", ("P2-C6",), lambda settings: run(configure(Floors, settings)), estimates, tables)

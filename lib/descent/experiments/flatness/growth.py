@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import Objective
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent, Growth, resampled_growth
@@ -29,13 +29,10 @@ from descent.problems.quadratics import (
     growth_rate,
     threshold,
 )
-from descent.problems.weights import Gamma, lyapunov
-from descent.rules import heavy_ball, repeat
-from descent.stats import mean
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import Objective
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
+from descent.theory.weights import Gamma, lyapunov
 
-Array = NDArray[np.float64]
 Atoms = tuple[tuple[float, ...], ...]
 
 ATOMS, FEATURES, WEIGHTS = "four atoms", "Gaussian features", "exponential weights"
@@ -182,12 +179,21 @@ def tables(result: RatesResult) -> dict[str, DataFrame]:
 def _row(cell: Cell) -> dict[str, object]:
     square, single = cell.growth.mean_square, cell.growth.lyapunov
     return {
-        "ensemble": cell.case.name, "dimension": cell.case.dimension, "momentum": cell.case.momentum,
-        "batch_size": cell.batch_size, "over_threshold": cell.multiple, "lr": cell.lr, "exact": cell.exact,
-        "mean_square": square.value, "low": square.low, "high": square.high, "single_runs": single.value,
-        "single_low": single.low, "single_high": single.high, "single_exact": cell.exact_single,
+        "ensemble": cell.case.name,
+        "dimension": cell.case.dimension,
+        "momentum": cell.case.momentum,
+        "batch_size": cell.batch_size,
+        "over_threshold": cell.multiple,
+        "lr": cell.lr,
+        "exact": cell.exact,
+        "mean_square": square.value,
+        "low": square.low,
+        "high": square.high,
+        "single_runs": single.value,
+        "single_low": single.low,
+        "single_high": single.high,
+        "single_exact": cell.exact_single,
     }
-
 
 
 GROWTH = Experiment(

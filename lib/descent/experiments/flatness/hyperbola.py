@@ -14,18 +14,17 @@ from pandas import DataFrame
 from scipy.stats import quantile_test
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.rules import Hyper, heavy_ball, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import BLOCKS, configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.wells import Batch, batch_name
 from descent.problems.exponents import almost_sure_threshold
 from descent.problems.hyperbola import Hyperbola, flow_sharpness, residual, sharpness
-from descent.problems.mode import matched_lr
-from descent.rules import Hyper, heavy_ball, repeat
-from descent.stats import bootstrap, proportion
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import bootstrap, proportion
+from descent.theory.mode import matched_lr
 
 MOVING, CONVERGED, INFINITE = range(3)
 EDGE = 2.0  # effective step × sharpness from which full-batch descent without momentum cannot stay
@@ -140,8 +139,14 @@ def _follow(
     rows, x, velocity = torch.arange(len(start), device=start.device), start, torch.zeros_like(start)
     for begin in range(0, config.steps, config.stride):
         done = train(
-            problem, x, hyper.subset(rows), begin + config.stride, streams.subset(rows), velocity=velocity,
-            begin=begin, check=10,
+            problem,
+            x,
+            hyper.subset(rows),
+            begin + config.stride,
+            streams.subset(rows),
+            velocity=velocity,
+            begin=begin,
+            check=10,
         )
         x, velocity = cast(Tensor, done.params), cast(Tensor, done.velocity)
         at_rest = torch.maximum(residual(x).abs(), velocity.abs().amax(dim=1)) < config.tolerance
@@ -191,10 +196,18 @@ def _row(config: Continuum, arm: Arm) -> dict[str, float | str]:
     mean_square = problem.threshold(arm.batch_size, arm.momentum) / matched
     plain = almost_sure_threshold(problem.weights, arm.batch_size) if arm.momentum == 0 else math.nan
     return {
-        "batch_size": batch_name(arm.batch_size), "momentum": arm.momentum, "jitter": arm.jitter,
-        "lr": config.effective * matched, "mean_square": mean_square, "almost_sure": plain, "starts": len(arm.fate),
-        "converged": counts[CONVERGED], "infinite": counts[INFINITE], "moving": counts[MOVING],
-        "above_mean_square": float((arm.kept > mean_square).mean()), **_quantiles(arm.kept),
+        "batch_size": batch_name(arm.batch_size),
+        "momentum": arm.momentum,
+        "jitter": arm.jitter,
+        "lr": config.effective * matched,
+        "mean_square": mean_square,
+        "almost_sure": plain,
+        "starts": len(arm.fate),
+        "converged": counts[CONVERGED],
+        "infinite": counts[INFINITE],
+        "moving": counts[MOVING],
+        "above_mean_square": float((arm.kept > mean_square).mean()),
+        **_quantiles(arm.kept),
     }
 
 
@@ -207,7 +220,6 @@ def _quantiles(hardness: Array) -> dict[str, float]:
         interval = quantile_test(hardness, q=value, p=p).confidence_interval()
         found |= {name: value, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
     return found | {"largest": float(hardness.max())}
-
 
 
 HYPERBOLA = Experiment("hyperbola", ("P2-X8",), lambda settings: run(configure(Continuum, settings)), estimates, tables)

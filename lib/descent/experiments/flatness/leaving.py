@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import FirstPassage, Params
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.measure.thresholds import Curve, Scan
-from descent.probes import FirstPassage, Params
 from descent.problems.circle import Circle, Section
-from descent.rules import heavy_ball, repeat
-from descent.streams import Streams, replica_seeds
-from descent.train import train
+from descent.stats.estimate import Estimate
 
-Array = NDArray[np.float64]
 Batch = int | None  # examples per step, None for all
 
 LOOK = 10  # steps between two looks at who has left: a run that crossed the boundary stays across

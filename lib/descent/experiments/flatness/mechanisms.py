@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.passages import Array, first_passages
 from descent.problems.exponents import Minimum, almost_sure_threshold, exponent, exponent_threshold, lyapunov
-from descent.problems.mode import stationary_variance
-from descent.problems.weights import Gamma, TwoPoint, WeightLaw
-from descent.stats import bootstrap, censored_mean, mean
-from descent.streams import Streams, replica_seeds
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, censored_mean, mean
+from descent.theory.mode import stationary_variance
+from descent.theory.weights import Gamma, TwoPoint, WeightLaw
 
 BARRIER, POWER, LOGARITHM = "barrier", "power", "logarithm"
 ADDITIVE, BETWEEN, ABOVE = range(3)  # the mechanisms that claims are stated at come first, in this order
@@ -95,9 +95,7 @@ class Mechanisms:
         return cls._of(settings, 50, 200_000, (1.5, 2.25, 3.25, 4.25, 5.5, 6.75, 8.0, 9.25), *scan)
 
     @classmethod
-    def _of(
-        cls, settings: Settings, share: int, steps: int, levels: tuple[float, ...], *more: Mechanism
-    ) -> Mechanisms:
+    def _of(cls, settings: Settings, share: int, steps: int, levels: tuple[float, ...], *more: Mechanism) -> Mechanisms:
         edges = [1.2 * almost_sure_threshold(WEIGHTS, k) for k in (4, 16)]
         all_of_them = (
             additive(levels),
@@ -134,9 +132,7 @@ def run(config: Mechanisms) -> MechanismsResult:
     """Release all runs at the minimiser, all mechanisms on the same random numbers."""
     clock = time.perf_counter()
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device), torch.float64)
-    found = [
-        first_passages(m.minimum, m.lr, 0.0, np.array(m.radii), config.steps, streams) for m in config.mechanisms
-    ]
+    found = [first_passages(m.minimum, m.lr, 0.0, np.array(m.radii), config.steps, streams) for m in config.mechanisms]
     times, seen = [p.times for p in found], [p.seen for p in found]
     return MechanismsResult(config, times, seen, time.perf_counter() - clock)
 
@@ -230,11 +226,20 @@ def tables(result: MechanismsResult) -> dict[str, DataFrame]:
             found = exit_time(times, seen)
             barrier = radius**2 / (2 * mechanism.variance) if mechanism.law.variance == 0 else None
             spread = float(times.std(ddof=1) / times.mean()) if seen.all() else None
-            rows.append(about | {"radius": radius, "radius_over_jitter": radius / mechanism.jitter, "barrier": barrier,
-                                 "mean": found.value, "low": found.low, "high": found.high, "spread": spread,
-                                 "share_left": float(seen.mean())})
+            rows.append(
+                about
+                | {
+                    "radius": radius,
+                    "radius_over_jitter": radius / mechanism.jitter,
+                    "barrier": barrier,
+                    "mean": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "spread": spread,
+                    "share_left": float(seen.mean()),
+                }
+            )
     return {"exit_laws": DataFrame(rows), "exit_law_errors": DataFrame(errors)}
-
 
 
 MECHANISMS = Experiment(

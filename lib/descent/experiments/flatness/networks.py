@@ -13,20 +13,19 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import FirstPassage, Params, Probe, every
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import Run, train
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.task import Leaves, Task
 from descent.experiments.flatness.wells import batch_name
 from descent.measure import growth
 from descent.measure.stability import bounds, cheap_bounds, leading, threshold
-from descent.probes import FirstPassage, Params, Probe, every
-from descent.rules import repeat, sgd
-from descent.stats import bootstrap, exact, mean, median, paired_difference, proportion
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import Run, train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, exact, mean, median, paired_difference, proportion
 
 FEW = 4
 """The batch size whose linearised networks are run."""
@@ -95,8 +94,14 @@ class Networks:
 
     @classmethod
     def _of(
-        cls, settings: Settings, data: str, examples: int, hidden: tuple[int, ...], groups: tuple[Group, ...],
-        patience: int, pause: int,
+        cls,
+        settings: Settings,
+        data: str,
+        examples: int,
+        hidden: tuple[int, ...],
+        groups: tuple[Group, ...],
+        patience: int,
+        pause: int,
     ) -> Networks:
         replicas = min(settings.replicas, 32)
         return cls(data, examples, hidden, groups, patience, pause, replicas, settings.seed, settings.device)
@@ -345,13 +350,19 @@ def _arms(trained: Trained) -> list[dict[str, float | str]]:
     columns = (trained.group.lr, trained.load, trained.sharpness, trained.diverged)
     for lr, loads, sharpness, diverged in zip(*columns, strict=True):
         kept = loads[np.isfinite(loads)]
-        rows.append({
-            "batch_size": batch_name(trained.group.batch_size), "lr": lr, "started": len(loads),
-            "diverged": int(diverged.sum()), "interpolate": len(kept), "above": int((kept > SLACK).sum()),
-            "load_median": float(np.median(kept)) if len(kept) else np.nan,
-            "load_largest": kept.max(initial=-np.inf) if len(kept) else np.nan,
-            "sharpness_median": float(np.nanmedian(sharpness)) if len(kept) else np.nan,
-        })
+        rows.append(
+            {
+                "batch_size": batch_name(trained.group.batch_size),
+                "lr": lr,
+                "started": len(loads),
+                "diverged": int(diverged.sum()),
+                "interpolate": len(kept),
+                "above": int((kept > SLACK).sum()),
+                "load_median": float(np.median(kept)) if len(kept) else np.nan,
+                "load_largest": kept.max(initial=-np.inf) if len(kept) else np.nan,
+                "sharpness_median": float(np.nanmedian(sharpness)) if len(kept) else np.nan,
+            }
+        )
     return rows
 
 
@@ -377,8 +388,10 @@ def bound_curves(result: NetworksResult) -> DataFrame:
     return frame.assign(batch_size=sizes, full_batch=float(threshold(k, None)))
 
 
-
 NETWORKS = Experiment(
-    "networks", ("P2-C3", "P2-C8", "P2-X1", "P2-X6", "P2-X11"), lambda settings: run(configure(Networks, settings)),
-    estimates, tables,
+    "networks",
+    ("P2-C3", "P2-C8", "P2-X1", "P2-X6", "P2-X11"),
+    lambda settings: run(configure(Networks, settings)),
+    estimates,
+    tables,
 )

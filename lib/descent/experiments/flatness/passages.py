@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from descent.arrays import Array
+from descent.engine.streams import Streams
 from descent.problems.exponents import Minimum
-from descent.streams import Streams
 
-Array = NDArray[np.float64]
 DROP = 0.8  # share of rows still followed below which the stack is cut down to them
 
 

@@ -6,17 +6,15 @@ import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.leaving import Cell, Departures, leave
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, exponent_threshold
-from descent.problems.weights import WeightLaw
-
-Array = NDArray[np.float64]
+from descent.theory.weights import WeightLaw
 
 NOISES = ("jitter", "exact")
 ALPHAS = (2, 1, 0)
@@ -101,7 +99,6 @@ def tables(result: PhaseResult) -> dict[str, DataFrame]:
     law = config.circle.weights
     curves = [{"batch_size": k} | {f"alpha_{a}": threshold(law, k, a) for a in ALPHAS} for k in config.batch_sizes]
     return {"phase_map": DataFrame(rows), "phase_thresholds": DataFrame(curves)}
-
 
 
 PHASE = Experiment("phase", (), lambda settings: run(configure(Phase, settings)), estimates, tables)

@@ -13,21 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.growth import Descent, Growth, resampled_growth
 from descent.problems.quadratics import RandomWeights, Weighted, growth_rate
-from descent.problems.weights import Gamma, lyapunov
-from descent.rules import repeat, sgd
-from descent.stats import mean
-from descent.streams import Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
+from descent.theory.weights import Gamma, lyapunov
 
 LANES = 4  # draws that one word of the generator gives: taken together they cost as much as one
 GROUPS = 100  # that run at a time, for memory
@@ -175,7 +173,6 @@ def resampled_path(result: SamplesResult) -> Array:
     """Return log10 of the mean error by resampling, (T + 1,)."""
     grown = 2 / math.log(10) * result.resampled.series[: result.config.steps].cumsum()
     return np.concatenate([[0.0], grown])
-
 
 
 SAMPLES = Experiment(

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.problems.quadratics import (
@@ -25,10 +26,8 @@ from descent.problems.quadratics import (
     step_range,
     threshold,
 )
-from descent.stats import exact, median
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, median
 
 LOWER, THRESHOLD, UPPER, TOP, MEAN = range(5)
 NAMES = ("lower", "threshold", "upper", "cheap_top", "cheap_mean")
@@ -190,8 +189,10 @@ def tables(result: SandwichResult) -> dict[str, DataFrame]:
     }
 
 
-
 SANDWICH = Experiment(
-    "sandwich", ("P2-C4", "P2-C5", "P2-C7", "P2-X1"), lambda settings: run(configure(Sandwich, settings)), estimates,
+    "sandwich",
+    ("P2-C4", "P2-C5", "P2-C7", "P2-X1"),
+    lambda settings: run(configure(Sandwich, settings)),
+    estimates,
     tables,
 )

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params, every
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.wells import Batch, batch_name, release
-from descent.probes import Params, every
 from descent.problems.styblinski import FLAT, TOP, StyblinskiTang, share_flat
-from descent.problems.weights import Gamma, TwoPoint, WeightLaw
-from descent.stats import paired_difference, proportion
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import paired_difference, proportion
+from descent.theory.weights import Gamma, TwoPoint, WeightLaw
 
 HEAD, HEAD_LR, BELOW_LR, JITTER = 4, 0.068, 0.060, 0.1  # what claims are stated at
 WIDE, NARROW, EXPONENTIAL = TwoPoint(0.5), TwoPoint(0.3), Gamma(1.0)
@@ -140,8 +139,16 @@ def _descend(config: Selection, grid: Grid, start: Tensor, seeds: Tensor) -> lis
     lowest, farthest = done.tail[..., 0].min(axis=-1), done.tail[..., 1].max(axis=-1)
     flattest, settled = (lowest > TOP.x) & ~done.lost, (farthest < config.radius) & ~done.lost
     return [
-        Arm(grid.weights, grid.jitter, k, rate, flattest[i, a], settled[i, a], done.lost[i, a],
-            *(path[:, i, a, ~done.lost[i, a]].mean(axis=1) for path in done.records.values()))
+        Arm(
+            grid.weights,
+            grid.jitter,
+            k,
+            rate,
+            flattest[i, a],
+            settled[i, a],
+            done.lost[i, a],
+            *(path[:, i, a, ~done.lost[i, a]].mean(axis=1) for path in done.records.values()),
+        )
         for i, k in enumerate(grid.batch_sizes)
         for a, rate in enumerate(grid.lr)
     ]
@@ -169,8 +176,9 @@ def tables(result: SelectionResult) -> dict[str, DataFrame]:
     """Return one row per arm, and the drawn paths of the main arms."""
     main = [arm for arm in result.arms if (arm.weights, arm.jitter, arm.lr) == (WIDE, 0.0, HEAD_LR)]
     paths = [
-        DataFrame({"batch_size": batch_name(arm.batch_size), "step": result.steps, "share_flat": arm.share,
-                   "loss": arm.loss})
+        DataFrame(
+            {"batch_size": batch_name(arm.batch_size), "step": result.steps, "share_flat": arm.share, "loss": arm.loss}
+        )
         for arm in main
     ]
     drawn = concat(paths, ignore_index=True)
@@ -181,13 +189,22 @@ def _row(arm: Arm) -> dict[str, float | str]:
     problem, found = StyblinskiTang(arm.weights), arm.chosen
     edge, growth = problem.thresholds(arm.batch_size), problem.lyapunov(arm.lr, arm.batch_size)
     return {
-        "weights": LAWS[arm.weights], "jitter": arm.jitter, "batch_size": batch_name(arm.batch_size), "lr": arm.lr,
-        "of_sharp_threshold": arm.lr / edge.sharp, "of_flat_threshold": arm.lr / edge.flat,
-        "lyapunov_sharp": growth.sharp, "lyapunov_flat": growth.flat,
-        "flattest": found.value, "low": found.low, "high": found.high, "settled": float(arm.settled.mean()),
-        "share_flat": float(arm.share[-1]), "loss": float(arm.loss[-1]), "infinite": float(arm.lost.mean()),
+        "weights": LAWS[arm.weights],
+        "jitter": arm.jitter,
+        "batch_size": batch_name(arm.batch_size),
+        "lr": arm.lr,
+        "of_sharp_threshold": arm.lr / edge.sharp,
+        "of_flat_threshold": arm.lr / edge.flat,
+        "lyapunov_sharp": growth.sharp,
+        "lyapunov_flat": growth.flat,
+        "flattest": found.value,
+        "low": found.low,
+        "high": found.high,
+        "settled": float(arm.settled.mean()),
+        "share_flat": float(arm.share[-1]),
+        "loss": float(arm.loss[-1]),
+        "infinite": float(arm.lost.mean()),
     }
-
 
 
 SELECTION = Experiment(

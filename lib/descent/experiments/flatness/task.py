@@ -9,17 +9,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from descent.data import images
+from descent.engine.probes import Leaves, Params
+from descent.engine.streams import Purpose, Streams
 from descent.measure.gram import gram
 from descent.measure.stability import interpolation_gram
-from descent.models import MLP, SquaredError
-from descent.probes import Params
-from descent.problems import images
-from descent.streams import Purpose, Streams
-from descent.supervised import Supervised
+from descent.nets.dense import MLP, SquaredError
+from descent.nets.supervised import Supervised
 
 __all__ = ["Leaves", "Task"]
-
-Leaves = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)

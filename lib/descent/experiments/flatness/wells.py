@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Every, Params, Probe, every
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import Every, Params, Probe, every
 from descent.problems.styblinski import FLAT, SHARP, TOP, StyblinskiTang, crisis, cycle
-from descent.problems.weights import TwoPoint, WeightLaw
-from descent.rules import repeat, sgd
-from descent.stats import exact, proportion
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, proportion
+from descent.theory.weights import TwoPoint, WeightLaw
 
-Array = NDArray[np.float64]
 Batch = int | None  # examples per step, None for all
 
 SETTLED_SHARP, SETTLED_FLAT, LEFT, RIGHT, INFINITE = range(5)
@@ -113,7 +113,12 @@ class Released(NamedTuple):
 
 
 def release(
-    problem: StyblinskiTang, lr: Array, start: Tensor, seeds: Tensor, steps: int, last: Every,
+    problem: StyblinskiTang,
+    lr: Array,
+    start: Tensor,
+    seeds: Tensor,
+    steps: int,
+    last: Every,
     probes: Mapping[str, Probe] | None = None,
 ) -> Released:
     """Descend from the same starts (N, d) on the same luck at every lr (K, A); `last.every` counts the last steps."""
@@ -205,10 +210,14 @@ def _row(result: WellsResult, k: int, m: int, well: int) -> dict[str, float | st
     growth, flat = config.problem.lyapunov(lr, batch_size), config.problem.thresholds(batch_size).flat
     counts = np.bincount(result.outcome[k, m, well], minlength=len(OUTCOMES))
     return {
-        "batch_size": batch_name(batch_size), "multiple": config.multiples[m], "lr": lr,
-        "start": ("sharp", "flat")[well], "replicas": config.replicas,
+        "batch_size": batch_name(batch_size),
+        "multiple": config.multiples[m],
+        "lr": lr,
+        "start": ("sharp", "flat")[well],
+        "replicas": config.replicas,
         "of_flat_threshold": lr / flat,
-        "lyapunov_sharp": growth.sharp, "lyapunov_flat": growth.flat,
+        "lyapunov_sharp": growth.sharp,
+        "lyapunov_flat": growth.flat,
         **{name: count / config.replicas for name, count in zip(OUTCOMES, counts, strict=True)},
     }
 
@@ -217,8 +226,13 @@ def _cycle_row(config: Wells, m: int, band: Array) -> dict[str, float]:
     lr = float(config.lr[config.batch_sizes.index(None), m])
     found = cycle(lr)
     return {
-        "multiple": config.multiples[m], "lr": lr, "cycle_low": found.low, "cycle_high": found.high,
-        "multiplier": found.multiplier, "band_low": float(band[0]), "band_high": float(band[1]),
+        "multiple": config.multiples[m],
+        "lr": lr,
+        "cycle_low": found.low,
+        "cycle_high": found.high,
+        "multiplier": found.multiplier,
+        "band_low": float(band[0]),
+        "band_high": float(band[1]),
         "of_crisis": lr / crisis(),
     }
 
@@ -226,7 +240,6 @@ def _cycle_row(config: Wells, m: int, band: Array) -> dict[str, float]:
 def batch_name(batch_size: Batch) -> str:
     """Return a batch size as a table and a figure name it."""
     return "all" if batch_size is None else str(batch_size)
-
 
 
 WELLS = Experiment("wells", ("P2-C13", "P2-X7"), lambda settings: run(configure(Wells, settings)), estimates, tables)

@@ -21,12 +21,38 @@ from descent.experiments.geometry.width import WIDTH
 PAPER = "P5"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    IDENTITIES, SAMPLES, WIDTH, DIRECTIONS, TRAINING, CIFAR, MARGINS, ESCAPE, EDGE, NETS, KEPT, CYCLIC, RESNET,
+    IDENTITIES,
+    SAMPLES,
+    WIDTH,
+    DIRECTIONS,
+    TRAINING,
+    CIFAR,
+    MARGINS,
+    ESCAPE,
+    EDGE,
+    NETS,
+    KEPT,
+    CYCLIC,
+    RESNET,
     CYCLES,
 )
 """In the order of the chapter."""
 
 __all__ = [
-    "CIFAR", "CYCLES", "CYCLIC", "DIRECTIONS", "EDGE", "ESCAPE", "EXPERIMENTS", "IDENTITIES", "KEPT", "MARGINS", "NETS",
-    "PAPER", "RESNET", "SAMPLES", "TRAINING", "WIDTH",
+    "CIFAR",
+    "CYCLES",
+    "CYCLIC",
+    "DIRECTIONS",
+    "EDGE",
+    "ESCAPE",
+    "EXPERIMENTS",
+    "IDENTITIES",
+    "KEPT",
+    "MARGINS",
+    "NETS",
+    "PAPER",
+    "RESNET",
+    "SAMPLES",
+    "TRAINING",
+    "WIDTH",
 ]

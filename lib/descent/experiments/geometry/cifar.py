@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from descent.convolutional import CNN
+from descent.data.images import channels_first, load, pair, pooled, signs
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import every, train
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.looks import look
 from descent.experiments.geometry.training import Course, course, course_rows, furthest
-from descent.models import SquaredError
-from descent.problems.images import channels_first, load, pair, pooled, signs
-from descent.rules import repeat, sgd
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import every, train
+from descent.nets.convolutional import CNN
+from descent.nets.dense import SquaredError
+from descent.nets.supervised import Supervised
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,18 @@ class Cifar:
     @classmethod
     def paper(cls, settings: Settings) -> Cifar:
         """Train wider nets at full resolution on two thousand images."""
-        return cls(max(32, settings.replicas // 30), settings.seed, settings.device, widths=(32, 64), dense=(128,),
-                   side=1, examples=2000, batch_size=32, steps=6000, looks=20)
+        return cls(
+            max(32, settings.replicas // 30),
+            settings.seed,
+            settings.device,
+            widths=(32, 64),
+            dense=(128,),
+            side=1,
+            examples=2000,
+            batch_size=32,
+            steps=6000,
+            looks=20,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,20 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame, concat
-from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Leaves
+from descent.engine.rules import Schedule, constant, cyclic, repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import every, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.kept import warmed
 from descent.experiments.geometry.pictures import LIMIT, Pictures
-from descent.rules import Schedule, constant, cyclic, repeat, sgd
-from descent.stats import geometric_ratio
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import every, train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import geometric_ratio
 
 SMALL, LARGE, DESCENT, STEADY = range(4)
 
@@ -57,8 +55,17 @@ class Cycles:
     @classmethod
     def cpu(cls, settings: Settings) -> Cycles:
         """Return a few steps of tiny nets."""
-        return cls(min(settings.replicas, 3), settings.seed, settings.device, Pictures.tiny(64, 64),
-                   batch_sizes=(8, 32), training=2, epochs=1, cycles=2, check=5)
+        return cls(
+            min(settings.replicas, 3),
+            settings.seed,
+            settings.device,
+            Pictures.tiny(64, 64),
+            batch_sizes=(8, 32),
+            training=2,
+            epochs=1,
+            cycles=2,
+            check=5,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Cycles:
@@ -119,15 +126,28 @@ def run(config: Cycles) -> CyclesResult:
     some, many = (replace(whole, batch_size=size, sampling="with_replacement") for size in config.batch_sizes)
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
     hyper = repeat(sgd(config.low), config.replicas).to(config.device)
-    start = train(some, whole.model.initial(streams), hyper, config.training * config.epoch, streams,
-                  schedule=warmed(config.epoch), limit=LIMIT, check=config.check)
+    start = train(
+        some,
+        whole.model.initial(streams),
+        hyper,
+        config.training * config.epoch,
+        streams,
+        schedule=warmed(config.epoch),
+        limit=LIMIT,
+        check=config.check,
+    )
     triangle = cyclic(config.period, config.low / config.high)
     steady = constant((1 + config.low / config.high) / 2)
     arms = ((some, triangle), (many, triangle), (whole, triangle), (some, steady))
     found, lost = zip(*(_arm(config, whole, *arm, cast(Leaves, start.params)) for arm in arms), strict=True)
     measured = {name: np.stack([one[name] for one in found]) for name in found[0]}
-    return CyclesResult(config, title, **measured, lost=np.stack(lost) | (start.diverged_at >= 0).cpu().numpy(),
-                        seconds=time.perf_counter() - clock)
+    return CyclesResult(
+        config,
+        title,
+        **measured,
+        lost=np.stack(lost) | (start.diverged_at >= 0).cpu().numpy(),
+        seconds=time.perf_counter() - clock,
+    )
 
 
 def _arm(
@@ -138,8 +158,17 @@ def _arm(
     hyper = repeat(sgd(config.high), config.replicas).to(config.device)
     one = torch.ones(config.replicas, dtype=torch.float64, device=config.device)
     probe = every(config.period, config.pictures.watch(whole, config.high * one, one))
-    done = train(problem, start, hyper, config.cycles * config.period, streams, schedule=schedule,
-                 probes={"": probe}, limit=LIMIT, check=config.check)
+    done = train(
+        problem,
+        start,
+        hyper,
+        config.cycles * config.period,
+        streams,
+        schedule=schedule,
+        probes={"": probe},
+        limit=LIMIT,
+        check=config.check,
+    )
     found = {name: to_numpy(done.records[f".{name}"].values) for name in ("trace", "frobenius", "loss")}
     found["sharpness"] = to_numpy(done.records[".curvature"].values[..., 0])
     return found, (done.diverged_at >= 0).cpu().numpy()
@@ -163,10 +192,17 @@ def _rows(result: CyclesResult, arm: int) -> DataFrame:
     names = ("sharpness", "tail", "trace", "frobenius", "loss")
     numbers = {name: getattr(result, name)[arm][:, alive] for name in names}
     means = {name: values.mean(axis=1) if alive.any() else np.nan for name, values in numbers.items()}
-    return DataFrame({"arm": result.config.names[arm], "cycle": np.arange(result.config.cycles + 1), **means,
-                      "replicas": int(alive.sum()), "diverged": int((~alive).sum())})
+    return DataFrame(
+        {
+            "arm": result.config.names[arm],
+            "cycle": np.arange(result.config.cycles + 1),
+            **means,
+            "replicas": int(alive.sum()),
+            "diverged": int((~alive).sum()),
+        }
+    )
 
 
 CYCLES = Experiment(
-    "cycles", ("P5-C14",), lambda settings: run(configure(Cycles, settings)), estimates, tables, scales=("gpu",),
+    "cycles", ("P5-C14",), lambda settings: run(configure(Cycles, settings)), estimates, tables, scales=("gpu",)
 )

@@ -9,24 +9,22 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.data.images import centred, load
+from descent.engine.probes import Leaves
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import Objective, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.nets import find_minimum, linearised, shifted
-from descent.models import MLP, SquaredError
+from descent.nets.dense import MLP, SquaredError
+from descent.nets.supervised import Supervised
 from descent.problems.diagonal import DiagonalNet, Noise, on_manifold
-from descent.problems.images import centred, load
-from descent.rules import repeat, sgd
-from descent.stats import paired_difference, ratio_of_means
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Objective, train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.stats.intervals import paired_difference, ratio_of_means
 
 PHASES: Mapping[str, tuple[Noise, int]] = {
     "full batch": ("none", 1),
@@ -78,8 +76,16 @@ class Cyclic:
     @classmethod
     def paper(cls, settings: Settings) -> Cyclic:
         """Take hundreds of data sets, fifty dimensions, wider nets."""
-        return cls(settings.replicas, 64, settings.seed, settings.device, dimension=50, examples=1000,
-                   sizes=(64, 64, 1), images=128)
+        return cls(
+            settings.replicas,
+            64,
+            settings.seed,
+            settings.device,
+            dimension=50,
+            examples=1000,
+            sizes=(64, 64, 1),
+            images=128,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +145,12 @@ def _diagonal(config: Cyclic, noise: Noise, batch_size: int, high: float) -> Arr
 
 
 def _cycle(
-    config: Cyclic, phases: tuple[Objective, Objective], params: Tensor, lrs: tuple[Tensor, Tensor],
-    streams: Streams, begin: int,
+    config: Cyclic,
+    phases: tuple[Objective, Objective],
+    params: Tensor,
+    lrs: tuple[Tensor, Tensor],
+    streams: Streams,
+    begin: int,
 ) -> Tensor:
     """Return the parameters after a high and a low phase, not a number where a replica was lost."""
     for objective, lr, end in zip(phases, lrs, (begin + config.up, begin + config.up + config.down), strict=True):
@@ -164,16 +174,19 @@ def _networks(config: Cyclic) -> dict[str, Array]:
     before = _eigenvalues(whole, start)
     high = config.excess * 2 / before[:, 0]
     single = Supervised(whole.model, SquaredError(), inputs, targets, config.batch_size)
-    return {name: _drop(config, (phase, whole), start, high, streams, before)
-            for name, phase in ((DESCENT, whole), (SGD, single))}
+    return {
+        name: _drop(config, (phase, whole), start, high, streams, before)
+        for name, phase in ((DESCENT, whole), (SGD, single))
+    }
 
 
 def _drop(
     config: Cyclic, phases: tuple[Objective, Objective], start: Leaves, high: Tensor, streams: Streams, before: Tensor
 ) -> Array:
     params, lost = start, torch.zeros_like(high, dtype=torch.bool)
-    for phase, lr, (begin, end) in zip(phases, (high, config.settle * high),
-                                       ((0, config.up), (config.up, config.up + config.down)), strict=True):
+    for phase, lr, (begin, end) in zip(
+        phases, (high, config.settle * high), ((0, config.up), (config.up, config.up + config.down)), strict=True
+    ):
         done = train(phase, params, sgd(lr.cpu()).to(config.device), end, streams, begin=begin, limit=1e3)
         params, lost = cast(Leaves, done.params), lost | (done.diverged_at >= 0)
     after = _eigenvalues(cast(Supervised, phases[1]), params)
@@ -202,8 +215,14 @@ def estimates(result: CyclicResult) -> Estimates:
 def tables(result: CyclicResult) -> dict[str, DataFrame]:
     """Return mean drops of tail and largest curvature, one row per arm and cycle; those of networks beside them."""
     rows = [
-        DataFrame({"arm": name, "cycle": np.arange(1, len(tail) + 1), "tail": tail.mean(axis=1),
-                   "sharp": result.sharp[name].mean(axis=1)})
+        DataFrame(
+            {
+                "arm": name,
+                "cycle": np.arange(1, len(tail) + 1),
+                "tail": tail.mean(axis=1),
+                "sharp": result.sharp[name].mean(axis=1),
+            }
+        )
         for name, tail in result.tail.items()
     ]
     nets = DataFrame([{"arm": name, "drop": drop.mean(), "nets": len(drop)} for name, drop in result.network.items()])

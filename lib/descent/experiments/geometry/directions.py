@@ -7,17 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import extreme_directions
-from descent.stats import bootstrap, mean, ratio_of_means
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import bootstrap, mean, ratio_of_means
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,15 @@ class Directions:
     @classmethod
     def paper(cls, settings: Settings) -> Directions:
         """Draw up to 64 dimensions, from more starts; eigenvectors of millions of small matrices take the time."""
-        return cls(max(64, settings.replicas // 16), settings.seed, settings.device, dimensions=(8, 16, 32, 64),
-                   ratios=(1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0), starts=12, iterations=20)
+        return cls(
+            max(64, settings.replicas // 16),
+            settings.seed,
+            settings.device,
+            dimensions=(8, 16, 32, 64),
+            ratios=(1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0),
+            starts=12,
+            iterations=20,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +143,19 @@ def tables(result: DirectionsResult) -> dict[str, DataFrame]:
     """Return mean extremes, one row per dimension and number of examples."""
     config = result.config
     rows = [
-        {"dimension": d, "examples": round(q * d), "least": result.low[i, j].mean(),
-         "largest": result.high[i, j].mean()}
-        for i, d in enumerate(config.dimensions) for j, q in enumerate(config.ratios)
+        {
+            "dimension": d,
+            "examples": round(q * d),
+            "least": result.low[i, j].mean(),
+            "largest": result.high[i, j].mean(),
+        }
+        for i, d in enumerate(config.dimensions)
+        for j, q in enumerate(config.ratios)
     ]
     rows += [
         {"dimension": d, "examples": round(q * d * d), "least": np.nan, "largest": result.squares[i, j].mean()}
-        for i, d in enumerate(config.dimensions) for j, q in enumerate(SQUARES)
+        for i, d in enumerate(config.dimensions)
+        for j, q in enumerate(SQUARES)
     ]
     return {"directions": DataFrame(rows)}
 

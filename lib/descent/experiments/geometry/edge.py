@@ -7,24 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import loss_alignment, reachable_extremes
 from descent.measure.growth import Descent, resampled_growth
 from descent.measure.stability import threshold
-from descent.problems.linear import aligned_edge, critical_batch, mean_square_edge
-from descent.problems.noise_escape import edge_covariance, eigen_rows, outside, second_moment_step
 from descent.problems.quadratics import Ensemble
-from descent.rules import heavy_ball, repeat
-from descent.stats import exact, mean, ratio_of_means
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, mean, ratio_of_means
+from descent.theory.linear import aligned_edge, critical_batch, mean_square_edge
+from descent.theory.noise_escape import edge_covariance, eigen_rows, outside, second_moment_step
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,14 @@ class Edge:
     def cpu(cls, settings: Settings) -> Edge:
         """Take some hundred small problems and a few dozen data sets."""
         few = max(32, min(settings.replicas // 30, 64))
-        return cls(max(32, settings.replicas // 4), few, 2 * settings.replicas, settings.seed, settings.device,
-                   settings.momentum)
+        return cls(
+            max(32, settings.replicas // 4),
+            few,
+            2 * settings.replicas,
+            settings.seed,
+            settings.device,
+            settings.momentum,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Edge:
@@ -59,8 +63,16 @@ class Edge:
 
         Not many more data sets: the plain SGD of the same diagonal takes a quarter of a minute for each, on the host.
         """
-        return cls(10 * settings.replicas, max(32, settings.replicas // 30), 10 * settings.replicas, settings.seed,
-                   settings.device, settings.momentum, examples=500, dimension=1000)
+        return cls(
+            10 * settings.replicas,
+            max(32, settings.replicas // 30),
+            10 * settings.replicas,
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            examples=500,
+            dimension=1000,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +114,10 @@ def run(config: Edge) -> EdgeResult:
     curvature, rows = eigen_rows(streams.normal(Purpose.DATA, 1, (config.examples, config.dimension)) * scale)
     momenta = tuple(sorted({*config.momenta, config.momentum}))
     edges = [[threshold(rows @ rows.mT, b, m) for b in config.batch_sizes] for m in momenta]
-    flat = [[_outside(rows, curvature, edges[j][i], m, b) for i, b in enumerate(config.batch_sizes)]
-            for j, m in enumerate(momenta)]
+    flat = [
+        [_outside(rows, curvature, edges[j][i], m, b) for i, b in enumerate(config.batch_sizes)]
+        for j, m in enumerate(momenta)
+    ]
     return EdgeResult(
         config=config,
         frobenius=_frobenius(inputs),
@@ -114,8 +128,9 @@ def run(config: Edge) -> EdgeResult:
         critical=np.array([[critical_batch(h, m) for h in to_numpy(curvature)] for m in momenta]),
         equivalent=_equivalent(config, rows),
         closure=np.array([aligned_edge(h, config.momentum, 1 / config.simulated) for h in to_numpy(curvature)]),
-        growth=_simulate(config, rows[0], float(edges[momenta.index(config.momentum)][
-            config.batch_sizes.index(config.simulated)][0])),
+        growth=_simulate(
+            config, rows[0], float(edges[momenta.index(config.momentum)][config.batch_sizes.index(config.simulated)][0])
+        ),
         seconds=time.perf_counter() - clock,
     )
 
@@ -195,9 +210,15 @@ def estimates(result: EdgeResult) -> Estimates:
 def tables(result: EdgeResult) -> dict[str, DataFrame]:
     """Return mean edge and D_1 per momentum and batch size, with the batch over its critical value."""
     rows = [
-        {"momentum": m, "batch_size": b, "edge": result.edges[j, i].mean(), "D1": result.outside[j, i].mean(),
-         "over_critical": float((b / result.critical[j]).mean())}
-        for j, m in enumerate(result.momenta) for i, b in enumerate(result.config.batch_sizes)
+        {
+            "momentum": m,
+            "batch_size": b,
+            "edge": result.edges[j, i].mean(),
+            "D1": result.outside[j, i].mean(),
+            "over_critical": float((b / result.critical[j]).mean()),
+        }
+        for j, m in enumerate(result.momenta)
+        for i, b in enumerate(result.config.batch_sizes)
     ]
     return {"edge": DataFrame(rows)}
 

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.stability import threshold
-from descent.problems.noise_escape import closure_escape, eigen_rows, outside, outside_bound, second_moment_step
-from descent.stats import bootstrap, mean
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, mean
+from descent.theory.noise_escape import closure_escape, eigen_rows, outside, outside_bound, second_moment_step
 
 KEPT = (1, 5, 20)
 """The k of D_k."""
@@ -53,8 +51,14 @@ class Escape:
     @classmethod
     def paper(cls, settings: Settings) -> Escape:
         """Take a thousand dimensions and a hundred thousand walkers."""
-        return cls(max(32, settings.replicas // 20), 100 * settings.replicas, settings.seed, settings.device,
-                   examples=500, dimension=1000)
+        return cls(
+            max(32, settings.replicas // 20),
+            100 * settings.replicas,
+            settings.seed,
+            settings.device,
+            examples=500,
+            dimension=1000,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +96,30 @@ def run(config: Escape) -> EscapeResult:
     scale = torch.arange(1, config.dimension + 1, dtype=torch.float64, device=config.device).pow(-config.decay / 2)
     curvature, rows = eigen_rows(streams.normal(Purpose.DATA, 0, (config.examples, config.dimension)) * scale)
     edge = np.array([to_numpy(threshold(rows @ rows.mT, b)) for b in config.batch_sizes])
-    losses = np.array([[_moments(config, curvature, rows, edge[i] * m, 1 / b) for m in config.multiples]
-                       for i, b in enumerate(config.batch_sizes)])
+    losses = np.array(
+        [
+            [_moments(config, curvature, rows, edge[i] * m, 1 / b) for m in config.multiples]
+            for i, b in enumerate(config.batch_sizes)
+        ]
+    )
     values = to_numpy(curvature)
-    bound = [[[[outside_bound(h, k, e * m, 1 / b) for h, e in zip(values, edge[i], strict=True)] for k in KEPT]
-              for m in config.multiples] for i, b in enumerate(config.batch_sizes)]
-    return EscapeResult(config, values, edge, losses, _descent(config, values), np.array(bound),
-                        _walk(config, rows[0], edge[config.batch_sizes.index(config.watched[0]), 0]),
-                        time.perf_counter() - clock)
+    bound = [
+        [
+            [[outside_bound(h, k, e * m, 1 / b) for h, e in zip(values, edge[i], strict=True)] for k in KEPT]
+            for m in config.multiples
+        ]
+        for i, b in enumerate(config.batch_sizes)
+    ]
+    return EscapeResult(
+        config,
+        values,
+        edge,
+        losses,
+        _descent(config, values),
+        np.array(bound),
+        _walk(config, rows[0], edge[config.batch_sizes.index(config.watched[0]), 0]),
+        time.perf_counter() - clock,
+    )
 
 
 def _moments(config: Escape, curvature: Tensor, rows: Tensor, lr: Array, share: float) -> Array:
@@ -165,7 +185,9 @@ def _smallest_margin(result: EscapeResult) -> Estimate:
     config = result.config
     ratios = [
         outside(result.losses[i, j, 1:], k).min(axis=0) / result.bound[i, j, c]
-        for i in range(len(config.batch_sizes)) for j in range(len(config.multiples)) for c, k in enumerate(KEPT)
+        for i in range(len(config.batch_sizes))
+        for j in range(len(config.multiples))
+        for c, k in enumerate(KEPT)
     ]
     return mean(np.min(ratios, axis=0))
 
@@ -191,9 +213,16 @@ def tables(result: EscapeResult) -> dict[str, DataFrame]:
         for j, multiple in enumerate(config.multiples):
             closure = closure_escape(first, result.edge[i, 0] * multiple, 1 / batch)
             slope = result.displacement_slope(i, j)
-            rows.append({"batch_size": batch, "multiple": multiple, "slope": slope.mean(), "slope_sd": slope.std(),
-                         "closure_D1": float(outside(closure.profile, 1))}
-                        | {f"D{k}": result.ratio(i, j, k, -1).mean() for k in KEPT})
+            rows.append(
+                {
+                    "batch_size": batch,
+                    "multiple": multiple,
+                    "slope": slope.mean(),
+                    "slope_sd": slope.std(),
+                    "closure_D1": float(outside(closure.profile, 1)),
+                }
+                | {f"D{k}": result.ratio(i, j, k, -1).mean() for k in KEPT}
+            )
     profile = {"curvature": first, "descent": result.descent[-1, 0]}
     profile |= {f"sgd_{m:g}": result.losses[0, j, -1, 0] for j, m in enumerate(config.multiples)}
     return {"escape": DataFrame(rows), "escape_profile": DataFrame(profile)}

@@ -9,19 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import loss_alignment
-from descent.stats import exact, mean, ratio_of_means
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, mean, ratio_of_means
 
 
 @dataclass(frozen=True)
@@ -162,11 +160,19 @@ def _furthest(found: list[Estimate]) -> Estimate:
 
 def tables(result: IdentitiesResult) -> dict[str, DataFrame]:
     """Return the ratios of loss added to its formula, one row per batch size."""
-    rows = [{"problem": "regression", "batch_size": b, "ratio": float(row.mean()), "largest": float(row.max())}
-            for b, row in zip(result.config.batch_sizes, result.quadratic, strict=True)]
+    rows = [
+        {"problem": "regression", "batch_size": b, "ratio": float(row.mean()), "largest": float(row.max())}
+        for b, row in zip(result.config.batch_sizes, result.quadratic, strict=True)
+    ]
     added, formula = result.network
-    rows.append({"problem": "network", "batch_size": 1, "ratio": float(added.sum() / formula.sum()),
-                 "largest": float((added / formula).max())})
+    rows.append(
+        {
+            "problem": "network",
+            "batch_size": 1,
+            "ratio": float(added.sum() / formula.sum()),
+            "largest": float((added / formula).max()),
+        }
+    )
     return {"identities": DataFrame(rows)}
 
 

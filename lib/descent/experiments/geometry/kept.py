@@ -8,24 +8,21 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
-from torch import Tensor
 
+from descent.arrays import Array
+from descent.data.images import centred, load
+from descent.engine.probes import Leaves
+from descent.engine.rules import Factors, Schedule, repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.gram import gram
 from descent.measure.stability import threshold
-from descent.models import MLP, SquaredError
-from descent.problems.images import centred, load
-from descent.rules import Factors, Schedule, repeat, sgd
-from descent.stats import exact, mean
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.nets.dense import MLP, SquaredError
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import exact, mean
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,14 @@ class Kept:
     @classmethod
     def paper(cls, settings: Settings) -> Kept:
         """Train wider nets on more digits for longer."""
-        return cls(max(64, settings.replicas // 10), settings.seed, settings.device, sizes=(64, 64, 1), images=256,
-                   steps=40_000)
+        return cls(
+            max(64, settings.replicas // 10),
+            settings.seed,
+            settings.device,
+            sizes=(64, 64, 1),
+            images=256,
+            steps=40_000,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +117,17 @@ def estimates(result: KeptResult) -> Estimates:
 def tables(result: KeptResult) -> dict[str, DataFrame]:
     """Return largest and mean values, one row per arm."""
     rows = [
-        {"lr": lr, "batch_size": b, "minima": int(np.isfinite(f).sum()), "of": len(f),
-         "frobenius": np.nanmean(f), "largest": np.nanmax(f), "edge": np.nanmean(e), "largest_edge": np.nanmax(e),
-         "descent": np.nanmean(d)}
+        {
+            "lr": lr,
+            "batch_size": b,
+            "minima": int(np.isfinite(f).sum()),
+            "of": len(f),
+            "frobenius": np.nanmean(f),
+            "largest": np.nanmax(f),
+            "edge": np.nanmean(e),
+            "largest_edge": np.nanmax(e),
+            "descent": np.nanmean(d),
+        }
         for (lr, b), f, e, d in zip(result.config.arms, result.frobenius, result.edge, result.descent, strict=True)
         if np.isfinite(f).any()
     ]

@@ -8,14 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from descent.engine.probes import Leaves, Params
 from descent.experiments.arms import in_parts
 from descent.measure.alignment import directional_alignment, loss_alignment, trace_of_noise, weighted
 from descent.measure.gram import gram
-from descent.models import LogisticError
-from descent.probes import Params
-from descent.supervised import Supervised
-
-Leaves = dict[str, Tensor]
+from descent.nets.dense import LogisticError
+from descent.nets.supervised import Supervised
 
 
 def look(problem: Supervised, keep: int = 0) -> Callable[[Params], Mapping[str, Tensor]]:
@@ -31,12 +29,19 @@ def look(problem: Supervised, keep: int = 0) -> Callable[[Params], Mapping[str, 
         outputs = _outputs(problem, leaves).double()
         kernel, residuals, twice = square_form(problem, kernel, outputs)
         found = loss_alignment(kernel, residuals, twice)
-        values = {"uncentred": found.uncentred, "centred": found.centred, "loss": twice / 2,
-                  "noise": trace_of_noise(kernel, residuals)}
+        values = {
+            "uncentred": found.uncentred,
+            "centred": found.centred,
+            "loss": twice / 2,
+            "noise": trace_of_noise(kernel, residuals),
+        }
         if keep:
             along = directional_alignment(kernel, residuals, keep, twice)
-            values |= {"curvature": along.curvature, "along": along.centred,
-                       "stable_rank": found.scores.mean(-1) / along.curvature[:, 0].square()}
+            values |= {
+                "curvature": along.curvature,
+                "along": along.centred,
+                "stable_rank": found.scores.mean(-1) / along.curvature[:, 0].square(),
+            }
         return values
 
     return measured

@@ -9,24 +9,22 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Leaves, Params
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import every, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import Alignment, loss_alignment
 from descent.measure.gram import gram
-from descent.models import MLP, LogisticError
-from descent.probes import Params
-from descent.rules import heavy_ball, repeat
-from descent.stats import mean, paired_difference
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import every, train
+from descent.nets.dense import MLP, LogisticError
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import mean, paired_difference
 
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
 Points = tuple[Array, Array, Array]
 EVEN, SMALL, MOMENTUM = "equal margins", "small margins", "small margins, momentum"
 
@@ -102,8 +100,11 @@ def _arm(config: Margins, signal: float, momentum: float) -> tuple[Array, tuple[
     def seen(params: Params) -> Mapping[str, Tensor]:
         found, power = _aligned(problem, cast(Leaves, params))
         scores = found.scores
-        return {"alignment": found.uncentred, "carried": power[:, small].sum(-1) / power.sum(-1),
-                "relative": scores[:, small].mean(-1) / scores.mean(-1)}
+        return {
+            "alignment": found.uncentred,
+            "carried": power[:, small].sum(-1) / power.sum(-1),
+            "relative": scores[:, small].mean(-1) / scores.mean(-1),
+        }
 
     probe = every(config.steps // config.looks, seen)
     done = train(problem, model.initial(streams), hyper, config.steps, streams, probes={"": probe})
@@ -148,8 +149,15 @@ def estimates(result: MarginsResult) -> Estimates:
 def tables(result: MarginsResult) -> dict[str, DataFrame]:
     """Return means over the nets, one row per arm and look."""
     rows = [
-        DataFrame({"arm": name, "step": result.steps.astype(int), "alignment": result.alignment[i].mean(axis=1),
-                   "carried": result.carried[i].mean(axis=1), "relative": result.relative[i].mean(axis=1)})
+        DataFrame(
+            {
+                "arm": name,
+                "step": result.steps.astype(int),
+                "alignment": result.alignment[i].mean(axis=1),
+                "carried": result.carried[i].mean(axis=1),
+                "relative": result.relative[i].mean(axis=1),
+            }
+        )
         for i, (name, _, _) in enumerate(result.config.arms)
     ]
     return {"margins": concat(rows, ignore_index=True)}

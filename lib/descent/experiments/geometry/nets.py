@@ -8,25 +8,23 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.data.images import centred, load
+from descent.engine.probes import Leaves
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.models import MLP, SquaredError
-from descent.problems.images import centred, load
-from descent.problems.noise_escape import outside
-from descent.rules import repeat, sgd
-from descent.stats import bootstrap, mean
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.nets.dense import MLP, SquaredError
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, mean
+from descent.theory.noise_escape import outside
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,22 @@ class Nets:
     @classmethod
     def cpu(cls, settings: Settings) -> Nets:
         """Train a few dozen nets, with as many walkers each."""
-        return cls(max(32, min(settings.replicas // 30, 48)), max(64, settings.replicas // 8), settings.seed,
-                   settings.device)
+        return cls(
+            max(32, min(settings.replicas // 30, 48)), max(64, settings.replicas // 8), settings.seed, settings.device
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Nets:
         """Train wider nets on more digits, with no more walkers each: all of them are held at once, many times over."""
-        return cls(64, max(64, settings.replicas // 8), settings.seed, settings.device, sizes=(64, 64, 1),
-                   examples=128, warm=2000)
+        return cls(
+            64,
+            max(64, settings.replicas // 8),
+            settings.seed,
+            settings.device,
+            sizes=(64, 64, 1),
+            examples=128,
+            warm=2000,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +101,19 @@ def run(config: Nets) -> NetsResult:
     _, sizes, basis = torch.linalg.svd(jacobian, full_matrices=False)
     curvature = sizes.square() / config.examples
     single = Supervised(model, SquaredError(), inputs, targets, 1)
-    ends = [_escape(config, single, minimum, config.sgd / curvature.square().sum(-1).sqrt()),
-            _escape(config, whole, minimum, config.descent / curvature[:, 0])]
+    ends = [
+        _escape(config, single, minimum, config.sgd / curvature.square().sum(-1).sqrt()),
+        _escape(config, whole, minimum, config.descent / curvature[:, 0]),
+    ]
     losses = [to_numpy(curvature[:, None] * (moved @ basis.mT).square()) for moved in ends]
-    return NetsResult(config, to_numpy(curvature), losses[0], losses[1], to_numpy(residual.square().mean(-1).sqrt()),
-                      time.perf_counter() - clock)
+    return NetsResult(
+        config,
+        to_numpy(curvature),
+        losses[0],
+        losses[1],
+        to_numpy(residual.square().mean(-1).sqrt()),
+        time.perf_counter() - clock,
+    )
 
 
 def find_minimum(problem: Supervised, streams: Streams, warm: int, newton: int) -> Leaves:

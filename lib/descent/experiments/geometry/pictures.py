@@ -10,22 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.convolutional import ResNet
+from descent.data.images import channels_first, load, pair, pooled, signs
+from descent.engine.precision import Precision
+from descent.engine.probes import Leaves, Params
 from descent.experiments.geometry.looks import look
 from descent.measure.noise import flat
-from descent.models import SquaredError
-from descent.precision import Precision
-from descent.probes import Params
-from descent.problems.images import channels_first, load, pair, pooled, signs
-from descent.supervised import Supervised
+from descent.nets.convolutional import ResNet
+from descent.nets.dense import SquaredError
+from descent.nets.supervised import Supervised
 
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
 Watch = Callable[[Params], Mapping[str, Tensor]]
 
 LIMIT = 1e3
@@ -77,15 +73,20 @@ class Pictures:
             sound = flat(leaves).norm() <= LIMIT  # never so for what is not a number
             found = dict(inner({name: torch.where(sound, leaf, 0.0) for name, leaf in leaves.items()}))
             spectrum = found["curvature"].clamp_min(0.0)
-            found |= {"trace": spectrum.sum(-1), "frobenius": spectrum.square().sum(-1).sqrt(),
-                      "index": edge_index(spectrum, lr, batch_size),
-                      "curvature": spectrum[:, kept], "along": found["along"][:, kept]}
+            found |= {
+                "trace": spectrum.sum(-1),
+                "frobenius": spectrum.square().sum(-1).sqrt(),
+                "index": edge_index(spectrum, lr, batch_size),
+                "curvature": spectrum[:, kept],
+                "along": found["along"][:, kept],
+            }
             return {name: torch.where(sound, value, torch.nan) for name, value in found.items()}
 
         def measured(params: Params) -> Mapping[str, Tensor]:
             nets = [slice(r, r + 1) for r in range(len(lr))]
-            each = [one({name: leaf[r] for name, leaf in cast(Leaves, params).items()}, lr[r], batch_size[r])
-                    for r in nets]
+            each = [
+                one({name: leaf[r] for name, leaf in cast(Leaves, params).items()}, lr[r], batch_size[r]) for r in nets
+            ]
             return {name: torch.cat([found[name] for found in each]) for name in each[0]}
 
         return measured

@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import every, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.kept import warmed
 from descent.experiments.geometry.pictures import LIMIT, Pictures
 from descent.experiments.geometry.training import Course, fitted_slopes, furthest
-from descent.rules import heavy_ball, repeat
-from descent.stats import geometric_ratio, mean
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import every, train
-
-Array = NDArray[np.float64]
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import geometric_ratio, mean
 
 NAMES = ("SGD", "momentum", "SGD, equal effective step")
 PLAIN, HEAVY, MATCHED = range(3)
@@ -76,9 +75,19 @@ class Residual:
     @classmethod
     def cpu(cls, settings: Settings) -> Residual:
         """Return two pairs and an epoch or two of tiny nets."""
-        return cls(min(settings.replicas, 3), settings.seed, settings.device, settings.momentum,
-                   Pictures.tiny(96, 32), pairs=((0.01, 4), (0.02, 4)), epochs=2, warm=0.5, looks=2, fitted=1.0,
-                   check=5)
+        return cls(
+            min(settings.replicas, 3),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            Pictures.tiny(96, 32),
+            pairs=((0.01, 4), (0.02, 4)),
+            epochs=2,
+            warm=0.5,
+            looks=2,
+            fitted=1.0,
+            check=5,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Residual:
@@ -91,8 +100,11 @@ class Residual:
         m, found = self.momentum, []
         for pair, (lr, size) in enumerate(self.pairs):
             large = round(size * (1 + m) / (1 - m))
-            found += [Arm(pair, PLAIN, lr, 0.0, size), Arm(pair, HEAVY, lr * (1 + m), m, large),
-                      Arm(pair, MATCHED, lr * (1 + m) / (1 - m), 0.0, large)]
+            found += [
+                Arm(pair, PLAIN, lr, 0.0, size),
+                Arm(pair, HEAVY, lr * (1 + m), m, large),
+                Arm(pair, MATCHED, lr * (1 + m) / (1 - m), 0.0, large),
+            ]
         return tuple(found)
 
     @property
@@ -135,8 +147,14 @@ class Path:
     def among(self, who: NDArray[np.bool_]) -> Path:
         """Return the path of some of the nets."""
         course = {item.name: getattr(self.course, item.name)[:, who] for item in fields(Course) if item.name != "steps"}
-        return replace(self, course=replace(self.course, **course), frobenius=self.frobenius[:, who],
-                       index=self.index[:, who], loss=self.loss[who], lost=self.lost[who])
+        return replace(
+            self,
+            course=replace(self.course, **course),
+            frobenius=self.frobenius[:, who],
+            index=self.index[:, who],
+            loss=self.loss[who],
+            lost=self.lost[who],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +172,9 @@ class ResidualResult:
 
     def whole(self, *kinds: int) -> list[tuple[Path, ...]]:
         """Return the paths of those kinds, pair by pair; a pair in which any net diverged is left out."""
-        pairs = [tuple(self.paths[len(NAMES) * pair + kind] for kind in kinds)
-                 for pair in range(len(self.config.pairs))]
+        pairs = [
+            tuple(self.paths[len(NAMES) * pair + kind] for kind in kinds) for pair in range(len(self.config.pairs))
+        ]
         return [paths for paths in pairs if not any(path.lost.any() for path in paths)]
 
 
@@ -181,8 +200,17 @@ def _stack(config: Residual, whole: Supervised, size: int) -> list[Path]:
     probe = every(config.period(size), config.pictures.watch(whole, lr, batch_size))
     problem = replace(whole, batch_size=size, sampling="with_replacement")
     rise = warmed(max(1, round(config.warm * config.pictures.examples / size)))
-    done = train(problem, problem.model.initial(streams), hyper, config.period(size) * config.looks, streams,
-                 schedule=rise, probes={"": probe}, limit=LIMIT, check=config.check)
+    done = train(
+        problem,
+        problem.model.initial(streams),
+        hyper,
+        config.period(size) * config.looks,
+        streams,
+        schedule=rise,
+        probes={"": probe},
+        limit=LIMIT,
+        check=config.check,
+    )
     loss = whole.value(done.params)
     lost = (done.diverged_at >= 0) | ~loss.isfinite()
     steps = to_numpy(done.records[".loss"].steps)
@@ -194,8 +222,14 @@ def _path(arm: Arm, rows: slice, steps: Array, found: Mapping[str, Array], loss:
     """Cut the rows of one arm out of the records (T, R, …) of its stack."""
     names = [item.name for item in fields(Course) if item.name != "steps"]
     course = Course(steps, **{name: found[name][:, rows] for name in names})
-    return Path(arm, course, found["frobenius"][:, rows], found["index"][:, rows], to_numpy(loss[rows]),
-                lost[rows].cpu().numpy())
+    return Path(
+        arm,
+        course,
+        found["frobenius"][:, rows],
+        found["index"][:, rows],
+        to_numpy(loss[rows]),
+        lost[rows].cpu().numpy(),
+    )
 
 
 def estimates(result: ResidualResult) -> Estimates:
@@ -243,13 +277,27 @@ def _named(result: ResidualResult, path: Path) -> dict[str, float | str]:
 def _end(result: ResidualResult, path: Path) -> Mapping[str, float | str]:
     """Return the end of an arm; `bound_minima` is over who has found a minimum, the index a median, ∞ beyond 2/λ₁."""
     arm, minima, alive = path.arm, result.minima(path), path.among(~path.lost)
-    means = {"loss": alive.loss, "sharpness": alive.course.curvature[-1, :, 0], "frobenius": alive.frobenius[-1],
-             "bound": alive.bound[-1], "bound_minima": path.bound[-1][minima]}
+    means = {
+        "loss": alive.loss,
+        "sharpness": alive.course.curvature[-1, :, 0],
+        "frobenius": alive.frobenius[-1],
+        "bound": alive.bound[-1],
+        "bound_minima": path.bound[-1][minima],
+    }
     numbers = {name: float(values.mean()) if len(values) else np.nan for name, values in means.items()}
-    return {**_named(result, path), "lr": arm.lr, "momentum": arm.momentum, "batch_size": arm.batch_size,
-            "equivalent_lr": arm.equivalent[0], "equivalent_batch": arm.equivalent[1], **numbers,
-            "index": float(np.median(alive.index[-1])) if len(alive.loss) else np.nan,
-            "minima": int(minima.sum()), "replicas": len(alive.loss), "diverged": int(path.lost.sum())}
+    return {
+        **_named(result, path),
+        "lr": arm.lr,
+        "momentum": arm.momentum,
+        "batch_size": arm.batch_size,
+        "equivalent_lr": arm.equivalent[0],
+        "equivalent_batch": arm.equivalent[1],
+        **numbers,
+        "index": float(np.median(alive.index[-1])) if len(alive.loss) else np.nan,
+        "minima": int(minima.sum()),
+        "replicas": len(alive.loss),
+        "diverged": int(path.lost.sum()),
+    }
 
 
 def _course(result: ResidualResult, path: Path) -> DataFrame:
@@ -259,14 +307,22 @@ def _course(result: ResidualResult, path: Path) -> DataFrame:
         return DataFrame()
     c, names = alive.course, ("uncentred", "centred", "loss", "noise", "stable_rank")
     rows = {name: getattr(c, name).mean(axis=1) for name in names}
-    rows |= {"sharpness": c.curvature[..., 0].mean(axis=1), "frobenius": alive.frobenius.mean(axis=1),
-             "bound": alive.bound.mean(axis=1), "index": np.median(alive.index, axis=1),
-             "within": ((c.along > 1 / 3) & (c.along < 3)).mean(axis=(1, 2))}
+    rows |= {
+        "sharpness": c.curvature[..., 0].mean(axis=1),
+        "frobenius": alive.frobenius.mean(axis=1),
+        "bound": alive.bound.mean(axis=1),
+        "index": np.median(alive.index, axis=1),
+        "within": ((c.along > 1 / 3) & (c.along < 3)).mean(axis=(1, 2)),
+    }
     epoch = c.steps * path.arm.batch_size / result.config.pictures.examples
     return DataFrame({**_named(result, path), "step": c.steps.astype(int), "epoch": epoch, **rows})
 
 
 RESNET = Experiment(
-    "resnet", ("P5-C9", "P5-C10", "P5-W5", "P5-X1"), lambda settings: run(configure(Residual, settings)), estimates,
-    tables, scales=("gpu",),
+    "resnet",
+    ("P5-C9", "P5-C10", "P5-W5", "P5-X1"),
+    lambda settings: run(configure(Residual, settings)),
+    estimates,
+    tables,
+    scales=("gpu",),
 )

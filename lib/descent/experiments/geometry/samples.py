@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import Extremes, linear_extremes
-from descent.problems.isserlis import population_extremes
-from descent.stats import mean, slope_of_mean
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import mean, slope_of_mean
+from descent.theory.isserlis import population_extremes
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,15 @@ class Samples:
     @classmethod
     def paper(cls, settings: Settings) -> Samples:
         """Draw a few hundred, to larger sizes."""
-        return cls(max(64, settings.replicas // 4), settings.seed, settings.device, dimension=200,
-                   examples=(4, 10, 30, 100, 200, 300, 1000, 3000, 10_000, 30_000),
-                   dimensions=(100, 400, 1600, 6400, 25_600), many=(800, 3200, 12_800, 51_200))
+        return cls(
+            max(64, settings.replicas // 4),
+            settings.seed,
+            settings.device,
+            dimension=200,
+            examples=(4, 10, 30, 100, 200, 300, 1000, 3000, 10_000, 30_000),
+            dimensions=(100, 400, 1600, 6400, 25_600),
+            many=(800, 3200, 12_800, 51_200),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +101,7 @@ def _bytes(examples: int, width: int) -> int:
 
 def _worst(streams: Streams, examples: int, dimension: int) -> Tensor:
     """Return the least alignment of isotropic data sets, (N,)."""
+
     def measure(rows: slice) -> Tensor:
         return linear_extremes(_inputs(streams.subset(rows), examples, dimension, 0.0)).low
 
@@ -105,6 +110,7 @@ def _worst(streams: Streams, examples: int, dimension: int) -> Tensor:
 
 def _alignments(config: Samples, streams: Streams, decay: float, examples: int) -> Tensor:
     """Return the least, the greatest and the typical alignment, (N, 3)."""
+
     def measure(rows: slice) -> Tensor:
         some = streams.subset(rows)
         inputs = _inputs(some, examples, config.dimension, decay)
@@ -139,9 +145,15 @@ def tables(result: SamplesResult) -> dict[str, DataFrame]:
     """Return mean alignments, one row per spectrum and number of examples."""
     config = result.config
     rows = [
-        {"decay": decay, "examples": n, "worst": result.low[i, j].mean(), "best": result.high[i, j].mean(),
-         "typical": result.typical[i, j].mean()}
-        for i, decay in enumerate(config.decays) for j, n in enumerate(config.examples)
+        {
+            "decay": decay,
+            "examples": n,
+            "worst": result.low[i, j].mean(),
+            "best": result.high[i, j].mean(),
+            "typical": result.typical[i, j].mean(),
+        }
+        for i, decay in enumerate(config.decays)
+        for j, n in enumerate(config.examples)
     ]
     return {"samples": DataFrame(rows)}
 

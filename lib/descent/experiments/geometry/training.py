@@ -7,26 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.data.images import centred, load, pair, signs
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Run, every, train
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.geometry.looks import look
 from descent.measure.alignment import block_alignment
 from descent.measure.gram import blocks, gram
-from descent.models import MLP, LogisticError, Loss, SquaredError
-from descent.problems.images import centred, load, pair, signs
-from descent.rules import repeat, sgd
-from descent.stats import mean
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Run, every, train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.nets.dense import MLP, LogisticError, Loss, SquaredError
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,16 @@ class Training:
     @classmethod
     def paper(cls, settings: Settings) -> Training:
         """Train wider nets for longer, on all threes and eights."""
-        return cls(max(32, settings.replicas // 10), settings.seed, settings.device, widths=(32, 128, 512),
-                   examples=350, steps=3000, looks=50, many=200)
+        return cls(
+            max(32, settings.replicas // 10),
+            settings.seed,
+            settings.device,
+            widths=(32, 128, 512),
+            examples=350,
+            steps=3000,
+            looks=50,
+            many=200,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +121,10 @@ def _ten(config: Training) -> Array:
     inputs = centred(data.images).to(config.device)
     model = MLP((64, config.widths[0], config.widths[0], config.classes))
     params = model.initial(Streams(replica_seeds(config.seed, config.replicas, config.device)))
-    wanted = [torch.nn.functional.one_hot(labels.to(inputs.device), config.classes)
-              for labels in (data.labels, torch.zeros_like(data.labels))]
+    wanted = [
+        torch.nn.functional.one_hot(labels.to(inputs.device), config.classes)
+        for labels in (data.labels, torch.zeros_like(data.labels))
+    ]
 
     def measure(rows: slice) -> Tensor:
         some = {name: leaf[rows] for name, leaf in params.items()}
@@ -162,8 +169,11 @@ def tables(result: TrainingResult) -> dict[str, DataFrame]:
     """Return means over the nets, one row per loss, width and look."""
     named = [("square", width, found) for width, found in zip(result.config.widths, result.square, strict=True)]
     named.append(("logistic", result.config.widths[0], result.logistic))
-    return {"training": concat([course_rows(found).assign(error=error, width=width) for error, width, found in named],
-                               ignore_index=True)}
+    return {
+        "training": concat(
+            [course_rows(found).assign(error=error, width=width) for error, width, found in named], ignore_index=True
+        )
+    }
 
 
 def course_rows(found: Course) -> DataFrame:
@@ -174,6 +184,9 @@ def course_rows(found: Course) -> DataFrame:
 
 
 TRAINING = Experiment(
-    "training", ("P5-C9", "P5-C10", "P5-W3", "P5-X5"), lambda settings: run(configure(Training, settings)), estimates,
+    "training",
+    ("P5-C9", "P5-C10", "P5-W3", "P5-X5"),
+    lambda settings: run(configure(Training, settings)),
+    estimates,
     tables,
 )

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.alignment import loss_alignment
-from descent.problems.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
-from descent.stats import exact, mean
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, mean
+from descent.theory.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
 
 DEEP, FEATURES = "deep linear", "random features"
 
@@ -48,8 +47,14 @@ class Width:
     @classmethod
     def paper(cls, settings: Settings) -> Width:
         """Draw widths up to tens of thousands, five million parameters of a deep linear net."""
-        return cls(max(64, settings.replicas // 10), settings.seed, settings.device, examples=1000,
-                   widths=(2, 8, 32, 128, 512, 2048, 8192), deep=(32, 128, 512, 1600))
+        return cls(
+            max(64, settings.replicas // 10),
+            settings.seed,
+            settings.device,
+            examples=1000,
+            widths=(2, 8, 32, 128, 512, 2048, 8192),
+            deep=(32, 128, 512, 1600),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +91,9 @@ def run(config: Width) -> WidthResult:
         found = np.stack([to_numpy(_aligned(config, streams, inputs, name, width)) for width in widths])
         typical[name], worst[name] = np.moveaxis(found, -1, 0)
     floor = to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
-    return WidthResult(config, parameters, typical, worst, worst["leaky"] / floor, _dead(streams, inputs),
-                       time.perf_counter() - clock)
+    return WidthResult(
+        config, parameters, typical, worst, worst["leaky"] / floor, _dead(streams, inputs), time.perf_counter() - clock
+    )
 
 
 def _trained(config: Width, name: str, width: int) -> int:
@@ -104,6 +110,7 @@ def _shapes(config: Width, width: int) -> list[tuple[int, int]]:
 
 def _aligned(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> Tensor:
     """Return alignment and least score over mean score of every network, (N, 2), some networks at a time."""
+
     def measure(rows: slice) -> Tensor:
         gram, residuals = _network(config, streams.subset(rows), inputs[rows], name, width)
         found = loss_alignment(gram.unsqueeze(-3), residuals)
@@ -126,8 +133,10 @@ def _network(config: Width, streams: Streams, inputs: Tensor, name: str, width: 
     """
     d = config.inputs
     if name == DEEP:
-        first, second = ([_weights(streams, 20 * width + 10 * draw + i, s)
-                          for i, s in enumerate(_shapes(config, width))] for draw in range(2))
+        first, second = (
+            [_weights(streams, 20 * width + 10 * draw + i, s) for i, s in enumerate(_shapes(config, width))]
+            for draw in range(2)
+        )
         outputs, gram = deep_linear(inputs, first)
         outer = torch.cat([second[-1], _weights(streams, 20 * width + 19, (config.probes - 1, width))], dim=1)
         hidden = inputs

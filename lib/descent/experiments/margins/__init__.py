@@ -19,12 +19,36 @@ from descent.experiments.margins.teacher import TEACHER
 PAPER = "P4"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    RACE, SURGERY, COAST, PHASE, KICK, NOISE, HETEROGENEITY, TEACHER, DIGITS, MNIST, CIFAR, DIMMED,
+    RACE,
+    SURGERY,
+    COAST,
+    PHASE,
+    KICK,
+    NOISE,
+    HETEROGENEITY,
+    TEACHER,
+    DIGITS,
+    MNIST,
+    CIFAR,
+    DIMMED,
     NORMED,
 )
 """In the order of the chapter."""
 
 __all__ = [
-    "CIFAR", "COAST", "DIGITS", "DIMMED", "EXPERIMENTS", "HETEROGENEITY", "KICK", "MNIST", "NOISE", "NORMED", "PAPER",
-    "PHASE", "RACE", "SURGERY", "TEACHER",
+    "CIFAR",
+    "COAST",
+    "DIGITS",
+    "DIMMED",
+    "EXPERIMENTS",
+    "HETEROGENEITY",
+    "KICK",
+    "MNIST",
+    "NOISE",
+    "NORMED",
+    "PAPER",
+    "PHASE",
+    "RACE",
+    "SURGERY",
+    "TEACHER",
 ]

@@ -6,21 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Leaves, Params, Probe
+from descent.engine.rules import Hyper, ema, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import FirstPassage, Objective, Run, train
 from descent.experiments.arms import to_numpy
 from descent.experiments.common import Settings
-from descent.probes import Params, Probe
 from descent.problems.patches import PatchData, Patches, patch_data, random_start
-from descent.rules import Hyper, ema, repeat
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import FirstPassage, Objective, Run, train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
 
 STEP = 4
 """Steps between two looks at the loss: results "at equal loss" are those of the first look below the target."""
@@ -58,8 +54,18 @@ class Task:
         well learnt the small margins.
         """
         root = 10**0.5
-        return cls(max(64, settings.replicas // 8), settings.seed, settings.device, examples=1000, small=100,
-                   dimension=1000, neurons=16, noise=root, scale=0.1 / root, tests=1000)
+        return cls(
+            max(64, settings.replicas // 8),
+            settings.seed,
+            settings.device,
+            examples=1000,
+            small=100,
+            dimension=1000,
+            neurons=16,
+            noise=root,
+            scale=0.1 / root,
+            tests=1000,
+        )
 
     @property
     def streams(self) -> Streams:
@@ -73,9 +79,16 @@ class Task:
 
     def data(self) -> PatchData:
         """Draw the training sets."""
-        return patch_data(self.streams, examples=self.examples, small=self.small, patches=self.patches,
-                          dimension=self.dimension, large_margin=self.large_margin, small_margin=self.small_margin,
-                          noise=self.noise)
+        return patch_data(
+            self.streams,
+            examples=self.examples,
+            small=self.small,
+            patches=self.patches,
+            dimension=self.dimension,
+            large_margin=self.large_margin,
+            small_margin=self.small_margin,
+            noise=self.noise,
+        )
 
     def test_noise(self) -> Tensor:
         """Draw the noise patches of the test sets, (S, T, J, d − 1)."""
@@ -147,20 +160,33 @@ def arms_hyper(lr: Sequence[float], momentum: Sequence[float], task: Task) -> Hy
 
 
 def compete(
-    task: Task, problem: Patches, hyper: Hyper, steps: int, targets: Sequence[float], *,
-    objective: Objective | None = None, probes: Mapping[str, Probe] | None = None, look: int = STEP,
+    task: Task,
+    problem: Patches,
+    hyper: Hyper,
+    steps: int,
+    targets: Sequence[float],
+    *,
+    objective: Objective | None = None,
+    probes: Mapping[str, Probe] | None = None,
+    look: int = STEP,
 ) -> tuple[list[Race], Run]:
     """Train all arms until each has passed the last target, or for `steps` steps; return where they stood at each."""
     keeper = AtLoss(problem, targets, look)
     streams = Streams(task.streams.seeds.repeat(problem.arms))
     done = train_until(keeper, objective or problem, task.start(problem.arms), hyper, steps, streams, probes)
     noise = task.test_noise()
-    return [stand(task, problem, kept, passed, noise)
-            for kept, passed in zip(keeper.kept, keeper.passed, strict=True)], done
+    return [
+        stand(task, problem, kept, passed, noise) for kept, passed in zip(keeper.kept, keeper.passed, strict=True)
+    ], done
 
 
 def train_until(
-    keeper: AtLoss, objective: Objective, start: Leaves, hyper: Hyper, steps: int, streams: Streams,
+    keeper: AtLoss,
+    objective: Objective,
+    start: Leaves,
+    hyper: Hyper,
+    steps: int,
+    streams: Streams,
     probes: Mapping[str, Probe] | None = None,
 ) -> Run:
     """Train until every row has passed the keeper's last target, or for `steps` steps."""
@@ -176,7 +202,12 @@ def stand(task: Task, problem: Patches, params: Leaves, step: Tensor, noise: Ten
     signal, memory = (problem.halves(part)[1] for part in logits)
     errors = [problem.test_error(params, margin, noise) for margin in (task.small_margin, task.large_margin)]
     values = (
-        step, *errors, params["s"].amax(-1), params["s"].norm(dim=-1), signal, memory,
+        step,
+        *errors,
+        params["s"].amax(-1),
+        params["s"].norm(dim=-1),
+        signal,
+        memory,
         (logits.total > 0).float().mean(-1),
     )
     return Race(*(to_numpy(value).reshape(problem.arms, task.seeds) for value in values))

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.convolutional import CNN, ResNet
-from descent.estimate import Estimate
+from descent.arrays import Array
 from descent.experiments.arms import configure, momenta
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.classifiers import (
@@ -36,8 +35,8 @@ from descent.experiments.margins.classifiers import (
     row,
     stand,
 )
-
-Array = NDArray[np.float64]
+from descent.nets.convolutional import CNN, ResNet
+from descent.stats.estimate import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +56,46 @@ class Cifar(Course):
     def cpu(cls, settings: Settings) -> Cifar:
         """Return tiny nets on eighty images of 8 × 8 pixels."""
         arms, few = ((0.3, 0.9), momenta((), settings.momentum)), min(settings.replicas, 3)
-        nets = (Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), *arms, few, 120, 0.4),
-                Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), *arms, few, 60, 0.2))
-        return cls(nets=nets, seed=settings.seed, device=settings.device, momentum=settings.momentum,
-                   batch_sizes=(None, 40), targets=(1.5, 0.9), judged=0.9, examples=80, tests=60, pool=4, look=6,
-                   looks=2, look_batches=8)
+        nets = (
+            Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), *arms, few, 120, 0.4),
+            Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), *arms, few, 60, 0.2),
+        )
+        return cls(
+            nets=nets,
+            seed=settings.seed,
+            device=settings.device,
+            momentum=settings.momentum,
+            batch_sizes=(None, 40),
+            targets=(1.5, 0.9),
+            judged=0.9,
+            examples=80,
+            tests=60,
+            pool=4,
+            look=6,
+            looks=2,
+            look_batches=8,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Cifar:
         """Return twelve residual and eight small nets per arm on 4096 images of 16 × 16 pixels."""
         two, three = momenta((), settings.momentum), momenta((0.98,), settings.momentum)
-        nets = (Net("ResNet-8", ResNet(), RATES, two, min(settings.replicas, 12), 2500, 18.5),
-                Net("CNN", CNN(size=16), RATES, three, min(settings.replicas, 8), 6000, 2.4))
-        return cls(nets=nets, seed=settings.seed, device=settings.device, momentum=settings.momentum, examples=4096,
-                   tests=5000)
+        nets = (
+            Net("ResNet-8", ResNet(), RATES, two, min(settings.replicas, 12), 2500, 18.5),
+            Net("CNN", CNN(size=16), RATES, three, min(settings.replicas, 8), 6000, 2.4),
+        )
+        return cls(
+            nets=nets, seed=settings.seed, device=settings.device, momentum=settings.momentum, examples=4096, tests=5000
+        )
 
     @property
     def trained_images(self) -> dict[str, float]:
         """How many images of ResNet-8 at 32 × 32 pixels all runs are expected to be worth."""
-        return {"ResNet-8": sum(self.counted(net, size, self.between(size)) for net in self.nets
-                                for size in self.batch_sizes)}
+        return {
+            "ResNet-8": sum(
+                self.counted(net, size, self.between(size)) for net in self.nets for size in self.batch_sizes
+            )
+        }
 
     def between(self, size: int | None) -> int:
         """Return the steps between two looks at a batch size."""
@@ -122,8 +141,12 @@ def run(config: Cifar) -> CifarResult:
 
 
 def _net(config: Cifar, net: Net, data: Pictures) -> NetResult:
-    stands = [_arm(config, net, data, size, lr, momentum)
-              for size in config.batch_sizes for lr in net.lrs for momentum in net.momenta]
+    stands = [
+        _arm(config, net, data, size, lr, momentum)
+        for size in config.batch_sizes
+        for lr in net.lrs
+        for momentum in net.momenta
+    ]
     shape = len(config.batch_sizes), len(net.lrs), len(net.momenta)
 
     step, accuracy, lost = (np.array([getattr(each, name) for each in stands]) for name in ("step", "accuracy", "lost"))
@@ -148,8 +171,10 @@ def estimates(result: CifarResult) -> Estimates:
     if config.momentum == 0:
         return {}
     found = gains(result, result.nets[0], config.momentum, config.targets.index(config.judged))
-    return {"P4-C1.accuracy": found[config.batch_sizes.index(None)],
-            "P4-C2.accuracy": min(found, key=lambda each: each.value)}
+    return {
+        "P4-C1.accuracy": found[config.batch_sizes.index(None)],
+        "P4-C2.accuracy": min(found, key=lambda each: each.value),
+    }
 
 
 def tables(result: CifarResult) -> dict[str, DataFrame]:
@@ -161,8 +186,13 @@ def tables(result: CifarResult) -> dict[str, DataFrame]:
 
 def _rows(config: Cifar, found: NetResult) -> Iterator[Mapping[str, object]]:
     for b, e, m, t in np.ndindex(*found.step.shape[:4]):
-        about = {"net": found.net.name, "batch_size": str(config.batch_sizes[b] or "full"), "lr": found.net.lrs[e],
-                 "momentum": found.net.momenta[m], "loss": config.targets[t]}
+        about = {
+            "net": found.net.name,
+            "batch_size": str(config.batch_sizes[b] or "full"),
+            "lr": found.net.lrs[e],
+            "momentum": found.net.momenta[m],
+            "loss": config.targets[t],
+        }
         yield about | row(found.step[b, e, m, t], found.accuracy[b, e, m, t], found.lost[b, e, m])
 
 
@@ -171,8 +201,15 @@ def _gains(result: CifarResult, found: NetResult) -> Iterator[Mapping[str, objec
     for momentum in (each for each in found.net.momenta if each > 0):
         for t, target in enumerate(config.targets):
             for size, each in zip(config.batch_sizes, gains(result, found, momentum, t), strict=True):
-                yield {"net": found.net.name, "batch_size": str(size or "full"), "momentum": momentum, "loss": target,
-                       "gain": each.value, "low": each.low, "high": each.high}
+                yield {
+                    "net": found.net.name,
+                    "batch_size": str(size or "full"),
+                    "momentum": momentum,
+                    "loss": target,
+                    "gain": each.value,
+                    "low": each.low,
+                    "high": each.high,
+                }
 
 
 CIFAR = Experiment(

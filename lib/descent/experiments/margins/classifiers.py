@@ -15,26 +15,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.convolutional import CNN, ResNet
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.data.images import channels_first, part
+from descent.engine.probes import FirstPassage, Params, Probe, every
+from descent.engine.rules import ema, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Run, train
 from descent.experiments.arms import to_numpy
 from descent.experiments.margins.phase import best_gap
-from descent.models import CrossEntropy
-from descent.probes import FirstPassage, Params, Probe, every
-from descent.problems.images import channels_first, part
-from descent.rules import ema, repeat
-from descent.stats import bootstrap
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Run, train
+from descent.nets.convolutional import CNN, ResNet
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap
 
-Array = NDArray[np.float64]
 Tests = Sequence[tuple[Tensor, Tensor]]
 
 CLASSES = 10
 RATES = (0.1, 0.3, 0.9)
 IMAGE = 74.1
-"""MFLOP of a training image of ResNet-8 at 32 × 32 pixels, by which plans count (see `descent.budget`)."""
+"""MFLOP of a training image of ResNet-8 at 32 × 32 pixels, by which plans count (see `descent.runs.budget`)."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,28 @@ def stand(course: Course, net: Net, problem: Supervised, arm: tuple[float, float
     looks: dict[str, Probe] = {"": every(look, seen)}
     window, last = look * (course.looks - 1), min(course.targets)
     stop = FirstPassage(lambda params: problem.value(params) < last, every=max(window, look), stop=True)
-    first = train(problem, net.model.initial(streams), hyper, net.steps, streams, probes=looks | {"stop": stop},
-                  limit=1e4, check=look)
-    rest = train(problem, first.params, hyper, first.steps + window, streams, probes=looks, velocity=first.velocity,
-                 begin=first.steps, limit=1e4, check=look)
+    first = train(
+        problem,
+        net.model.initial(streams),
+        hyper,
+        net.steps,
+        streams,
+        probes=looks | {"stop": stop},
+        limit=1e4,
+        check=look,
+    )
+    rest = train(
+        problem,
+        first.params,
+        hyper,
+        first.steps + window,
+        streams,
+        probes=looks,
+        velocity=first.velocity,
+        begin=first.steps,
+        limit=1e4,
+        check=look,
+    )
     return _stand(course, first, rest)
 
 
@@ -161,9 +179,7 @@ def _read(run: Run) -> tuple[Array, Array, Array]:
     return to_numpy(loss.steps), to_numpy(loss.values), to_numpy(accuracy.values)
 
 
-def at_targets(
-    steps: Array, loss: Array, accuracy: Array, targets: Sequence[float], looks: int
-) -> tuple[Array, Array]:
+def at_targets(steps: Array, loss: Array, accuracy: Array, targets: Sequence[float], looks: int) -> tuple[Array, Array]:
     """Return the step of the first look below each target (L, S), and the mean of the looks from it on (L, S, K).
 
     loss (T, S), not a number once a replica is lost; accuracy (T, S, K).
@@ -202,7 +218,11 @@ def row(step: Array, accuracy: Array, lost: NDArray[np.bool_]) -> dict[str, floa
     """Return what a table says of the replicas (S,) of an arm at a target; means over those that met it."""
     met = step >= 0
     count = int(met.sum())
-    return {"accuracy": float(accuracy[met].mean()) if count else np.nan,
-            "accuracy_error": float(accuracy[met].std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan,
-            "step": float(np.median(step[met])) if count else np.nan,
-            "reached": count, "diverged": int(lost.sum()), "replicas": len(step)}
+    return {
+        "accuracy": float(accuracy[met].mean()) if count else np.nan,
+        "accuracy_error": float(accuracy[met].std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan,
+        "step": float(np.median(step[met])) if count else np.nan,
+        "reached": count,
+        "diverged": int(lost.sum()),
+        "replicas": len(step),
+    }

@@ -7,24 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.rules import ema, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
-from descent.probes import Params
-from descent.problems.inertia import coasting, coasting_distance
 from descent.problems.patches import Patches
-from descent.rules import ema, repeat
-from descent.stats import mean, slope_of_mean
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, slope_of_mean
+from descent.theory.inertia import coasting, coasting_distance
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,15 @@ class Coast:
     seeds: int
     task: Task
     arms: tuple[tuple[float, float], ...] = (
-        (0.1, 0.9), (0.3, 0.9), (1.0, 0.9), (0.1, 0.99), (1.0, 0.99), (10.0, 0.99),
-        (1.0, 0.0), (10.0, 0.0), (100.0, 0.0),
+        (0.1, 0.9),
+        (0.3, 0.9),
+        (1.0, 0.9),
+        (0.1, 0.99),
+        (1.0, 0.99),
+        (10.0, 0.99),
+        (1.0, 0.0),
+        (10.0, 0.0),
+        (100.0, 0.0),
     )
     near: float = 0.1  # the law is claimed for 1 − momentum up to this
     neurons: int = 8
@@ -66,8 +71,12 @@ class Coast:
     @classmethod
     def paper(cls, settings: Settings) -> Coast:
         """Scan more margins on the large task; much larger ones a step of that rate would overshoot."""
-        return cls(settings.replicas, Task.paper(settings), large_margins=(0.75, 1.0, 1.5, 2.0, 3.0),
-                   small_margins=(0.1, 0.125, 0.15, 0.2, 0.3))
+        return cls(
+            settings.replicas,
+            Task.paper(settings),
+            large_margins=(0.75, 1.0, 1.5, 2.0, 3.0),
+            small_margins=(0.1, 0.125, 0.15, 0.2, 0.3),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +146,27 @@ def _exponent(margins: tuple[float, ...], found: Array, seed: int) -> Estimate:
 def tables(result: CoastResult) -> dict[str, DataFrame]:
     """Return mean distances beside the law, and the feature learned against the margins."""
     config = result.config
-    arms = DataFrame([
-        {"lr": lr, "momentum": momentum, "inertia": inertia, "distance": distance.mean(), "law": law,
-         "asymptote": coasting_distance(inertia, config.task.large_margin)}
-        for (lr, momentum), inertia, distance, law in zip(config.arms, result.inertia, result.distance, result.law,
-                                                          strict=True)
-    ])
+    arms = DataFrame(
+        [
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "inertia": inertia,
+                "distance": distance.mean(),
+                "law": law,
+                "asymptote": coasting_distance(inertia, config.task.large_margin),
+            }
+            for (lr, momentum), inertia, distance, law in zip(
+                config.arms, result.inertia, result.distance, result.law, strict=True
+            )
+        ]
+    )
     scans = [
         DataFrame({"scan": name, "margin": margins, "feature": np.nanmean(found, axis=1)})
-        for name, margins, found in (("large", config.large_margins, result.by_large),
-                                     ("small", config.small_margins, result.by_small))
+        for name, margins, found in (
+            ("large", config.large_margins, result.by_large),
+            ("small", config.small_margins, result.by_small),
+        )
     ]
     return {"coast": arms, "margins": concat(scans, ignore_index=True)}
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.convolutional import CNN
+from descent.arrays import Array
+from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.arms import configure, momenta
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.classifiers import (
@@ -34,9 +35,7 @@ from descent.experiments.margins.classifiers import (
     row,
     stand,
 )
-from descent.streams import Purpose, Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.nets.convolutional import CNN
 
 GROUPS = ("as they are", "dimmed")
 
@@ -57,17 +56,35 @@ class Dimmed(Course):
     @classmethod
     def cpu(cls, settings: Settings) -> Dimmed:
         """Return a tiny net on eighty images of 8 × 8 pixels."""
-        net = Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), (0.3, 0.9), momenta((), settings.momentum),
-                  min(settings.replicas, 3), 200, 0.2)
-        return cls(net=net, seed=settings.seed, device=settings.device, momentum=settings.momentum, targets=(1.5, 0.5),
-                   examples=80, tests=60, pool=4, look=4, looks=3)
+        net = Net(
+            "CNN",
+            CNN(widths=(8, 8), dense=(16,), size=8),
+            (0.3, 0.9),
+            momenta((), settings.momentum),
+            min(settings.replicas, 3),
+            200,
+            0.2,
+        )
+        return cls(
+            net=net,
+            seed=settings.seed,
+            device=settings.device,
+            momentum=settings.momentum,
+            targets=(1.5, 0.5),
+            examples=80,
+            tests=60,
+            pool=4,
+            look=4,
+            looks=3,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Dimmed:
         """Return twelve seeds per arm on 4096 images of 16 × 16 pixels."""
         net = Net("CNN", CNN(size=16), RATES, momenta((), settings.momentum), min(settings.replicas, 12), 8000, 2.4)
-        return cls(net=net, seed=settings.seed, device=settings.device, momentum=settings.momentum, examples=4096,
-                   tests=5000)
+        return cls(
+            net=net, seed=settings.seed, device=settings.device, momentum=settings.momentum, examples=4096, tests=5000
+        )
 
     @property
     def trained_images(self) -> dict[str, float]:
@@ -104,8 +121,10 @@ def prepared(config: Dimmed, data: Pictures) -> tuple[Tensor, Tests]:
     Noise comes last, so that dimming takes signal away and leaves the noise; both test sets have the same.
     """
     streams = Streams(replica_seeds(config.seed, 1, config.device))
-    grain, other = (config.noise * streams.normal(Purpose.DATA, index, tuple(images.shape))[0]
-                    for index, images in enumerate((data.inputs, data.test_inputs)))
+    grain, other = (
+        config.noise * streams.normal(Purpose.DATA, index, tuple(images.shape))[0]
+        for index, images in enumerate((data.inputs, data.test_inputs))
+    )
     chosen = first_of_each(data.labels, config.share).view(-1, 1, 1, 1)
     inputs = torch.where(chosen, config.contrast * data.inputs, data.inputs) + grain
     return inputs, [(factor * data.test_inputs + other, data.test_labels) for factor in (1.0, config.contrast)]
@@ -120,11 +139,18 @@ def run(config: Dimmed) -> DimmedResult:
     data, net = pictures(config.examples, config.tests, config.pool, config.device), config.net
     inputs, tests = prepared(config, data)
     problem = objective(net, inputs, data.labels)
-    stands = [[stand(config, net, problem, (lr, momentum), tests, config.look) for momentum in net.momenta]
-              for lr in net.lrs]
+    stands = [
+        [stand(config, net, problem, (lr, momentum), tests, config.look) for momentum in net.momenta] for lr in net.lrs
+    ]
     accuracy = _grid(stands, "accuracy")
-    return DimmedResult(config, data.title, _grid(stands, "step"), np.moveaxis(accuracy, 2, 0),
-                        _grid(stands, "lost") > 0, time.perf_counter() - clock)
+    return DimmedResult(
+        config,
+        data.title,
+        _grid(stands, "step"),
+        np.moveaxis(accuracy, 2, 0),
+        _grid(stands, "lost") > 0,
+        time.perf_counter() - clock,
+    )
 
 
 def _grid(stands: list[list[Stand]], name: str) -> Array:
@@ -149,8 +175,13 @@ def tables(result: DimmedResult) -> dict[str, DataFrame]:
 def _rows(result: DimmedResult) -> Iterator[Mapping[str, object]]:
     config, net = result.config, result.config.net
     for k, e, m, t in np.ndindex(*result.accuracy.shape[:4]):
-        about = {"tests": GROUPS[k], "net": net.name, "lr": net.lrs[e], "momentum": net.momenta[m],
-                 "loss": config.targets[t]}
+        about = {
+            "tests": GROUPS[k],
+            "net": net.name,
+            "lr": net.lrs[e],
+            "momentum": net.momenta[m],
+            "loss": config.targets[t],
+        }
         yield about | row(result.step[e, m, t], result.accuracy[k, e, m, t], result.lost[e, m])
 
 

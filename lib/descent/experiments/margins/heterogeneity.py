@@ -6,16 +6,14 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
 from descent.problems.patches import Patches
-from descent.stats import paired_difference
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import paired_difference
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,14 @@ def run(config: Heterogeneity) -> HeterogeneityResult:
     hyper = arms_hyper([config.linear_lr] * 2, [0.0, config.momentum], task)
     linear, _ = compete(task, problem, hyper, config.linear_steps, config.linear_targets)
     met = np.array([(stand.step >= 0).mean(axis=1) for stand in linear])
-    return HeterogeneityResult(config, np.stack(by_share), np.stack(by_margin),
-                               np.stack([stand.err2 for stand in linear]), met, time.perf_counter() - clock)
+    return HeterogeneityResult(
+        config,
+        np.stack(by_share),
+        np.stack(by_margin),
+        np.stack([stand.err2 for stand in linear]),
+        met,
+        time.perf_counter() - clock,
+    )
 
 
 def _pair(config: Heterogeneity, task: Task) -> Race:
@@ -105,12 +109,15 @@ def estimates(result: HeterogeneityResult) -> Estimates:
 def tables(result: HeterogeneityResult) -> dict[str, DataFrame]:
     """Return mean errors of both arms, one row per kind of data."""
     config = result.config
-    kinds = [("share", small / config.task.examples, pair)
-             for small, pair in zip(config.small, result.by_share, strict=True)]
+    kinds = [
+        ("share", small / config.task.examples, pair) for small, pair in zip(config.small, result.by_share, strict=True)
+    ]
     kinds += [("large margin", alpha, pair) for alpha, pair in zip(config.large_margins, result.by_margin, strict=True)]
     kinds += [("linear, loss", target, pair) for target, pair in zip(config.linear_targets, result.linear, strict=True)]
-    rows = [{"varied": name, "value": value, "plain": pair[0].mean(), "momentum": pair[1].mean()}
-            for name, value, pair in kinds]
+    rows = [
+        {"varied": name, "value": value, "plain": pair[0].mean(), "momentum": pair[1].mean()}
+        for name, value, pair in kinds
+    ]
     return {"heterogeneity": DataFrame(rows)}
 
 

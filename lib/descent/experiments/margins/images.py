@@ -10,22 +10,19 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
-from torch import Tensor
 
+from descent.arrays import Array
+from descent.data.image_patches import ImagePatches, Split
+from descent.data.images import load, pair, pooled
+from descent.engine.rules import ema, repeat
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import AtLoss, train_until
 from descent.experiments.margins.phase import best_gap
 from descent.experiments.margins.race import EQUAL
-from descent.problems.image_patches import ImagePatches, Split
-from descent.problems.images import load, pair, pooled
 from descent.problems.patches import Patches, random_start
-from descent.rules import ema, repeat
-from descent.stats import bootstrap, mean, paired_difference
-from descent.streams import Streams, replica_seeds
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.stats.intervals import bootstrap, mean, paired_difference
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,17 @@ class MnistImages(Images):
     def cpu(cls, settings: Settings) -> Images:
         """Take two pairs."""
         pairs = (Pair("0", "1", 2.0), Pair("3", "8", 4.0))
-        return cls("mnist", pairs, 32, settings.seed, settings.device, 150, momenta=(0.0, 0.98),
-                   plain_lrs=(4.0, 8.0), strong_lrs=(16.0,))
+        return cls(
+            "mnist",
+            pairs,
+            32,
+            settings.seed,
+            settings.device,
+            150,
+            momenta=(0.0, 0.98),
+            plain_lrs=(4.0, 8.0),
+            strong_lrs=(16.0,),
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Images:
@@ -129,10 +135,17 @@ def run(config: Images) -> ImagesResult:
     cut, base = len(config.plain_lrs), raced[0][0]
     plain, fast = np.concatenate([base[:1], found[:cut]]), np.concatenate([base[-1:], found[cut:]])
     count = max(len(plain), len(fast))
-    tuned = np.stack([np.concatenate([part, np.repeat(part[:1], count - len(part), axis=0)])
-                      for part in (plain, fast)], axis=1)
-    return ImagesResult(config, np.stack([err2 for err2, _ in raced]), np.stack([err1 for _, err1 in raced]),
-                        np.array([split.gap for split in splits]), tuned, time.perf_counter() - clock)
+    tuned = np.stack(
+        [np.concatenate([part, np.repeat(part[:1], count - len(part), axis=0)]) for part in (plain, fast)], axis=1
+    )
+    return ImagesResult(
+        config,
+        np.stack([err2 for err2, _ in raced]),
+        np.stack([err1 for _, err1 in raced]),
+        np.array([split.gap for split in splits]),
+        tuned,
+        time.perf_counter() - clock,
+    )
 
 
 def _split(config: Images, item: Pair, streams: Streams) -> Split:
@@ -168,15 +181,23 @@ def tables(result: ImagesResult) -> dict[str, DataFrame]:
     """Return mean errors, one row per pair and momentum, and over the rates of the first pair."""
     config = result.config
     rows = [
-        {"pair": item.name, "amplitude": item.amplitude, "gap": gap, "momentum": momentum,
-         "err2": mean(result.err2[i, j]).value, "err1": result.err1[i, j].mean(),
-         "gain": (result.err2[i, 0] - result.err2[i, j]).mean()}
+        {
+            "pair": item.name,
+            "amplitude": item.amplitude,
+            "gap": gap,
+            "momentum": momentum,
+            "err2": mean(result.err2[i, j]).value,
+            "err1": result.err1[i, j].mean(),
+            "gain": (result.err2[i, 0] - result.err2[i, j]).mean(),
+        }
         for i, (item, gap) in enumerate(zip(config.pairs, result.gaps, strict=True))
         for j, momentum in enumerate(config.momenta)
     ]
-    tuned = [{"momentum": momentum, "lr": lr, "err2": result.tuned[k, j].mean()}
-             for j, (momentum, lrs) in enumerate(((0.0, config.plain_lrs), (config.momenta[-1], config.strong_lrs)))
-             for k, lr in enumerate((config.lr, *lrs))]
+    tuned = [
+        {"momentum": momentum, "lr": lr, "err2": result.tuned[k, j].mean()}
+        for j, (momentum, lrs) in enumerate(((0.0, config.plain_lrs), (config.momenta[-1], config.strong_lrs)))
+        for k, lr in enumerate((config.lr, *lrs))
+    ]
     return {f"{config.data}_pairs": DataFrame(rows), f"{config.data}_rates": DataFrame(tuned)}
 
 

@@ -8,21 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
-from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Leaves
+from descent.engine.surgery import Kick, Operation, Surgery
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
-from descent.problems.inertia import coasting_distance
 from descent.problems.patches import Patches
-from descent.stats import bootstrap, paired_difference
-from descent.surgery import Kick, Operation, Surgery
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.stats.intervals import bootstrap, paired_difference
+from descent.theory.inertia import coasting_distance
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,21 @@ def run(config: KickSettings) -> KickResult:
     data = task.data()
     one = Patches(data, 1)
     operations: list[Operation] = [
-        Kick(slice(arm * task.seeds, (arm + 1) * task.seeds), _to(multiple * config.distance),
-             lambda params: one.unfitted(params)[0] < config.fitted)
+        Kick(
+            slice(arm * task.seeds, (arm + 1) * task.seeds),
+            _to(multiple * config.distance),
+            lambda params: one.unfitted(params)[0] < config.fitted,
+        )
         for arm, multiple in enumerate(config.multiples, start=1)
     ]
-    (stand,), _ = compete(task, Patches(data, arms), arms_hyper([config.lr] * arms, [0.0] * arms, task), config.steps,
-                          (EQUAL,), objective=Surgery(Patches(data, arms), operations))
+    (stand,), _ = compete(
+        task,
+        Patches(data, arms),
+        arms_hyper([config.lr] * arms, [0.0] * arms, task),
+        config.steps,
+        (EQUAL,),
+        objective=Surgery(Patches(data, arms), operations),
+    )
     return KickResult(config, stand.err2[0], stand.err2[1:], time.perf_counter() - clock)
 
 
@@ -120,9 +126,15 @@ def estimates(result: KickResult) -> Estimates:
 def tables(result: KickResult) -> dict[str, DataFrame]:
     """Return mean errors, one row per kick."""
     config = result.config
-    return {"kick": DataFrame({"multiple": (0.0, *config.multiples),
-                               "feature": (np.nan, *(m * config.distance for m in config.multiples)),
-                               "err2": (result.plain.mean(), *result.kicked.mean(axis=1))})}
+    return {
+        "kick": DataFrame(
+            {
+                "multiple": (0.0, *config.multiples),
+                "feature": (np.nan, *(m * config.distance for m in config.multiples)),
+                "err2": (result.plain.mean(), *result.kicked.mean(axis=1)),
+            }
+        )
+    }
 
 
 KICK = Experiment("kick", ("P4-N4",), lambda settings: run(configure(KickSettings, settings)), estimates, tables)

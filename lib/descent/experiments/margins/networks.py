@@ -14,14 +14,14 @@ import torch
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.convolutional import CNN
+from descent.data.images import channels_first, load, pooled
+from descent.engine.rules import ema
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.margins.arms import AtLoss, train_until
-from descent.models import CrossEntropy
-from descent.problems.images import channels_first, load, pooled
+from descent.nets.convolutional import CNN
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
 from descent.results import digest, project_root, provenance, save_table
-from descent.rules import ema
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Networks:
 
 def run(config: Networks) -> DataFrame:
     """Train one seed at a time, so that what is done is kept; one row per seed and arm."""
-    images = {split: pooled(load("cifar10", split).take(count))
-              for split, count in (("train", config.examples), ("test", config.tests))}
+    images = {
+        split: pooled(load("cifar10", split).take(count))
+        for split, count in (("train", config.examples), ("test", config.tests))
+    }
     inputs = channels_first(images["train"].images).to(config.device)
     tests = channels_first(images["test"].images, like=images["train"].images).to(config.device)
     model = CNN(widths=(16, 32), dense=(64,), size=16, classes=10)
@@ -72,10 +74,17 @@ def _one(
 def main(arguments: Sequence[str]) -> None:
     """Write the table among those published."""
     config = Networks(seeds=int(arguments[0]) if arguments else 32)
-    conditions = provenance("cpu", config.device, config.seed, config.seeds,
-                            modules=["descent.experiments.margins.networks"])
-    save_table("networks", run(config), conditions, project_root() / "data" / "published" / "margins",
-               experiment="networks", config=digest(config))
+    conditions = provenance(
+        "cpu", config.device, config.seed, config.seeds, modules=["descent.experiments.margins.networks"]
+    )
+    save_table(
+        "networks",
+        run(config),
+        conditions,
+        project_root() / "data" / "published" / "margins",
+        experiment="networks",
+        config=digest(config),
+    )
 
 
 if __name__ == "__main__":

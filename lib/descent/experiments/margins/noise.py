@@ -7,21 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.streams import Streams
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
-from descent.probes import Params
 from descent.problems.patches import Patches
-from descent.stats import paired_difference
-from descent.streams import Streams
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import paired_difference
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,14 @@ class Noise:
     @classmethod
     def paper(cls, settings: Settings) -> Noise:
         """Take the large task, batches ten times as large."""
-        return cls(Task.paper(settings), settings.momentum, batch_sizes=(50, 100, 200, 500, None), sample=100,
-                   steps=4000, patience=4000.0)
+        return cls(
+            Task.paper(settings),
+            settings.momentum,
+            batch_sizes=(50, 100, 200, 500, None),
+            sample=100,
+            steps=4000,
+            patience=4000.0,
+        )
 
     @property
     def around(self) -> tuple[tuple[float, int | None], ...]:
@@ -90,8 +94,9 @@ def run(config: Noise) -> NoiseResult:
     (replaced,), _ = compete(task, noisy, arms_hyper([config.lr] * 2, [0.0] * 2, task), config.steps, (EQUAL,))
     slow, *others = config.around  # the slowest arm runs alone: none waits for it
     around = np.concatenate([_around(config, arms) for arms in ((slow,), tuple(others))])
-    return NoiseResult(config, stand.err2.reshape(2, count, -1), replaced.err2, size, around,
-                       time.perf_counter() - clock)
+    return NoiseResult(
+        config, stand.err2.reshape(2, count, -1), replaced.err2, size, around, time.perf_counter() - clock
+    )
 
 
 def _around(config: Noise, arms: tuple[tuple[float, int | None], ...]) -> Array:
@@ -108,8 +113,15 @@ def _search_noise(config: Noise) -> float:
     task = config.task
     problem, whole = Patches(task.data(), 1, batch_sizes=(config.sample,)), Patches(task.data(), 1)
     streams = Streams(task.streams.seeds)
-    done = train(problem, task.start(1), arms_hyper([config.lr], [config.momentum], task), config.watch, streams,
-                 probes={"power": _Search(problem, whole, streams, config.momentum)}, limit=1e4)
+    done = train(
+        problem,
+        task.start(1),
+        arms_hyper([config.lr], [config.momentum], task),
+        config.watch,
+        streams,
+        probes={"power": _Search(problem, whole, streams, config.momentum)},
+        limit=1e4,
+    )
     coordinates = task.neurons * task.dimension
     return float(np.sqrt(np.mean(to_numpy(done.records["power"].values)) / coordinates))
 
@@ -153,12 +165,17 @@ def tables(result: NoiseResult) -> dict[str, DataFrame]:
     """Return mean errors of all arms."""
     config = result.config
     names = [str(size or "full") for size in config.batch_sizes]
-    batches = DataFrame({"batch_size": names, "plain": result.by_batch[0].mean(axis=1),
-                         "momentum": result.by_batch[1].mean(axis=1)})
-    rows = [{"arm": "plain", "err2": result.replaced[0].mean()},
-            {"arm": "plain, isotropic noise", "err2": result.replaced[1].mean()}]
-    rows += [{"arm": f"lr {lr:.3g}, momentum {config.gentle:g}, batch {b or 'full'}", "err2": found.mean()}
-             for (lr, b), found in zip(config.around, result.around, strict=True)]
+    batches = DataFrame(
+        {"batch_size": names, "plain": result.by_batch[0].mean(axis=1), "momentum": result.by_batch[1].mean(axis=1)}
+    )
+    rows = [
+        {"arm": "plain", "err2": result.replaced[0].mean()},
+        {"arm": "plain, isotropic noise", "err2": result.replaced[1].mean()},
+    ]
+    rows += [
+        {"arm": f"lr {lr:.3g}, momentum {config.gentle:g}, batch {b or 'full'}", "err2": found.mean()}
+        for (lr, b), found in zip(config.around, result.around, strict=True)
+    ]
     return {"noise": batches, "noise_arms": concat([DataFrame(rows)], ignore_index=True)}
 
 

@@ -17,20 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pandas import DataFrame
-from torch import Tensor
 
-from descent.convolutional import Norm, ResNet
+from descent.arrays import Array
+from descent.engine.precision import Precision
+from descent.engine.probes import Leaves, Params, every
+from descent.engine.train import train
 from descent.experiments.arms import Arms, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.classifiers import Pictures, pictures
-from descent.models import CrossEntropy
-from descent.precision import Precision
-from descent.probes import Params, every
-from descent.supervised import Supervised
-from descent.train import train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.nets.convolutional import Norm, ResNet
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
 
 NAMES = ("plain", "momentum", "plain, matched step")
 
@@ -64,9 +61,22 @@ class Normed:
     @classmethod
     def cpu(cls, settings: Settings) -> Normed:
         """Return four epochs of tiny nets on some hundred images of 8 × 8 pixels."""
-        return cls(min(settings.replicas, 2), settings.seed, settings.device, blocks=(1, 1), widths=(8, 8),
-                   batch_size=40, examples=160, tests=100, watched=80, pool=4, epochs=4, look=2, precision="float32",
-                   check=2)
+        return cls(
+            min(settings.replicas, 2),
+            settings.seed,
+            settings.device,
+            blocks=(1, 1),
+            widths=(8, 8),
+            batch_size=40,
+            examples=160,
+            tests=100,
+            watched=80,
+            pool=4,
+            epochs=4,
+            look=2,
+            precision="float32",
+            check=2,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Normed:
@@ -119,13 +129,27 @@ def run(config: Normed) -> NormedResult:
 def _stack(config: Normed, norm: Norm, data: Pictures) -> tuple[Array, Array, Array, Array]:
     """Return epochs (T,), loss and accuracy (3, N, T), and who diverged (3, N)."""
     model, arms = ResNet(blocks=config.blocks, widths=config.widths, norm=norm), config.arms
-    problem = Supervised(model, CrossEntropy(), data.inputs, data.labels, config.batch_size, "shuffled_epochs",
-                         precision=config.precision)
+    problem = Supervised(
+        model,
+        CrossEntropy(),
+        data.inputs,
+        data.labels,
+        config.batch_size,
+        "shuffled_epochs",
+        precision=config.precision,
+    )
     exact = replace(problem, precision="float32")
     probe = every(config.look * config.epoch, partial(_look, exact, config.watched, data))
     streams = arms.streams()
-    done = train(problem, model.initial(streams), arms.hyper, config.epochs * config.epoch, streams, probes={"": probe},
-                 check=config.check)
+    done = train(
+        problem,
+        model.initial(streams),
+        arms.hyper,
+        config.epochs * config.epoch,
+        streams,
+        probes={"": probe},
+        check=config.check,
+    )
     loss, accuracy = (arms.split_series(done.records[f".{name}"]) for name in ("loss", "accuracy"))
     return to_numpy(done.records[".loss"].steps) / config.epoch, loss, accuracy, arms.split(done.diverged_at >= 0)
 
@@ -154,13 +178,21 @@ def _rows(result: NormedResult) -> Iterator[Mapping[str, object]]:
     config, arms = result.config, result.config.arms
     for n, a, t in np.ndindex(len(config.norms), len(NAMES), len(result.epochs)):
         alive = ~result.lost[n, a]
-        means = {name: float(values[n, a, alive, t].mean()) if alive.any() else np.nan
-                 for name, values in (("loss", result.loss), ("accuracy", result.accuracy))}
-        yield {"net": "ResNet-18", "norm": config.norms[n], "arm": NAMES[a], "lr": arms.lr[a],
-               "momentum": arms.momentum[a], "epoch": result.epochs[t], **means, "replicas": int(alive.sum()),
-               "diverged": int((~alive).sum())}
+        means = {
+            name: float(values[n, a, alive, t].mean()) if alive.any() else np.nan
+            for name, values in (("loss", result.loss), ("accuracy", result.accuracy))
+        }
+        yield {
+            "net": "ResNet-18",
+            "norm": config.norms[n],
+            "arm": NAMES[a],
+            "lr": arms.lr[a],
+            "momentum": arms.momentum[a],
+            "epoch": result.epochs[t],
+            **means,
+            "replicas": int(alive.sum()),
+            "diverged": int((~alive).sum()),
+        }
 
 
-NORMED = Experiment(
-    "normed", (), lambda settings: run(configure(Normed, settings)), estimates, tables, scales=("gpu",)
-)
+NORMED = Experiment("normed", (), lambda settings: run(configure(Normed, settings)), estimates, tables, scales=("gpu",))

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from scipy.optimize import curve_fit
 
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
 from descent.problems.patches import Patches
-from descent.stats import bootstrap
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import bootstrap
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,12 @@ class Phase:
     @classmethod
     def paper(cls, settings: Settings) -> Phase:
         """Take a finer grid on the large task."""
-        return cls(Task.paper(settings), lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
-                   momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99), patience=3000.0)
+        return cls(
+            Task.paper(settings),
+            lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
+            momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
+            patience=3000.0,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +129,18 @@ def estimates(result: PhaseResult) -> Estimates:
 def tables(result: PhaseResult) -> dict[str, DataFrame]:
     """Return mean errors, one row per cell."""
     rows = [
-        {"lr": lr, "momentum": momentum, "inertia": result.inertia[i, j], "err2": result.err2[i, j].mean(),
-         "step": float(np.median(result.step[i, j])), "met": float((result.step[i, j] >= 0).mean())}
-        for i, lr in enumerate(result.config.lrs) for j, momentum in enumerate(result.config.momenta)
+        {
+            "lr": lr,
+            "momentum": momentum,
+            "inertia": result.inertia[i, j],
+            "err2": result.err2[i, j].mean(),
+            "step": float(np.median(result.step[i, j])),
+            "met": float((result.step[i, j] >= 0).mean()),
+        }
+        for i, lr in enumerate(result.config.lrs)
+        for j, momentum in enumerate(result.config.momenta)
     ]
     return {"phase": DataFrame(rows)}
 
 
-PHASE = Experiment(
-    "phase", ("P4-C16", "P4-C17"), lambda settings: run(configure(Phase, settings)), estimates, tables
-)
+PHASE = Experiment("phase", ("P4-C16", "P4-C17"), lambda settings: run(configure(Phase, settings)), estimates, tables)

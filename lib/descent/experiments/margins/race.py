@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Leaves, Params
+from descent.engine.train import every
 from descent.experiments.arms import configure, momenta, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
-from descent.probes import Params
 from descent.problems.patches import Patches
-from descent.stats import geometric_ratio, mean, paired_difference
-from descent.train import every
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.stats.intervals import geometric_ratio, mean, paired_difference
 
 EQUAL = 0.01
 """The training loss at which arms are compared."""
@@ -110,11 +107,14 @@ def run(config: RaceSettings) -> RaceResult:
     probe = every(max(2, config.steps // config.looks), course)
     stands, done = compete(task, problem, hyper, config.steps, config.targets, probes={"": probe})
     records = {name.removeprefix("."): series for name, series in done.records.items() if name.startswith(".")}
-    course_of = {name: to_numpy(series.values).reshape(-1, len(arms), task.seeds, *series.values.shape[2:])
-                 for name, series in records.items()}
+    course_of = {
+        name: to_numpy(series.values).reshape(-1, len(arms), task.seeds, *series.values.shape[2:])
+        for name, series in records.items()
+    }
     neurons = course_of.pop("neurons")
-    return RaceResult(config, tuple(stands), to_numpy(records["signal"].steps), course_of, neurons,
-                      time.perf_counter() - clock)
+    return RaceResult(
+        config, tuple(stands), to_numpy(records["signal"].steps), course_of, neurons, time.perf_counter() - clock
+    )
 
 
 def grown(result: RaceResult, arm: int) -> tuple[Array, Array]:
@@ -154,22 +154,35 @@ def estimates(result: RaceResult) -> Estimates:
 def tables(result: RaceResult) -> dict[str, DataFrame]:
     """Return means at each target, and the median course of the small-margin logit."""
     stands = [
-        {"momentum": momentum, "loss": target, "step": float(np.median(stand.step[i])), "err2": stand.err2[i].mean(),
-         "err1": stand.err1[i].mean(), "feature": np.nanmean(stand.feature[i]), "signal": np.nanmean(stand.signal[i]),
-         "noise": np.nanmean(stand.noise[i]), "crossed": result.crossed[i],
-         "blind": result.blind}
+        {
+            "momentum": momentum,
+            "loss": target,
+            "step": float(np.median(stand.step[i])),
+            "err2": stand.err2[i].mean(),
+            "err1": stand.err1[i].mean(),
+            "feature": np.nanmean(stand.feature[i]),
+            "signal": np.nanmean(stand.signal[i]),
+            "noise": np.nanmean(stand.noise[i]),
+            "crossed": result.crossed[i],
+            "blind": result.blind,
+        }
         for i, momentum in enumerate(result.config.arms)
         for target, stand in zip(result.config.targets, result.stands, strict=True)
     ]
     course = [
-        DataFrame({"momentum": momentum, "step": result.steps.astype(int)}
-                  | {name: np.median(values[:, i], axis=1) for name, values in result.course.items()})
+        DataFrame(
+            {"momentum": momentum, "step": result.steps.astype(int)}
+            | {name: np.median(values[:, i], axis=1) for name, values in result.course.items()}
+        )
         for i, momentum in enumerate(result.config.arms)
     ]
     return {"race": DataFrame(stands), "race_course": concat(course, ignore_index=True)}
 
 
 RACE = Experiment(
-    "race", ("P4-C5", "P4-C6", "P4-C9", "P4-C13", "P4-C15"), lambda settings: run(configure(RaceSettings, settings)),
-    estimates, tables,
+    "race",
+    ("P4-C5", "P4-C6", "P4-C9", "P4-C13", "P4-C15"),
+    lambda settings: run(configure(RaceSettings, settings)),
+    estimates,
+    tables,
 )

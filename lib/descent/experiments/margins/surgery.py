@@ -6,20 +6,18 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Leaves
+from descent.engine.surgery import Bypass, Erase, Operation, Part, Rule, Surgery, Withhold
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
 from descent.experiments.margins.race import EQUAL
 from descent.problems.patches import PatchData, Patches
-from descent.stats import mean, paired_difference
-from descent.surgery import Bypass, Erase, Operation, Part, Rule, Surgery, Withhold
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.stats.intervals import mean, paired_difference
 
 PLAIN, ALL = "nothing (plain descent)", "everything"
 FEATURE, NOISE = "along the feature", "along the noise"
@@ -81,8 +79,14 @@ def run(config: SurgerySettings) -> SurgeryResult:
     problem = Patches(data, len(HISTORIES))
     momentum = [0.0 if name == PLAIN else config.momentum for name in HISTORIES]
     operations = [op for name in HISTORIES for op in _operations(config, data, name)] if config.momentum else []
-    (stand,), _ = compete(task, problem, arms_hyper([config.lr] * len(HISTORIES), momentum, task), config.steps,
-                          (EQUAL,), objective=Surgery(problem, operations))
+    (stand,), _ = compete(
+        task,
+        problem,
+        arms_hyper([config.lr] * len(HISTORIES), momentum, task),
+        config.steps,
+        (EQUAL,),
+        objective=Surgery(problem, operations),
+    )
     return SurgeryResult(config, stand, time.perf_counter() - clock)
 
 
@@ -143,8 +147,12 @@ def tables(result: SurgeryResult) -> dict[str, DataFrame]:
     """Return mean errors and features, one row per history."""
     stand = result.stand
     rows = [
-        {"history": name, "err2": mean(stand.err2[i]).value, "feature": np.nanmean(stand.feature[i]),
-         "step": float(np.median(stand.step[i]))}
+        {
+            "history": name,
+            "err2": mean(stand.err2[i]).value,
+            "feature": np.nanmean(stand.feature[i]),
+            "step": float(np.median(stand.step[i])),
+        }
         for i, name in enumerate(HISTORIES)
     ]
     return {"surgery": DataFrame(rows)}

@@ -6,19 +6,17 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.rules import ema, repeat
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import AtLoss, train_until
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
-from descent.rules import ema, repeat
-from descent.stats import paired_difference
-from descent.streams import Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import paired_difference
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,16 @@ class Teacher:
     @classmethod
     def paper(cls, settings: Settings) -> Teacher:
         """Take hundreds of seeds, a wider student and a smaller loss."""
-        return cls(max(64, settings.replicas // 5), settings.seed, settings.device, settings.momentum, hidden=500,
-                   tests=5000, target=0.01, steps=5000)
+        return cls(
+            max(64, settings.replicas // 5),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            hidden=500,
+            tests=5000,
+            target=0.01,
+            steps=5000,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +72,16 @@ def run(config: Teacher) -> TeacherResult:
 
 def _race(config: Teacher, teacher: str) -> Array:
     seeds = Streams(replica_seeds(config.seed, config.seeds, config.device))
-    inputs, labels = (part.repeat(2, *[1] * (part.ndim - 1)) for part in
-                      labelled(seeds, teacher, config.examples + config.tests, config.dimension))
+    inputs, labels = (
+        part.repeat(2, *[1] * (part.ndim - 1))
+        for part in labelled(seeds, teacher, config.examples + config.tests, config.dimension)
+    )
     n = config.examples
     problem = Student(inputs[:, :n].contiguous(), labels[:, :n].contiguous())
-    start = {name: leaf.repeat(2, *[1] * (leaf.ndim - 1))
-             for name, leaf in student_start(seeds, config.hidden, config.dimension).items()}
+    start = {
+        name: leaf.repeat(2, *[1] * (leaf.ndim - 1))
+        for name, leaf in student_start(seeds, config.hidden, config.dimension).items()
+    }
     keeper = AtLoss(problem, (config.target,), every=1)
     hyper = repeat(ema(config.lr, [0.0, config.momentum]), config.seeds).to(config.device)
     train_until(keeper, problem, start, hyper, config.steps, Streams(seeds.seeds.repeat(2)))
@@ -91,8 +101,10 @@ def estimates(result: TeacherResult) -> Estimates:
 
 def tables(result: TeacherResult) -> dict[str, DataFrame]:
     """Return mean errors, one row per teacher."""
-    rows = [{"teacher": name, "plain": plain.mean(), "momentum": momentum.mean(), "gap": (plain - momentum).mean()}
-            for name, (plain, momentum) in zip(TEACHERS, result.error, strict=True)]
+    rows = [
+        {"teacher": name, "plain": plain.mean(), "momentum": momentum.mean(), "gap": (plain - momentum).mean()}
+        for name, (plain, momentum) in zip(TEACHERS, result.error, strict=True)
+    ]
     return {"teacher": DataFrame(rows)}
 
 

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.polynomial import legendre
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.data import images
+from descent.engine.rules import Schedule, constant, drop, per_arm
+from descent.engine.train import Run, every, train
 from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.models import MLP, CrossEntropy
-from descent.problems import images
+from descent.nets.dense import MLP, CrossEntropy
 from descent.problems.networks import FreshLabelNoise
-from descent.rules import Schedule, constant, drop, per_arm
-from descent.stats import ratio_of_means
-from descent.train import Run, every, train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import ratio_of_means
 
 NAMES = ("plain", "momentum", "plain, matched step", "step annealed")
 PLAIN, HEAD, MATCHED, ANNEALED = range(4)

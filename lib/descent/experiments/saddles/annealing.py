@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.engine.probes import every
+from descent.engine.rules import Factors, Schedule, constant, drop, heavy_ball, per_arm, repeat
+from descent.engine.train import train
 from descent.experiments.arms import Arms, Array, configure, paired_ratio, survivors
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import every
 from descent.problems.pca import StreamingPCA, error
-from descent.rules import Factors, Schedule, constant, drop, heavy_ball, per_arm, repeat
-from descent.stats import mean, paired_difference
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, paired_difference
 
 PLAIN, MOMENTUM, STEP, SWITCHED, DECAYED, MATCHED, LATE = ARMS = (
-    "plain", "momentum", "step annealed", "momentum annealed", "momentum decayed", "plain, matched step",
+    "plain",
+    "momentum",
+    "step annealed",
+    "momentum annealed",
+    "momentum decayed",
+    "plain, matched step",
     "step annealed late",
 )
 
@@ -49,9 +54,7 @@ class Annealing:
     @classmethod
     def cpu(cls, settings: Settings) -> Annealing:
         """Take the settings of the other experiments on streaming PCA."""
-        return cls(
-            StreamingPCA(), settings.lr, settings.momentum, settings.replicas, settings.seed, settings.device
-        )
+        return cls(StreamingPCA(), settings.lr, settings.momentum, settings.replicas, settings.seed, settings.device)
 
     @classmethod
     def paper(cls, settings: Settings) -> Annealing:
@@ -138,9 +141,17 @@ def run(config: Annealing) -> AnnealingResult:
     late = steps > end - config.steps(config.window)
     floor = config.problem.floor(config.lr, np.array([0.0, config.momentum]))
     return AnnealingResult(
-        config, steps, errors.mean(axis=1), np.median(errors, axis=1), errors[:, : config.drawn],
-        errors[:, :, late].mean(axis=2), (float(floor[0]), float(floor[1])), config.steps(config.switch),
-        config.steps(config.late), int((~alive).sum()), time.perf_counter() - clock,
+        config,
+        steps,
+        errors.mean(axis=1),
+        np.median(errors, axis=1),
+        errors[:, : config.drawn],
+        errors[:, :, late].mean(axis=2),
+        (float(floor[0]), float(floor[1])),
+        config.steps(config.switch),
+        config.steps(config.late),
+        int((~alive).sum()),
+        time.perf_counter() - clock,
     )
 
 
@@ -176,9 +187,15 @@ def _row(result: AnnealingResult, arm: str) -> dict[str, float | str | None]:
     final, gap = mean(result.final[index]), paired_difference(result.final[index], result.final[0])
     near = np.flatnonzero(result.median_error[index] <= 2 * result.floor[0])
     return {
-        "arm": arm, "final_error": final.value, "low": final.low, "high": final.high, "minus_plain": gap.value,
-        "minus_plain_low": gap.low, "minus_plain_high": gap.high,
-        "median_below_twice_floor": float(result.steps[near[0]]) if len(near) else None, "diverged": result.diverged,
+        "arm": arm,
+        "final_error": final.value,
+        "low": final.low,
+        "high": final.high,
+        "minus_plain": gap.value,
+        "minus_plain_low": gap.low,
+        "minus_plain_high": gap.high,
+        "median_below_twice_floor": float(result.steps[near[0]]) if len(near) else None,
+        "diverged": result.diverged,
     }
 
 

@@ -12,18 +12,18 @@ from pandas import DataFrame
 from scipy.stats import sem
 from torch import Tensor
 
+from descent.data import images
+from descent.engine.probes import Leaves
+from descent.engine.train import Probe, Run, Series, every, train
 from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.models import MLP, CrossEntropy
-from descent.problems import images
-from descent.stats import paired_difference
-from descent.supervised import Supervised
-from descent.train import Probe, Run, Series, every, train
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import paired_difference
 
 NAMES = ("plain", "momentum", "step annealed", "momentum annealed", "plain, matched step", "plain, matched, annealed")
 PLAIN, HEAD, STEP, MOMENTUM, MATCHED, MATCHED_ANNEALED = range(6)
 _PARENT = (0, 1, 1, 1, 2, 2)  # which of the three arms before the switch each of the six goes on from
-Leaves = dict[str, Tensor]
 
 
 class Race(Protocol):

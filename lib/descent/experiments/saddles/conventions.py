@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pandas import DataFrame
 
-from descent.problems.mode import convert, growth, nesterov_roots
+from descent.theory.mode import convert, growth, nesterov_roots
 
 
 def conventions(lr: float, momentum: float, instability: float) -> DataFrame:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.data import images
 from descent.experiments.arms import Array, configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.saddles.initial_saddle import Departure, Track, follow, rates
-from descent.models import MLP, CrossEntropy
-from descent.problems import images
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
 from descent.problems.networks import InitialSaddle
-from descent.stats import mean, paired_difference
-from descent.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, paired_difference
 
 PLAIN, HEAD, STRONG, MATCHED = range(4)
 

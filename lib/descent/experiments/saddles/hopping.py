@@ -11,7 +11,8 @@ import torch
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.engine.probes import every
+from descent.engine.train import train
 from descent.experiments.arms import (
     Arms,
     Array,
@@ -24,12 +25,11 @@ from descent.experiments.arms import (
     to_numpy,
 )
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import every
-from descent.problems.escape import kramers_time
-from descent.problems.mode import growth, matched_lr
 from descent.problems.saddle import DoubleWell, hops
-from descent.stats import mean
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean
+from descent.theory.escape import kramers_time
+from descent.theory.mode import growth, matched_lr
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,18 @@ def tables(result: HoppingResult) -> dict[str, DataFrame]:
 def _row(result: HoppingResult, index: int, arm: int) -> dict[str, float]:
     times, ratio = hopping_time(result, index, arm), slower(result, index, arm)
     return {
-        "effective_step": result.config.effective[index], "momentum": result.config.momentum[arm],
-        "hops": float(result.counts[index][arm].sum()), "time": times.value, "time_low": times.low,
-        "time_high": times.high, "kramers": float(result.kramers[index, arm]), "ratio": ratio.value, "low": ratio.low,
-        "high": ratio.high, "ratio_predicted": float(result.slowing[index, arm]), "diverged": result.diverged[index],
+        "effective_step": result.config.effective[index],
+        "momentum": result.config.momentum[arm],
+        "hops": float(result.counts[index][arm].sum()),
+        "time": times.value,
+        "time_low": times.low,
+        "time_high": times.high,
+        "kramers": float(result.kramers[index, arm]),
+        "ratio": ratio.value,
+        "low": ratio.low,
+        "high": ratio.high,
+        "ratio_predicted": float(result.slowing[index, arm]),
+        "diverged": result.diverged[index],
     }
 
 

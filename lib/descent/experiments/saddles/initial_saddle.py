@@ -9,15 +9,15 @@ import numpy as np
 from pandas import DataFrame
 from scipy.stats import sem
 
-from descent.estimate import Estimate
+from descent.data import images
+from descent.engine.train import every, train
 from descent.experiments.arms import Arms, Array, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.models import MLP, CrossEntropy
-from descent.problems import images
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
 from descent.problems.networks import InitialSaddle
-from descent.stats import mean, ratio_of_means
-from descent.supervised import Supervised
-from descent.train import every, train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, ratio_of_means
 
 PLAIN, HALF, HEAD, MATCHED, SLOWED = range(5)
 

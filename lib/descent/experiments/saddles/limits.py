@@ -11,13 +11,13 @@ import torch
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.engine.probes import Params, every
+from descent.engine.train import train
 from descent.experiments.arms import Arms, Array, arms_at, configure, rows_of
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import Params, every
 from descent.problems.pca import StreamingPCA, error, overlap
-from descent.stats import bootstrap, exact, mean, slope
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, exact, mean, slope
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ def run(config: Flow) -> FlowResult:
 
 
 def _deviation(
-    config: Flow, problem: StreamingPCA, effective: float, momentum: tuple[float, ...], replicas: int,
+    config: Flow,
+    problem: StreamingPCA,
+    effective: float,
+    momentum: tuple[float, ...],
+    replicas: int,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Array, Array]:
     """Return path minus flow (A, N, K·d) at the frames, and the largest | ‖v‖ − 1 | (A, N)."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.engine.probes import FirstPassage
+from descent.engine.train import train
 from descent.experiments.arms import (
     Array,
     arms_at,
@@ -22,19 +23,12 @@ from descent.experiments.arms import (
     to_numpy,
 )
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import FirstPassage
-from descent.problems.diffusion import diffusion_mean
-from descent.problems.escape import (
-    escape_cdf,
-    escape_level,
-    escape_mean,
-    escape_quantile,
-    escape_sd,
-)
-from descent.problems.mode import growth, growth_ceiling
 from descent.problems.saddle import Quadratic, matching_noise
-from descent.stats import KS, bootstrap, ks_distance
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import KS, bootstrap, ks_distance
+from descent.theory.diffusion import diffusion_mean
+from descent.theory.escape import escape_cdf, escape_level, escape_mean, escape_quantile, escape_sd
+from descent.theory.mode import growth, growth_ceiling
 
 STRONG = 0.99  # the momentum at which saturation is tested
 WELL_OUTSIDE = 7.0  # escape level from which the law is within 0.005 of first passage, too little to tell
@@ -235,11 +229,6 @@ def _noise_table(result: LinearResult) -> DataFrame:
     )
 
 
-
 LINEAR = Experiment(
-    "linear",
-    ("P3-C1", "P3-C12", "P3-X2"),
-    lambda settings: run(configure(Linear, settings)),
-    estimates,
-    tables,
+    "linear", ("P3-C1", "P3-C12", "P3-X2"), lambda settings: run(configure(Linear, settings)), estimates, tables
 )

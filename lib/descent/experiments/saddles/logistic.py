@@ -8,13 +8,13 @@ import numpy as np
 from pandas import DataFrame
 from scipy.stats import sem
 
-from descent.estimate import Estimate
+from descent.data import images
+from descent.engine.train import every, train
 from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.problems import images
 from descent.problems.networks import Logistic, Minimum
-from descent.stats import mean, ratio_of_means
-from descent.train import every, train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, ratio_of_means
 
 PLAIN, HALF, HEAD, MATCHED = range(4)
 

@@ -13,15 +13,15 @@ from pandas import DataFrame
 from scipy.stats import norm
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.engine.probes import Params, every
 from descent.experiments.arms import Arms, Array, column, configure, momenta, paired_ratio, settle, survivors
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import Params, every
-from descent.problems.diffusion import diffusion_floor
-from descent.problems.mode import stationary_variance
 from descent.problems.pca import StreamingPCA
 from descent.problems.saddle import Quadratic
-from descent.stats import KS, bootstrap, ks_distance, mean, variance_ratio
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import KS, bootstrap, ks_distance, mean, variance_ratio
+from descent.theory.diffusion import diffusion_floor
+from descent.theory.mode import stationary_variance
 
 SLOWEST = 1  # the coordinate of the smallest curvature, λ_0 − λ_1
 
@@ -57,8 +57,14 @@ class Optimum:
         rates = [factor * settings.lr for factor in (1, 4)]
         tame = [lr for lr in rates if lr == settings.lr or lr <= 0.03 * (1 - settings.momentum)]
         return cls(
-            StreamingPCA(), tuple(tame), momenta((0.0, 0.5), settings.momentum), settings.momentum,
-            replicas, settings.seed, settings.device, grid_replicas=grid,
+            StreamingPCA(),
+            tuple(tame),
+            momenta((0.0, 0.5), settings.momentum),
+            settings.momentum,
+            replicas,
+            settings.seed,
+            settings.device,
+            grid_replicas=grid,
         )
 
     def relaxation(self, lr: float, momentum: float) -> float:

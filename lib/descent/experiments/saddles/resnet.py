@@ -16,23 +16,21 @@ from pandas import DataFrame
 from scipy.stats import sem
 from torch import Tensor
 
-from descent.augment import Augment
-from descent.convolutional import Norm, ResNet
+from descent.data.images import channels_first, part
+from descent.engine.precision import Precision
+from descent.engine.probes import Leaves, Params
+from descent.engine.rules import Hyper
+from descent.engine.train import Run, every
 from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.saddles.cifar import HEAD, MATCHED_ANNEALED, NAMES, PLAIN, STEP, joined, legs
 from descent.measure.noise import flat
 from descent.measure.operators import unflatten
-from descent.models import CrossEntropy
-from descent.precision import Precision
-from descent.probes import Params
-from descent.problems.images import channels_first, part
-from descent.rules import Hyper
-from descent.stats import paired_difference, ratio_of_means
-from descent.supervised import Supervised
-from descent.train import Run, every
-
-Leaves = dict[str, Tensor]
+from descent.nets.augment import Augment
+from descent.nets.convolutional import Norm, ResNet
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import paired_difference, ratio_of_means
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,26 @@ class Residual:
         """Return three epochs of three tiny nets on some hundred images at 16 × 16 pixels."""
         main = Net("ResNet-8", (1, 1, 1), (8, 8, 8), "group", 0.0, min(settings.replicas, 3))
         second = replace(main, name="ResNet-8, batch norm", norm="batch", weight_decay=5e-4)
-        return cls(main, second, settings.seed, settings.device, settings.momentum, batch_size=32, examples=320,
-                   test_examples=200, pool=2, shift=2, watched=160, epochs=3, switch=2, parts=2, tail=2,
-                   precision="float32", compiled=False, check=5)
+        return cls(
+            main,
+            second,
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            batch_size=32,
+            examples=320,
+            test_examples=200,
+            pool=2,
+            shift=2,
+            watched=160,
+            epochs=3,
+            switch=2,
+            parts=2,
+            tail=2,
+            precision="float32",
+            compiled=False,
+            check=5,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Residual:
@@ -196,10 +211,16 @@ def run(config: Residual) -> ResidualResult:
     Raises: DataMissing without the images.
     """
     clock = time.perf_counter()
-    train, test = (part("cifar10", split, count, config.pool) for split, count in
-                   (("train", config.examples), ("test", config.test_examples)))
-    data = {"inputs": channels_first(train.images), "labels": train.labels,
-            "test_inputs": channels_first(test.images, like=train.images), "test_labels": test.labels}
+    train, test = (
+        part("cifar10", split, count, config.pool)
+        for split, count in (("train", config.examples), ("test", config.test_examples))
+    )
+    data = {
+        "inputs": channels_first(train.images),
+        "labels": train.labels,
+        "test_inputs": channels_first(test.images, like=train.images),
+        "test_labels": test.labels,
+    }
     data = {name: tensor.to(config.device) for name, tensor in data.items()}
     main, second = (_race(Course(config, net), data) for net in (config.main, config.second))
     return ResidualResult(config, train.title, main, second, time.perf_counter() - clock)
@@ -209,8 +230,17 @@ def _race(course: Course, data: Leaves) -> RaceResult:
     """Train one net and look at what came of it."""
     config, before, after = course.config, course.before, course.after
     model, rows = course.net.model, slice(0, config.watched)
-    problem = Supervised(model, CrossEntropy(), data["inputs"], data["labels"], config.batch_size, "shuffled_epochs",
-                         augment=Augment(config.shift), precision=config.precision, compiled=config.compiled)
+    problem = Supervised(
+        model,
+        CrossEntropy(),
+        data["inputs"],
+        data["labels"],
+        config.batch_size,
+        "shuffled_epochs",
+        augment=Augment(config.shift),
+        precision=config.precision,
+        compiled=config.compiled,
+    )
     inputs, labels = problem.inputs[rows], problem.targets[rows]
     exact = replace(problem, augment=None, precision="float32", compiled=False)
 
@@ -284,11 +314,20 @@ def _rows(result: ResidualResult, net: Net, race: RaceResult) -> dict[str, objec
 def _curve(net: Net, race: RaceResult) -> dict[str, object]:
     """Return loss and norm by arm and step, means over the seeds."""
     length = len(race.steps)
-    return {"net": [net.name] * 6 * length, "arm": np.repeat(NAMES, length), "step": np.tile(race.steps, 6),
-            "loss": race.curve.mean(1).ravel(), "norm": race.norm.mean(1).ravel()}
+    return {
+        "net": [net.name] * 6 * length,
+        "arm": np.repeat(NAMES, length),
+        "step": np.tile(race.steps, 6),
+        "loss": race.curve.mean(1).ravel(),
+        "norm": race.norm.mean(1).ravel(),
+    }
 
 
 RESNET = Experiment(
-    "resnet", ("P3-C2", "P3-C3", "P3-C16", "P3-X1"), lambda settings: run(configure(Residual, settings)), estimates,
-    tables, scales=("gpu",),
+    "resnet",
+    ("P3-C2", "P3-C3", "P3-C16", "P3-X1"),
+    lambda settings: run(configure(Residual, settings)),
+    estimates,
+    tables,
+    scales=("gpu",),
 )

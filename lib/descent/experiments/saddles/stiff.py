@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.engine.probes import FirstPassage, every
+from descent.engine.train import train
 from descent.experiments.arms import (
     Arms,
     Array,
@@ -22,12 +23,11 @@ from descent.experiments.arms import (
     settle,
 )
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import FirstPassage, every
-from descent.problems.escape import escape_mean, escape_quantile
-from descent.problems.mode import growth, stationary_variance
 from descent.problems.saddle import StiffSaddle, best_gain
-from descent.stats import exact, mean, variance_ratio
-from descent.train import train
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, mean, variance_ratio
+from descent.theory.escape import escape_mean, escape_quantile
+from descent.theory.mode import growth, stationary_variance
 
 MODERATE = 0.5
 SHARED, OWN = 0, 1  # lr at plain descent's limit for every arm, or at each arm's own
@@ -164,15 +164,20 @@ def _row(result: StiffResult, way: int, arm: int) -> dict[str, float | str]:
     config, times, ratio = result.config, mean(result.times[way, arm]), gain(result, way, arm)
     rate, momentum = float(config.lr[way, arm]), config.momentum[arm]
     return {
-        "lr_at": ("plain limit", "own limit")[way], "lr": rate, "momentum": momentum, "mean": times.value,
-        "mean_low": times.low, "mean_high": times.high, "exact": float(result.exact[way, arm]),
-        "gain": ratio.value, "low": ratio.low, "high": ratio.high,
+        "lr_at": ("plain limit", "own limit")[way],
+        "lr": rate,
+        "momentum": momentum,
+        "mean": times.value,
+        "mean_low": times.low,
+        "mean_high": times.high,
+        "exact": float(result.exact[way, arm]),
+        "gain": ratio.value,
+        "low": ratio.low,
+        "high": ratio.high,
         "growth": float(growth(config.problem.instability, rate, momentum)),
         "stiff_variance": float((result.stiff[way, arm] ** 2).mean()),
         "stiff_exact": float(result.stiff_exact[way, arm]),
     }
 
 
-STIFF = Experiment(
-    "stiff", ("P3-C11", "P3-X5"), lambda settings: run(configure(Stiff, settings)), estimates, tables
-)
+STIFF = Experiment("stiff", ("P3-C11", "P3-X5"), lambda settings: run(configure(Stiff, settings)), estimates, tables)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pandas import DataFrame
 
+from descent.engine.probes import FirstPassage, every
+from descent.engine.train import train
 from descent.experiments.arms import (
     Arms,
     Array,
@@ -20,12 +22,10 @@ from descent.experiments.arms import (
     survivors,
 )
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.probes import FirstPassage, every
-from descent.problems.escape import escape_level, escape_mean, escape_mean_asymptotic, escape_quantile
-from descent.problems.mode import matched_lr, stationary_variance
 from descent.problems.pca import StreamingPCA, error, radius
-from descent.stats import mean, proportion
-from descent.train import train
+from descent.stats.intervals import mean, proportion
+from descent.theory.escape import escape_level, escape_mean, escape_mean_asymptotic, escape_quantile
+from descent.theory.mode import matched_lr, stationary_variance
 
 LEVELS = (0.5, 0.9)
 MODERATE = 0.5

@@ -18,12 +18,34 @@ from descent.experiments.smoothing.structure import STRUCTURE
 PAPER = "P1"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    NOISE, QUADRATIC, NORMALITY, ESCAPE, GRADUATED, CRITICAL, HEADLINE, MNIST, EQUAL_STEPS, ISO, STRUCTURE,
+    NOISE,
+    QUADRATIC,
+    NORMALITY,
+    ESCAPE,
+    GRADUATED,
+    CRITICAL,
+    HEADLINE,
+    MNIST,
+    EQUAL_STEPS,
+    ISO,
+    STRUCTURE,
     GRID,
 )
 """In the order of the chapter; GRID is stated for paper scale alone."""
 
 __all__ = [
-    "CRITICAL", "EQUAL_STEPS", "ESCAPE", "EXPERIMENTS", "GRADUATED", "GRID", "HEADLINE", "ISO", "MNIST", "NOISE",
-    "NORMALITY", "PAPER", "QUADRATIC", "STRUCTURE",
+    "CRITICAL",
+    "EQUAL_STEPS",
+    "ESCAPE",
+    "EXPERIMENTS",
+    "GRADUATED",
+    "GRID",
+    "HEADLINE",
+    "ISO",
+    "MNIST",
+    "NOISE",
+    "NORMALITY",
+    "PAPER",
+    "QUADRATIC",
+    "STRUCTURE",
 ]

@@ -7,24 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.data.images import centred, load, redrawn
+from descent.engine.rules import ema, heavy_ball, sgd, stack
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.critical_batch import Valley, critical_exponent, valley
 from descent.measure.noise import gradient_noise
-from descent.models import MLP, CrossEntropy
-from descent.problems.images import centred, load, redrawn
-from descent.problems.search_noise import recipe_factor, recipe_variance, virtual_steps
-from descent.rules import ema, heavy_ball, sgd, stack
-from descent.stats import bootstrap, exact, mean, paired_difference
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Leaves, Supervised
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Leaves, Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, exact, mean, paired_difference
+from descent.theory.search_noise import recipe_factor, recipe_variance, virtual_steps
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,15 @@ class Critical:
     @classmethod
     def paper(cls, settings: Settings) -> Critical:
         """Run more of them over four learning rates, three precisions and more batch sizes."""
-        return cls(max(64, settings.replicas // 10), settings.seed, settings.device, settings.momentum,
-                   rates=(0.0125, 0.025, 0.05, 0.1, 0.2),
-                   precisions=(0.45, 0.4, 0.36), limit=4000)
+        return cls(
+            max(64, settings.replicas // 10),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            rates=(0.0125, 0.025, 0.05, 0.1, 0.2),
+            precisions=(0.45, 0.4, 0.36),
+            limit=4000,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +154,9 @@ def _norm(gradient: Leaves) -> Tensor:
 def _virtual(config: Critical) -> Array:
     """Return exact steps on the parabola for three rules whose gradient noise is the same, (3, V)."""
     momentum = config.momentum
-    rules = stack(sgd(config.virtual_rate), ema(config.virtual_rate, momentum),
-                  heavy_ball(config.virtual_rate, momentum))
+    rules = stack(
+        sgd(config.virtual_rate), ema(config.virtual_rate, momentum), heavy_ball(config.virtual_rate, momentum)
+    )
     goal = config.virtual_precision
     return virtual_steps(rules, config.virtual_batches, variance=config.virtual_variance, start=3.0, precision=goal)
 
@@ -201,16 +206,22 @@ def tables(result: CriticalResult) -> dict[str, DataFrame]:
     config = result.config
     rows = [
         {"lr": rate, "precision": goal, "batch_size": size, "gradients": size * result.steps[h, e, :, b].mean()}
-        for h, rate in enumerate(config.rates) for e, goal in enumerate(config.precisions)
+        for h, rate in enumerate(config.rates)
+        for e, goal in enumerate(config.precisions)
         for b, size in enumerate(config.batch_sizes)
     ]
     direct = mean(result.variance)
-    read = [{"lr": rate, "recipe": value, "direct": direct.value, "direct_low": direct.low, "direct_high": direct.high}
-            for rate, value in zip(config.rates, result.recipe, strict=True)]
+    read = [
+        {"lr": rate, "recipe": value, "direct": direct.value, "direct_low": direct.low, "direct_high": direct.high}
+        for rate, value in zip(config.rates, result.recipe, strict=True)
+    ]
     return {"critical": DataFrame(rows), "critical_recipe": DataFrame(read)}
 
 
 CRITICAL = Experiment(
-    "critical", ("P1-C10", "P1-C11", "P1-C12", "P1-X8"), lambda settings: run(configure(Critical, settings)),
-    estimates, tables,
+    "critical",
+    ("P1-C10", "P1-C11", "P1-C12", "P1-X8"),
+    lambda settings: run(configure(Critical, settings)),
+    estimates,
+    tables,
 )

@@ -8,21 +8,19 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import ema, repeat, sgd, stack
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.noise import SearchNoise, full_gradient
-from descent.models import MLP
-from descent.rules import ema, repeat, sgd, stack
-from descent.stats import paired_difference, ratio_of_means
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import paired_difference, ratio_of_means
 
 NAMES = ("plain", "averaged")
 PLAIN, AVERAGED = range(2)
@@ -59,9 +57,17 @@ class EqualSteps:
         In so many steps plain descent is lost where the small configuration has its edge, and hardly settles with
         batches of four at rates of 0.2 or more; the grid keeps clear of that.
         """
-        return cls(max(64, settings.replicas // 4), settings.seed, settings.device, settings.momentum,
-                   rates=(0.02, 0.05, 0.1, 0.2), batch_sizes=(8, 16, 64, 256), edge=(0.25, 4), steps=3000,
-                   looks=20)
+        return cls(
+            max(64, settings.replicas // 4),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            rates=(0.02, 0.05, 0.1, 0.2),
+            batch_sizes=(8, 16, 64, 256),
+            edge=(0.25, 4),
+            steps=3000,
+            looks=20,
+        )
 
     @property
     def cells(self) -> list[tuple[float, int, float]]:
@@ -105,8 +111,9 @@ def run(config: EqualSteps) -> EqualStepsResult:
     """Train both arms in every cell."""
     clock = time.perf_counter()
     tasks = [task("digits", share, config.device) for share in config.shares]
-    grid = _cells(config, [_train(config, images, size, config.rates)
-                           for images in tasks for size in config.batch_sizes])
+    grid = _cells(
+        config, [_train(config, images, size, config.rates) for images in tasks for size in config.batch_sizes]
+    )
     rate, size = config.edge
     edge = _cells(config, [_train(config, tasks[0], size, (rate,))])
     return EqualStepsResult(config, grid, edge, time.perf_counter() - clock)
@@ -143,8 +150,9 @@ def estimates(result: EqualStepsResult) -> Estimates:
     return {
         "P1-C16.far_apart": min(grid.ratios, key=lambda ratio: ratio.value),
         "P1-C16.accuracy": _size(max(gains, key=lambda gain: abs(gain.value))),
-        "P1-C20.advantage": max((g for g, is_clean in zip(gains, clean, strict=True) if is_clean),
-                                key=lambda gain: abs(gain.value)),
+        "P1-C20.advantage": max(
+            (g for g, is_clean in zip(gains, clean, strict=True) if is_clean), key=lambda gain: abs(gain.value)
+        ),
     }
 
 
@@ -162,11 +170,22 @@ def tables(result: EqualStepsResult) -> dict[str, DataFrame]:
 
 def _rows(cells: Cells, names: list[tuple[float, int, float]]) -> list[dict[str, float]]:
     return [
-        {"redrawn": share, "batch_size": size, "lr": lr, "plain": float(accuracy[PLAIN].mean()),
-         "averaged": float(accuracy[AVERAGED].mean()), "gain": gain.value, "gain_low": gain.low,
-         "gain_high": gain.high, "noise_ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-        for (share, size, lr), accuracy, gain, ratio in zip(names, cells.accuracy, cells.gains, cells.ratios,
-                                                            strict=True)
+        {
+            "redrawn": share,
+            "batch_size": size,
+            "lr": lr,
+            "plain": float(accuracy[PLAIN].mean()),
+            "averaged": float(accuracy[AVERAGED].mean()),
+            "gain": gain.value,
+            "gain_low": gain.low,
+            "gain_high": gain.high,
+            "noise_ratio": ratio.value,
+            "ratio_low": ratio.low,
+            "ratio_high": ratio.high,
+        }
+        for (share, size, lr), accuracy, gain, ratio in zip(
+            names, cells.accuracy, cells.gains, cells.ratios, strict=True
+        )
     ]
 
 

@@ -7,20 +7,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import Hyper, ema, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import BLOCKS, configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.problems.smoothed import Kernel, Rugged, rastrigin
-from descent.rules import Hyper, ema, repeat
-from descent.stats import bootstrap, exact, paired_difference
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, exact, paired_difference
 
 KERNELS: tuple[Kernel, ...] = ("ball", "gaussian")
 
@@ -56,8 +54,9 @@ class Escape:
     @classmethod
     def paper(cls, settings: Settings) -> Escape:
         """Send out a hundred times as many, over more rates."""
-        return cls(100 * settings.replicas, settings.seed, settings.device,
-                   rates=(0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12))
+        return cls(
+            100 * settings.replicas, settings.seed, settings.device, rates=(0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +88,15 @@ def run(config: Escape) -> EscapeResult:
     averaged = _walk(config, ema(*config.momentum), config.momentum[0], config.temperatures)
     rate, momentum = config.inertial
     ballistic = [_walk(config, ema(rate, m), rate, (config.quiet,))[:, 0] for m in (0.0, momentum)]
-    return EscapeResult(config, np.array(home), averaged, np.array(ballistic), _drift(config), _lemma(config),
-                        time.perf_counter() - clock)
+    return EscapeResult(
+        config,
+        np.array(home),
+        averaged,
+        np.array(ballistic),
+        _drift(config),
+        _lemma(config),
+        time.perf_counter() - clock,
+    )
 
 
 def _walk(config: Escape, rule: Hyper, lr: float, temperatures: tuple[float, ...]) -> Array:
@@ -164,7 +170,9 @@ def estimates(result: EscapeResult) -> Estimates:
     plain = result.home[config.rates.index(config.momentum[0])]
     same = bootstrap(
         lambda a, b: _half(config.temperatures, a.mean(axis=1)) / _half(config.temperatures, b.mean(axis=1)),
-        _blocks(result.averaged), _blocks(plain), seed=seed,
+        _blocks(result.averaged),
+        _blocks(plain),
+        seed=seed,
     )
     return {
         "P1-C7.one_step": _furthest(result.drift.reshape(-1, config.replicas), seed),
@@ -193,14 +201,23 @@ def tables(result: EscapeResult) -> dict[str, DataFrame]:
     arms = [(rate, 0.0, part) for rate, part in zip(config.rates, result.home, strict=True)]
     arms.append((*config.momentum, result.averaged))
     rows = [
-        {"lr": rate, "momentum": momentum, "temperature": heat, "degree": float(np.sqrt(2 * heat * rate)),
-         "home": part[:, i].mean()}
-        for rate, momentum, part in arms for i, heat in enumerate(config.temperatures)
+        {
+            "lr": rate,
+            "momentum": momentum,
+            "temperature": heat,
+            "degree": float(np.sqrt(2 * heat * rate)),
+            "home": part[:, i].mean(),
+        }
+        for rate, momentum, part in arms
+        for i, heat in enumerate(config.temperatures)
     ]
     return {"escape": DataFrame(rows)}
 
 
 ESCAPE = Experiment(
-    "escape", ("P1-C7", "P1-C8", "P1-C9", "P1-X3", "P1-X9"), lambda settings: run(configure(Escape, settings)),
-    estimates, tables,
+    "escape",
+    ("P1-C7", "P1-C8", "P1-C9", "P1-X3", "P1-X9"),
+    lambda settings: run(configure(Escape, settings)),
+    estimates,
+    tables,
 )

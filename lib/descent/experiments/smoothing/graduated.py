@@ -7,19 +7,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.rules import Factors, Hyper, Schedule, constant, ema, heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import blocks, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.problems.smoothed import Rugged
-from descent.rules import Factors, Hyper, Schedule, constant, ema, heavy_ball, repeat
-from descent.stats import ratio_of_means
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import ratio_of_means
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,13 @@ def estimates(result: GraduatedResult) -> Estimates:
 def tables(result: GraduatedResult) -> dict[str, DataFrame]:
     """Return mean final objective and share of walkers at home, one row per arm."""
     rows = [
-        {"annealed": name, "constant": final[0].mean(), "annealed_to": final[1].mean(),
-         "home_constant": home[0].mean(), "home_annealed": home[1].mean()}
+        {
+            "annealed": name,
+            "constant": final[0].mean(),
+            "annealed_to": final[1].mean(),
+            "home_constant": home[0].mean(),
+            "home_annealed": home[1].mean(),
+        }
         for name, final, home in zip(ARMS, result.final, result.home, strict=True)
     ]
     return {"graduated": DataFrame(rows)}

@@ -19,8 +19,13 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.convolutional import ResNet
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.data.images import channels_first, part
+from descent.engine.precision import Precision
+from descent.engine.probes import Leaves
+from descent.engine.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Run, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.headline import HEAVY, MATCHED, NAMES, PLAIN
@@ -28,17 +33,11 @@ from descent.experiments.smoothing.tasks import survivors
 from descent.measure.curvature import hessian
 from descent.measure.noise import SearchNoise, full_gradient, gradient_noise
 from descent.measure.spectra import top_eigenpairs
-from descent.models import CrossEntropy
-from descent.precision import Precision
-from descent.problems.images import channels_first, part
-from descent.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
-from descent.stats import bootstrap, paired_difference, spearman
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Run, train
-
-Array = NDArray[np.float64]
-Leaves = dict[str, Tensor]
+from descent.nets.convolutional import ResNet
+from descent.nets.dense import CrossEntropy
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, paired_difference, spearman
 
 BATCH = 128
 """The batch size at which the heavy ball is compared with its control, or the nearest there is."""
@@ -93,27 +92,56 @@ class Grid:
     def cpu(cls, settings: Settings) -> Grid:
         """Return tiny nets on some hundred images at 16 × 16 pixels."""
         count = min(settings.replicas, 3)
-        stages = (Stage("epochs", 0.02, (16, 64), count, 2), Stage("smaller rate", 0.005, (16, 64), 2, 1),
-                  Stage("steps", 0.02, (16, 64), 2, 0, steps=6))
-        return cls(stages, settings.seed, settings.device, settings.momentum, widths=(8, 8, 8), examples=320,
-                   test_examples=200, pool=2, watched=100, measured=2, gradients=160, squares=32, curved=48, products=4,
-                   window=4, looks=2, precision="float32", check=1)
+        stages = (
+            Stage("epochs", 0.02, (16, 64), count, 2),
+            Stage("smaller rate", 0.005, (16, 64), 2, 1),
+            Stage("steps", 0.02, (16, 64), 2, 0, steps=6),
+        )
+        return cls(
+            stages,
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            widths=(8, 8, 8),
+            examples=320,
+            test_examples=200,
+            pool=2,
+            watched=100,
+            measured=2,
+            gradients=160,
+            squares=32,
+            curved=48,
+            products=4,
+            window=4,
+            looks=2,
+            precision="float32",
+            check=1,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Grid:
         """Return 20 epochs of ResNet-8, sixteen seeds at the batch sizes of the verdicts, four elsewhere."""
         many, few = min(settings.replicas, 16), min(settings.replicas, 4)
-        stages = (Stage("epochs", 0.02, (32, 512, 2048, 128), many, 20),
-                  Stage("smaller rate", 0.005, (32, 512, 2048, 128), few, 20),
-                  Stage("steps", 0.02, (32, 512), few, 0, steps=3910),
-                  Stage("epochs, between", 0.02, (64, 256, 1024), few, 20))
+        stages = (
+            Stage("epochs", 0.02, (32, 512, 2048, 128), many, 20),
+            Stage("smaller rate", 0.005, (32, 512, 2048, 128), few, 20),
+            Stage("steps", 0.02, (32, 512), few, 0, steps=3910),
+            Stage("epochs, between", 0.02, (64, 256, 1024), few, 20),
+        )
         return cls(stages, settings.seed, settings.device, settings.momentum)
 
     @property
     def trained_images(self) -> dict[str, float]:
         """How many training images all replicas go through, by the net's name."""
-        return {"ResNet-8": float(sum(len(NAMES) * stage.replicas * stage.length(size, self.examples) * size
-                                      for stage in self.stages for size in stage.batch_sizes))}
+        return {
+            "ResNet-8": float(
+                sum(
+                    len(NAMES) * stage.replicas * stage.length(size, self.examples) * size
+                    for stage in self.stages
+                    for size in stage.batch_sizes
+                )
+            )
+        }
 
     def hyper(self, stage: Stage) -> Hyper:
         """Return the hyper-parameters of a stack, arm-major."""
@@ -160,13 +188,24 @@ def run(config: Grid) -> GridResult:
     Raises: DataMissing without the images.
     """
     clock = time.perf_counter()
-    images, tests = (part("cifar10", split, count, config.pool) for split, count in
-                     (("train", config.examples), ("test", config.test_examples)))
-    inputs, test_inputs = (channels_first(part.images, like=images.images).to(config.device)
-                           for part in (images, tests))
+    images, tests = (
+        part("cifar10", split, count, config.pool)
+        for split, count in (("train", config.examples), ("test", config.test_examples))
+    )
+    inputs, test_inputs = (
+        channels_first(part.images, like=images.images).to(config.device) for part in (images, tests)
+    )
     model = ResNet(widths=config.widths)
-    problem = Supervised(model, CrossEntropy(), inputs, images.labels.to(config.device), 1, "shuffled_epochs",
-                         precision=config.precision, compiled=config.compiled)
+    problem = Supervised(
+        model,
+        CrossEntropy(),
+        inputs,
+        images.labels.to(config.device),
+        1,
+        "shuffled_epochs",
+        precision=config.precision,
+        compiled=config.compiled,
+    )
     test = test_inputs, tests.labels.to(config.device)
     stages = tuple(_stage(config, stage, problem, test) for stage in config.stages)
     return GridResult(config, images.title, stages, time.perf_counter() - clock)
@@ -189,15 +228,27 @@ def _stack(config: Grid, stage: Stage, problem: Supervised, test: tuple[Tensor, 
     run, begin, powers, lost = None, 0, [], torch.zeros_like(hyper.sign, dtype=torch.bool)
     for look in range(config.looks + 1):
         stop = steps - window + window * look // config.looks
-        run = train(problem, run.params if run else problem.model.initial(streams), hyper, stop, streams,
-                    velocity=run.velocity if run else None, begin=begin, check=config.check)
+        run = train(
+            problem,
+            run.params if run else problem.model.initial(streams),
+            hyper,
+            stop,
+            streams,
+            velocity=run.velocity if run else None,
+            begin=begin,
+            check=config.check,
+        )
         begin, lost = stop, lost | (run.diverged_at >= 0)
         if look:
             powers.append(meter.power(run))
     assert run is not None
     rows = slice(0, config.watched)
-    found = {"accuracy": 100 * exact.accuracy(run.params, *test), "lost": lost,
-             "loss": exact.value(run.params, problem.inputs[rows], problem.targets[rows]), **meter.end(run, powers)}
+    found = {
+        "accuracy": 100 * exact.accuracy(run.params, *test),
+        "lost": lost,
+        "loss": exact.value(run.params, problem.inputs[rows], problem.targets[rows]),
+        **meter.end(run, powers),
+    }
     return {name: to_numpy(value).reshape(len(NAMES), -1) for name, value in found.items()}
 
 
@@ -229,8 +280,13 @@ class _Meter:
         return {"degree": self.hyper.lr * power.sqrt(), "variance": variance, "sharpness": top.values[:, 0]}
 
     def _some(self, count: int) -> Supervised:
-        return replace(self.exact, inputs=self.exact.inputs[:count], targets=self.exact.targets[:count],
-                       batch_size=None, sampling="full")
+        return replace(
+            self.exact,
+            inputs=self.exact.inputs[:count],
+            targets=self.exact.targets[:count],
+            batch_size=None,
+            sampling="full",
+        )
 
     def _first(self, params: Tensor | Leaves) -> Leaves:
         return {name: leaf[self.rows] for name, leaf in cast(Leaves, params).items()}
@@ -255,8 +311,9 @@ def rank_correlation(result: GridResult, found: StageResult, name: str) -> Estim
     """Return the rank correlation of the degree of smoothing with a measurement over all cells of a stage."""
     count = found.degree.shape[-1]
     alive = survivors(found.lost[..., :count])
-    degree, other = ((getattr(found, field)[..., :count][..., alive]).reshape(-1, alive.sum()).T
-                     for field in ("degree", name))
+    degree, other = (
+        (getattr(found, field)[..., :count][..., alive]).reshape(-1, alive.sum()).T for field in ("degree", name)
+    )
 
     def correlation(a: Array, b: Array) -> Array:
         return spearman(a.mean(axis=1), b.mean(axis=1))
@@ -273,8 +330,12 @@ def _upwards(found: Estimate) -> Estimate:
 
 def tables(result: GridResult) -> dict[str, DataFrame]:
     """Return one row per stage, batch size and arm; and per stage the rank correlations with the degree."""
-    rows = [_row(found, s, a) for found in result.stages
-            for s in range(len(found.stage.batch_sizes)) for a in range(len(NAMES))]
+    rows = [
+        _row(found, s, a)
+        for found in result.stages
+        for s in range(len(found.stage.batch_sizes))
+        for a in range(len(NAMES))
+    ]
     ranks = [_ranks(result, found) for found in result.stages]
     return {"grid": DataFrame(rows).assign(data=result.title), "grid_ranks": DataFrame(ranks)}
 
@@ -287,8 +348,16 @@ def _row(found: StageResult, s: int, a: int) -> Mapping[str, float | str]:
     means |= {name: getattr(found, name)[s, a][few] for name in ("degree", "variance", "sharpness")}
     error = float(np.std(means["accuracy"], ddof=1) / np.sqrt(alive.sum())) if alive.sum() > 1 else np.nan
     numbers = {name: float(values.mean()) if len(values) else np.nan for name, values in means.items()}
-    return {"stage": stage.name, "lr": stage.lr, "batch_size": stage.batch_sizes[s], "arm": NAMES[a], **numbers,
-            "accuracy_error": error, "replicas": int(alive.sum()), "diverged": int((~alive).sum())}
+    return {
+        "stage": stage.name,
+        "lr": stage.lr,
+        "batch_size": stage.batch_sizes[s],
+        "arm": NAMES[a],
+        **numbers,
+        "accuracy_error": error,
+        "replicas": int(alive.sum()),
+        "diverged": int((~alive).sum()),
+    }
 
 
 def _ranks(result: GridResult, found: StageResult) -> Mapping[str, float | str]:
@@ -304,6 +373,10 @@ def _ranks(result: GridResult, found: StageResult) -> Mapping[str, float | str]:
 
 
 GRID = Experiment(
-    "grid", ("P1-C16", "P1-C18", "P1-C20", "P1-C21"), lambda settings: run(configure(Grid, settings)), estimates,
-    tables, scales=("gpu",),
+    "grid",
+    ("P1-C16", "P1-C18", "P1-C20", "P1-C21"),
+    lambda settings: run(configure(Grid, settings)),
+    estimates,
+    tables,
+    scales=("gpu",),
 )

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Probe, every, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.noise import SearchNoise, full_gradient, smoothing_degree
-from descent.models import MLP
-from descent.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
-from descent.stats import bootstrap, mean, paired_difference
-from descent.streams import Streams, replica_seeds
-from descent.train import Probe, every, train
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, mean, paired_difference
 
 NAMES = ("plain", "averaged", "heavy ball", "plain, matched step")
 PLAIN, AVERAGED, HEAVY, MATCHED = range(4)
@@ -57,8 +55,15 @@ class Headline:
     @classmethod
     def paper(cls, settings: Settings) -> Headline:
         """Train some hundred nets on digits per arm and batch size."""
-        return cls("digits", max(64, settings.replicas // 4), settings.seed, settings.device, settings.momentum,
-                   batch_sizes=(8, 16, 32, 64, 125, 250, 500), looks=20)
+        return cls(
+            "digits",
+            max(64, settings.replicas // 4),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            batch_sizes=(8, 16, 32, 64, 125, 250, 500),
+            looks=20,
+        )
 
     @property
     def lr(self) -> float:
@@ -68,8 +73,7 @@ class Headline:
     @property
     def hyper(self) -> Hyper:
         """The hyper-parameters of the stack, arm-major."""
-        rules = (sgd(self.lr), ema(self.lr, self.momentum), heavy_ball(self.lr, self.momentum),
-                 sgd(self.effective))
+        rules = (sgd(self.lr), ema(self.lr, self.momentum), heavy_ball(self.lr, self.momentum), sgd(self.effective))
         return repeat(stack(*rules), self.replicas).to(self.device)
 
 
@@ -79,14 +83,30 @@ class MnistHeadline(Headline):
     @classmethod
     def cpu(cls, settings: Settings) -> Headline:
         """Train 32 nets per arm at three batch sizes."""
-        return Headline("mnist", max(32, settings.replicas // 30), settings.seed, settings.device, settings.momentum,
-                        batch_sizes=(32, 125, 500), epochs=18, looks=3)
+        return Headline(
+            "mnist",
+            max(32, settings.replicas // 30),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            batch_sizes=(32, 125, 500),
+            epochs=18,
+            looks=3,
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Headline:
         """Train some hundred nets per arm and batch size, for 40 epochs."""
-        return Headline("mnist", max(64, settings.replicas // 4), settings.seed, settings.device, settings.momentum,
-                        batch_sizes=(8, 16, 32, 64, 125, 250, 500), epochs=40, looks=20)
+        return Headline(
+            "mnist",
+            max(64, settings.replicas // 4),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            batch_sizes=(8, 16, 32, 64, 125, 250, 500),
+            epochs=40,
+            looks=20,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +149,13 @@ def _race(config: Headline, images: Task, size: int) -> dict[str, Array]:
     done = train(problem, model.initial(streams), config.hyper, steps, streams, probes=probes)
     accuracy = done.records["accuracy"].values
     degree = smoothing_degree(done.records["noise.power"], config.hyper.lr, since=look)  # the start is unlike the rest
-    found = {"accuracy": accuracy[-1], "best": accuracy.amax(dim=0), "loss": problem.value(done.params),
-             "degree": degree, "lost": done.diverged_at >= 0}
+    found = {
+        "accuracy": accuracy[-1],
+        "best": accuracy.amax(dim=0),
+        "loss": problem.value(done.params),
+        "degree": degree,
+        "lost": done.diverged_at >= 0,
+    }
     return {name: to_numpy(value).reshape(len(NAMES), -1) for name, value in found.items()}
 
 
@@ -181,9 +206,15 @@ def tables(result: HeadlineResult) -> dict[str, DataFrame]:
 def _row(result: HeadlineResult, s: int, a: int) -> dict[str, float | str]:
     config, accuracy = result.config, mean(result.accuracy[s, a])
     return {
-        "data": result.title, "batch_size": config.batch_sizes[s], "arm": NAMES[a],
-        "lr": config.effective if a == MATCHED else config.lr, "accuracy": accuracy.value, "low": accuracy.low,
-        "high": accuracy.high, "best": float(result.best[s, a].mean()), "loss": float(result.loss[s, a].mean()),
+        "data": result.title,
+        "batch_size": config.batch_sizes[s],
+        "arm": NAMES[a],
+        "lr": config.effective if a == MATCHED else config.lr,
+        "accuracy": accuracy.value,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "best": float(result.best[s, a].mean()),
+        "loss": float(result.loss[s, a].mean()),
         "degree": float(result.degree[s, a].mean()),
     }
 

@@ -8,23 +8,21 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.rules import Hyper, ema, repeat, sgd
+from descent.engine.stack import leaves
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.traces import gauss_newton_trace
-from descent.models import MLP
-from descent.probes import Params
-from descent.rules import Hyper, ema, repeat, sgd
-from descent.stack import leaves
-from descent.stats import mean, paired_difference
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, paired_difference
 
 BASE, TEMPERATURE, DEGREE, AVERAGED = range(4)
 """The first arms: (η, B); (4η, 4B) of equal η/B; (4η, 16B) of equal η/√B; (η, B) averaged. Then equal η, rising B."""
@@ -55,15 +53,25 @@ class Iso:
     @classmethod
     def paper(cls, settings: Settings) -> Iso:
         """Train some hundred nets per arm, batches up to 256."""
-        return cls(max(64, settings.replicas // 4), settings.seed, settings.device, settings.momentum,
-                   larger=(2, 4, 8, 16, 64), looks=(0.9, 0.925, 0.95, 0.975, 1.0))
+        return cls(
+            max(64, settings.replicas // 4),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            larger=(2, 4, 8, 16, 64),
+            looks=(0.9, 0.925, 0.95, 0.975, 1.0),
+        )
 
     @property
     def arms(self) -> tuple[tuple[str, float, int], ...]:
         """Name, learning rate and batch size of every arm."""
         f, lr, size = self.factor, self.lr, self.batch_size
-        first = (("base", lr, size), ("equal lr / batch size", f * lr, f * size),
-                 ("equal lr / √(batch size)", f * lr, f * f * size), ("averaged", lr, size))
+        first = (
+            ("base", lr, size),
+            ("equal lr / batch size", f * lr, f * size),
+            ("equal lr / √(batch size)", f * lr, f * f * size),
+            ("averaged", lr, size),
+        )
         return first + tuple(("equal lr", lr, size * times) for times in self.larger)
 
 
@@ -130,7 +138,7 @@ def estimates(result: IsoResult) -> Estimates:
 
 def middle_gain(result: IsoResult) -> Estimate:
     """Return the accuracy of the best batch size between the ends minus the better end, equal learning rate × steps."""
-    rising = np.stack([result.accuracy[BASE], *result.accuracy[AVERAGED + 1:]])
+    rising = np.stack([result.accuracy[BASE], *result.accuracy[AVERAGED + 1 :]])
     means = rising.mean(axis=1)
     end = max((0, -1), key=lambda index: float(means[index]))
     return paired_difference(rising[1 + int(means[1:-1].argmax())], rising[end])
@@ -141,12 +149,22 @@ def tables(result: IsoResult) -> dict[str, DataFrame]:
     base, rows = result.accuracy[BASE], []
     for arm, (name, lr, size) in enumerate(result.config.arms):
         shift, gain = (paired_difference(x[arm], x[BASE]) for x in (result.sharpness, result.accuracy))
-        rows.append({
-            "arm": name, "lr": lr, "batch_size": size, "log_trace": mean(result.sharpness[arm]).value,
-            "shift": shift.value, "shift_low": shift.low, "shift_high": shift.high,
-            "accuracy": float(base.mean()) + gain.value, "gain": gain.value, "gain_low": gain.low,
-            "gain_high": gain.high, "loss": float(result.loss[arm].mean()),
-        })
+        rows.append(
+            {
+                "arm": name,
+                "lr": lr,
+                "batch_size": size,
+                "log_trace": mean(result.sharpness[arm]).value,
+                "shift": shift.value,
+                "shift_low": shift.low,
+                "shift_high": shift.high,
+                "accuracy": float(base.mean()) + gain.value,
+                "gain": gain.value,
+                "gain_low": gain.low,
+                "gain_high": gain.high,
+                "loss": float(result.loss[arm].mean()),
+            }
+        )
     return {"iso": DataFrame(rows)}
 
 

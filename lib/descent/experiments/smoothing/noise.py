@@ -9,26 +9,24 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
+from descent.engine.stack import leaves
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Run, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.noise import SearchNoise, batch_noise, example_squares, full_gradient
-from descent.models import MLP
-from descent.probes import Params
-from descent.problems.search_noise import Rule, bound, degree, flat_power
-from descent.rules import Hyper, ema, heavy_ball, repeat, sgd, stack
-from descent.stack import leaves
-from descent.stats import bootstrap, ratio_of_means
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Run, train
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, ratio_of_means
+from descent.theory.search_noise import Rule, bound, degree, flat_power
 
 NAMES = ("plain", "averaged", "heavy ball")
 RULES: tuple[Rule, ...] = ("sgd", "ema", "heavy_ball")
@@ -70,9 +68,18 @@ class Noise:
     @classmethod
     def paper(cls, settings: Settings) -> Noise:
         """Train some hundred nets per arm on a thousand digits, at more rates, for longer."""
-        return cls(max(64, settings.replicas // 8), settings.seed, settings.device, settings.momentum,
-                   rates=(0.003, 0.01, 0.03), batch_sizes=(4, 16, 64, 256), examples=1000, steps=1000, every=10,
-                   dissected=64)
+        return cls(
+            max(64, settings.replicas // 8),
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            rates=(0.003, 0.01, 0.03),
+            batch_sizes=(4, 16, 64, 256),
+            examples=1000,
+            steps=1000,
+            every=10,
+            dissected=64,
+        )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -138,13 +145,19 @@ def run(config: Noise) -> NoiseResult:
     images = task("digits", config.redrawn, config.device, config.examples)
     found = [_cells(config, images, size) for size in config.sizes]
     alive = survivors(np.stack([each["lost"] for each in found]) > 0)
-    series = {name: np.stack([each[name][..., alive] for each in found], axis=1) for name in found[0]
-              if name not in ("lost", "parts", "squared")}
+    series = {
+        name: np.stack([each[name][..., alive] for each in found], axis=1)
+        for name in found[0]
+        if name not in ("lost", "parts", "squared")
+    }
     squared = [each["squared"][..., alive] for each in found]  # (looks, L, A, N)
     parts = np.stack([each["parts"][..., alive[: each["parts"].shape[-1]]] for each in found])
     return NoiseResult(
-        config, **series, squared=np.stack([each.mean(axis=0) for each in squared], axis=1),
-        peak=np.stack([each.mean(axis=-1).max(axis=0) for each in squared], axis=1), parts=parts,
+        config,
+        **series,
+        squared=np.stack([each.mean(axis=0) for each in squared], axis=1),
+        peak=np.stack([each.mean(axis=-1).max(axis=0) for each in squared], axis=1),
+        parts=parts,
         seconds=time.perf_counter() - clock,
     )
 
@@ -155,13 +168,23 @@ def _cells(config: Noise, images: Task, size: int) -> dict[str, Array]:
     problem = images.problem(model, None if full else size, "full" if full else "with_replacement")
     hyper, arms = config.hyper, (len(config.rates), len(NAMES), config.replicas)
     streams = Streams(replica_seeds(config.seed, config.replicas, config.device).repeat(arms[0] * arms[1]))
-    probe = SearchNoise(problem, partial(full_gradient, problem), hyper, streams,
-                        config.every_full if full else config.every)
+    probe = SearchNoise(
+        problem, partial(full_gradient, problem), hyper, streams, config.every_full if full else config.every
+    )
     early = train(problem, model.initial(streams), hyper, config.burn, streams)
-    late = train(problem, early.params, hyper, config.steps, streams, velocity=early.velocity, begin=config.burn,
-                 probes={"look": _Look(probe, problem)})
-    looks = {name.removeprefix("look."): to_numpy(series.values).reshape(-1, *arms)
-             for name, series in late.records.items()}
+    late = train(
+        problem,
+        early.params,
+        hyper,
+        config.steps,
+        streams,
+        velocity=early.velocity,
+        begin=config.burn,
+        probes={"look": _Look(probe, problem)},
+    )
+    looks = {
+        name.removeprefix("look."): to_numpy(series.values).reshape(-1, *arms) for name, series in late.records.items()
+    }
     means = {name: looks[name].mean(axis=0) for name in ("power", "noise", "variance", "memory", "along")}
     lost = to_numpy((early.diverged_at >= 0) | (late.diverged_at >= 0)).reshape(arms)
     return {**means, "squared": looks["gradient"], "lost": lost, "parts": _dissect(config, problem, streams, late)}
@@ -175,8 +198,9 @@ def _dissect(config: Noise, problem: Supervised, streams: Streams, end: Run) -> 
     rows = rows.to(config.device)
     some, ahead = config.hyper.subset(rows), Streams(streams.seeds[rows])
     probe = SearchNoise(problem, partial(full_gradient, problem), some, ahead, 1, window=config.window)
-    params, velocity = ({name: leaf[rows] for name, leaf in leaves(part).items()}
-                        for part in (end.params, end.velocity))
+    params, velocity = (
+        {name: leaf[rows] for name, leaf in leaves(part).items()} for part in (end.params, end.velocity)
+    )
     powers = probe(config.steps, params, velocity)
     return np.stack([to_numpy(powers[name]).reshape(len(NAMES), count) for name in (*PARTS, "power")], axis=1)
 
@@ -187,9 +211,18 @@ def estimates(result: NoiseResult) -> Estimates:
     if result.config.momentum == 0:
         return found
     heavy, averaged = ([gain(result, *cell, arm) for cell in _cells_of(result)] for arm in (HEAVY, AVERAGED))
-    return {**found, **_bounds(result), **_floors(result), **_conditional(result), **_direct(result),
-            "P1-C4.larger": _smallest(heavy), "P1-C15.shb": _smallest(heavy),
-            "P1-C6.equal": _largest(averaged), "P1-C15.nshb": _largest(averaged), "P1-X2.network": _flat(result)}
+    return {
+        **found,
+        **_bounds(result),
+        **_floors(result),
+        **_conditional(result),
+        **_direct(result),
+        "P1-C4.larger": _smallest(heavy),
+        "P1-C15.shb": _smallest(heavy),
+        "P1-C6.equal": _largest(averaged),
+        "P1-C15.nshb": _largest(averaged),
+        "P1-X2.network": _flat(result),
+    }
 
 
 def level(result: NoiseResult, rate: int, size: int, arm: int) -> Estimate:
@@ -217,9 +250,13 @@ def _bounds(result: NoiseResult) -> Estimates:
     """Return how far the bounds lie above the measured power, and how far apart two bounds of one path are."""
     heavy, averaged = ([slack(result, *cell, arm) for cell in _cells_of(result)] for arm in (HEAVY, AVERAGED))
     full = [slack(result, rate, -1, HEAVY) for rate in range(len(result.config.rates))]
-    return {"P1-C2.bound": _smallest([*heavy, *full]), "P1-X1.shb": _smallest(heavy),
-            "P1-C3.ordinary": _smallest(averaged), "P1-X1.nshb": _smallest(averaged),
-            "P1-C23.covariant": _furthest([_conventions(result, *cell) for cell in _cells_of(result)])}
+    return {
+        "P1-C2.bound": _smallest([*heavy, *full]),
+        "P1-X1.shb": _smallest(heavy),
+        "P1-C3.ordinary": _smallest(averaged),
+        "P1-X1.nshb": _smallest(averaged),
+        "P1-C23.covariant": _furthest([_conventions(result, *cell) for cell in _cells_of(result)]),
+    }
 
 
 def _conventions(result: NoiseResult, rate: int, size: int) -> Estimate:
@@ -242,25 +279,46 @@ def _floors(result: NoiseResult) -> Estimates:
     """Return what is left at full batch."""
     seed = result.config.seed
     power, squared = (values[:, -1].swapaxes(0, 1) for values in (result.power, result.squared))  # (A, L, N)
-    over = [[ratio_of_means(p, g, seed) for p, g in zip(power[arm], squared[arm], strict=True)]
-            for arm in (AVERAGED, HEAVY)]
-    cosines = [bootstrap(lambda a, p, g: a.mean(1) / np.sqrt(p.mean(1) * g.mean(1)), result.along[rate, -1, HEAVY],
-                         power[HEAVY, rate], squared[HEAVY, rate], seed=seed) for rate in range(len(squared[HEAVY]))]
-    return {"P1-C5.nshb_vanishes": _largest(over[0]), "P1-C5.shb_floor": _smallest(over[1]),
-            "P1-X1.scale": _smallest(cosines)}
+    over = [
+        [ratio_of_means(p, g, seed) for p, g in zip(power[arm], squared[arm], strict=True)] for arm in (AVERAGED, HEAVY)
+    ]
+    cosines = [
+        bootstrap(
+            lambda a, p, g: a.mean(1) / np.sqrt(p.mean(1) * g.mean(1)),
+            result.along[rate, -1, HEAVY],
+            power[HEAVY, rate],
+            squared[HEAVY, rate],
+            seed=seed,
+        )
+        for rate in range(len(squared[HEAVY]))
+    ]
+    return {
+        "P1-C5.nshb_vanishes": _largest(over[0]),
+        "P1-C5.shb_floor": _smallest(over[1]),
+        "P1-X1.scale": _smallest(cosines),
+    }
 
 
 def _conditional(result: NoiseResult) -> Estimates:
     """Return the mean of the heavy ball's ω given the past, over the root of its power."""
-    shares = [bootstrap(lambda m, p: np.sqrt(m.mean(1) / p.mean(1)), result.memory[(*cell, HEAVY)],
-                        result.power[(*cell, HEAVY)], seed=result.config.seed) for cell in _cells_of(result)]
+    shares = [
+        bootstrap(
+            lambda m, p: np.sqrt(m.mean(1) / p.mean(1)),
+            result.memory[(*cell, HEAVY)],
+            result.power[(*cell, HEAVY)],
+            seed=result.config.seed,
+        )
+        for cell in _cells_of(result)
+    ]
     return {"P1-C7.momentum": _smallest(shares)}
 
 
 def _direct(result: NoiseResult) -> Estimates:
     """Return the variance of one example's gradient along the averaged path, over that along the plain one."""
-    found = [ratio_of_means(result.variance[(*cell, AVERAGED)], result.variance[(*cell, PLAIN)], result.config.seed)
-             for cell in _cells_of(result, full=True)]
+    found = [
+        ratio_of_means(result.variance[(*cell, AVERAGED)], result.variance[(*cell, PLAIN)], result.config.seed)
+        for cell in _cells_of(result, full=True)
+    ]
     return {"P1-C13.direct": _smallest(found), "P1-C14.direct": _furthest(found)}
 
 
@@ -268,8 +326,12 @@ def _flat(result: NoiseResult) -> Estimate:
     """Return the power of an average over that of plain descent, over its flat limit, at the smallest rate."""
     rate, seed = int(np.argmin(result.config.rates)), result.config.seed
     flat = float(flat_power(ema(1.0, result.config.momentum))[0])
-    return _furthest([ratio_of_means(result.power[rate, size, AVERAGED], flat * result.power[rate, size, PLAIN], seed)
-                      for size in range(len(result.config.batch_sizes))])
+    return _furthest(
+        [
+            ratio_of_means(result.power[rate, size, AVERAGED], flat * result.power[rate, size, PLAIN], seed)
+            for size in range(len(result.config.batch_sizes))
+        ]
+    )
 
 
 def _furthest(found: Sequence[Estimate]) -> Estimate:
@@ -287,26 +349,53 @@ def _largest(found: Sequence[Estimate]) -> Estimate:
 def tables(result: NoiseResult) -> dict[str, DataFrame]:
     """Return one row per rate, batch size and arm; and the parts of ω at the smallest rate."""
     cells = [(*cell, arm) for cell in _cells_of(result, full=True) for arm in range(len(NAMES))]
-    parts = [{"batch_size": size, "arm": name, **dict(zip((*PARTS, "power"), powers.mean(axis=1), strict=True))}
-             for size, arms in zip(result.config.sizes, result.parts, strict=True)
-             for name, powers in zip(NAMES, arms, strict=True)]
+    parts = [
+        {"batch_size": size, "arm": name, **dict(zip((*PARTS, "power"), powers.mean(axis=1), strict=True))}
+        for size, arms in zip(result.config.sizes, result.parts, strict=True)
+        for name, powers in zip(NAMES, arms, strict=True)
+    ]
     return {"noise": DataFrame([_row(result, *cell) for cell in cells]), "noise_parts": DataFrame(parts)}
 
 
 def _row(result: NoiseResult, rate: int, size: int, arm: int) -> dict[str, float | str]:
     config, cell = result.config, (rate, size, arm)
-    power, noise, memory, squared = (float(values[cell].mean())
-                                     for values in (result.power, result.noise, result.memory, result.squared))
+    power, noise, memory, squared = (
+        float(values[cell].mean()) for values in (result.power, result.noise, result.memory, result.squared)
+    )
     return {
-        "lr": config.rates[rate], "batch_size": config.sizes[size], "arm": NAMES[arm], "power": power, "noise": noise,
-        "level": power / noise if noise else np.nan, "bound": float(result.bound(arm, rate, size).mean()),
-        "variance": float(result.variance[cell].mean()), "gradient": squared,
-        "peak": float(result.peak[cell]), "foreseen": memory / power if power else np.nan,
+        "lr": config.rates[rate],
+        "batch_size": config.sizes[size],
+        "arm": NAMES[arm],
+        "power": power,
+        "noise": noise,
+        "level": power / noise if noise else np.nan,
+        "bound": float(result.bound(arm, rate, size).mean()),
+        "variance": float(result.variance[cell].mean()),
+        "gradient": squared,
+        "peak": float(result.peak[cell]),
+        "foreseen": memory / power if power else np.nan,
         "cosine": float(result.along[cell].mean()) / np.sqrt(power * squared) if power else np.nan,
     }
 
 
 NOISE = Experiment(
-    "noise", ("P1-C1", "P1-C2", "P1-C3", "P1-C4", "P1-C5", "P1-C6", "P1-C7", "P1-C13", "P1-C14", "P1-C15", "P1-C23",
-              "P1-X1", "P1-X2"), lambda settings: run(configure(Noise, settings)), estimates, tables,
+    "noise",
+    (
+        "P1-C1",
+        "P1-C2",
+        "P1-C3",
+        "P1-C4",
+        "P1-C5",
+        "P1-C6",
+        "P1-C7",
+        "P1-C13",
+        "P1-C14",
+        "P1-C15",
+        "P1-C23",
+        "P1-X1",
+        "P1-X2",
+    ),
+    lambda settings: run(configure(Noise, settings)),
+    estimates,
+    tables,
 )

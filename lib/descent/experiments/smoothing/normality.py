@@ -7,25 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.rules import repeat, sgd
+from descent.engine.stack import leaves
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, in_parts, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.smoothing.tasks import task
 from descent.measure.noise import example_gradients, flat
 from descent.measure.normality import noise_draws, normality
-from descent.models import MLP
-from descent.probes import Params
-from descent.rules import repeat, sgd
-from descent.stack import leaves
-from descent.stats import mean
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import mean
 
 MOMENTS = ("initial", "trained")
 
@@ -57,8 +55,15 @@ class Shape:
     @classmethod
     def paper(cls, settings: Settings) -> Shape:
         """Train some hundred nets on a thousand digits; draw four thousand batches in 200 coordinates."""
-        return cls(max(64, settings.replicas // 8), settings.seed, settings.device, steps=2000, examples=1000,
-                   draws=4000, coordinates=200)
+        return cls(
+            max(64, settings.replicas // 8),
+            settings.seed,
+            settings.device,
+            steps=2000,
+            examples=1000,
+            draws=4000,
+            coordinates=200,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +100,9 @@ def run(config: Shape) -> ShapeResult:
     end = train(problem, start, repeat(sgd(config.lr), config.replicas).to(config.device), config.steps, streams)
     looks = [_look(config, problem, params) for params in (start, end.params)]
     found = {name: np.stack([look[name] for look in looks]) for name in looks[0]}
-    return ShapeResult(config, images.title, **found, parameters=flat(start).shape[1],
-                       seconds=time.perf_counter() - clock)
+    return ShapeResult(
+        config, images.title, **found, parameters=flat(start).shape[1], seconds=time.perf_counter() - clock
+    )
 
 
 def _look(config: Shape, problem: Supervised, params: Params) -> dict[str, Array]:
@@ -113,8 +119,12 @@ def _look(config: Shape, problem: Supervised, params: Params) -> dict[str, Array
         return torch.from_numpy(np.column_stack([tested.rejected(config.level), tested.kurtosis]))
 
     found = to_numpy(in_parts(test, config.replicas, 8 * 8 * config.draws * config.coordinates))
-    return {"rejected": found[:, 0], "kurtosis": found[:, 1:], "spectrum": _spectrum(problem, params),
-            "sample": shown[0]}
+    return {
+        "rejected": found[:, 0],
+        "kurtosis": found[:, 1:],
+        "spectrum": _spectrum(problem, params),
+        "sample": shown[0],
+    }
 
 
 def _typical(samples: Tensor, kurtosis: Array) -> Array:
@@ -138,19 +148,27 @@ def _spectrum(problem: Supervised, params: Params) -> Array:
 
 def estimates(result: ShapeResult) -> Estimates:
     """Return what the trained nets say about P1-C19."""
-    return {"P1-C19.normal": mean(result.rejected[1]),
-            "P1-C19.isotropic": mean(result.participation[1] / result.parameters)}
+    return {
+        "P1-C19.normal": mean(result.rejected[1]),
+        "P1-C19.isotropic": mean(result.participation[1] / result.parameters),
+    }
 
 
 def tables(result: ShapeResult) -> dict[str, DataFrame]:
     """Return one row before and one after training."""
     kurtosis = np.nanmedian(result.kurtosis, axis=(1, 2))
-    rows = [{"moment": moment, "rejected": result.rejected[i].mean(), "kurtosis": kurtosis[i],
-             "participation": result.participation[i].mean(), "largest": result.spectrum[i, :, 0].mean(),
-             "parameters": result.parameters} for i, moment in enumerate(MOMENTS)]
+    rows = [
+        {
+            "moment": moment,
+            "rejected": result.rejected[i].mean(),
+            "kurtosis": kurtosis[i],
+            "participation": result.participation[i].mean(),
+            "largest": result.spectrum[i, :, 0].mean(),
+            "parameters": result.parameters,
+        }
+        for i, moment in enumerate(MOMENTS)
+    ]
     return {"normality": DataFrame(rows)}
 
 
-NORMALITY = Experiment(
-    "normality", ("P1-C19",), lambda settings: run(configure(Shape, settings)), estimates, tables
-)
+NORMALITY = Experiment("normality", ("P1-C19",), lambda settings: run(configure(Shape, settings)), estimates, tables)

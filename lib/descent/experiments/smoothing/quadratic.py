@@ -8,25 +8,23 @@ from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.rules import Hyper, ema, repeat
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.measure.noise import SearchNoise
-from descent.models import MLP, SquaredError
-from descent.probes import Params
+from descent.nets.dense import MLP, SquaredError
+from descent.nets.supervised import Sampling, Supervised
 from descent.problems.saddle import Quadratic
-from descent.problems.search_noise import bound, flat_power, shuffled_power, stationary_ratio
-from descent.rules import Hyper, ema, repeat
-from descent.stats import bootstrap, ratio_of_means
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Sampling, Supervised
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, ratio_of_means
+from descent.theory.search_noise import bound, flat_power, shuffled_power, stationary_ratio
 
 SAMPLINGS: tuple[Sampling, ...] = ("shuffled_epochs", "with_replacement")
 
@@ -58,15 +56,29 @@ class Parabola:
     @classmethod
     def cpu(cls, settings: Settings) -> Parabola:
         """Take as many walkers per cell as the chapter has replicas, and a tenth as many samplers."""
-        return cls(settings.replicas, settings.seed, settings.device, settings.momentum,
-                   samplers=max(32, settings.replicas // 10))
+        return cls(
+            settings.replicas,
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            samplers=max(32, settings.replicas // 10),
+        )
 
     @classmethod
     def paper(cls, settings: Settings) -> Parabola:
         """Take twenty times as many, at more momenta and curvatures, over eight times as many steps."""
-        return cls(20 * settings.replicas, settings.seed, settings.device, settings.momentum,
-                   momenta=(0.5, 0.8, 0.9, 0.99), places=(0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 10.0, 20.0),
-                   every=32, samplers=max(32, settings.replicas), examples=1000, batch_sizes=(5, 20, 50, 250))
+        return cls(
+            20 * settings.replicas,
+            settings.seed,
+            settings.device,
+            settings.momentum,
+            momenta=(0.5, 0.8, 0.9, 0.99),
+            places=(0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 10.0, 20.0),
+            every=32,
+            samplers=max(32, settings.replicas),
+            examples=1000,
+            batch_sizes=(5, 20, 50, 250),
+        )
 
     @property
     def cells(self) -> tuple[tuple[float, float], ...]:
@@ -147,24 +159,44 @@ def _parabola(config: Parabola) -> Array:
     start = torch.zeros(len(seeds), 1, dtype=torch.float64, device=config.device)
     early = train(problem, start, hyper, config.burn, streams)
     probe = _Level(SearchNoise(problem, lambda params: params, hyper, streams, config.every))  # ∇(x²/2) = x
-    late = train(problem, early.params, hyper, config.burn + config.looks * config.every, streams,
-                 velocity=early.velocity, begin=config.burn, probes={"omega": probe})
+    late = train(
+        problem,
+        early.params,
+        hyper,
+        config.burn + config.looks * config.every,
+        streams,
+        velocity=early.velocity,
+        begin=config.burn,
+        probes={"omega": probe},
+    )
     return to_numpy(late.records["omega"].values.mean(dim=0)).reshape(len(z), -1)
 
 
 def _resting(config: Parabola, sampling: Sampling, size: int) -> Array:
     """Return the mean power over whole epochs, in units of C²/B, (M,)."""
     gradients = Streams(replica_seeds(config.seed, 1, config.device), torch.float64).normal(
-        Purpose.DATA, 0, (config.examples, config.dimensions))[0]
+        Purpose.DATA, 0, (config.examples, config.dimensions)
+    )[0]
     gradients = gradients - gradients.mean(dim=0)
     draws = Supervised(MLP((1, 1)), SquaredError(), gradients, gradients, size, sampling)
     streams = Streams(replica_seeds(config.seed, config.samplers, config.device), torch.float64)
     hyper, length = repeat(_average(config), config.samplers).to(config.device), config.examples // size
     burn = -(-round(10 / (1 - config.momentum)) // length) * length
     start = gradients.new_zeros(config.samplers, config.dimensions)
-    found = train(_Resting(gradients, draws), start, hyper, burn + config.epochs * length, streams,
-                  probes={"power": _Power()}, check=length).records["power"].values
-    return to_numpy(found[burn + 1:].mean(dim=0) / (gradients.square().sum(dim=1).mean() / size))
+    found = (
+        train(
+            _Resting(gradients, draws),
+            start,
+            hyper,
+            burn + config.epochs * length,
+            streams,
+            probes={"power": _Power()},
+            check=length,
+        )
+        .records["power"]
+        .values
+    )
+    return to_numpy(found[burn + 1 :].mean(dim=0) / (gradients.square().sum(dim=1).mean() / size))
 
 
 def _average(config: Parabola) -> Hyper:
@@ -213,12 +245,15 @@ def _furthest(found: list[Estimate]) -> Estimate:
 def tables(result: ParabolaResult) -> dict[str, DataFrame]:
     """Return one row per cell; and one per sampling and batch size."""
     config = result.config
-    cells = [{"momentum": m, "z": z, "power": power.mean(), "law": exact}
-             for (z, m), power, exact in zip(config.cells, result.power, law(config), strict=True)]
-    resting = [{"sampling": sampling, "batch_size": size, "momentum": config.momentum, "power": power.mean(),
-                "law": exact}
-               for sampling, powers, laws in zip(SAMPLINGS, result.resting, resting_law(config), strict=True)
-               for size, power, exact in zip(config.batch_sizes, powers, laws, strict=True)]
+    cells = [
+        {"momentum": m, "z": z, "power": power.mean(), "law": exact}
+        for (z, m), power, exact in zip(config.cells, result.power, law(config), strict=True)
+    ]
+    resting = [
+        {"sampling": sampling, "batch_size": size, "momentum": config.momentum, "power": power.mean(), "law": exact}
+        for sampling, powers, laws in zip(SAMPLINGS, result.resting, resting_law(config), strict=True)
+        for size, power, exact in zip(config.batch_sizes, powers, laws, strict=True)
+    ]
     return {"quadratic": DataFrame(cells), "shuffled": DataFrame(resting)}
 
 

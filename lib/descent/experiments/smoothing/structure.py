@@ -6,23 +6,21 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
+from descent.arrays import Array
+from descent.engine.rules import repeat, sgd
+from descent.engine.stack import leaves
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Objective, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.isotropic import Isotropic
 from descent.experiments.smoothing.tasks import Task, survivors, task
 from descent.measure.traces import gauss_newton_trace
-from descent.models import MLP
-from descent.rules import repeat, sgd
-from descent.stack import leaves
-from descent.stats import mean, paired_difference
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Objective, train
-
-Array = NDArray[np.float64]
+from descent.nets.dense import MLP
+from descent.nets.supervised import Supervised
+from descent.stats.intervals import mean, paired_difference
 
 NAMES = ("batch noise", "isotropic noise", "no noise")
 BATCH, ISOTROPIC, NONE = range(3)
@@ -101,14 +99,21 @@ def tables(result: StructureResult) -> dict[str, DataFrame]:
     rows: list[dict[str, float | str]] = []
     for arm, name in enumerate(NAMES):
         shift, gain = (paired_difference(x[arm], x[NONE]) for x in (result.sharpness, result.accuracy))
-        rows.append({
-            "arm": name, "log_trace": mean(result.sharpness[arm]).value, "shift": shift.value,
-            "shift_low": shift.low, "shift_high": shift.high, "accuracy": float(result.accuracy[arm].mean()),
-            "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "loss": float(result.loss[arm].mean()),
-        })
+        rows.append(
+            {
+                "arm": name,
+                "log_trace": mean(result.sharpness[arm]).value,
+                "shift": shift.value,
+                "shift_low": shift.low,
+                "shift_high": shift.high,
+                "accuracy": float(result.accuracy[arm].mean()),
+                "gain": gain.value,
+                "gain_low": gain.low,
+                "gain_high": gain.high,
+                "loss": float(result.loss[arm].mean()),
+            }
+        )
     return {"structure": DataFrame(rows)}
 
 
-STRUCTURE = Experiment(
-    "structure", ("P1-X5",), lambda settings: run(configure(Structure, settings)), estimates, tables
-)
+STRUCTURE = Experiment("structure", ("P1-X5",), lambda settings: run(configure(Structure, settings)), estimates, tables)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.models import CrossEntropy, Model
-from descent.probes import Params
-from descent.problems.images import ImageSet, centred, load, pooled, redrawn
-from descent.supervised import Sampling, Supervised
+from descent.data.images import ImageSet, centred, load, pooled, redrawn
+from descent.engine.probes import Params
+from descent.nets.dense import CrossEntropy, Model
+from descent.nets.supervised import Sampling, Supervised
 
 EXAMPLES = {"digits": (1000, 797), "mnist": (1000, 3000)}
 """How many images train and test a network by default."""

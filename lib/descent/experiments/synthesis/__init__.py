@@ -19,11 +19,34 @@ from descent.experiments.synthesis.warmup import WARMUP
 PAPER = "S"
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    LIMITS, THEORY, MODES, TOLERANCE, FEATURES, DIRECTIONS, HOPPING, RESCALING, WARMUP, NETWORK, BATCHES,
+    LIMITS,
+    THEORY,
+    MODES,
+    TOLERANCE,
+    FEATURES,
+    DIRECTIONS,
+    HOPPING,
+    RESCALING,
+    WARMUP,
+    NETWORK,
+    BATCHES,
 )
 """In the order of the chapter."""
 
 __all__ = [
-    "BATCHES", "DIRECTIONS", "EXPERIMENTS", "FEATURES", "HOPPING", "LIMITS", "MODES", "NETWORK", "PAPER", "RESCALING",
-    "THEORY", "TOLERANCE", "WARMUP", "all_cells", "summary",
+    "BATCHES",
+    "DIRECTIONS",
+    "EXPERIMENTS",
+    "FEATURES",
+    "HOPPING",
+    "LIMITS",
+    "MODES",
+    "NETWORK",
+    "PAPER",
+    "RESCALING",
+    "THEORY",
+    "TOLERANCE",
+    "WARMUP",
+    "all_cells",
+    "summary",
 ]

@@ -12,21 +12,19 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params, every
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.lineup import rules_of
 from descent.experiments.synthesis.task import Leaves, Task, sharpness
-from descent.probes import Params, every
-from descent.stats import mean, paired_difference
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, paired_difference
 
 HEAD = 0.9
 RECORDS = ("sharpness", "accuracy", "loss")
@@ -88,8 +86,9 @@ class Batches:
     def paper(cls, settings: Settings) -> Batches:
         """Take more nets, six times the samples, three more draws and a strongly smoothed step."""
         more = tuple(Setting(f"square, large step, draw {d}", "square", 0.05, 2, 0.1, d) for d in (2, 3, 4))
-        return cls(max(64, settings.replicas // 8), 96_000, settings.seed, settings.device, (*SETTINGS, *more),
-                   hidden=64)
+        return cls(
+            max(64, settings.replicas // 8), 96_000, settings.seed, settings.device, (*SETTINGS, *more), hidden=64
+        )
 
     def factor(self, momentum: float) -> float:
         """Return (1 + β)/(1 − β), the factor on the batch."""
@@ -151,8 +150,15 @@ def run(config: Batches) -> BatchesResult:
 
 
 def _ends(config: Batches, setting: Setting) -> dict[str, Array]:
-    task = Task.of(config.seed, setting.draw, config.device, hidden=config.hidden, flips=setting.flips, faint=0.0,
-                   loss=setting.loss)
+    task = Task.of(
+        config.seed,
+        setting.draw,
+        config.device,
+        hidden=config.hidden,
+        flips=setting.flips,
+        faint=0.0,
+        loss=setting.loss,
+    )
     arms = config.arms(setting)
     found: dict[Arm, dict[str, Array]] = {}
     for batch in sorted({arm.batch for arm in arms}):
@@ -172,8 +178,16 @@ def _train(config: Batches, task: Task, arms: list[Arm], steps: int) -> dict[Arm
         curvature = task.curvature_gram(leaves)
         return {"sharpness": sharpness(curvature), "accuracy": task.accuracy(leaves), "loss": task.value(leaves)}
 
-    done = train(task.objective(arms[0].batch), task.start(streams), hyper, steps, streams,
-                 probes={"": every(steps, look)}, check=10, limit=1e3)
+    done = train(
+        task.objective(arms[0].batch),
+        task.start(streams),
+        hyper,
+        steps,
+        streams,
+        probes={"": every(steps, look)},
+        check=10,
+        limit=1e3,
+    )
     lost = to_numpy(done.diverged_at).reshape(len(arms), n) >= 0
     last = {name: to_numpy(done.records[f".{name}"].values[-1]).reshape(len(arms), n) for name in RECORDS}
     return {arm: {k: np.where(lost[i], np.nan, v[i]) for k, v in last.items()} for i, arm in enumerate(arms)}
@@ -215,8 +229,12 @@ def _rows(result: BatchesResult, index: int) -> DataFrame:
     setting = config.settings[index]
     for arm in dict.fromkeys(config.arms(setting)):
         row: dict[str, float | str] = {
-            "setting": setting.name, "lr": arm.lr, "momentum": arm.momentum, "batch": arm.batch,
-            "steps": config.samples // arm.batch, "edge": float(np.nanmean(result.edge(index))),
+            "setting": setting.name,
+            "lr": arm.lr,
+            "momentum": arm.momentum,
+            "batch": arm.batch,
+            "steps": config.samples // arm.batch,
+            "edge": float(np.nanmean(result.edge(index))),
             "diverged": int(np.isnan(result.of(index, arm, "loss")).sum()),
         }
         for name in RECORDS:

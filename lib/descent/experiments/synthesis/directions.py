@@ -7,21 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.lineup import FRACTION, MOMENTA, Arm, Cell, Lineup, cells_table, furthest, rules_of
 from descent.measure.growth import Descent, resampled_mean
-from descent.problems.linear import aligned_edge, critical_batch, edge_profile
-from descent.problems.noise_escape import gaussian_escape, outside
 from descent.problems.quadratics import GaussianFeatures
-from descent.stats import exact, geometric_ratio
-from descent.streams import Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, geometric_ratio
+from descent.theory.linear import aligned_edge, critical_batch, edge_profile
+from descent.theory.noise_escape import gaussian_escape, outside
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,12 @@ def run(config: Directions) -> DirectionsResult:
     """Follow every arm exactly and by walkers; then every momentum at its own edge."""
     clock = time.perf_counter()
     arms = config.lineup.arms
-    truth = [float(outside(gaussian_escape(config.curvatures, a.lr, a.momentum, a.noise / config.batch_size,
-                                           config.steps), 1)) for a in arms]
+    truth = [
+        float(
+            outside(gaussian_escape(config.curvatures, a.lr, a.momentum, a.noise / config.batch_size, config.steps), 1)
+        )
+        for a in arms
+    ]
     walked = [a for a in arms if a.noise == 1]
     found = iter(_walk(config, walked, config.batch_size, config.steps))
     empty = np.full(config.populations, np.nan)
@@ -107,8 +109,14 @@ def _walk(config: Directions, arms: list[Arm], batch_size: int, steps: int) -> A
     step = Descent(GaussianFeatures(tuple(config.curvatures), batch_size), hyper, streams)
     start = streams.signs(0, 0, (config.dimension,)).to(streams.dtype)
     spectrum = torch.as_tensor(config.curvatures).to(start)
-    loss = resampled_mean(step, step.state(start), steps, streams, lambda state: spectrum * state[:, 0].square(),
-                          arms=len(arms) * config.populations)
+    loss = resampled_mean(
+        step,
+        step.state(start),
+        steps,
+        streams,
+        lambda state: spectrum * state[:, 0].square(),
+        arms=len(arms) * config.populations,
+    )
     return outside(loss, 1).reshape(len(arms), config.populations)
 
 
@@ -159,8 +167,16 @@ def estimates(result: DirectionsResult) -> Estimates:
 def tables(result: DirectionsResult) -> dict[str, DataFrame]:
     """Return the cells, and D_1 at own edges by momentum and batch."""
     config = result.config
-    rows = [{"momentum": m, "batch_size": b, "critical": float(critical_batch(config.curvatures, m)),
-             "D1": config.own_edge(m, b)} for m in MOMENTA for b in (8, 64)]
+    rows = [
+        {
+            "momentum": m,
+            "batch_size": b,
+            "critical": float(critical_batch(config.curvatures, m)),
+            "D1": config.own_edge(m, b),
+        }
+        for m in MOMENTA
+        for b in (8, 64)
+    ]
     return {"directions": cells_table(cells(result)), "own_edges": DataFrame(rows)}
 
 

@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import heavy_ball, repeat
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.margins.arms import Task, compete
 from descent.experiments.synthesis.lineup import COLUMNS, MOMENTA, Cell, Column, cells_table
 from descent.problems.patches import Patches
-from descent.rules import heavy_ball, repeat
-from descent.stats import paired_difference, ratio_of_means
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import paired_difference, ratio_of_means
 
 TOO_SMALL = "undefined: the smaller batch is below one example"
 NOBODY = "undefined: the control makes next to no error either"
@@ -138,8 +137,14 @@ def estimates(result: FeaturesResult) -> Estimates:
 def tables(result: FeaturesResult) -> dict[str, DataFrame]:
     """Return the cells, and the mean error of every arm."""
     rows = [
-        {"arm": kind, "momentum": m if kind != "plain" else 0.0, "lr": lr, "batch": str(batch or "all"),
-         "error": float(result.of((kind, m)).mean()), "arrived": int(result.arrived[i].sum())}
+        {
+            "arm": kind,
+            "momentum": m if kind != "plain" else 0.0,
+            "lr": lr,
+            "batch": str(batch or "all"),
+            "error": float(result.of((kind, m)).mean()),
+            "arrived": int(result.arrived[i].sum()),
+        }
         for i, ((kind, m), (lr, _, batch)) in enumerate(result.config.arms.items())
     ]
     return {"margins_cells": cells_table(cells(result)), "margins": DataFrame(rows)}

@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import FirstPassage
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.lineup import UNDEFINED, Arm, Cell, Column, Lineup, cells_table
-from descent.probes import FirstPassage
-from descent.problems.escape import kramers_time
 from descent.problems.saddle import DoubleWell
 from descent.problems.smoothed import Rugged
-from descent.stats import censored_ratio, exact
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import censored_ratio, exact
+from descent.theory.escape import kramers_time
 
 OUTSIDE = "no formula: the barrier is below the temperature"
 BOWL, FINER = Rugged(1.0, 0.1, 10.0), Rugged(1.0, 0.03, 20.0)
@@ -80,8 +79,9 @@ class Hopping:
     def kramers(self, arm: Arm) -> float:
         """Return Kramers' mean time over the barrier."""
         well = DoubleWell()
-        return float(kramers_time(well.barrier, well.curvature, well.instability, arm.lr, arm.momentum,
-                                  self.noise * arm.noise))
+        return float(
+            kramers_time(well.barrier, well.curvature, well.instability, arm.lr, arm.momentum, self.noise * arm.noise)
+        )
 
     def cold(self, arm: Arm) -> bool:
         """Tell whether the barrier is higher than the temperature, so that Kramers' formula speaks."""
@@ -118,8 +118,12 @@ def run(config: Hopping) -> HoppingResult:
     raw = to_numpy(done.records["over"].values).reshape(count, n)
     rolled = {name: _roll(config, name) for name in LANDSCAPES}
     return HoppingResult(
-        config, np.where(raw < 0, done.steps, raw), raw >= 0, done.steps,
-        {name: home for name, (home, _) in rolled.items()}, {name: plain for name, (_, plain) in rolled.items()},
+        config,
+        np.where(raw < 0, done.steps, raw),
+        raw >= 0,
+        done.steps,
+        {name: home for name, (home, _) in rolled.items()},
+        {name: plain for name, (_, plain) in rolled.items()},
         time.perf_counter() - clock,
     )
 
@@ -166,8 +170,9 @@ def cells(result: HoppingResult) -> list[Cell]:
 def slower(result: HoppingResult, column: Column, momentum: float) -> Estimate:
     """Return the mean passage time of an arm over that of its control, under censoring."""
     arm, control = result.config.lineup.pair(column, momentum)
-    return censored_ratio(result.times[arm], result.seen[arm], result.times[control], result.seen[control],
-                          result.config.seed)
+    return censored_ratio(
+        result.times[arm], result.seen[arm], result.times[control], result.seen[control], result.config.seed
+    )
 
 
 def spread(result: HoppingResult, most: float) -> float:
@@ -194,11 +199,10 @@ def tables(result: HoppingResult) -> dict[str, DataFrame]:
     rows = [
         {"landscape": name, "effective_step": e, "inertia": lam, "home": home[i, j]}
         for name, home in result.home.items()
-        for i, e in enumerate(config.effective) for j, lam in enumerate(config.lams)
+        for i, e in enumerate(config.effective)
+        for j, lam in enumerate(config.lams)
     ]
     return {"barrier": cells_table(cells(result)), "ballistic": DataFrame(rows)}
 
 
-HOPPING = Experiment(
-    "hopping", ("S-15", "S-16"), lambda settings: run(configure(Hopping, settings)), estimates, tables
-)
+HOPPING = Experiment("hopping", ("S-15", "S-16"), lambda settings: run(configure(Hopping, settings)), estimates, tables)

@@ -12,9 +12,9 @@ from scipy.optimize import brentq
 
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.problems.linear import aligned_edge, mean_square_edge
-from descent.problems.mode import kernel
-from descent.stats import exact
+from descent.stats.intervals import exact
+from descent.theory.linear import aligned_edge, mean_square_edge
+from descent.theory.mode import kernel
 
 Row = tuple[str, str, float, float]
 
@@ -75,8 +75,10 @@ def _direction(c: Limits) -> list[Row]:
     z, beta, lift = e * c.curvature, c.momentum, c.lr * c.curvature
     raw = (2 - lift * (1 - beta)) / ((1 - beta) * (2 * (1 + beta) - lift))
     average = (2 * (1 - beta) + z * (3 * beta - 1)) / (2 * (1 + beta) - z * (1 - beta))
-    return [("P1", "noise of a heavy-ball direction", powers[0], raw),
-            ("P1", "noise of an averaged direction", powers[1], average)]
+    return [
+        ("P1", "noise of a heavy-ball direction", powers[0], raw),
+        ("P1", "noise of an averaged direction", powers[1], average),
+    ]
 
 
 def _tolerance(c: Limits) -> list[Row]:
@@ -90,8 +92,10 @@ def _tolerance(c: Limits) -> list[Row]:
     def gain(size: float) -> float:
         return mean_square_edge(rows, c.momentum, 1 / size) - mean_square_edge(rows, 0.0, 1 / size)
 
-    return [("P2", "mean-square threshold", edge, formula),
-            ("P2", "crossover batch", float(brentq(gain, 0.05, 50)), c.multiplicative / c.curvature**2 * ratio)]
+    return [
+        ("P2", "mean-square threshold", edge, formula),
+        ("P2", "crossover batch", float(brentq(gain, 0.05, 50)), c.multiplicative / c.curvature**2 * ratio),
+    ]
 
 
 def _saddle(c: Limits) -> list[Row]:
@@ -102,8 +106,10 @@ def _saddle(c: Limits) -> list[Row]:
     lam, gap = 2.5, 1 - c.close
     top = np.roots([1, -(1 + c.close + lam * gap**2), c.close]).max()
     limit = (math.sqrt(1 + 4 * lam) - 1) / 2
-    return [("P3", "floor at an optimum", floor, e * c.noise / (2 * c.curvature) / shrink),
-            ("P3", "growth at a saddle", float(np.log(top)) / gap, limit)]
+    return [
+        ("P3", "floor at an optimum", floor, e * c.noise / (2 * c.curvature) / shrink),
+        ("P3", "growth at a saddle", float(np.log(top)) / gap, limit),
+    ]
 
 
 def _inertia(c: Limits) -> list[Row]:
@@ -111,8 +117,10 @@ def _inertia(c: Limits) -> list[Row]:
     lam, gap = 0.1, 1 - c.close
     root = np.roots([1, -(1 + c.close - lam * gap**2), c.close]).max()
     critical = (1 - math.sqrt(c.close)) ** 2 / gap**2
-    return [("P4", "damping with inertia", float(np.log(root)) / gap, (-1 + math.sqrt(1 - 4 * lam)) / 2),
-            ("P4", "critical inertia", critical, 0.25)]
+    return [
+        ("P4", "damping with inertia", float(np.log(root)) / gap, (-1 + math.sqrt(1 - 4 * lam)) / 2),
+        ("P4", "critical inertia", critical, 0.25),
+    ]
 
 
 def _geometry(c: Limits) -> list[Row]:
@@ -121,8 +129,10 @@ def _geometry(c: Limits) -> list[Row]:
     edge = aligned_edge(h, beta, 1 / c.batch)
     load = edge * (1 + beta) / (1 - beta) / c.batch * float(np.sum(h / (2 * (1 + beta) - edge * h)))
     twin = aligned_edge(h, 0.0, (1 + beta) / (1 - beta) / c.batch) * (1 + beta)
-    return [("P5", "load at the edge of aligned noise", 1.0, load),
-            ("P5", "edge of the equivalent plain SGD", edge, twin)]
+    return [
+        ("P5", "load at the edge of aligned noise", 1.0, load),
+        ("P5", "edge of the equivalent plain SGD", edge, twin),
+    ]
 
 
 def estimates(result: LimitsResult) -> Estimates:

@@ -16,12 +16,22 @@ import torch
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
-from descent.rules import Hyper, heavy_ball, repeat
+from descent.engine.rules import Hyper, heavy_ball, repeat
+from descent.stats.estimate import Estimate
 
 __all__ = [
-    "COLUMNS", "FRACTION", "MOMENTA", "UNDEFINED", "Arm", "Cell", "Column", "Lineup", "cells_table", "furthest",
-    "noise_of", "rules_of",
+    "COLUMNS",
+    "FRACTION",
+    "MOMENTA",
+    "UNDEFINED",
+    "Arm",
+    "Cell",
+    "Column",
+    "Lineup",
+    "cells_table",
+    "furthest",
+    "noise_of",
+    "rules_of",
 ]
 
 UNDEFINED = "control undefined: plain SGD is unstable at this step"
@@ -127,7 +137,16 @@ def cells_table(cells: Sequence[Cell]) -> DataFrame:
     rows = []
     for cell in cells:
         ends = {name: getattr(cell.measured, name) if cell.measured else None for name in ("value", "low", "high")}
-        rows.append({"mechanism": cell.mechanism, "control": cell.column, "momentum": cell.momentum,
-                     "predicted": cell.predicted, "measured": ends["value"], "low": ends["low"], "high": ends["high"],
-                     "note": cell.note})
+        rows.append(
+            {
+                "mechanism": cell.mechanism,
+                "control": cell.column,
+                "momentum": cell.momentum,
+                "predicted": cell.predicted,
+                "measured": ends["value"],
+                "low": ends["low"],
+                "high": ends["high"],
+                "note": cell.note,
+            }
+        )
     return DataFrame(rows)

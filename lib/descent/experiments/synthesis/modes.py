@@ -8,11 +8,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import FirstPassage, Params
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.train import Noisy, train
 from descent.experiments.arms import blocks, configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.lineup import (
@@ -26,14 +28,10 @@ from descent.experiments.synthesis.lineup import (
     noise_of,
     rules_of,
 )
-from descent.probes import FirstPassage, Params
-from descent.problems.escape import escape_mean
-from descent.problems.mode import kernel, search_noise_power, stationary_variance
-from descent.stats import exact, mean, ratio_of_means
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.train import Noisy, train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import exact, mean, ratio_of_means
+from descent.theory.escape import escape_mean
+from descent.theory.mode import kernel, search_noise_power, stationary_variance
 
 
 @dataclass(frozen=True)
@@ -155,10 +153,19 @@ def _hover(
     streams, start = config.streams(len(arms), n), torch.zeros(len(arms) * n, 1, device=config.device)
     problem = _noisy(1.0, multiplicative, factor)
     early = train(problem, start, hyper, config.burn, streams)
-    done = train(problem, early.params, hyper, config.burn + config.watch, streams, velocity=early.velocity,
-                 begin=config.burn, probes={"": probe})
-    found = [to_numpy(done.records[f".{name}"].values.double().mean(0)).reshape(len(arms), n)
-             for name in ("power", "floor")]
+    done = train(
+        problem,
+        early.params,
+        hyper,
+        config.burn + config.watch,
+        streams,
+        velocity=early.velocity,
+        begin=config.burn,
+        probes={"": probe},
+    )
+    found = [
+        to_numpy(done.records[f".{name}"].values.double().mean(0)).reshape(len(arms), n) for name in ("power", "floor")
+    ]
     stable = np.array([a.lr < 2 * (1 + a.momentum) for a in arms])[:, None]
     return np.where(stable, found[0], np.inf), np.where(stable, found[1], np.inf)
 
@@ -231,8 +238,7 @@ def estimates(result: ModesResult) -> Estimates:
         "S-7.floor": ratio(result, result.floor, "equal_power", 0.5),
         "S-7.size": _over_prediction(result, "floor", result.floor, "equal_power", 0.5),
         "S-8.slower": min(slower, key=lambda e: e.low),
-        "S-8.size": furthest([_over_prediction(result, "escape", result.passage, "equal_step", m)
-                               for m in (0.5, 0.9)]),
+        "S-8.size": furthest([_over_prediction(result, "escape", result.passage, "equal_step", m) for m in (0.5, 0.9)]),
     }
 
 
@@ -244,9 +250,7 @@ def _half_load(config: Modes) -> float:
     return max(ratios, key=lambda r: abs(r - 1))
 
 
-def _over_prediction(
-    result: ModesResult, mechanism: str, values: Array, column: Column, momentum: float
-) -> Estimate:
+def _over_prediction(result: ModesResult, mechanism: str, values: Array, column: Column, momentum: float) -> Estimate:
     """Return a measured ratio over its exact value."""
     arms, places = result.config.lineup.arms, result.config.lineup.pair(column, momentum)
     over = predicted(result.config, mechanism, arms[places[0]]) / predicted(result.config, mechanism, arms[places[1]])
@@ -261,8 +265,9 @@ def tables(result: ModesResult) -> dict[str, DataFrame]:
         for m, part in zip(config.averages, parts, strict=True):
             found = mean(part)
             exactly = float(search_noise_power(1.0, z * (1 - m), m, 1.0, convention="ema"))
-            rows.append({"eh": z, "momentum": m, "power": found.value, "low": found.low, "high": found.high,
-                         "exact": exactly})
+            rows.append(
+                {"eh": z, "momentum": m, "power": found.value, "low": found.low, "high": found.high, "exact": exactly}
+            )
     return {"modes": cells_table(cells(result)), "direction_noise": DataFrame(rows)}
 
 

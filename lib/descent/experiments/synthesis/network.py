@@ -9,11 +9,14 @@ from typing import ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import Params
+from descent.engine.rules import Hyper
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import Objective, train
 from descent.experiments.arms import configure, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.isotropic import Isotropic
@@ -21,14 +24,10 @@ from descent.experiments.synthesis.lineup import rules_of
 from descent.experiments.synthesis.task import DataSet, Leaves, Task, sharpness
 from descent.measure.alignment import loss_alignment, trace_of_noise
 from descent.measure.stability import load
-from descent.probes import Params
-from descent.rules import Hyper
-from descent.stats import bootstrap, mean, paired_difference, spearman
-from descent.streams import Streams, replica_seeds
-from descent.supervised import Supervised
-from descent.train import Objective, train
+from descent.nets.supervised import Supervised
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap, mean, paired_difference, spearman
 
-Array = NDArray[np.float64]
 Kind = Literal["minibatch", "blue", "isotropic"]
 
 INSTRUMENTS = ("direction", "gradient_noise", "sharpness", "alignment")
@@ -104,8 +103,16 @@ class Network:
     @classmethod
     def paper(cls, settings: Settings) -> Network:
         """Take all sixteen arms, two draws of MNIST as well, and nearly three times the steps."""
-        return cls(MORE, max(64, settings.replicas // 8), 4000, 50, settings.seed, settings.device,
-                   (0.1, 0.0, 0.1, 0.0), ("digits", "digits", "mnist", "mnist"))
+        return cls(
+            MORE,
+            max(64, settings.replicas // 8),
+            4000,
+            50,
+            settings.seed,
+            settings.device,
+            (0.1, 0.0, 0.1, 0.0),
+            ("digits", "digits", "mnist", "mnist"),
+        )
 
     def place(self, name: str) -> int:
         """Return the index of an arm."""
@@ -162,9 +169,15 @@ class Look:
         before = {k: old[k] + _shaped(lr, moved[k]) * moved[k] for k in old}
         true = cast(Leaves, self.task.objective(None).gradient(before, _nobody(len(lr)), 0))
         power = sum((_shaped(unit, moved[k]) * moved[k] - true[k]).flatten(1).square().sum(1) for k in old)
-        found = (residual.square().mean(1) / 2, self.task.accuracy(params), self.task.accuracy(params, 0.3),
-                 torch.as_tensor(power), trace_of_noise(gram, residual), sharpness(gram),
-                 loss_alignment(gram, residual).uncentred)
+        found = (
+            residual.square().mean(1) / 2,
+            self.task.accuracy(params),
+            self.task.accuracy(params, 0.3),
+            torch.as_tensor(power),
+            trace_of_noise(gram, residual),
+            sharpness(gram),
+            loss_alignment(gram, residual).uncentred,
+        )
         return dict(zip(RECORDS, found, strict=True))
 
 
@@ -227,8 +240,15 @@ def _draw(config: Network, index: int) -> Draw:
         streams = Streams(seeds.repeat(len(arms)))
         hyper = rules_of(arms, n, config.device)
         steps, every = (round(arms[0].longer * count) for count in (config.steps, config.every))
-        done = train(_objective(task, arms[0], config), task.start(streams), hyper, steps, streams,
-                     probes={"": Look(task, hyper, every)}, check=10)
+        done = train(
+            _objective(task, arms[0], config),
+            task.start(streams),
+            hyper,
+            steps,
+            streams,
+            probes={"": Look(task, hyper, every)},
+            check=10,
+        )
         for place, i in enumerate(group):
             rows = slice(place * n, (place + 1) * n)
             found[i] = {name: to_numpy(done.records[f".{name}"].values[:, rows]) for name in RECORDS}
@@ -326,14 +346,26 @@ def tables(result: NetworkResult) -> dict[str, DataFrame]:
     for i, draw in enumerate(result.draws):
         for a, arm in enumerate(config.arms):
             ends = {name: mean(draw.last(name)[a]).value for name in RECORDS}
-            rows.append({"draw": i, "data": config.data[i], "flips": config.flips[i], "arm": arm.name, "lr": arm.lr,
-                         "momentum": arm.momentum, "batch": str(arm.batch or "all"), **ends,
-                         "load": float(draw.load[a].mean()),
-                         "deterministic": arm.lr * ends["sharpness"] / (2 * (1 + arm.momentum)),
-                         "accuracy_at_loss": _mean_of_those(draw.at_loss("accuracy", config.target)[a])})
+            rows.append(
+                {
+                    "draw": i,
+                    "data": config.data[i],
+                    "flips": config.flips[i],
+                    "arm": arm.name,
+                    "lr": arm.lr,
+                    "momentum": arm.momentum,
+                    "batch": str(arm.batch or "all"),
+                    **ends,
+                    "load": float(draw.load[a].mean()),
+                    "deterministic": arm.lr * ends["sharpness"] / (2 * (1 + arm.momentum)),
+                    "accuracy_at_loss": _mean_of_those(draw.at_loss("accuracy", config.target)[a]),
+                }
+            )
             for t, step in enumerate(draw.steps[a]):
-                course.append({"draw": i, "arm": arm.name, "step": int(step)}
-                              | {name: float(draw.records[name][a, t].mean()) for name in RECORDS})
+                course.append(
+                    {"draw": i, "arm": arm.name, "step": int(step)}
+                    | {name: float(draw.records[name][a, t].mean()) for name in RECORDS}
+                )
     return {"network": DataFrame(rows), "network_course": DataFrame(course), "network_sharper": _sharper(result)}
 
 
@@ -352,12 +384,25 @@ def _sharper(result: NetworkResult) -> DataFrame:
             if len(pairs[0]) < 2:  # too short a run: nobody got to that loss
                 continue
             found = paired_difference(*pairs)
-            rows.append({"draw": i, "data": config.data[i], "flips": config.flips[i], "at": when,
-                         "difference": found.value, "low": found.low, "high": found.high, "nets": found.n})
+            rows.append(
+                {
+                    "draw": i,
+                    "data": config.data[i],
+                    "flips": config.flips[i],
+                    "at": when,
+                    "difference": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "nets": found.n,
+                }
+            )
     return DataFrame(rows)
 
 
 NETWORK = Experiment(
-    "network", ("S-20", "S-21", "S-22", "S-24", "S-28"), lambda settings: run(configure(Network, settings)), estimates,
+    "network",
+    ("S-20", "S-21", "S-22", "S-24", "S-28"),
+    lambda settings: run(configure(Network, settings)),
+    estimates,
     tables,
 )

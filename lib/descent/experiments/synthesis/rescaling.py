@@ -7,15 +7,14 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pandas import DataFrame
 
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.problems.mode import growth
-from descent.stats import exact
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import exact
+from descent.theory.mode import growth
 
 
 @dataclass(frozen=True)
@@ -148,8 +147,11 @@ def estimates(result: RescalingResult) -> Estimates:
     ratios = result.matched[:, 1:] / result.matched[:, :1]
     slow = ratios[list(config.starts).index(0.1)]
     small = [i for i, amplitude in enumerate(config.seeds) if amplitude <= 1e-2]
-    falls = [exact(float(a - b)) for i in small for a, b in zip(result.delay_ratio[i, :-1], result.delay_ratio[i, 1:],
-                                                                strict=True)]
+    falls = [
+        exact(float(a - b))
+        for i in small
+        for a, b in zip(result.delay_ratio[i, :-1], result.delay_ratio[i, 1:], strict=True)
+    ]
     own = np.array(config.strong) / (1 - np.array(config.strong))
     return {
         "S-18.least": exact(float(slow.min())),
@@ -166,8 +168,14 @@ def tables(result: RescalingResult) -> dict[str, DataFrame]:
     config = result.config
     stiff = DataFrame(result.matched, columns=[f"{m:g}" for m in config.momenta]).assign(fast_share=config.starts)
     delays = DataFrame(result.delay_ratio, columns=[f"{m:g}" for m in config.strong]).assign(start=config.seeds)
-    force = DataFrame({"momentum": config.strong, "lag": result.lag, "coast": result.coast,
-                       "growth_ratio": growth_ratio(config, config.strong)})
+    force = DataFrame(
+        {
+            "momentum": config.strong,
+            "lag": result.lag,
+            "coast": result.coast,
+            "growth_ratio": growth_ratio(config, config.strong),
+        }
+    )
     return {"stiffness": stiff, "feature_delays": delays, "lag": force}
 
 

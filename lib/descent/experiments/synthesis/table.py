@@ -13,20 +13,33 @@ __all__ = ["NAMES", "TITLES", "all_cells", "summary"]
 
 TITLES = ("equal rate", "equal step", "average", "equal power")
 NAMES = {
-    "direction": "noise of the direction", "tolerance, batch 4": "tolerance, batch 4",
-    "tolerance, batch 256": "tolerance, batch 256", "escape": "time to leave a saddle", "floor": "noise floor",
-    "small margins": "error on small margins", "flat escape": "flat part of escape", "barrier": "time over a barrier",
+    "direction": "noise of the direction",
+    "tolerance, batch 4": "tolerance, batch 4",
+    "tolerance, batch 256": "tolerance, batch 256",
+    "escape": "time to leave a saddle",
+    "floor": "noise floor",
+    "small margins": "error on small margins",
+    "flat escape": "flat part of escape",
+    "barrier": "time over a barrier",
 }
 """The mechanisms in the order of the table, and what it calls them."""
 
 
 def all_cells(
-    mode: modes.ModesResult, edge: tolerance.ToleranceResult, margin: features.FeaturesResult,
-    escape: directions.DirectionsResult, barrier: hopping.HoppingResult,
+    mode: modes.ModesResult,
+    edge: tolerance.ToleranceResult,
+    margin: features.FeaturesResult,
+    escape: directions.DirectionsResult,
+    barrier: hopping.HoppingResult,
 ) -> list[Cell]:
     """Return every cell."""
-    return [*modes.cells(mode), *tolerance.cells(edge), *features.cells(margin), *directions.cells(escape),
-            *hopping.cells(barrier)]
+    return [
+        *modes.cells(mode),
+        *tolerance.cells(edge),
+        *features.cells(margin),
+        *directions.cells(escape),
+        *hopping.cells(barrier),
+    ]
 
 
 def summary(cells: Sequence[Cell], momentum: float) -> DataFrame:

@@ -8,15 +8,14 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from descent.models import MLP, LogisticError, Loss, SquaredError
-from descent.probes import Params
-from descent.problems.images import load, pooled, signs
-from descent.streams import Purpose, Streams, replica_seeds
-from descent.supervised import Supervised
+from descent.data.images import load, pooled, signs
+from descent.engine.probes import Leaves, Params
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.nets.dense import MLP, LogisticError, Loss, SquaredError
+from descent.nets.supervised import Supervised
 
 __all__ = ["DataSet", "Leaves", "Task"]
 
-Leaves = dict[str, Tensor]
 DataSet = Literal["digits", "mnist"]
 
 POOL, TESTS = 1000, 797
@@ -42,8 +41,17 @@ class Task:
 
     @classmethod
     def of(
-        cls, seed: int, draw: int, device: str, *, examples: int = 256, hidden: int = 32, flips: float = 0.0,
-        faint: float = 0.15, pixel_noise: float = 0.15, loss: Literal["square", "logistic"] = "square",
+        cls,
+        seed: int,
+        draw: int,
+        device: str,
+        *,
+        examples: int = 256,
+        hidden: int = 32,
+        flips: float = 0.0,
+        faint: float = 0.15,
+        pixel_noise: float = 0.15,
+        loss: Literal["square", "logistic"] = "square",
         data_set: DataSet = "digits",
     ) -> Task:
         """Take grey levels from 0 to 1 less the pool's mean image, with pixel noise; flip and fade shares of them.

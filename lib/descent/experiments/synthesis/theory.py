@@ -7,19 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from scipy.linalg import solve_discrete_lyapunov
 
+from descent.arrays import Array
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
-from descent.problems.ensembles import ceiling, edges, loads, loss_floors, random_rows
-from descent.problems.linear import mean_square_edge, stationary_covariance
-from descent.problems.mode import growth, inertial_efficiency
-from descent.problems.moments import moment_operator
-from descent.stats import exact
-
-Array = NDArray[np.float64]
+from descent.stats.intervals import exact
+from descent.theory.ensembles import ceiling, edges, loads, loss_floors, random_rows
+from descent.theory.linear import mean_square_edge, stationary_covariance
+from descent.theory.mode import growth, inertial_efficiency
+from descent.theory.moments import moment_operator
 
 LADDER = (0.0, 0.3, 0.7, 0.95)
 """Momenta between which nothing may destabilise at equal effective step."""
@@ -205,9 +203,7 @@ def _search(config: Theory, problems: list[Array], pair: tuple[float, float], ra
     return np.asarray(np.max(paths, axis=0))
 
 
-def _climb(
-    config: Theory, rows: Array, pair: tuple[float, float], ratio: Ratio, rng: np.random.Generator
-) -> Array:
+def _climb(config: Theory, rows: Array, pair: tuple[float, float], ratio: Ratio, rng: np.random.Generator) -> Array:
     """Let every climber take random steps that raise its ratio: in its examples, its noise and its learning rate."""
     noise, place = rng.normal(size=(len(rows), rows.shape[2], rows.shape[2])), rng.uniform(0.05, 0.95, size=len(rows))
     best = ratio(rows, noise, place, pair)
@@ -251,20 +247,27 @@ def estimates(result: TheoryResult) -> Estimates:
 def tables(result: TheoryResult) -> dict[str, DataFrame]:
     """Return edges at matched step, twins, the course of the search, and the growth efficiency."""
     rounds = np.arange(result.config.climb + 1)
-    course = concat([
-        DataFrame({"from": low, "to": high, "round": rounds, "load": load, "floor": floor})
-        for (low, high), load, floor in zip(STEPS_UP, result.load_search, result.floor_search, strict=True)
-    ], ignore_index=True)
+    course = concat(
+        [
+            DataFrame({"from": low, "to": high, "round": rounds, "load": load, "floor": floor})
+            for (low, high), load, floor in zip(STEPS_UP, result.load_search, result.floor_search, strict=True)
+        ],
+        ignore_index=True,
+    )
     return {
         "matched_edges": DataFrame(result.edge, columns=[f"{m:g}" for m in LADDER]).describe().reset_index(),
         "twins": DataFrame(result.twin, columns=[f"{m:g}" for m in MOMENTA]).describe().reset_index(),
         "search": course,
         "efficiency": DataFrame(result.efficiency.T, columns=[f"{m:g}" for m in result.config.close]).assign(
-            inertia=result.config.inertia, limit=inertial_efficiency(result.config.inertia)),
+            inertia=result.config.inertia, limit=inertial_efficiency(result.config.inertia)
+        ),
     }
 
 
 THEORY = Experiment(
-    "theory", ("S-1", "S-2", "S-3", "S-4", "S-9", "S-25", "S-26"),
-    lambda settings: run(configure(Theory, settings)), estimates, tables,
+    "theory",
+    ("S-1", "S-2", "S-3", "S-4", "S-9", "S-25", "S-26"),
+    lambda settings: run(configure(Theory, settings)),
+    estimates,
+    tables,
 )

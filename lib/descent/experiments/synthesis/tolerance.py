@@ -7,22 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.rules import heavy_ball, repeat
+from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.arms import configure
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.lineup import COLUMNS, FRACTION, MOMENTA, Cell, Column, cells_table
 from descent.measure.growth import Descent, onset, resampled_growth
-from descent.problems.mode import crossover_batch, mode_edge
 from descent.problems.quadratics import RandomWeights
-from descent.problems.weights import Gamma
-from descent.rules import heavy_ball, repeat
-from descent.stats import bootstrap
-from descent.streams import Streams, replica_seeds
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import bootstrap
+from descent.theory.mode import crossover_batch, mode_edge
+from descent.theory.weights import Gamma
 
 HEAD = 0.9
 
@@ -111,13 +109,15 @@ def run(config: Tolerance) -> ToleranceResult:
         grids = [config.grid(m, size) for m in config.momenta]
         lr = np.concatenate(grids)
         momentum = np.repeat(config.momenta, len(grids[0]))
-        streams = Streams(replica_seeds(config.seed, config.replicas, config.device)
-                          .repeat(len(lr)), torch.float64)  # in single precision a run can hit 0 exactly
+        streams = Streams(
+            replica_seeds(config.seed, config.replicas, config.device).repeat(len(lr)), torch.float64
+        )  # in single precision a run can hit 0 exactly
         hyper = repeat(heavy_ball(lr.tolist(), momentum.tolist()), config.replicas).to(config.device)
         step = Descent(RandomWeights(Gamma(1.0), batch_size=size), hyper, streams)
         start = torch.ones(len(lr) * config.replicas, 1, dtype=torch.float64, device=config.device)
-        found = resampled_growth(step, step.state(start), config.steps, streams, arms=len(lr), burn=config.burn,
-                                 blocks=24)
+        found = resampled_growth(
+            step, step.state(start), config.steps, streams, arms=len(lr), burn=config.burn, blocks=24
+        )
         for i, m in enumerate(config.momenta):
             own = found[i * len(grids[0]) : (i + 1) * len(grids[0])]
             square[m, size] = np.stack([g.blocks for g in own], axis=1)
@@ -168,10 +168,20 @@ def tables(result: ToleranceResult) -> dict[str, DataFrame]:
     for k in config.batch_sizes:
         for m in config.momenta:
             square, single = result.threshold(m, k), result.threshold(m, k, almost_sure=True)
-            rows.append({"batch_size": k, "momentum": m, "crossover": float(crossover_batch(1.0, m, 1.0)),
-                         "mean_square": square.value, "low": square.low, "high": square.high,
-                         "exact": config.edge(m, k), "almost_sure": single.value, "single_low": single.low,
-                         "single_high": single.high})
+            rows.append(
+                {
+                    "batch_size": k,
+                    "momentum": m,
+                    "crossover": float(crossover_batch(1.0, m, 1.0)),
+                    "mean_square": square.value,
+                    "low": square.low,
+                    "high": square.high,
+                    "exact": config.edge(m, k),
+                    "almost_sure": single.value,
+                    "single_low": single.low,
+                    "single_high": single.high,
+                }
+            )
     return {"tolerance": cells_table(cells(result)), "thresholds": DataFrame(rows)}
 
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from pandas import DataFrame
 
-from descent.estimate import Estimate
+from descent.arrays import Array
+from descent.engine.probes import every
+from descent.engine.rules import Factors, Schedule, constant, ema, per_arm, repeat
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
 from descent.experiments.arms import configure, rows_of, to_numpy
 from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.synthesis.task import Task
-from descent.probes import every
-from descent.rules import Factors, Schedule, constant, ema, per_arm, repeat
-from descent.stats import paired_difference
-from descent.streams import Streams, replica_seeds
-from descent.train import train
-
-Array = NDArray[np.float64]
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import paired_difference
 
 ARMS = ("plain", "average", "corrected", "strong average", "strong corrected")
 
@@ -77,8 +74,15 @@ def run(config: Warmup) -> WarmupResult:
     hyper = repeat(ema(config.lr, list(momenta)), n).to(config.device)
     schedule = per_arm(constant(), constant(), corrected(one), constant(), corrected(two), replicas=n)
     looks = every(min(config.budgets), task.accuracy)
-    done = train(task.objective(config.batch), task.start(streams), hyper, max(config.budgets), streams,
-                 schedule=schedule, probes={"accuracy": looks})
+    done = train(
+        task.objective(config.batch),
+        task.start(streams),
+        hyper,
+        max(config.budgets),
+        streams,
+        schedule=schedule,
+        probes={"accuracy": looks},
+    )
     series = done.records["accuracy"]
     places = [series.steps.tolist().index(budget) for budget in config.budgets]
     accuracy = to_numpy(series.values)[places].reshape(len(places), len(momenta), n)
@@ -102,6 +106,4 @@ def tables(result: WarmupResult) -> dict[str, DataFrame]:
     return {"warmup": DataFrame(pairs, columns=["arm", "steps"]).assign(**columns)}
 
 
-WARMUP = Experiment(
-    "warmup", ("S-17",), lambda settings: run(configure(Warmup, settings)), estimates, tables
-)
+WARMUP = Experiment("warmup", ("S-17",), lambda settings: run(configure(Warmup, settings)), estimates, tables)

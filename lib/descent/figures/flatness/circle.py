@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
 from descent.experiments.flatness import circle as rings
 from descent.experiments.flatness.circle import RingsResult
@@ -21,7 +20,6 @@ from descent.problems.exponents import mean_square_threshold
 
 __all__ = ["circle_c50", "circle_landscape", "momentum_crossover", "phase_map"]
 
-Array = NDArray[np.float64]
 
 JITTER, EXACT = Look("#e0702f", "o", "-"), Look("#3d85c6", "s", "--")
 SHOWN: tuple[Batch, ...] = (1, 4, 32)
@@ -59,14 +57,20 @@ def _curves(axis: Axes, result: RingsResult) -> None:
         look = batch_look(k)
         for found, dashes in ((result.jitter, "-"), (result.exact[0], "--")):
             curve = rings.curve(result, found, k)
-            axis.plot(curve.lr, curve.share, color=look.color, linestyle=dashes,
-                      label=f"batch {k}" if dashes == "-" else None)
+            axis.plot(
+                curve.lr, curve.share, color=look.color, linestyle=dashes, label=f"batch {k}" if dashes == "-" else None
+            )
         edge = mean_square_threshold(result.config.circle.weights, k)
         axis.plot([edge], [0.0], look.marker, color=look.color, clip_on=False, zorder=5)
     axis.axhline(0.5, color=INK, linewidth=0.8, linestyle=":")
     axis.plot([], [], color=INK, linestyle="--", label="exact noise")
-    axis.set(xlim=(0.9, 3.1), ylim=(0, 1), xlabel="lr × sharpness", ylabel="share of runs that left the ring",
-             title="who leaves")
+    axis.set(
+        xlim=(0.9, 3.1),
+        ylim=(0, 1),
+        xlabel="lr × sharpness",
+        ylabel="share of runs that left the ring",
+        title="who leaves",
+    )
     axis.legend(loc="lower right", fontsize=7)
 
 
@@ -89,8 +93,14 @@ def _by_batch(axis: Axes, result: RingsResult) -> None:
     _arm(axis, [c.batch_size for c in result.exact[0].cells], result, "exact", EXACT)
     _arm(axis, [c.batch_size for c in result.jitter.cells], result, "jitter", JITTER)
     axis.plot([], [], color=INK, linewidth=1, linestyle="--", label="finite-horizon rule")
-    axis.set(xscale="log", ylim=(0.9, 2.95), xlim=(0.33, 14000), xlabel="batch size", ylabel="lr × sharpness",
-             title="half of the runs left")
+    axis.set(
+        xscale="log",
+        ylim=(0.9, 2.95),
+        xlim=(0.33, 14000),
+        xlabel="batch size",
+        ylabel="lr × sharpness",
+        title="half of the runs left",
+    )
     axis.set_xticks((1, 4, 32, 200, 1000, FULL), ("1", "4", "32", "200", "1000", "all"))
     axis.minorticks_off()
     axis.legend(loc="lower right", fontsize=7.5)
@@ -123,8 +133,9 @@ def phase_map(result: PhaseResult) -> Figure:
     config = result.config
     sizes = np.array(config.batch_sizes, dtype=np.float64)
     for axis, noise, title in zip(axes, ("jitter", "exact"), ("with jitter", "exact noise"), strict=True):
-        shown = axis.pcolormesh(config.lr, sizes, result.share(noise), cmap="YlGnBu", vmin=0, vmax=1, shading="nearest",
-                                rasterized=True)
+        shown = axis.pcolormesh(
+            config.lr, sizes, result.share(noise), cmap="YlGnBu", vmin=0, vmax=1, shading="nearest", rasterized=True
+        )
         for alpha in ALPHAS:
             _threshold(axis, result, alpha)
         axis.set(yscale="log", xlabel="lr × sharpness", title=title)
@@ -142,8 +153,9 @@ def _threshold(axis: Axes, result: PhaseResult, alpha: int) -> None:
     sizes = DENSE[result.config.batch_sizes[-1] >= DENSE]
     edge = [threshold(result.config.circle.weights, int(k), alpha) for k in sizes]
     axis.plot(edge, sizes, color="#222222", linewidth=1.2, path_effects=rim)
-    axis.annotate(f"α = {alpha}", (edge[0], 0.69), color="#222222", fontsize=8, ha="center", va="center",
-                  path_effects=rim)
+    axis.annotate(
+        f"α = {alpha}", (edge[0], 0.69), color="#222222", fontsize=8, ha="center", va="center", path_effects=rim
+    )
 
 
 def momentum_crossover(result: CrossoverResult) -> Figure:

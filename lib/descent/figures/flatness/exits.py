@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from descent.arrays import Array
 from descent.experiments.flatness.dimension import FEATURE, MOMENTUM, DimensionResult, measured_gap, threshold
 from descent.experiments.flatness.exits import ExitsResult
 from descent.experiments.flatness.mechanisms import (
@@ -23,18 +23,13 @@ from descent.experiments.flatness.mechanisms import (
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.exponents import almost_sure_threshold
-from descent.problems.mode import mode_edge
-from descent.stats import mean, proportion
+from descent.stats.intervals import mean, proportion
+from descent.theory.mode import mode_edge
 
 __all__ = ["chance_to_leave", "dimension_gap", "exit_laws"]
 
-Array = NDArray[np.float64]
 
-LAW_LOOKS = {
-    BARRIER: Look("#3d85c6", "", "-"),
-    POWER: Look("#e0702f", "", "--"),
-    LOGARITHM: Look("#1f9d8b", "", "-."),
-}
+LAW_LOOKS = {BARRIER: Look("#3d85c6", "", "-"), POWER: Look("#e0702f", "", "--"), LOGARITHM: Look("#1f9d8b", "", "-.")}
 RUNS = Look("#a862c4", "o", "-")
 
 
@@ -101,8 +96,16 @@ def _chances(axis: Axes, result: ExitsResult) -> None:
         look, exact = batch_look(setting.batch_size), found[0].value * (start / start[0]) ** setting.exponent
         marks(axis, start, found, look)
         theory(axis, start, exact)
-        axis.annotate(f"{sign}{setting.exponent:.2f}", (start[-1], exact[-1]), (0, -6), textcoords="offset points",
-                      color=look.color, fontsize=7, ha="right" if sign else "center", va="top")
+        axis.annotate(
+            f"{sign}{setting.exponent:.2f}",
+            (start[-1], exact[-1]),
+            (0, -6),
+            textcoords="offset points",
+            color=look.color,
+            fontsize=7,
+            ha="right" if sign else "center",
+            va="top",
+        )
         sign = ""
     starts = 10.0 ** -np.array(result.config.decades)
     for setting, seen in list(zip(result.above, result.seen, strict=True))[result.config.barely :]:
@@ -110,8 +113,15 @@ def _chances(axis: Axes, result: ExitsResult) -> None:
         axis.plot(starts, seen.mean(0), look.marker, markerfacecolor="none", color=look.color)
     axis.annotate("above both thresholds: all leave", (3e-5, 1.2), color=INK, fontsize=8, ha="center", va="bottom")
     axis.annotate("between them: a power α", (3e-8, 0.3), color=INK, fontsize=8, ha="center", va="bottom")
-    axis.set(xscale="log", yscale="log", xlim=(2e-11, 2), ylim=(result.left[0].mean(0)[-1] / 3, 2.0),
-             xlabel="starting distance / radius", ylabel="share of runs that leave", title="chance to leave")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlim=(2e-11, 2),
+        ylim=(result.left[0].mean(0)[-1] / 3, 2.0),
+        xlabel="starting distance / radius",
+        ylabel="share of runs that leave",
+        title="chance to leave",
+    )
     axis.set_xticks((1e-9, 1e-6, 1e-3, 1))
 
 
@@ -142,8 +152,14 @@ def _gap(axis: Axes, result: DimensionResult) -> None:
         places = [d for d, measured in result.features if measured == k]
         marks(axis, places, [measured_gap(result, d, k) for d in places], look)
     axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", yscale="log", ylim=(0.93, 4.2), xlabel="equally curved directions",
-             ylabel="almost-sure / mean-square threshold", title="the gap closes")
+    axis.set(
+        xscale="log",
+        yscale="log",
+        ylim=(0.93, 4.2),
+        xlabel="equally curved directions",
+        ylabel="almost-sure / mean-square threshold",
+        title="the gap closes",
+    )
     plain_ticks(axis.xaxis, axis.yaxis)
     axis.set_yticks((1, 1.5, 2, 3, 4), ("1", "1.5", "2", "3", "4"))
     axis.set_xticks((1, 3, 10, 30, 100), ("1", "3", "10", "30", "100"))
@@ -154,8 +170,14 @@ def _thresholds(axis: Axes, result: DimensionResult) -> None:
     """Draw both thresholds in one direction, without momentum (exact) and with it (almost-sure ones measured)."""
     sizes = np.array(result.config.momentum_batches)
     plain, strong = momentum_look(0.0), momentum_look(MOMENTUM)
-    line(axis, sizes, [almost_sure_threshold(FEATURE, int(k)) for k in sizes], plain, marker=plain.marker,
-         label="momentum 0")
+    line(
+        axis,
+        sizes,
+        [almost_sure_threshold(FEATURE, int(k)) for k in sizes],
+        plain,
+        marker=plain.marker,
+        label="momentum 0",
+    )
     for momentum, look in ((0.0, plain), (MOMENTUM, strong)):
         edge = mode_edge(1.0, momentum, FEATURE.variance / sizes)
         axis.plot(sizes, edge, color=look.color, linewidth=0.9, linestyle=":")
@@ -163,8 +185,13 @@ def _thresholds(axis: Axes, result: DimensionResult) -> None:
     line(axis, sizes, [e.value for e in found], strong)
     marks(axis, sizes, found, strong, label=f"momentum {MOMENTUM:g}")
     axis.plot([], [], color=INK, linewidth=0.8, linestyle=":", label="mean-square threshold")
-    axis.set(xscale="log", xlabel="batch size", ylabel="threshold (lr × sharpness)", title="one direction, almost sure",
-             ylim=(0, 4))
+    axis.set(
+        xscale="log",
+        xlabel="batch size",
+        ylabel="threshold (lr × sharpness)",
+        title="one direction, almost sure",
+        ylim=(0, 4),
+    )
     axis.set_xticks(sizes, [str(k) for k in sizes])
     axis.minorticks_off()
     axis.legend(loc="lower right")

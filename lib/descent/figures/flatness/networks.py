@@ -27,8 +27,12 @@ def network_loads(result: NetworksResult) -> Figure:
     theory(axis, [0, 1], [0, 1], dashed=True)
     axis.annotate("above its threshold", (0.28, 1.015), color=INK, fontsize=8, va="bottom")
     axis.annotate("both equal: no noise", (0.3, 0.27), color=INK, fontsize=8, va="top")
-    axis.set(xlim=(0, 1.04), ylim=(0, 1.12), xlabel="lr over full descent's threshold, lr·λ/2",
-             ylabel="lr over its own threshold η*(B)")
+    axis.set(
+        xlim=(0, 1.04),
+        ylim=(0, 1.12),
+        xlabel="lr over full descent's threshold, lr·λ/2",
+        ylabel="lr over its own threshold η*(B)",
+    )
     axis.legend(title="batch size", title_fontsize=8, loc="lower right")
     return figure
 
@@ -56,8 +60,16 @@ def _band(axis: Axes, track: Track, name: str, look: Look, label: str) -> None:
     low, middle, high = np.quantile(getattr(track, name), [0.1, 0.5, 0.9], axis=1)
     axis.fill_between(track.steps, low, high, color=look.color, alpha=0.2, linewidth=0)
     line(axis, track.steps, middle, look, marker=look.marker)
-    axis.annotate(label, (track.steps[-1], middle[-1]), color=look.color, fontsize=8, ha="right", va="top",
-                  xytext=(0, -5), textcoords="offset points")
+    axis.annotate(
+        label,
+        (track.steps[-1], middle[-1]),
+        color=look.color,
+        fontsize=8,
+        ha="right",
+        va="top",
+        xytext=(0, -5),
+        textcoords="offset points",
+    )
 
 
 def network_bounds(result: NetworksResult) -> Figure:

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
-from numpy.typing import NDArray
 
+from descent.arrays import Array
 from descent.experiments.flatness.growth import ATOMS, FEATURES, WEIGHTS, Cell, RatesResult
 from descent.experiments.flatness.samples import SamplesResult, resampled_path
 from descent.experiments.flatness.sandwich import LOWER, MEAN, STEEP, THRESHOLD, TOP, UPPER, SandwichResult, ratios
@@ -17,16 +17,15 @@ from descent.problems.quadratics import FOUR_ATOMS, Problem, growth_rate, thresh
 
 __all__ = ["bound_ratios", "bounds_by_batch", "growth_rates", "mean_and_runs"]
 
-Array = NDArray[np.float64]
 
-ENSEMBLES = {
-    ATOMS: Look("#3d85c6", "o", "-"), FEATURES: Look("#e0702f", "v", "-"), WEIGHTS: Look("#1f9d8b", "s", "-"),
-}
+ENSEMBLES = {ATOMS: Look("#3d85c6", "o", "-"), FEATURES: Look("#e0702f", "v", "-"), WEIGHTS: Look("#1f9d8b", "s", "-")}
 SAMPLED, RESAMPLED = "#3d85c6", "#e0702f"
 STRONG = Look("#a862c4", "P", "-")
 BOUNDS = {
-    "lower": Look("#3d85c6", "o", "--"), "upper": Look("#d6405f", "X", "--"),
-    "top": Look("#1f9d8b", "s", "-."), "mean": Look("#b58a1a", "^", (5.0, 1.5)),
+    "lower": Look("#3d85c6", "o", "--"),
+    "upper": Look("#d6405f", "X", "--"),
+    "top": Look("#1f9d8b", "s", "-."),
+    "mean": Look("#b58a1a", "^", (5.0, 1.5)),
 }
 LABELS = {"lower": "one step, lower", "upper": "one step, upper", "top": "cheap, sharpest", "mean": "cheap, mean"}
 
@@ -46,8 +45,15 @@ def mean_and_runs(result: SamplesResult) -> Figure:
     for size, values, strength in zip(result.sizes, np.log10(result.means), strengths, strict=True):
         axis.plot(steps, values, color=SAMPLED, alpha=strength, linewidth=1.4)
         ends.append((f"mean of {size:,}".replace(",", " "), float(values[-1]), SAMPLED))
-    axis.annotate("resampled runs", (steps[-9], resampled_path(result)[-9]), color=RESAMPLED, fontsize=8, ha="right",
-                  xytext=(-6, 4), textcoords="offset points")
+    axis.annotate(
+        "resampled runs",
+        (steps[-9], resampled_path(result)[-9]),
+        color=RESAMPLED,
+        fontsize=8,
+        ha="right",
+        xytext=(-6, 4),
+        textcoords="offset points",
+    )
     _label_ends(axis, steps[-1], ends, gap=1.1)
     axis.set(xlabel="step", ylabel="log₁₀ of the error", xlim=(0, steps[-1] * 1.24), ylim=(-18, ends[0][1] + 1.5))
     axis.set_xticks(steps[::4])
@@ -114,7 +120,8 @@ def bounds_by_batch(result: SandwichResult) -> Figure:
     """Draw the threshold and its bounds against the batch size, over the threshold of full-batch descent."""
     figure, axes = panels(2, height=3.2)
     named: tuple[tuple[str, Problem, Array], ...] = (
-        ("four atoms", FOUR_ATOMS, result.atoms), ("Gaussian, curvatures 10, 1, 0.1", STEEP, result.steep),
+        ("four atoms", FOUR_ATOMS, result.atoms),
+        ("Gaussian, curvatures 10, 1, 0.1", STEEP, result.steep),
     )
     for axis, (name, problem, curve) in zip(axes, named, strict=True):
         over = curve / threshold(problem, np.inf)
@@ -138,7 +145,12 @@ def bound_ratios(result: SandwichResult) -> Figure:
     for label, values in ratios(result).items():
         ordered = np.sort(values)
         line(axis, ordered, np.arange(1, len(ordered) + 1) / len(ordered), BOUNDS[label], label=LABELS[label])
-    axis.set(xscale="log", xlim=(0.97, 3000), ylim=(0, 1.02), xlabel="distance from the exact threshold, as a factor",
-             ylabel="share of ensembles")
+    axis.set(
+        xscale="log",
+        xlim=(0.97, 3000),
+        ylim=(0, 1.02),
+        xlabel="distance from the exact threshold, as a factor",
+        ylabel="share of ensembles",
+    )
     axis.legend(loc="lower right")
     return figure

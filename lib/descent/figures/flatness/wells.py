@@ -9,19 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
 
+from descent.arrays import Array
 from descent.experiments.flatness.hyperbola import EDGE, ContinuumResult
 from descent.experiments.flatness.selection import EXPONENTIAL, HEAD_LR, JITTER, LAWS, NARROW, WIDE, SelectionResult
 from descent.experiments.flatness.wells import ABOVE, INSIDE, OUTCOMES, WellsResult, batch_name
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.styblinski import FLAT, SHARP
-from descent.problems.weights import WeightLaw
+from descent.theory.weights import WeightLaw
 
 __all__ = ["continuum", "outcomes", "selection", "selection_controls"]
 
-Array = NDArray[np.float64]
 
 SHARP_COLOR, FLAT_COLOR = "#3d85c6", "#e0702f"
 BARS = ((SHARP_COLOR, ""), (FLAT_COLOR, ""), (SHARP_COLOR, "////"), (FLAT_COLOR, "////"), (INK, "xx"))
@@ -148,8 +147,14 @@ def _tails(axis: Axes, result: ContinuumResult) -> None:
     theory(axis, *_survival(result.flow), dashed=True, label="gradient flow")
     axis.axvline(EDGE, color=INK, linewidth=0.8, linestyle=":")
     axis.annotate(" stable limit,\n all examples", (EDGE, 0.5), color=INK, fontsize=8, va="center")
-    axis.set(yscale="log", xlim=(0, 3.2), ylim=(3e-4, 1.1), xlabel="effective step × sharpness",
-             ylabel="share of runs beyond", title="without momentum")
+    axis.set(
+        yscale="log",
+        xlim=(0, 3.2),
+        ylim=(3e-4, 1.1),
+        xlabel="effective step × sharpness",
+        ylabel="share of runs beyond",
+        title="without momentum",
+    )
     axis.legend(title="batch size", loc="lower left", fontsize=7, title_fontsize=7, handlelength=1.6)
 
 

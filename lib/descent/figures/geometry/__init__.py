@@ -6,6 +6,13 @@ from descent.figures.geometry.alignment import batches_and_momentum, directions,
 from descent.figures.geometry.training import along_training, cycles, kept, margins
 
 __all__ = [
-    "along_training", "batches_and_momentum", "cycles", "directions", "fingerprint", "kept", "margins", "sample_sizes",
+    "along_training",
+    "batches_and_momentum",
+    "cycles",
+    "directions",
+    "fingerprint",
+    "kept",
+    "margins",
+    "sample_sizes",
     "widths",
 ]

@@ -13,12 +13,17 @@ from descent.experiments.geometry.nets import NetsResult
 from descent.experiments.geometry.samples import SamplesResult
 from descent.experiments.geometry.width import DEEP, FEATURES, WidthResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
-from descent.problems.noise_escape import closure_escape
-from descent.stats import mean
+from descent.stats.intervals import mean
+from descent.theory.noise_escape import closure_escape
 
 RAMP = (
-    Look("#3d85c6", "o", "-"), Look("#1f9d8b", "s", "--"), Look("#b58a1a", "^", "-."), Look("#e0702f", "v", "-"),
-    Look("#a862c4", "P", "--"), Look("#d6405f", "X", "-."), Look("#6f9a2e", "D", "-"),
+    Look("#3d85c6", "o", "-"),
+    Look("#1f9d8b", "s", "--"),
+    Look("#b58a1a", "^", "-."),
+    Look("#e0702f", "v", "-"),
+    Look("#a862c4", "P", "--"),
+    Look("#d6405f", "X", "-."),
+    Look("#6f9a2e", "D", "-"),
 )
 """One look per value, cold to warm, where values share an axis."""
 
@@ -95,8 +100,15 @@ def fingerprint(result: EscapeResult, nets: NetsResult) -> Figure:
     for j, look in ((0, RAMP[0]), (2, RAMP[2]), (4, RAMP[3])):
         multiple = config.multiples[j]
         squares = result.losses[0, j, -1, 0] / h
-        axes[0].plot(h, squares / squares.max(), look.marker, color=look.color, markersize=3, linestyle="none",
-                     label=f"SGD, {multiple:g} × edge")
+        axes[0].plot(
+            h,
+            squares / squares.max(),
+            look.marker,
+            color=look.color,
+            markersize=3,
+            linestyle="none",
+            label=f"SGD, {multiple:g} × edge",
+        )
         profile = closure_escape(h, result.edge[0, 0] * multiple, 1.0).profile / h
         theory(axes[0], h, profile / profile.max())
     even = closure_escape(h, result.edge[0, 0] * config.multiples[2], 1.0, isotropic=True).profile / h
@@ -115,8 +127,12 @@ def _networks(axis: Axes, nets: NetsResult) -> None:
         ratio = np.sort(nets.ratio(losses))
         line(axis, ratio, np.arange(1, len(ratio) + 1) / len(ratio), look, marker=look.marker, markersize=3, label=name)
     axis.axvline(1, color=INK, linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", xlabel="escaping loss outside / along the sharpest", ylabel="share of trained nets",
-             ylim=(0, 1.02))
+    axis.set(
+        xscale="log",
+        xlabel="escaping loss outside / along the sharpest",
+        ylabel="share of trained nets",
+        ylim=(0, 1.02),
+    )
     axis.legend(loc="upper center", fontsize=7)
 
 

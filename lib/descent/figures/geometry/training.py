@@ -13,7 +13,7 @@ from descent.experiments.geometry.margins import MarginsResult
 from descent.experiments.geometry.training import Course, TrainingResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, theory
 from descent.figures.geometry.alignment import RAMP
-from descent.stats import mean
+from descent.stats.intervals import mean
 
 __all__ = ["along_training", "cycles", "kept", "margins"]
 
@@ -51,8 +51,15 @@ def margins(result: MarginsResult) -> Figure:
     figure, axes = panels(2, height=3.0)
     power, scores, small = result.points
     for kind, look, name in ((small == 0, RAMP[0], "large margin"), (small == 1, RAMP[3], "small margin")):
-        axes[0].plot(scores[kind] / scores.mean(), power[kind] / power.mean(), look.marker, color=look.color,
-                     markersize=3, linestyle="none", label=name)
+        axes[0].plot(
+            scores[kind] / scores.mean(),
+            power[kind] / power.mean(),
+            look.marker,
+            color=look.color,
+            markersize=3,
+            linestyle="none",
+            label=name,
+        )
     axes[0].set(yscale="log", xlabel="score / mean score", ylabel="squared residual / mean", xlim=(0, None))
     axes[0].legend(loc="lower left")
     for (name, _, _), rows, look in zip(result.config.arms, result.alignment, (RAMP[0], RAMP[3], RAMP[5]), strict=True):
@@ -71,15 +78,23 @@ def kept(result: KeptResult) -> Figure:
     figure, axes = panels(1, height=2.9)
     axis, places = axes[0], np.arange(len(result.config.arms))
     kinds = (
-        (result.edge, RAMP[0], "exact edge"), (result.frobenius, RAMP[3], "√B/‖G‖"),
+        (result.edge, RAMP[0], "exact edge"),
+        (result.frobenius, RAMP[3], "√B/‖G‖"),
         (result.descent, RAMP[5], "full batch, 2/λ₁"),
     )
     for shift, (values, look, name) in zip((-0.2, 0.0, 0.2), kinds, strict=True):
         for place, row in zip(places, values, strict=True):
             found = row[np.isfinite(row)]
             spread = np.linspace(-0.07, 0.07, len(found))
-            axis.plot(place + shift + spread, np.sort(found), look.marker, color=look.color, markersize=2.5,
-                      linestyle="none", label=name if place == 0 else None)
+            axis.plot(
+                place + shift + spread,
+                np.sort(found),
+                look.marker,
+                color=look.color,
+                markersize=2.5,
+                linestyle="none",
+                label=name if place == 0 else None,
+            )
     axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axis.set_xticks(places, [f"lr {lr:g}, batch {b}" for lr, b in result.config.arms])
     axis.set(ylabel="learning rate / bound", ylim=(0, 1.15))
@@ -108,5 +123,12 @@ def cycles(result: CyclicResult) -> Figure:
 def _bars(axis: Axes, places: np.ndarray, drops: list[np.ndarray], look: Look, name: str) -> None:
     found = [mean(drop) for drop in drops]
     reach = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
-    axis.barh(places, [e.value for e in found], height=0.34, color=look.color, xerr=reach, label=name or None,
-              error_kw={"ecolor": INK, "capsize": 2, "elinewidth": 1})
+    axis.barh(
+        places,
+        [e.value for e in found],
+        height=0.34,
+        color=look.color,
+        xerr=reach,
+        label=name or None,
+        error_kw={"ecolor": INK, "capsize": 2, "elinewidth": 1},
+    )

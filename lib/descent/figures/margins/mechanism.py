@@ -11,8 +11,8 @@ from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.surgery import ALL as EVERYTHING
 from descent.experiments.margins.surgery import COAST, HISTORIES, KEPT, PLAIN, SurgeryResult
 from descent.figures import INK, Look, label_panels, line, momentum_look, panels, theory
-from descent.problems.inertia import coasting, coasting_distance
-from descent.stats import mean
+from descent.stats.intervals import mean
+from descent.theory.inertia import coasting, coasting_distance
 
 __all__ = ["coast", "histories", "portrait", "race"]
 
@@ -59,8 +59,9 @@ def _fitted(axis: Axes, result: RaceResult, arm: int) -> None:
     below = result.course["unfitted"][:, arm] < result.config.fitted
     step = float(np.median(result.steps[below.argmax(axis=0)]))
     axis.axvline(step, color=INK, linewidth=0.8, linestyle=":")
-    axis.annotate("large margins fitted", (step, 12), color=INK, fontsize=7.5, xytext=(3, 0),
-                  textcoords="offset points")
+    axis.annotate(
+        "large margins fitted", (step, 12), color=INK, fontsize=7.5, xytext=(3, 0), textcoords="offset points"
+    )
 
 
 def histories(result: SurgeryResult) -> Figure:
@@ -71,8 +72,14 @@ def histories(result: SurgeryResult) -> Figure:
         found = mean(result.err2(name))
         good = name in (*KEPT, EVERYTHING, COAST)
         look = SIGNAL if good else MEMORY
-        axes[0].errorbar(found.value, place, xerr=[[found.value - found.low], [found.high - found.value]],
-                         fmt=look.marker, color=look.color, capsize=3)
+        axes[0].errorbar(
+            found.value,
+            place,
+            xerr=[[found.value - found.low], [found.high - found.value]],
+            fmt=look.marker,
+            color=look.color,
+            capsize=3,
+        )
     axes[0].axvline(mean(result.err2(PLAIN)).value, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set_yticks(places, HISTORIES)
     axes[0].set(xlabel="error on small margins", xlim=(-0.02, 0.5))
@@ -90,13 +97,20 @@ def coast(result: CoastResult) -> Figure:
     for momentum in sorted({m for _, m in config.arms}):
         look = momentum_look(momentum)
         rows = [i for i, (_, m) in enumerate(config.arms) if m == momentum]
-        axes[0].plot(result.inertia[rows], result.distance[rows].mean(axis=1), look.marker, color=look.color,
-                     linestyle="none", label=f"momentum {momentum:g}")
+        axes[0].plot(
+            result.inertia[rows],
+            result.distance[rows].mean(axis=1),
+            look.marker,
+            color=look.color,
+            linestyle="none",
+            label=f"momentum {momentum:g}",
+        )
     axes[0].set(xscale="log", yscale="log", xlabel="λ", ylabel="distance travelled by the feature")
     axes[0].legend(loc="upper left")
-    for margins, found, look, name in ((config.large_margins, result.by_large, momentum_look(0.0), "plain, against α"),
-                                       (config.small_margins, result.by_small, momentum_look(0.99),
-                                        f"momentum {config.strong:g}, against β")):
+    for margins, found, look, name in (
+        (config.large_margins, result.by_large, momentum_look(0.0), "plain, against α"),
+        (config.small_margins, result.by_small, momentum_look(0.99), f"momentum {config.strong:g}, against β"),
+    ):
         values = np.nanmean(found, axis=1)
         axes[1].plot(margins, values, look.marker, color=look.color, linestyle="none", label=name)
         theory(axes[1], margins, values[0] * margins[0] / np.array(margins))

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from descent.estimate import Estimate
 from descent.experiments.margins.heterogeneity import HeterogeneityResult
 from descent.experiments.margins.images import ImagesResult
 from descent.experiments.margins.kick import KickResult
@@ -18,7 +17,8 @@ from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.teacher import TeacherResult
 from descent.figures import INK, label_panels, line, marks, momentum_look, panels, theory
 from descent.problems.teacher import TEACHERS
-from descent.stats import mean, paired_difference
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import mean, paired_difference
 
 __all__ = ["best_arms", "images", "kick_and_noise", "phase", "transfer"]
 
@@ -42,10 +42,16 @@ def phase(result: PhaseResult) -> Figure:
     theory(axes[1], span, height * fall(span, *curve))
     for j, momentum in enumerate(config.momenta):
         look = momentum_look(momentum)
-        marks(axes[1], result.inertia[:, j], [mean(cell) for cell in result.err2[:, j]], look,
-              label=f"momentum {momentum:g}")
-    axes[1].set(xscale="log", xlabel="λ = learning rate / (1 − momentum)", ylabel="error on small margins",
-                xlim=(0.4, 100))
+        marks(
+            axes[1],
+            result.inertia[:, j],
+            [mean(cell) for cell in result.err2[:, j]],
+            look,
+            label=f"momentum {momentum:g}",
+        )
+    axes[1].set(
+        xscale="log", xlabel="λ = learning rate / (1 − momentum)", ylabel="error on small margins", xlim=(0.4, 100)
+    )
     axes[1].legend(loc="upper right", fontsize=7)
     label_panels(axes)
     return figure
@@ -60,8 +66,14 @@ def kick_and_noise(kick: KickResult, noise: NoiseResult) -> Figure:
     line(axes[0], places, kick.kicked.mean(axis=1), momentum_look(0.0))
     axes[0].axhline(kick.plain.mean(), color=INK, linewidth=0.8, linestyle=":")
     axes[0].axvline(config.distance, color=INK, linewidth=0.8, linestyle="--")
-    axes[0].annotate("coasting\ndistance", (config.distance, 0.47), color=INK, fontsize=7.5, xytext=(4, -8),
-                     textcoords="offset points")
+    axes[0].annotate(
+        "coasting\ndistance",
+        (config.distance, 0.47),
+        color=INK,
+        fontsize=7.5,
+        xytext=(4, -8),
+        textcoords="offset points",
+    )
     axes[0].set(xlabel="feature after the push", ylabel="error on small margins", ylim=(-0.02, 0.5))
     names = [str(size or "full") for size in noise.config.batch_sizes]
     for rows, momentum in zip(noise.by_batch, (0.0, noise.config.momentum), strict=True):
@@ -83,8 +95,9 @@ def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
         config = result.config
         for j, (momentum, lrs) in enumerate(((0.0, config.plain_lrs), (config.momenta[-1], config.strong_lrs))):
             look, rates = momentum_look(momentum), (config.lr, *lrs)
-            marks(axis, rates, [mean(result.tuned[k, j]) for k in range(len(rates))], look,
-                  label=f"momentum {momentum:g}")
+            marks(
+                axis, rates, [mean(result.tuned[k, j]) for k in range(len(rates))], look, label=f"momentum {momentum:g}"
+            )
             line(axis, rates, result.tuned[: len(rates), j].mean(axis=1), look, alpha=0.6)
         title = f"{NAMES[config.data]}, {config.pairs[0].name}"
         axis.set(xscale="log", xlabel="learning rate", ylim=(0, 0.55), title=title)
@@ -94,8 +107,12 @@ def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
 
 
 def transfer(
-    race: RaceResult, digits: ImagesResult, teacher: TeacherResult, other: HeterogeneityResult,
-    mnist: ImagesResult | None = None, networks: DataFrame | None = None,
+    race: RaceResult,
+    digits: ImagesResult,
+    teacher: TeacherResult,
+    other: HeterogeneityResult,
+    mnist: ImagesResult | None = None,
+    networks: DataFrame | None = None,
 ) -> Figure:
     """Draw the gain from momentum on every kind of data, with its interval, in falling order.
 
@@ -105,10 +122,14 @@ def transfer(
     gains: dict[str, Estimate] = {"patch data": paired_difference(plain, race.equal.err2[arm])}
     for result in (digits, mnist):
         if result is not None:
-            gains |= {f"{NAMES[result.config.data]} as patches, {item.name}": paired_difference(errors[0], errors[-1])
-                      for item, errors in zip(result.config.pairs, result.err2, strict=True)}
-    gains |= {f"Gaussian inputs, {name} teacher": paired_difference(*pair)
-              for name, pair in zip(TEACHERS, teacher.error, strict=True)}
+            gains |= {
+                f"{NAMES[result.config.data]} as patches, {item.name}": paired_difference(errors[0], errors[-1])
+                for item, errors in zip(result.config.pairs, result.err2, strict=True)
+            }
+    gains |= {
+        f"Gaussian inputs, {name} teacher": paired_difference(*pair)
+        for name, pair in zip(TEACHERS, teacher.error, strict=True)
+    }
     ratios = np.array(other.config.large_margins) / other.config.task.small_margin
     for at, name in ((1.0, "patch data, equal margins"), (2.0, "patch data, margins 2 : 1")):
         gains[name] = paired_difference(*other.by_margin[int(np.argmin(np.abs(ratios - at)))])
@@ -117,8 +138,14 @@ def transfer(
     ordered = sorted(gains.items(), key=lambda item: -item[1].value)
     figure, axes = panels(1, height=0.6 + 0.27 * len(ordered))
     for place, (_, gain) in enumerate(ordered):
-        axes[0].errorbar(gain.value, place, xerr=[[gain.value - gain.low], [gain.high - gain.value]], fmt="o",
-                         color=momentum_look(0.95).color, capsize=3)
+        axes[0].errorbar(
+            gain.value,
+            place,
+            xerr=[[gain.value - gain.low], [gain.high - gain.value]],
+            fmt="o",
+            color=momentum_look(0.95).color,
+            capsize=3,
+        )
     axes[0].axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set_yticks(range(len(ordered)), [name for name, _ in ordered])
     axes[0].set(xlabel="gain in test error from momentum")

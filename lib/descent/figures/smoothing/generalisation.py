@@ -10,7 +10,7 @@ from descent.experiments.smoothing.headline import HeadlineResult
 from descent.experiments.smoothing.iso import AVERAGED, BASE, DEGREE, TEMPERATURE, IsoResult
 from descent.experiments.smoothing.structure import BATCH, ISOTROPIC, NONE, StructureResult
 from descent.figures import ARMS, INK, Look, label_panels, line, marks, panels
-from descent.stats import mean, paired_difference
+from descent.stats.intervals import mean, paired_difference
 
 LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"], ARMS["plain, matched step"])
 """Plain, averaged, heavy ball, plain at the effective learning rate."""
@@ -31,8 +31,12 @@ def headline(result: HeadlineResult, mnist: HeadlineResult | None = None) -> Fig
 def _race(axis: Axes, result: HeadlineResult) -> None:
     """Draw one data set's arms, the control on top of what it explains."""
     config, sizes = result.config, np.array(result.config.batch_sizes)
-    names = (f"plain (SGD), lr {config.lr:.3g}", "averaged (NSHB), same lr", "heavy ball (SHB), same lr",
-             f"plain (SGD), lr {config.effective:.3g}")
+    names = (
+        f"plain (SGD), lr {config.lr:.3g}",
+        "averaged (NSHB), same lr",
+        "heavy ball (SHB), same lr",
+        f"plain (SGD), lr {config.effective:.3g}",
+    )
     for name, look, arm in zip(names, LOOKS, result.accuracy.swapaxes(0, 1), strict=True):
         found = [mean(values) for values in arm]
         line(axis, sizes, [f.value for f in found], look, marker=look.marker, label=name)
@@ -46,8 +50,11 @@ def iso(result: IsoResult) -> Figure:
     """Draw how sharpness and accuracy move away from the base along arms that hold one combination."""
     figure, axes = panels(2, height=3.0)
     config = result.config
-    held = {TEMPERATURE: ("equal\nlr / size", LOOKS[0]), DEGREE: ("equal\nlr / √size", LOOKS[2]),
-            len(config.arms) - 1: ("equal\nlr", LOOKS[3])}
+    held = {
+        TEMPERATURE: ("equal\nlr / size", LOOKS[0]),
+        DEGREE: ("equal\nlr / √size", LOOKS[2]),
+        len(config.arms) - 1: ("equal\nlr", LOOKS[3]),
+    }
     held = {AVERAGED: ("both equal,\naveraged", LOOKS[1]), **held} if config.momentum > 0 else held
     for axis, values in zip(axes, (result.sharpness, result.accuracy), strict=True):
         for place, (arm, (_, look)) in enumerate(held.items()):

@@ -10,10 +10,13 @@ from descent.experiments.smoothing.critical import CriticalResult
 from descent.experiments.smoothing.escape import EscapeResult
 from descent.experiments.smoothing.graduated import GraduatedResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, plain_ticks, theory
-from descent.stats import mean
+from descent.stats.intervals import mean
 
 RATES = (
-    Look("#3d85c6", "o", "-"), Look("#1f9d8b", "s", "--"), Look("#b58a1a", "^", "-."), Look("#e0702f", "v", "-"),
+    Look("#3d85c6", "o", "-"),
+    Look("#1f9d8b", "s", "--"),
+    Look("#b58a1a", "^", "-."),
+    Look("#e0702f", "v", "-"),
     Look("#a862c4", "P", "--"),
 )
 """One look per learning rate."""
@@ -26,12 +29,21 @@ def collapse(result: EscapeResult) -> Figure:
     for rate, home, look in zip(result.config.rates, result.home, RATES, strict=False):
         for axis, scale in zip(axes, (np.sqrt(2 * heats * rate), heats), strict=True):
             line(axis, scale, home.mean(axis=0), look, marker=look.marker, label=f"lr = {rate:g}")
-    axes[1].plot(heats, result.averaged.mean(axis=0), "X", color=INK,
-                 label=f"averaged, momentum {result.config.momentum[1]:g}")
+    axes[1].plot(
+        heats, result.averaged.mean(axis=0), "X", color=INK, label=f"averaged, momentum {result.config.momentum[1]:g}"
+    )
     threshold = result.config.rugged.trap_threshold("gaussian")
     axes[0].axvline(threshold, color=INK, linewidth=1, linestyle="--")
-    axes[0].annotate("descent on the\nsmoothed\nobjective\nis free here", (threshold, 0.02), color=INK, fontsize=8,
-                     ha="right", va="bottom", xytext=(-3, 0), textcoords="offset points")
+    axes[0].annotate(
+        "descent on the\nsmoothed\nobjective\nis free here",
+        (threshold, 0.02),
+        color=INK,
+        fontsize=8,
+        ha="right",
+        va="bottom",
+        xytext=(-3, 0),
+        textcoords="offset points",
+    )
     for axis in axes:
         axis.axhline(0.5, color=INK, linewidth=0.8, linestyle=":")
         axis.set(xscale="log", ylim=(0, 1.02))
@@ -69,8 +81,15 @@ def valleys(result: CriticalResult) -> Figure:
             found = [mean(column) for column in used[:, reached].T]
             marks(axes[0], sizes[reached], found, look, label=f"lr = {rate:g}" if e == 0 else None)
             line(axes[0], sizes[reached], [f.value for f in found], look, alpha=0.7)
-            axes[0].annotate(f"ε = {goal:g}", (sizes[reached][-1], found[-1].value), color=look.color, fontsize=7.5,
-                             xytext=(3, 0), textcoords="offset points", va="center")
+            axes[0].annotate(
+                f"ε = {goal:g}",
+                (sizes[reached][-1], found[-1].value),
+                color=look.color,
+                fontsize=7.5,
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+            )
     axes[0].set(xscale="log", yscale="log", xlabel="batch size", ylabel="gradients used", xlim=(140, 1300))
     plain_ticks(axes[0].xaxis)
     axes[0].legend(loc="upper left", fontsize=7)
@@ -85,10 +104,22 @@ def _variances(axis: Axes, result: CriticalResult) -> None:
     positions = np.arange(len(read))
     axis.plot(positions, read, "v", color=RATES[3].color)
     theory(axis, [-0.5, len(read) - 0.5], [result.config.virtual_variance] * 2)
-    axis.annotate("true variance of all three", (len(read) - 0.55, result.config.virtual_variance), color=INK,
-                  fontsize=8, va="bottom", ha="right", xytext=(0, 2), textcoords="offset points")
-    axis.set(yscale="log", ylabel="gradient variance read off", xlim=(-0.5, len(read) - 0.5),
-             ylim=(0.2, 4 * result.config.virtual_variance))
+    axis.annotate(
+        "true variance of all three",
+        (len(read) - 0.55, result.config.virtual_variance),
+        color=INK,
+        fontsize=8,
+        va="bottom",
+        ha="right",
+        xytext=(0, 2),
+        textcoords="offset points",
+    )
+    axis.set(
+        yscale="log",
+        ylabel="gradient variance read off",
+        xlim=(-0.5, len(read) - 0.5),
+        ylim=(0.2, 4 * result.config.virtual_variance),
+    )
     axis.set_xticks(positions, ("plain", "averaged\n(NSHB)", "heavy ball\n(SHB)")[: len(read)])
 
 

@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats as law
 
+from descent.engine.rules import ema
 from descent.experiments.smoothing.noise import AVERAGED, HEAVY, PARTS, PLAIN, NoiseResult, gain
 from descent.experiments.smoothing.normality import ShapeResult
 from descent.experiments.smoothing.quadratic import ParabolaResult
 from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
-from descent.problems.search_noise import flat_power, stationary_ratio
-from descent.rules import ema
-from descent.stats import mean
+from descent.stats.intervals import mean
+from descent.theory.search_noise import flat_power, stationary_ratio
 
 LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"])
 """Plain, averaged, heavy ball."""
@@ -45,8 +45,15 @@ def _levels(axis: Axes, result: NoiseResult) -> None:
         marks(axis, sizes[there], found[there], look)
         if arm != PLAIN:
             hollow = bounds > 0
-            axis.plot(sizes[hollow], bounds[hollow], look.marker, color=look.color, markerfacecolor="none",
-                      markersize=7, zorder=4)
+            axis.plot(
+                sizes[hollow],
+                bounds[hollow],
+                look.marker,
+                color=look.color,
+                markerfacecolor="none",
+                markersize=7,
+                zorder=4,
+            )
     axis.plot([], [], "o", color=INK, markerfacecolor="none", label="the paper's bound")
     axis.set(xscale="log", yscale="log", xlabel="batch size", title=f"power of the noise, lr {config.rates[rate]:g}")
     axis.set_ylim(top=axis.get_ylim()[1] * 3)
@@ -64,8 +71,14 @@ def _shares(axis: Axes, result: NoiseResult) -> None:
             total = powers.sum(axis=1)
             share = np.divide(100 * powers.T, total, out=np.zeros_like(powers.T), where=total > 0).T
             at = np.arange(len(sizes)) + (arm - 1) * 1.1 * width
-            axis.bar(at, share[:, part], width, bottom=share[:, :part].sum(axis=1), color=shade,
-                     label=name if arm == PLAIN else None)
+            axis.bar(
+                at,
+                share[:, part],
+                width,
+                bottom=share[:, :part].sum(axis=1),
+                color=shade,
+                label=name if arm == PLAIN else None,
+            )
     for arm, name in enumerate(SHORT):
         axis.text((arm - 1) * 1.1 * width, 101, name, color=INK, fontsize=6.5, rotation=90, ha="center", va="bottom")
     axis.set_xticks(range(len(sizes)), [*(str(size) for size in sizes[:-1]), "all"])
@@ -80,17 +93,31 @@ def crossing(result: ParabolaResult, networks: NoiseResult | None = None) -> Fig
     figure, axes = panels(2 if networks else 1, height=3.2, sharey=True, gridspec_kw=options)
     axes[0].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[0].axvline(2, color=INK, linewidth=0.8, linestyle=":")
-    axes[0].annotate("plain descent\nunstable", (2, 0.004), color=INK, fontsize=8, xytext=(4, 0),
-                     textcoords="offset points", va="bottom")
+    axes[0].annotate(
+        "plain descent\nunstable",
+        (2, 0.004),
+        color=INK,
+        fontsize=8,
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="bottom",
+    )
     for momentum in sorted({m for _, m in result.config.cells}):
         look = momentum_look(momentum)
         grid = np.geomspace(0.03, 0.95 * 2 * (1 + momentum) / (1 - momentum), 300)
         theory(axes[0], grid, stationary_ratio(grid, momentum))
-        cells = [(z, mean(power)) for (z, m), power in zip(result.config.cells, result.power, strict=True)
-                 if m == momentum]
+        cells = [
+            (z, mean(power)) for (z, m), power in zip(result.config.cells, result.power, strict=True) if m == momentum
+        ]
         marks(axes[0], [z for z, _ in cells], [f for _, f in cells], look, label=f"momentum {momentum:g}")
-    axes[0].set(xscale="log", yscale="log", xlabel="lr × curvature", ylim=(0.004, 100), title="parabola",
-                ylabel="noise power, averaged / plain")
+    axes[0].set(
+        xscale="log",
+        yscale="log",
+        xlabel="lr × curvature",
+        ylim=(0.004, 100),
+        title="parabola",
+        ylabel="noise power, averaged / plain",
+    )
     axes[0].legend(loc="upper left", fontsize=7)
     if networks:
         _networks(axes[1], networks)
@@ -106,8 +133,16 @@ def _networks(axis: Axes, result: NoiseResult) -> None:
     flat = float(flat_power(ema(1.0, config.momentum))[0])
     theory(axis, sizes[[0, -1]], [flat, flat])
     for text, height in (("the paper: equal", 1.0), ("flat objective", flat)):
-        axis.annotate(text, (sizes[-1], height), color=INK, fontsize=8, ha="right", va="top", xytext=(0, -4),
-                      textcoords="offset points")
+        axis.annotate(
+            text,
+            (sizes[-1], height),
+            color=INK,
+            fontsize=8,
+            ha="right",
+            va="top",
+            xytext=(0, -4),
+            textcoords="offset points",
+        )
     for rate, look in zip(range(len(config.rates)), (LOOKS[1], ARMS["plain, matched step"], LOOKS[0]), strict=False):
         found = [gain(result, rate, size, AVERAGED) for size in range(len(sizes))]
         marks(axis, sizes, found, look, label=f"lr {config.rates[rate]:g}")

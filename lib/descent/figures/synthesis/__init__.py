@@ -5,6 +5,4 @@ from __future__ import annotations
 from descent.figures.synthesis.control import control_table, inertia, kernel, rescaling, search
 from descent.figures.synthesis.nets import batches, instruments, interventions
 
-__all__ = [
-    "batches", "control_table", "inertia", "instruments", "interventions", "kernel", "rescaling", "search",
-]
+__all__ = ["batches", "control_table", "inertia", "instruments", "interventions", "kernel", "rescaling", "search"]

@@ -18,8 +18,8 @@ from descent.experiments.synthesis.theory import STEPS_UP, TheoryResult
 from descent.experiments.synthesis.tolerance import ToleranceResult
 from descent.experiments.synthesis.warmup import WarmupResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, theory
-from descent.problems.mode import inertial_efficiency, matched_lr
-from descent.problems.mode import kernel as kernel_of
+from descent.theory.mode import inertial_efficiency, matched_lr
+from descent.theory.mode import kernel as kernel_of
 
 __all__ = ["control_table", "inertia", "kernel", "rescaling", "search"]
 
@@ -59,8 +59,13 @@ def search(result: TheoryResult) -> Figure:
     for (low, high), load, floor in zip(STEPS_UP, result.load_search, result.floor_search, strict=True):
         dashes = "-" if low == 0.5 else "--"
         for values, look, name in ((load, looks[0], "load"), (floor, looks[1], "floor")):
-            line(axes[1], np.arange(len(values)), values, Look(look.color, look.marker, dashes),
-                 label=f"{name}, {low:g} → {high:g}")
+            line(
+                axes[1],
+                np.arange(len(values)),
+                values,
+                Look(look.color, look.marker, dashes),
+                label=f"{name}, {low:g} → {high:g}",
+            )
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(xlabel="rounds of the search", ylabel="largest ratio found")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=4, fontsize=7)
@@ -69,7 +74,10 @@ def search(result: TheoryResult) -> Figure:
 
 
 def control_table(
-    modes: ModesResult, tolerance: ToleranceResult, features: FeaturesResult, directions: DirectionsResult,
+    modes: ModesResult,
+    tolerance: ToleranceResult,
+    features: FeaturesResult,
+    directions: DirectionsResult,
     hopping: HoppingResult,
 ) -> Figure:
     """Draw every ratio to plain SGD: filled marks measured, rings predicted, one panel per control."""
@@ -80,8 +88,7 @@ def control_table(
             if cell.column == column and cell.momentum:
                 _cell(axis, cell)
         axis.axvline(1, color=INK, linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", title=title, xlim=(FLOOR / 2, 1000), xticks=[1e-3, 1, 1000],
-                 xlabel="ratio to plain SGD")
+        axis.set(xscale="log", title=title, xlim=(FLOOR / 2, 1000), xticks=[1e-3, 1, 1000], xlabel="ratio to plain SGD")
         axis.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(NAMES)), list(NAMES.values()))
     axes[0].invert_yaxis()
@@ -135,7 +142,8 @@ def _margins(axis: Axes, features: FeaturesResult) -> None:
     """Draw the error on small margins against λ = α/(1 − β)²: heavy ball and averages as one, plain descent apart."""
     rows = sorted(
         (lr / (1 - m) ** 2, float(features.of(key).mean()), key[0])
-        for key, (lr, m, _) in features.config.arms.items() if key[0] != "noisy"
+        for key, (lr, m, _) in features.config.arms.items()
+        if key[0] != "noisy"
     )
     names = {"heavy": "heavy ball", "average": "average", "plain": "plain, larger step"}
     looks = {"heavy": momentum_look(0.9), "average": momentum_look(0.9), "plain": momentum_look(0.0)}
@@ -158,8 +166,12 @@ def rescaling(result: RescalingResult, warmup: WarmupResult) -> Figure:
         line(axes[0], speed, row, look, marker=look.marker, label=f"start {start:g}")
     axes[0].set(xscale="log", xlabel="1/(1 − momentum)", ylabel="delay of the weak feature over the strong")
     axes[0].legend()
-    arms = (("average", 0.9, "-"), ("corrected", 0.9, "--"), ("strong average", 0.99, "-"),
-            ("strong corrected", 0.99, "--"))
+    arms = (
+        ("average", 0.9, "-"),
+        ("corrected", 0.9, "--"),
+        ("strong average", 0.99, "-"),
+        ("strong corrected", 0.99, "--"),
+    )
     budgets = warmup.config.budgets
     for arm, m, dashes in arms:
         own = momentum_look(m)

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from descent.estimate import Estimate
 from descent.experiments.synthesis.batches import HEAD, BatchesResult
 from descent.experiments.synthesis.batches import Arm as BatchArm
 from descent.experiments.synthesis.network import NetworkResult, difference
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels
+from descent.stats.estimate import Estimate
 
 __all__ = ["batches", "instruments", "interventions"]
 
@@ -24,9 +24,12 @@ LOOKS = {
     "heavy-ball GD": Look("#b58a1a", "^", (5.0, 1.5)),
 }
 PANELS = (
-    ("loss", "training loss", "log"), ("direction", "noise of the direction", "log"),
-    ("gradient_noise", "gradient noise C²", "log"), ("sharpness", "sharpness λ₁", "linear"),
-    ("alignment", "loss alignment", "linear"), ("accuracy", "test accuracy, %", "linear"),
+    ("loss", "training loss", "log"),
+    ("direction", "noise of the direction", "log"),
+    ("gradient_noise", "gradient noise C²", "log"),
+    ("sharpness", "sharpness λ₁", "linear"),
+    ("alignment", "loss alignment", "linear"),
+    ("accuracy", "test accuracy, %", "linear"),
 )
 
 
@@ -73,8 +76,9 @@ def interventions(result: NetworkResult) -> Figure:
                 if (other > 1e-9).all() and (one > 1e-9).all():
                     axis.plot(one.mean() / other.mean(), place, look.marker, color=look.color)
             _bar(axes[2], difference(draw, config, "accuracy", arm, control), place, look)
-    for axis, title, centre in zip(axes, ("noise, ratio", "sharpness, ratio", "accuracy, points"), (1, 1, 0),
-                                   strict=True):
+    for axis, title, centre in zip(
+        axes, ("noise, ratio", "sharpness, ratio", "accuracy, points"), (1, 1, 0), strict=True
+    ):
         axis.axvline(centre, color=INK, linewidth=0.8, linestyle=":")
         axis.set_title(title)
     axes[0].set_xscale("log")
@@ -100,8 +104,12 @@ SHOWN = (1, 2, 3)
 def batches(result: BatchesResult) -> Figure:
     """Draw what is left of the reference as the batch grows at fixed samples: its sharpness, loss and accuracy."""
     figure, axes = panels(3, 2, height=2.5)
-    for axis, record, title in zip(axes[:3], ("sharpness", "loss", "accuracy"),
-                                   ("log sharpness", "log training loss", "accuracy, points"), strict=True):
+    for axis, record, title in zip(
+        axes[:3],
+        ("sharpness", "loss", "accuracy"),
+        ("log sharpness", "log training loss", "accuracy, points"),
+        strict=True,
+    ):
         _against(axis, result, SHOWN[0], record)
         axis.set_title(title)
     axes[0].set_ylabel("large step:\nless the reference's")
@@ -129,14 +137,22 @@ def _against(axis: Axes, result: BatchesResult, index: int, record: str) -> None
         axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
     else:
         axis.axhspan(-0.15, 0.15, color=INK, alpha=0.15, linewidth=0)
-    for arms, look, name in ((plain, momentum_look(0.0), "plain SGD, linear scaling"),
-                             (twins, momentum_look(HEAD), "heavy ball of the equivalence")):
+    for arms, look, name in (
+        (plain, momentum_look(0.0), "plain SGD, linear scaling"),
+        (twins, momentum_look(HEAD), "heavy ball of the equivalence"),
+    ):
         _series(axis, result, index, arms, [a.batch for a in arms], record, look, name)
 
 
 def _series(
-    axis: Axes, result: BatchesResult, index: int, arms: list[BatchArm], x: list[float] | list[int], record: str,
-    look: Look, name: str,
+    axis: Axes,
+    result: BatchesResult,
+    index: int,
+    arms: list[BatchArm],
+    x: list[float] | list[int],
+    record: str,
+    look: Look,
+    name: str,
 ) -> None:
     found = [result.against(index, arm, record) for arm in arms]
     kept = [(place, value) for place, value in zip(x, found, strict=True) if value is not None]

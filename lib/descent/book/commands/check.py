@@ -1,0 +1,241 @@
+"""Do the verdicts survive other master seeds? A chapter's experiments again, without any notebook tool."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from descent.book.commands.compare import columns, published
+from descent.book.execute import digest, lifeline
+from descent.book.execute.progress import Progress
+from descent.book.sources import records, source
+from descent.book.sources.parameters import experiments_package, lab
+from descent.book.sources.project import BookError, Project
+from descent.claims import Outcome, Paper, Record, Verdict, combine
+from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
+from descent.runs.perform import perform, undefined
+from descent.stats.estimate import Estimate
+
+MOVES_ALLOWED = 1
+"""How many claims of a chapter may move to or from inconclusive with the seed."""
+
+Verdicts = dict[str, Verdict]
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Verdicts by claim: one mapping per column, the published ones first where there are any.
+
+    apart: estimates that lie further from the published ones than another seed explains, by what `compare` says.
+    """
+
+    columns: Mapping[str, Verdicts]
+    skipped: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+
+    @property
+    def flipped(self) -> list[str]:
+        """Claims that hold for one seed and fail for another."""
+        return [claim for claim in self._claims if {Verdict.HOLDS, Verdict.FAILS} <= self._seen(claim)]
+
+    @property
+    def moved(self) -> list[str]:
+        """Claims that are inconclusive for some seeds only."""
+        return [claim for claim in self._claims if len(seen := self._seen(claim)) > 1 and Verdict.INCONCLUSIVE in seen]
+
+    @property
+    def survives(self) -> bool:
+        """No flip, and at most one claim that comes or goes as inconclusive."""
+        return not self.flipped and len(self.moved) <= MOVES_ALLOWED
+
+    def table(self) -> str:
+        """Return the verdicts as a table with the conclusion below it."""
+        rows = [
+            [claim, *(str(found.get(claim, "–")) for found in self.columns.values()), self._remark(claim)]
+            for claim in self._claims
+        ]
+        lines = [columns(["claim", *self.columns, ""], rows), *self.skipped]
+        lines.append(f"flips between holds and fails: {', '.join(self.flipped) or 'none'}")
+        lines.append(f"moves to or from inconclusive: {', '.join(self.moved) or 'none'}")
+        if "published" in self.columns:
+            where = ", ".join(self.apart) or "none"
+            lines.append(f"estimates beyond three standard errors of the published ones: {where}")
+        return "\n".join([*lines, "the verdicts survive" if self.survives else "the verdicts do not survive"])
+
+    @property
+    def _claims(self) -> list[str]:
+        return list(dict.fromkeys(claim for found in self.columns.values() for claim in found))
+
+    def _seen(self, claim: str) -> set[Verdict]:
+        return {found[claim] for found in self.columns.values() if claim in found} - {Verdict.NOT_TESTED}
+
+    def _remark(self, claim: str) -> str:
+        return "FLIPS" if claim in self.flipped else "moves" if claim in self.moved else ""
+
+
+def experiments(project: Project, chapter: str, only: Sequence[str] = ()) -> list[str]:
+    """Return the names of the experiments a chapter runs; raise BookError for one that it does not."""
+    found = _package(project, chapter).EXPERIMENTS
+    apart = [item.name for item in found if "cpu" not in getattr(item, "scales", ("cpu",))]
+    names = [item.name for item in found if item.name not in apart]
+    if large := sorted(set(only) & set(apart)):
+        raise BookError(f"{', '.join(large)}: stated for scale gpu only; run `descent paper {chapter}` for each --seed")
+    strange = sorted(set(only) - set(names))
+    if strange:
+        raise BookError(f"{chapter} has no experiment {', '.join(strange)}; it has {', '.join(names)}")
+    return [name for name in names if not only or name in only]
+
+
+def check(
+    project: Project,
+    chapter: str,
+    chosen: Sequence[str],
+    values: Mapping[str, source.Value],
+    seeds: int,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Survival:
+    """Run the chosen experiments for other master seeds; reuse what the same code measured before."""
+    defaults = source.parameters(project.source(chapter)) | dict(values)
+    package = _package(project, chapter)
+    paper = next(paper for paper in records.papers(project) if paper.paper == package.PAPER)
+    folder = _folder(project, chapter, package.__name__, defaults)
+    tasks = {
+        (seed, name): (lab(project, chapter, defaults | {"seed": seed}), folder / f"seed-{seed}-{name}.json")
+        for seed in _others(int(defaults["seed"]), seeds)
+        for name in chosen
+    }
+    _measure_all(package.__name__, str(defaults.get("scale", "cpu")), tasks, jobs, progress or Progress())
+    found = {key: _defined(paper, read_json(file), used) for key, (used, file) in tasks.items()}
+    by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
+    keys = {key for content in found.values() for key in content["estimates"]}
+    before = () if values else _published(project, chapter)
+    published = _verdicts_of(before, keys)
+    skipped = sorted(
+        {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
+    )
+    columns = {name: column for name, column in ({"published": published} | by_seed).items() if column}
+    return Survival(columns, tuple(skipped), _apart(before, found))
+
+
+def measure(package: str, name: str, chosen: Any, scale: str, file: Path) -> float:
+    """Run one experiment in this process and write its estimates as outcomes; return the seconds it took."""
+    experiment = next(item for item in importlib.import_module(package).EXPERIMENTS if item.name == name)
+    found = perform(experiment, chosen, scale)
+    estimates = {key: [dataclasses.asdict(one) for one in several] for key, several in found.estimates.items()}
+    write_atomic(file, json.dumps({"estimates": estimates, "skipped": found.missing}))
+    return found.seconds
+
+
+def _measure_all(
+    package: str, scale: str, tasks: Mapping[tuple[int, str], tuple[Any, Path]], jobs: int, progress: Progress
+) -> None:
+    waiting = {key: task for key, task in tasks.items() if not _whole(task[1])}
+    if len(waiting) < len(tasks):
+        progress.say(f"{len(tasks) - len(waiting)} of {len(tasks)} runs reused")
+    progress.start("runs")
+    with lifeline.processes(jobs) as pool:
+        running: dict[Future[float], tuple[int, str]] = {
+            pool.submit(measure, package, name, chosen, scale, file): (seed, name)
+            for (seed, name), (chosen, file) in waiting.items()
+        }
+        for done, future in enumerate(as_completed(running), start=1):
+            seed, name = running[future]
+            progress.say(f"seed {seed}: {name} {future.result():.0f} s")
+            progress.advance("runs", done / len(waiting))
+    progress.finish("runs", f"{len(tasks)} runs complete")
+
+
+def _whole(file: Path) -> bool:
+    """Tell whether what `measure` wrote is there, and not damaged; it is measured again otherwise."""
+    try:
+        content = read_json(file)
+        return not content.get("skipped") and all(
+            Estimate(**one) for found in content["estimates"].values() for one in found
+        )
+    except (FileNotFoundError, ValueError, *MALFORMED):
+        return False
+
+
+def _defined(paper: Paper, content: Mapping[str, Any], used: Any) -> Mapping[str, Any]:
+    """Return what was measured, without the tests that this lab leaves undefined."""
+    tests = {f"{claim.id}.{test.key}": test for claim in paper.claims for test in claim.tests}
+    defined = {key: found for key, found in content["estimates"].items() if not undefined(tests[key], used)}
+    return {**content, "estimates": defined}
+
+
+def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
+    """Judge the estimates of one seed, claim by claim."""
+    outcomes: dict[str, list[Verdict]] = {}
+    for content in contents:
+        for key, found in content["estimates"].items():
+            id, _, test_key = key.partition(".")
+            test = next(test for test in paper.claim(id).tests if test.key == test_key)
+            outcome = Outcome(test, paper.family, tuple(Estimate(**one) for one in found))
+            outcomes.setdefault(id, []).append(outcome.verdict)
+    return {claim.id: combine(outcomes[claim.id]) for claim in paper.claims if claim.id in outcomes}
+
+
+def _published(project: Project, chapter: str) -> Sequence[Record]:
+    """Return the published records; none where nothing is published yet, and the other seeds stand alone."""
+    try:
+        return published(project, chapter)
+    except BookError:
+        return ()
+
+
+def _verdicts_of(found: Sequence[Record], keys: set[str]) -> Verdicts:
+    """Return the verdicts of records, of the given tests alone."""
+    tests = {
+        record.claim.id: [o.verdict for o in record.outcomes if f"{record.claim.id}.{o.test.key}" in keys]
+        for record in found
+    }
+    return {id: combine(verdicts) for id, verdicts in tests.items() if verdicts}
+
+
+def _apart(published: Sequence[Record], found: Mapping[tuple[int, str], Any]) -> tuple[str, ...]:
+    """Return the estimates that no other seed explains, such as "P3-C1.faster (seed 2)"."""
+    before = {key: item for record in published for key, item in record.measured().items()}
+    lines = []
+    for (seed, _), content in found.items():
+        for key, members in content["estimates"].items():
+            for index, one in enumerate(members):
+                name = f"{key}[{index}]" if len(members) > 1 else key
+                if name in before and _differs(before[name], Estimate(**one), seed):
+                    lines.append(f"{name} (seed {seed})")
+    return tuple(lines)
+
+
+def _differs(published: Measured, estimate: Estimate, seed: int) -> bool:
+    here = replace(published, estimate=estimate, provenance=replace(published.provenance, seed=seed))
+    return compare(published, here).compatible is False
+
+
+def _others(published: int, count: int) -> range:
+    return range(published + 1, published + 1 + count)
+
+
+def _folder(project: Project, chapter: str, package: str, values: Mapping[str, source.Value]) -> Path:
+    """Return the folder for measurements under this code, environment and parameters."""
+    name = digest.total(
+        {
+            "library": library_digest([package], project.library),
+            "parameters": json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True),
+            **digest.environment(project),
+        }
+    )
+    return project.root / "runs" / f"check-{chapter}-{name[:8]}"
+
+
+def _package(project: Project, chapter: str) -> Any:
+    package = experiments_package(project, chapter)
+    if package is None:
+        raise BookError(f"{chapter} has no experiments to check: no package experiments/{chapter} in the library")
+    return package

@@ -1,0 +1,255 @@
+"""Commands: `descent build | run | check | paper | calibrate | compare | reference | serve | release | claims`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from descent import dispatch
+from descent.book.execute import signals
+from descent.book.execute.progress import Progress
+from descent.book.site.serve import server
+from descent.book.sources.project import BookError, Project, SourceError, find_project
+
+T = TypeVar("T")
+USAGE_FAULT = 2
+
+
+class UsageError(BookError):
+    """The command was called with something that does not exist or cannot be; nothing was run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 the book is at fault, 2 the call is."""
+    dispatch.fix()  # before any command loads torch
+    options = parser().parse_args(arguments)
+    try:
+        with signals.raising():
+            project = find_project((options.root or Path.cwd()).resolve())
+            return int(options.action(project, options) or 0)
+    except UsageError as fault:
+        print(f"descent: {fault}", file=sys.stderr)
+        return USAGE_FAULT
+    except BookError as fault:
+        print(f"descent: {fault}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as stop:
+        number = stop.signal if isinstance(stop, signals.Ended) else signal.SIGINT
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"descent: interrupted by {number.name}", file=sys.stderr)
+        return 128 + number
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser with all sub-commands."""
+    top = argparse.ArgumentParser(prog="descent", description="Execute, check and publish the book.")
+    top.add_argument("--root", type=Path, help="folder of the book (default: found from the current folder upwards)")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        return sub
+
+    for add in (_book_commands, _experiment_commands, _other_commands):
+        add(command)
+    return top
+
+
+Command = Callable[[str, object, str], argparse.ArgumentParser]
+
+
+def _book_commands(command: Command) -> None:
+    sub = command("build", _build, "execute the chapters whose inputs moved and build the site")
+    _execution_options(sub)
+    sub.add_argument("--scale", choices=("cpu", "gpu"), help="short for -p scale=…")
+    sub.add_argument("--force", action="store_true", help="execute every chapter again")
+    sub.add_argument("--jobs", type=_jobs, default=None, help="chapters at a time (default: one per core)")
+
+    sub = command("run", _run, "run one chapter with your own parameters and compare with the published intervals")
+    sub.add_argument("chapter")
+    _execution_options(sub)
+
+
+def _experiment_commands(command: Command) -> None:
+    sub = command("check", _check, "run a chapter's experiments for other master seeds and show which verdicts move")
+    sub.add_argument("chapter")
+    sub.add_argument("--seeds", type=_positive, default=5, help="how many master seeds beside the published one")
+    sub.add_argument("--only", action="append", default=[], metavar="NAME", help="only this experiment (repeatable)")
+    sub.add_argument("--jobs", type=_jobs, default=None, help="experiments at a time (default: one per core)")
+    sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
+
+    sub = command("paper", _paper, "run a chapter's experiments at paper scale; resumes where it was stopped")
+    sub.add_argument("chapter")
+    sub.add_argument("--only", action="append", default=[], metavar="NAME", help="this experiment or claim")
+    sub.add_argument("--out", type=Path, required=True, help="folder for results and checkpoints")
+    sub.add_argument("--scale", choices=("gpu", "cpu"), default="gpu")
+    sub.add_argument("--device", default=None, help="torch device (default: cuda for gpu scale, cpu for cpu scale)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--replicas", type=_positive, default=None)
+    sub.add_argument("--data", type=Path, default=None, help="folder of the image sets (default: $DESCENT_DATA)")
+    sub.add_argument("--every", type=_amount, default=60.0, metavar="SECONDS", help="between two checkpoints")
+    sub.add_argument("--jobs", type=_positive, default=1, help="processes side by side")
+    sub.add_argument("--dask", metavar="ADDRESS", help="run on a cluster: the scheduler's tcp://host:port")
+    sub.add_argument("--plan", action="store_true", help="print what would be run, and stop")
+    sub.add_argument(
+        "--calibration",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="what `descent calibrate --out FILE` wrote: minutes are then those of that device",
+    )
+    sub.add_argument(
+        "--budget",
+        type=_amount,
+        default=None,
+        metavar="MINUTES",
+        help="begin only what fits into so many minutes, in the order of --only",
+    )
+
+    sub = command("calibrate", _calibrate, "check a device and time what it can do; run this first on a new machine")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--size", type=_amount, default=None, help="scale of what is timed (default: 1, on a CPU 0.02)")
+    sub.add_argument("--repeats", type=_positive, default=5)
+    sub.add_argument("--out", type=Path, default=None, help="file for the numbers, as JSON")
+
+
+def _other_commands(command: Command) -> None:
+    sub = command("compare", _compare, "compare two sets of records, claim by claim")
+    sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
+    sub.add_argument("b", type=Path)
+
+    sub = command("reference", _reference, "renew the reference notebooks that the tests compare with")
+    sub.add_argument("chapters", nargs="*", metavar="chapter")
+
+    sub = command("serve", _serve, "serve the built site")
+    sub.add_argument("--port", type=int, default=8000)
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+
+    command("release", _release, "pack the built site, and what it publishes, into dist/ with checksums")
+
+    sub = command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
+    sub.add_argument("--json", action="store_true", help="as JSON, for programs")
+
+
+def _execution_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
+    sub.add_argument("--timeout", type=_positive, default=1800, help="seconds a chapter may take")
+
+
+def _build(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import build
+    from descent.book.sources import parameters
+
+    pairs = [*options.parameters, *([f"scale={options.scale}"] if options.scale else [])]
+    given = _usage(parameters.given, project, project.notebooks, pairs)
+    build.build(project, Progress(), given, jobs=options.jobs, force=options.force, timeout=options.timeout)
+
+
+def _run(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import compare
+    from descent.book.sources import parameters
+
+    chapter = _usage(project.notebook, options.chapter)
+    values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
+    print(compare.run(project, chapter, values, options.timeout))
+
+
+def _check(project: Project, options: argparse.Namespace) -> int:
+    from descent.book.commands import build, check
+    from descent.book.sources import parameters
+
+    chapter = _usage(project.notebook, options.chapter)
+    values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
+    chosen = _usage(check.experiments, project, chapter, options.only)
+    outcome = check.check(project, chapter, chosen, values, options.seeds, jobs=options.jobs or build.cores())
+    print(outcome.table())
+    return 0 if outcome.survives else 1
+
+
+def _paper(project: Project, options: argparse.Namespace) -> int:
+    from descent.book.commands import paper
+
+    return paper.paper(project, options, _usage)
+
+
+def _calibrate(project: Project, options: argparse.Namespace) -> int:
+    from descent.book.commands import paper
+
+    return paper.calibrate(options, _usage)
+
+
+def _compare(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import compare
+
+    print(_usage(compare.compare_files, options.a, options.b))
+
+
+def _reference(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import build, reference
+    from descent.book.execute.execute import execute_all
+    from descent.book.execute.lock import alone
+
+    chapters = [_usage(project.notebook, name) for name in options.chapters] or project.notebooks
+    with alone(project):
+        execute_all(project, chapters, {}, Progress(), jobs=build.cores())
+        for chapter in chapters:
+            for path in reference.renew(project, chapter):
+                print(path.relative_to(project.root))
+
+
+def _serve(project: Project, options: argparse.Namespace) -> None:
+    with _usage(server, project, options.host, options.port) as listening:
+        print(f"http://{options.host}:{listening.server_port}/ (stop with Ctrl-C)", flush=True)
+        listening.serve_forever()
+
+
+def _release(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import release
+
+    for path in release.release(project):
+        print(path.relative_to(project.root))
+
+
+def _claims(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import compare
+
+    print(compare.claims_json(project) if options.json else compare.claims_table(project))
+
+
+def _usage(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a checking function; what it refuses is a fault of the call."""
+    try:
+        return function(*arguments)
+    except SourceError:  # of the book, whatever the call was
+        raise
+    except BookError as fault:
+        raise UsageError(str(fault)) from None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _amount(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+
+
+def _jobs(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)

@@ -1,0 +1,129 @@
+"""Run a chapter with parameters of one's own, and compare records claim by claim."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from descent.book.execute import digest
+from descent.book.execute.execute import execute
+from descent.book.execute.process import TIMEOUT, Job
+from descent.book.execute.progress import Progress
+from descent.book.execute.stamps import Place
+from descent.book.sources import records, source
+from descent.book.sources.project import BookError, Project
+from descent.claims import Record, Verdict, compare_records
+from descent.claims.verdict import rule_to
+
+COMPARISON = ("test", "published interval", "your interval", "compatible?", "comparison")
+
+
+def run(project: Project, chapter: str, values: Mapping[str, source.Value], timeout: float = TIMEOUT) -> str:
+    """Execute a chapter into a folder of its own under runs/; return the comparison with the published."""
+    place = run_place(project, chapter, values)
+    records.papers(project)  # read first: a fault there must not cost the run
+    before = published(project, chapter)
+    _require_folder(project, place.stamp.parent)
+    execute(Job(project, chapter, values, place, timeout), Progress())
+    where = f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"
+    return "\n".join([where, "", compared(before, records.read(place.results))])
+
+
+def _require_folder(project: Project, folder: Path) -> None:
+    """Make the folder of a run; raise BookError where that cannot be, or where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as fault:
+        raise BookError(
+            f"{folder.relative_to(project.root)} cannot be written ({fault.strerror}); "
+            f"make {folder.parent.name}/ a folder that you may write to"
+        ) from None
+
+
+def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:
+    """Return the folder of a run, named by its parameters, so that no run overwrites another."""
+    name = digest.text_hash(json.dumps(dict(values), sort_keys=True))[:8]
+    folder = project.root / "runs" / f"{chapter}-{name}"
+    return Place(folder / f"{chapter}.ipynb", folder / "results", folder / "stamp.json")
+
+
+def published(project: Project, chapter: str) -> tuple[Record, ...]:
+    """Return the records of record, or those of the built book where there are none."""
+    kept = published_file(project, chapter)
+    return records.read(kept if kept.is_file() else project.results(chapter))
+
+
+def published_file(project: Project, chapter: str) -> Path:
+    """Return where the records of record lie: outside the folder of data the chapter itself reads."""
+    return project.published / "records" / f"{chapter}.json"
+
+
+def compare_files(a: Path, b: Path) -> str:
+    """Return the comparison of two files of records."""
+    return compared(records.read(a), records.read(b))
+
+
+def compared(first: Sequence[Record], second: Sequence[Record]) -> str:
+    """Return one line per test and one per claim whose verdict moved."""
+    rows = [
+        (line.key, line.published, line.yours, line.answer, f"{line.kind}{'; ' + line.remark if line.remark else ''}")
+        for line in compare_records(first, second)
+    ]
+    after = {record.claim.id: record.verdict for record in second}
+    moved = [
+        f"{record.claim.id}: {record.verdict} → {after[record.claim.id]}"
+        for record in first
+        if after.get(record.claim.id, record.verdict) != record.verdict
+    ]
+    return "\n".join([columns(COMPARISON, rows), "", "verdicts that moved: " + ("; ".join(moved) or "none")])
+
+
+def claims_table(project: Project) -> str:
+    """Check the claims files; return every claim with its rules and, where the book has one, its verdict."""
+    verdicts: dict[str, Verdict] = {}
+    for chapter in project.notebooks:
+        if (project.results(chapter) / "records.json").is_file():
+            verdicts |= {record.claim.id: record.verdict for record in records.read(project.results(chapter))}
+    rows = [
+        (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), test.quantity)
+        for paper in records.papers(project)
+        for claim in paper.claims
+        for test in claim.tests
+    ]
+    return columns(("test", "claim's verdict", "predicted", "quantity"), rows)
+
+
+def claims_json(project: Project) -> str:
+    """Return every claim with its rules, and its verdict where the book has one, as JSON."""
+    found: dict[str, Record] = {}
+    for chapter in project.notebooks:
+        if (project.results(chapter) / "records.json").is_file():
+            found |= {record.claim.id: record for record in records.read(project.results(chapter))}
+    rows = [
+        {
+            "id": claim.id, "paper": paper.paper, "chapter": paper.chapter, "statement": claim.statement,
+            "conditions": claim.conditions, "known": claim.known,
+            "verdict": str(found[claim.id].verdict) if claim.id in found else None,
+            "text": found[claim.id].headline.text if claim.id in found else None,
+            "tests": [{"key": test.key, "quantity": test.quantity, "rule": rule_to(test.rule)} for test in claim.tests],
+        }
+        for paper in records.papers(project)
+        for claim in paper.claims
+    ]  # fmt: skip
+    return json.dumps({"schema": 1, "claims": rows}, indent=1, ensure_ascii=False)
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a plain table whose last column may be of any length."""
+    if not rows:
+        raise BookError("there is nothing to show")
+    table = [head, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
+    lines = [
+        " | ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
+    ]
+    return "\n".join([lines[0], "-+-".join("-" * width for width in [*widths, len(head[-1])]), *lines[1:]])

@@ -1,0 +1,120 @@
+"""Reference notebooks: what a chapter printed when last looked at; nbval compares what it prints now.
+
+A chapter is executed once, by the pipeline. For the comparison its outputs are replayed: nbval runs each
+checked cell of the reference with a source that emits what the execution left, and its own rules decide, with numbers
+as `descent.book.execute.numerics` takes them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from descent.book.commands.compare import published_file
+from descent.book.execute import digest
+from descent.book.execute.stamps import Place, book_place
+from descent.book.site.publish import text_only
+from descent.book.sources import source
+from descent.book.sources.project import BookError, Project
+from descent.results import write_atomic
+
+CHECKED = "nbval-check-output"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A notebook for nbval, and the cells it leaves out because an image set is absent."""
+
+    notebook: Path
+    compared: int
+    left_out: dict[str, int]
+
+
+def renew(project: Project, chapter: str) -> list[Path]:
+    """Store an execution as the reference of its chapter, text outputs only, and its records of record.
+
+    Raises: BookError when an output shows a path of this machine.
+    """
+    notebook = text_only(_executed(project, chapter))
+    text = source.dump(notebook)
+    for path in {str(project.root.resolve()), str(Path.home())}:
+        if path in text:
+            raise BookError(f"{chapter}: an output shows the path {path}; print nothing that differs between machines")
+    target = project.references / f"{chapter}.ipynb"
+    write_atomic(target, text)
+    made, kept = book_place(project, chapter).results / "records.json", published_file(project, chapter)
+    if not kept.is_file() or _hashes(made) != _hashes(kept):  # the seconds alone are no reason to publish again
+        write_atomic(kept, made.read_text(encoding="utf-8"))
+    return [target, kept]
+
+
+def _hashes(file: Path) -> list[str]:
+    """Return the hashes of the records in a file; they leave out how long and on which day."""
+    return [record["sha256"] for record in json.loads(file.read_text(encoding="utf-8"))["records"]]
+
+
+def replay(project: Project, chapter: str, folder: Path, place: Place | None = None) -> Replay:
+    """Write into `folder` the notebook that lets nbval compare an execution with its reference.
+
+    place: of another execution than the book's own.
+    Raises: BookError when the reference is absent, unexecuted, empty, or belongs to other code.
+    """
+    reference = _reference(project, chapter)
+    absent = [name for name in source.data_sets(reference) if digest.data_set(project, name) == digest.ABSENT]
+    outputs = folder / f"{chapter}.outputs.json"
+    compared: list[Any] = []
+    emitted: list[Any] = []
+    left_out = dict.fromkeys(absent, 0)
+    for cell, now in zip(_code(reference), _code(text_only(_executed(project, chapter, place))), strict=True):
+        tags = cell.metadata.get("tags", [])
+        missing = [name for name in absent if source.NEEDS + name in tags]
+        for name in missing:
+            left_out[name] += 1
+        if CHECKED in tags and not missing:
+            cell.source = f"from descent.book.commands.reference import emit\nemit({str(outputs)!r}, {len(emitted)})"
+            compared.append(cell)
+            emitted.append(now.outputs)
+    write_atomic(outputs, json.dumps(emitted))
+    reference.cells = compared
+    target = folder / f"{chapter}.ipynb"
+    write_atomic(target, source.dump(reference))
+    return Replay(target, len(compared), left_out)
+
+
+def emit(outputs: str, index: int) -> None:
+    """Show once more what a cell has shown."""
+    from IPython.display import publish_display_data
+
+    for output in json.loads(Path(outputs).read_text(encoding="utf-8"))[index]:
+        if output["output_type"] == "stream":
+            print(output["text"], end="", file=getattr(sys, output["name"]), flush=True)
+        else:
+            publish_display_data(output["data"], output["metadata"])  # type: ignore[no-untyped-call]  # IPython
+
+
+def _reference(project: Project, chapter: str) -> source.Notebook:
+    path = project.references / f"{chapter}.ipynb"
+    if not path.is_file():
+        raise BookError(f"{chapter} has no reference notebook; make one with `descent reference {chapter}`")
+    notebook = source.load(path)
+    if any(cell.execution_count is None for cell in _code(notebook) if cell.source.strip()):
+        raise BookError(f"{path.name} was never executed, so comparing with it proves nothing; run `descent reference`")
+    if not any(CHECKED in cell.metadata.get("tags", []) and cell.outputs for cell in _code(notebook)):
+        raise BookError(f"{path.name} has no output tagged {CHECKED}, so comparing with it proves nothing")
+    if source.executable(notebook) != source.executable(source.read(project.source(chapter))):
+        raise BookError(
+            f"the code of {chapter}.md is no longer that of its reference; run `descent reference {chapter}`"
+        )
+    return notebook
+
+
+def _executed(project: Project, chapter: str, place: Place | None = None) -> source.Notebook:
+    notebook = source.load((place or book_place(project, chapter)).notebook)
+    return source.with_outputs(source.read(project.source(chapter)), notebook)
+
+
+def _code(notebook: source.Notebook) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]

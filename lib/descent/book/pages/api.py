@@ -1,0 +1,187 @@
+"""The library's public names with signature and first sentence, read from the source: nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from descent.book.sources.project import Project
+from descent.book.sources.trace import Code, modules
+
+FLOORS = {
+    "Random numbers, rules, training": ("dispatch", "engine"),
+    "Intervals": ("stats",),
+    "Networks": ("nets",),
+    "Exact theory": ("theory",),
+    "Data": ("data",),
+    "Objectives": ("problems",),
+    "Instruments": ("measure",),
+    "Claims and results": ("claims", "results"),
+    "One experiment carried out": ("runs",),
+}
+"""The house from the ground up: what stands on each floor, below the package."""
+ABOVE = ("book", "experiments", "figures", "oracles", "__main__")
+"""The book's own floors, which are no public interface."""
+REST = "Other modules"
+LONGEST = 60
+"""Signs of a constant's value that are shown."""
+
+Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One public name: where it stands, what it takes, what it does in one sentence."""
+
+    code: Code
+    takes: str
+    sentence: str
+
+
+def library(project: Project) -> str:
+    """Return all public modules, floor by floor, as Markdown."""
+    found = {module: path for module, path in modules(project).items() if "." in module and _floor(module)}
+    parts = []
+    for title in (*FLOORS, REST):
+        own = sorted((m for m in found if _floor(m) == title), key=_place)
+        if own:
+            parts += [f"## {title}", *(_module(module, found[module]) for module in own)]
+    return "\n\n".join(parts)
+
+
+def _floor(module: str) -> str:
+    """Return the title of a module's floor; nothing for what is not public."""
+    _, name, *below = module.split(".")
+    if name in ABOVE or any(part.startswith("_") for part in below):
+        return ""
+    return next((title for title, names in FLOORS.items() if name in names), REST)
+
+
+def _place(module: str) -> tuple[int, str]:
+    order = [name for names in FLOORS.values() for name in names]
+    name = module.split(".")[1]
+    return order.index(name) if name in order else len(order), module
+
+
+def _module(module: str, path: Path) -> str:
+    """Return heading, first paragraph and names of a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    parts = [f"### `{module}`", prose(_paragraph(ast.get_docstring(tree))), *_borrowed(tree)]
+    made = entries(module, tree)
+    if made:
+        parts.append("\n".join(["::::{container} api", "", *map(_item, made), "::::"]))
+    return "\n\n".join(filter(None, parts))
+
+
+def entries(module: str, tree: ast.Module) -> list[Entry]:
+    """Return what a module defines of its public names, in the order of the source."""
+    made = _defined(tree)
+    names = _all(tree) or [name for name, (node, _) in made.items() if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    public = [name for name in made if name in names and not name.startswith("_")]
+    return [_entry(module, name, *made[name]) for name in public]
+
+
+def prose(text: str) -> str:
+    """Return a sentence of a docstring as Markdown: `code` stays, every other sign stands for itself."""
+    parts = re.split(r"(`+[^`]+`+)", text)
+    escaped = (re.sub(r"([\\`*_$<>\[\]{}|#~^@])", r"\\\1", part) for part in parts[::2])
+    codes = (f"`{part.strip('`')}`" for part in parts[1::2])
+    return "".join(piece for pair in zip(escaped, [*codes, ""], strict=True) for piece in pair)
+
+
+def _item(entry: Entry) -> str:
+    """Return one name of a definition list."""
+    name = entry.code.name.rpartition(".")[2]
+    takes, says = f"`{entry.takes}`" if entry.takes else "", prose(entry.sentence) or "Without further words."
+    return f'<a href="{entry.code.address}">`{name}`</a>{takes}\n: {says}\n'
+
+
+def _entry(module: str, name: str, node: Definition, doc: str) -> Entry:
+    text = " ".join([_sentence(doc), *([_methods(node)] if isinstance(node, ast.ClassDef) else [])])
+    return Entry(Code(f"{module}.{name}", module, node.lineno), _takes(node), text.strip())
+
+
+def _defined(tree: ast.Module) -> dict[str, tuple[Definition, str]]:
+    """Return every definition of a module with its docstring; a constant's is the string below it."""
+    found: dict[str, tuple[Definition, str]] = {}
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = (node, ast.get_docstring(node) or "")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name):
+                found[target.id] = (node, _text(after))
+    return found
+
+
+def _borrowed(tree: ast.Module) -> Iterator[str]:
+    """Yield one line for every module whose names this one offers as well."""
+    public = set(_all(tree))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [item.asname or item.name for item in node.names if (item.asname or item.name) in public]
+            if names:
+                place = node.module.replace(".", "-").replace("_", "-")
+                listed = ", ".join(f"`{name}`" for name in names)
+                yield f'Also here, from <a href="#{place}">`{node.module}`</a>: {listed}.'
+
+
+def _all(tree: ast.Module) -> list[str]:
+    """Return the names in `__all__`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def _takes(node: Definition) -> str:
+    """Return the arguments of a function or a class, the value of a constant."""
+    if isinstance(node, ast.FunctionDef):
+        return f"({_arguments(node.args)})"
+    if isinstance(node, ast.ClassDef):
+        return _fields(node)
+    value = ast.unparse(node.value) if node.value else "…"
+    return f" = {value if len(value) <= LONGEST else value[:LONGEST] + '…'}"
+
+
+def _arguments(given: ast.arguments) -> str:
+    """Return the arguments of a function without their types, and without self."""
+    for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg):
+        if argument is not None:
+            argument.annotation = None
+    return re.sub(r"^(self|cls)(, |$)", "", ast.unparse(given))
+
+
+def _fields(node: ast.ClassDef) -> str:
+    """Return what a class is made from: its own __init__, or the fields of a dataclass or named tuple."""
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            return f"({_arguments(part.args)})"
+    named = [part for part in node.body if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part)]
+    texts = [f"{ast.unparse(p.target)}={ast.unparse(p.value)}" if p.value else ast.unparse(p.target) for p in named]
+    return f"({', '.join(texts)})" if texts else ""
+
+
+def _methods(node: ast.ClassDef) -> str:
+    names = [part.name for part in node.body if isinstance(part, ast.FunctionDef) and not part.name.startswith("_")]
+    return f"With {', '.join(f'`{name}`' for name in names)}." if names else ""
+
+
+def _text(node: ast.stmt | None) -> str:
+    """Return the string that stands as a statement of its own."""
+    value = node.value if isinstance(node, ast.Expr) else None
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
+
+
+def _paragraph(doc: str | None) -> str:
+    return " ".join((doc or "").strip().partition("\n\n")[0].split())
+
+
+def _sentence(doc: str) -> str:
+    """Return the first sentence of a docstring."""
+    text = _paragraph(doc)
+    found = re.match(r".*?(?<!e\.g)(?<!i\.e)[.!?](?= |$)", text)
+    return found[0] if found else text

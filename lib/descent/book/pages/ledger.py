@@ -1,0 +1,157 @@
+"""The ledger page: a row per claim, which opens to everything its verdict rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from descent.book.pages.html import badge, raw, table
+from descent.book.pages.picture import picture
+from descent.book.sources.where import Home
+from descent.claims import Outcome, Record, Verdict, spell, tally
+
+COLUMNS = ("claim", "statement", "verdict", "estimate, 95 % interval", "predicted", "seconds")
+KNOWN = {
+    "secondary": "from a secondary source",
+    "recalled": "recalled, not the paper's words",
+    "derived": "derived here",
+}
+
+
+def ledger_table(records: Sequence[Record], homes: Mapping[str, Home], large: Mapping[str, Record]) -> str:
+    """Return the ledger: per claim one table body with the id as its permanent anchor.
+
+    large: what was measured at paper scale, by claim.
+    """
+    bodies = "\n".join(_body(record, homes.get(record.claim.id), large.get(record.claim.id)) for record in records)
+    return raw(table("ledger sortable", "Ledger of claims", f"{standing(records)}.", COLUMNS, bodies))
+
+
+def standing(records: Sequence[Record]) -> str:
+    """Return how the claims stand, such as "23 claims: 20 hold, 3 fail"."""
+    count = "1 claim" if len(records) == 1 else f"{len(records)} claims"
+    return f"{count}: {spell({verdict: n for verdict, n in tally(records).items() if n})}"
+
+
+def remarks(record: Record) -> str:
+    """Return where a claim stands in its paper, how it is known, and its conditions, as small print."""
+    claim = record.claim
+    place = "; ".join([claim.place, *([KNOWN[claim.known]] if claim.known in KNOWN else [])])
+    return "".join(f"<br><small>{escape(text)}</small>" for text in (place, claim.conditions) if text)
+
+
+def _body(record: Record, home: Home | None, large: Record | None) -> str:
+    claim, head = record.claim, record.headline
+    drawn = picture(head, _twin(head, large))
+    lead = (
+        f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
+        f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
+        f"<td>{badge(record.verdict)}{_otherwise(record, large)}</td>"
+        f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{drawn}</td>'
+        f'<td data-label="predicted">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
+        f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
+    )
+    more = (
+        f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
+        f"with rules, data and code</summary>\n{_opened(record, home, large)}\n</details></td></tr>"
+    )
+    marks = f'data-paper="{record.paper}" data-verdict="{record.verdict}" data-scale="{_scales(record, large)}"'
+    return f'<tbody id="{claim.id}" {marks} data-sort="{escape(json.dumps(_keys(record)))}">\n{lead}\n{more}\n</tbody>'
+
+
+def _count(record: Record) -> str:
+    count = len(record.outcomes)
+    return "the test" if count == 1 else f"all {count} tests"
+
+
+def _opened(record: Record, home: Home | None, large: Record | None) -> str:
+    tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
+    return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+
+
+def _otherwise(record: Record, large: Record | None) -> str:
+    """Return the verdict at paper scale where it is another one, and rests on all that this one rests on."""
+    if large is None or large.verdict is record.verdict or not set(record.measured()) <= set(large.measured()):
+        return ""
+    return f"<br><small>at paper scale<br>{badge(large.verdict)}</small>"
+
+
+def _twin(outcome: Outcome, large: Record | None) -> Outcome | None:
+    """Return the same test at paper scale."""
+    return next((each for each in large.outcomes if each.test.key == outcome.test.key), None) if large else None
+
+
+def _scales(record: Record, large: Record | None) -> str:
+    return f"{record.provenance.scale}, {large.provenance.scale}" if large else record.provenance.scale
+
+
+def _paper_scale(record: Record, large: Record | None) -> str:
+    """Return what was found at paper scale, test by test, and how it may be compared with this page's."""
+    if large is None:
+        stated = any("gpu" in outcome.test.scales for outcome in record.outcomes)
+        return _fact("paper scale", "not yet measured" if stated else "")
+    made = large.provenance
+    lines = [f"{badge(large.verdict)} on {escape(made.device_class)}, {made.date}, {large.seconds:.0f} s"]
+    lines += [f"<code>{o.test.key}</code>: {escape(o.text)}" for o in large.outcomes if o.estimates]
+    later = [o.test.key for o in large.outcomes if not o.estimates and "cpu" not in o.test.scales]
+    lines += [f"<code>{key}</code>: not yet measured" for key in later]
+    lines.append(
+        "drawn above with open circles; another configuration than this page's: verdicts may be compared, "
+        "digits may not"
+    )
+    return _fact("paper scale", "<br>".join(lines))
+
+
+def _test(outcome: Outcome, large: Outcome | None) -> str:
+    """Return one test: its quantity and rule, what was measured, and the verdict."""
+    joint = f"for all tests of the paper jointly {escape(outcome.family_text)}; " if outcome.estimates else ""
+    needed = outcome.replicas_to_settle
+    parts = (
+        f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(outcome.test.quantity)}",
+        f"<strong>{escape(outcome.text)}</strong>; {joint}"
+        f"rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
+        f"interval: {outcome.estimates[0].method}" if outcome.estimates else "",
+        f"{needed} replicas would settle it" if needed else "",
+        picture(outcome, large),
+    )
+    return "<br>".join(part for part in parts if part)
+
+
+def _facts(record: Record, home: Home | None) -> Iterator[str]:
+    made = record.provenance
+    names = dict.fromkeys(outcome.experiment for outcome in record.outcomes if outcome.experiment)
+    if home:
+        yield _fact("read", f'<a href="{home.section}">{escape(home.title)}</a>')
+        yield _fact("data", ", ".join(_file(file) for name in names for file in home.tables.get(name, ())))
+        code = [home.code[name] for name in names if name in home.code]
+        links = (f'<a href="{each.address}"><code>{each.name}</code></a>' for each in code)
+        yield _fact("computed by", ", ".join(links))
+    configs = dict.fromkeys(outcome.config for outcome in record.outcomes if outcome.config)
+    machine = escape(made.instructions or made.device_class)
+    yield _fact("run", f"scale {made.scale}, {machine}, master seed {made.seed}, {record.seconds:.1f} s, {made.date}")
+    yield _fact(
+        "digests",
+        f"configuration {', '.join(f'<code>{config}</code>' for config in configs) or '–'}, "
+        f"library <code>{made.library}</code>, torch {escape(made.torch)}",
+    )
+    related = [*record.claim.see, *record.claim.paired_with]
+    yield _fact("see also", ", ".join(f'<a href="#{id}">{id}</a>' for id in related))
+    yield _fact("not made", escape(record.notes))
+
+
+def _fact(name: str, content: str) -> str:
+    return f"<dt>{name}</dt><dd>{content}</dd>" if content else ""
+
+
+def _file(address: str) -> str:
+    return f'<a href="{address}" download>{address.rpartition("/")[2]}</a>'
+
+
+def _keys(record: Record) -> list[Any]:
+    """Return one sorting key per column."""
+    claim, head = record.claim, record.headline
+    value = head.estimates[0].value if head.estimates else -1e308
+    predicted = head.test.rule.region.low if head.test.rule.region.low > -1e308 else -1e308
+    return [claim.id, claim.statement, list(Verdict).index(record.verdict), value, predicted, record.seconds]

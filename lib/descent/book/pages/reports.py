@@ -1,0 +1,64 @@
+"""Pages made from records alone: what did not hold, and how the instruments were checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from descent.book.pages.html import badge, raw, table
+from descent.book.pages.ledger import remarks
+from descent.book.pages.picture import picture
+from descent.book.sources.where import Home
+from descent.claims import Outcome, Record, Verdict
+
+ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "verdict")
+
+
+def not_held(records: Sequence[Record], homes: Mapping[str, Home], titles: Mapping[str, str]) -> str:
+    """Return every claim without the verdict "holds", per chapter: what was found instead, and the conditions."""
+    parts = []
+    for chapter, title in titles.items():
+        own = [r for r in records if r.chapter == chapter and r.verdict is not Verdict.HOLDS]
+        if own:
+            parts.append(f"## {title}\n\n" + "\n\n".join(_claim(record, homes[record.claim.id]) for record in own))
+    return "\n\n".join(parts) or "Every claim holds."
+
+
+def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of instruments: what each was compared with, the deviation allowed and the one reached."""
+    bodies = "\n".join(_oracle(row) for row in rows)
+    good = sum(row["reached"] <= row["asked"] for row in rows)
+    caption = f"{good} of {len(rows)} comparisons within what was asked of them, measured when this page was made."
+    return raw(table("oracles", "Instruments and their oracles", caption, ORACLES, f"<tbody>\n{bodies}\n</tbody>"))
+
+
+def _claim(record: Record, home: Home) -> str:
+    failed = [outcome for outcome in record.outcomes if outcome.verdict is record.verdict]
+    held = [outcome for outcome in record.outcomes if outcome.verdict is Verdict.HOLDS]
+    lines = [*map(_outcome, failed), *(f"<li>{badge(o.verdict)} {escape(o.test.quantity)}</li>" for o in held)]
+    claim = record.claim
+    return raw(
+        f'<div class="not-held"><p>{badge(record.verdict)} <a href="ledger.html#{claim.id}">{claim.id}</a>: '
+        f"<strong>{escape(claim.statement)}</strong>{remarks(record)}</p>\n<ul>\n{chr(10).join(lines)}\n</ul>\n"
+        f'<p>Read on: <a href="{home.section}">{escape(home.title)}</a></p></div>'
+    )
+
+
+def _outcome(outcome: Outcome) -> str:
+    if not outcome.estimates:
+        return f"<li>{escape(outcome.test.quantity)}: {escape(outcome.reason)}</li>"
+    return (
+        f"<li>{badge(outcome.verdict)} {escape(outcome.test.quantity)}: <strong>{escape(outcome.text)}</strong>, "
+        f"demanded {escape(str(outcome.test.rule))}<br>{picture(outcome)}</li>"
+    )
+
+
+def _oracle(row: Mapping[str, Any]) -> str:
+    module = row["instrument"].rpartition(".")[0]
+    good = row["reached"] <= row["asked"]
+    texts = [escape(row[key]) for key in ("quantity", "truth", "kind")]
+    cells = (*texts, f"{row['asked']:.1g}", f"{row['reached']:.2g}", badge(Verdict.HOLDS if good else Verdict.FAILS))
+    name = row["instrument"].removeprefix("descent.")
+    link = f'<a href="code/{module}.html"><code>{escape(name)}</code></a>'
+    return f'<tr><th scope="row">{link}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,1 @@
+"""What a book is made from: where things lie, chapters as text, records and where they come from."""

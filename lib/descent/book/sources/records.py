@@ -1,0 +1,78 @@
+"""The records the chapters have left, verified, and the claims they must answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from descent.book.sources.project import BookError, Project
+from descent.claims import Paper, Record, Verdict, faults, load_papers, load_records, restated
+
+RECORDS = "records*.json"
+"""The records of a campaign, and earlier ones that say what the last one does not (see `campaign.write_records`)."""
+
+
+def papers(project: Project) -> tuple[Paper, ...]:
+    """Return the papers whose chapters are in the book; raise BookError for a faulty claims file."""
+    try:
+        return tuple(paper for paper in load_papers(project.claims) if paper.chapter in project.notebooks)
+    except ValueError as fault:
+        raise BookError(str(fault)) from None
+
+
+def load(project: Project) -> tuple[Record, ...]:
+    """Return the records of all chapters; raise BookError when claims and records do not match."""
+    found = tuple(record for chapter in project.notebooks for record in read(project.results(chapter)))
+    wrong = faults(found, papers(project))
+    if wrong:
+        raise BookError("\n".join(wrong))
+    return found
+
+
+def paper_scale(project: Project) -> dict[str, Record]:
+    """Return by claim what has been measured at paper scale, judged under today's claims.
+
+    A test added since counts as not yet measured. Of several records of a claim, from other days or devices, the one
+    with the most tests counts, then the latest one. Raises: BookError for records of other wordings or rules.
+    """
+    stated = {claim.id: (claim, paper.family) for paper in papers(project) for claim in paper.claims}
+    found: list[Record] = []
+    for chapter in project.notebooks:
+        files = sorted(project.paper_scale(chapter).glob(RECORDS), key=lambda file: file.name == "records.json")
+        found += [record for file in files for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
+    found = [restated(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
+    best: dict[str, Record] = {}
+    for record in found:
+        if record.claim.id not in best or _measured(record) >= _measured(best[record.claim.id]):
+            best[record.claim.id] = record
+    wrong = [line for line in faults(tuple(best.values()), papers(project)) if "without a record" not in line]
+    if wrong:
+        raise BookError("at paper scale, data/published: " + "\n".join(wrong))
+    return best
+
+
+def _measured(record: Record) -> int:
+    return sum(bool(outcome.estimates) for outcome in record.outcomes)
+
+
+def known_seconds(project: Project, chapter: str) -> dict[str, float]:
+    """Return what each experiment took when the published records were made."""
+    file = project.published / "records" / f"{chapter}.json"
+    if not file.is_file():
+        return {}
+    made = [outcome for record in read(file) for outcome in record.outcomes if outcome.experiment]
+    return {outcome.experiment: outcome.seconds for outcome in made}
+
+
+def read(path: Path) -> tuple[Record, ...]:
+    """Return the records of a file, or of the records.json or ledger.json in a folder.
+
+    Raises: BookError when there is none, or when a verdict does not follow from its numbers.
+    """
+    candidates = [path / "records.json", path / "ledger.json"] if path.is_dir() else [path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise BookError(f"no records at {path}: expected records.json or ledger.json")
+    try:
+        return load_records(file)
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise BookError(f"{file} is not a file of records: {fault}") from None

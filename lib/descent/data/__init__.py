@@ -1,0 +1,1 @@
+"""What a training set is, and how one is drawn."""

@@ -1,0 +1,213 @@
+"""What a run records on the way: probes, first passages, and the buffers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Every",
+    "FirstPassage",
+    "Leaves",
+    "Params",
+    "Passages",
+    "Probe",
+    "Recorder",
+    "Series",
+    "Trace",
+    "column",
+    "every",
+    "outside",
+    "recorder",
+]
+
+Leaves = dict[str, Tensor]
+Params = Tensor | Leaves
+
+
+class Probe(Protocol):
+    """What is recorded at step 0, every, 2·every, … with the state before that step, and at the end."""
+
+    @property
+    def every(self) -> int:
+        """Steps between two calls."""
+
+    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
+        """Return values of shape (R, …), or several of them by name."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """A probe made of a plain function of the parameters."""
+
+    every: int
+    function: Callable[[Params], Tensor | Mapping[str, Tensor]]
+
+    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
+        """Return function(params)."""
+        return self.function(params)
+
+
+def every(n: int, function: Callable[[Params], Tensor | Mapping[str, Tensor]]) -> Every:
+    """Wrap a function params → (R, …) as a probe called every n steps."""
+    return Every(n, function)
+
+
+def column(index: int) -> Callable[[Params], Tensor]:
+    """Return the function that picks one coordinate of every replica, (R, d) → (R,)."""
+    return lambda params: cast(Tensor, params)[:, index]
+
+
+def outside(radius: float, index: int = 0) -> Callable[[Params], Tensor]:
+    """Return the condition that one coordinate has left the interval ±radius."""
+    return lambda params: cast(Tensor, params)[:, index].abs() >= radius
+
+
+@dataclass(frozen=True)
+class FirstPassage:
+    """Record per replica the first step at which `condition(params)`, bool (R,) or (R, K), is true.
+
+    It is looked at every `every` steps; −1 means not yet (censored by the end of the run). With `stop` the
+    run ends as soon as every replica has passed or diverged.
+    """
+
+    condition: Callable[[Params], Tensor]
+    every: int = 1
+    stop: bool = False
+
+    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor:
+        """Return condition(params)."""
+        return self.condition(params)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Values (T, R, …) recorded at steps (T,); a first passage has values (R, …) and no steps."""
+
+    steps: Tensor
+    values: Tensor
+
+
+class Recorder(Protocol):
+    """The growing record of one probe; `state` and `restore` carry it through a checkpoint."""
+
+    every: int
+
+    def record(self, step: int, params: Params, velocity: Params) -> None:
+        """Look at the state before `step`, unless that was done already."""
+
+    def finished(self, diverged_at: Tensor) -> bool:
+        """Tell whether this record is a reason to end the run."""
+
+    def series(self, name: str) -> dict[str, Series]:
+        """Return the finished record under its name."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the record so far."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`."""
+
+
+class Trace:
+    """The record of a plain probe: buffers of the final length, filled as the run goes."""
+
+    def __init__(self, probe: Probe, begin: int, steps: int, replicas: int) -> None:
+        self.every = probe.every
+        self._probe, self._replicas = probe, replicas
+        first = -(-begin // self.every) * self.every
+        self._length = (steps - first) // self.every + 2
+        self._steps: list[int] = []
+        self._values: dict[str, Tensor] = {}
+
+    def record(self, step: int, params: Params, velocity: Params) -> None:
+        """Append what the probe returns."""
+        if self._steps and self._steps[-1] == step:
+            return
+        found = self._probe(step, params, velocity)
+        named = {"": found} if isinstance(found, Tensor) else found
+        for key, value in named.items():
+            self._buffer(key, value)[len(self._steps)] = value
+        self._steps.append(step)
+
+    def _buffer(self, key: str, value: Tensor) -> Tensor:
+        if key not in self._values:
+            if value.shape[:1] != (self._replicas,):
+                shape = tuple(value.shape)
+                raise ValueError(f"a probe must return ({self._replicas}, …), replicas first, but gave {shape}")
+            self._values[key] = value.new_empty((self._length, *value.shape))
+        return self._values[key]
+
+    def finished(self, diverged_at: Tensor) -> bool:
+        """Never end a run."""
+        return False
+
+    def series(self, name: str) -> dict[str, Series]:
+        """Return the records under `name`, or `name.key` where the probe returned a mapping."""
+        steps = torch.tensor(self._steps, dtype=torch.int64)
+        count = len(self._steps)
+        return {f"{name}.{k}" if k else name: Series(steps, v[:count]) for k, v in self._values.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return steps and values so far."""
+        count = len(self._steps)
+        values = {f"values.{k}": v[:count] for k, v in self._values.items()}
+        return {"steps": torch.tensor(self._steps, dtype=torch.int64), **values}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Fill the buffers again."""
+        self._steps = state["steps"].tolist()
+        for name, values in state.items():
+            if name != "steps":
+                buffer = values.new_empty((self._length, *values.shape[1:]))
+                buffer[: len(values)] = values
+                self._values[name.removeprefix("values.")] = buffer
+
+
+class Passages:
+    """The record of a first passage: one time per replica."""
+
+    def __init__(self, probe: FirstPassage) -> None:
+        self.every = probe.every
+        self._probe = probe
+        self._times: Tensor | None = None
+
+    def record(self, step: int, params: Params, velocity: Params) -> None:
+        """Note the step for those who pass now."""
+        passed = self._probe.condition(params)
+        if self._times is None:
+            self._times = torch.full(passed.shape, -1, dtype=torch.int64, device=passed.device)
+        self._times.masked_fill_(passed & (self._times < 0), step)
+
+    def finished(self, diverged_at: Tensor) -> bool:
+        """End the run when asked to and nobody is left who could still pass."""
+        if not self._probe.stop or self._times is None:
+            return False
+        waiting = self._times < 0
+        if waiting.dim() > 1:
+            waiting = waiting.flatten(1).any(dim=1)
+        return not bool((waiting & (diverged_at < 0)).any())
+
+    def series(self, name: str) -> dict[str, Series]:
+        """Return the first-passage times."""
+        times = torch.empty(0, dtype=torch.int64) if self._times is None else self._times
+        return {name: Series(torch.empty(0, dtype=torch.int64), times)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the times so far."""
+        return {} if self._times is None else {"times": self._times}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from the times so far."""
+        self._times = state.get("times")
+
+
+def recorder(probe: Probe, begin: int, steps: int, replicas: int) -> Recorder:
+    """Return the record that fits the probe."""
+    if probe.every < 1:
+        raise ValueError(f"a probe's `every` must be at least 1 step, got {probe.every}")
+    return Passages(probe) if isinstance(probe, FirstPassage) else Trace(probe, begin, steps, replicas)

@@ -1,0 +1,225 @@
+"""Supervised learning as an objective: a model, a loss, data that stay put, how a batch is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from descent.engine.precision import PRECISIONS, Outcome, Precision, arithmetic, autocast, compiled, gradients
+from descent.engine.probes import Leaves, Params
+from descent.engine.streams import Purpose, Streams
+from descent.nets.augment import Augment
+from descent.nets.dense import MLP, Loss, Model
+
+__all__ = ["Sampling", "Supervised"]
+
+Sampling = Literal["with_replacement", "without_replacement", "shuffled_epochs", "full"]
+_SAMPLINGS = ("with_replacement", "without_replacement", "shuffled_epochs", "full")
+
+
+@dataclass(frozen=True, eq=False)
+class Supervised:
+    """The mean loss over a batch of `batch_size` examples, drawn anew at every step for every replica.
+
+    inputs (n, …), targets (n, …): one data set shared by all. batch_size: one number, or (R,) numbers; keep
+    replicas of equal batch size next to one another, each run of them is one program.
+    sampling: "with_replacement" and "without_replacement" draw every batch afresh; "shuffled_epochs" walks
+    through a new permutation every ⌊n/batch_size⌋ steps (a remainder waits for the next one); "full" takes
+    everything, `batch_size` left out.
+    augment: random crops and flips of inputs (n, C, H, W), in training only.
+    precision: of the products, see `descent.engine.precision`; parameters, losses and means stay in their own type.
+    compiled: compile forward and backward pass, on an accelerator into one graph per batch shape.
+    """
+
+    model: Model
+    loss: Loss
+    inputs: Tensor
+    targets: Tensor
+    batch_size: int | Sequence[int] | Tensor | None = None
+    sampling: Sampling = "with_replacement"
+    augment: Augment | None = field(default=None, kw_only=True)
+    precision: Precision = field(default="float32", kw_only=True)
+    compiled: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        n = len(self.inputs)
+        if len(self.targets) != n:
+            raise ValueError(f"inputs and targets must pair up, got {n} inputs and {len(self.targets)} targets")
+        if self.sampling not in _SAMPLINGS:
+            raise ValueError(f"sampling must be one of {', '.join(_SAMPLINGS)}, got {self.sampling!r}")
+        if (self.batch_size is None) != (self.sampling == "full"):
+            raise ValueError('give a batch_size, or sampling="full" without one')
+        if not all(0 < size <= n for size in self._sizes):
+            raise ValueError(f"batch sizes must be between 1 and the {n} examples, got {sorted(set(self._sizes))}")
+        if self.augment is not None:
+            self.augment.check(self.inputs)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.precision == "bf16" and self.sampling == "full":
+            raise ValueError(
+                "bfloat16 does not give full gradients: below a loss of 0.1 rounding makes a sixth to a half of them, "
+                'and the loss does not show it; use replace(objective, precision="float32"), or draw batches'
+            )
+
+    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+        """Return the gradient of every replica's mean batch loss."""
+        leaves = _named(params)
+        out = {name: torch.empty_like(leaf) for name, leaf in leaves.items()}
+        self.gradient_into(leaves, streams, step, out)
+        return out
+
+    def gradient_into(self, params: Params, streams: Streams, step: int, out: Leaves) -> None:
+        """Write the gradient of every replica's mean batch loss into `out`."""
+        leaves = _named(params)
+        parts = self._runs(streams.replicas)
+        if len(parts) > 1:
+            for rows in parts:
+                some, into = ({k: leaf[rows] for k, leaf in full.items()} for full in (leaves, out))
+                self.subset(rows).gradient_into(some, streams.subset(rows), step, into)
+            return
+        self._write(leaves, *self.batch(streams, step), out)
+
+    def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
+        if self.sampling == "full" and self.augment is None:
+            rows = streams.replicas
+            return self.inputs.expand(rows, *self.inputs.shape), self.targets.expand(rows, *self.targets.shape)
+        index = self.indices(streams, step)
+        flat, size = index.reshape(-1), index.shape
+        targets = self.targets.index_select(0, flat).view(*size, *self.targets.shape[1:])
+        if self.augment is not None:
+            return self.augment.take(self.inputs, index, streams, step), targets
+        return self.inputs.index_select(0, flat).view(*size, *self.inputs.shape[1:]), targets
+
+    def indices(self, streams: Streams, step: int) -> Tensor:
+        """Return which examples (R, B) make up the batch of one step."""
+        n, size = len(self.inputs), self._sizes[0] if self._sizes else len(self.inputs)
+        if self.sampling == "full":
+            return torch.arange(n, device=streams.device).expand(streams.replicas, n)
+        if self.sampling == "with_replacement":
+            return streams.integers(Purpose.BATCH, step, n, (size,))
+        if self.sampling == "without_replacement":
+            return streams.sample(Purpose.BATCH, step, n, size)
+        epoch, place = divmod(step, n // size)
+        return streams.permutation(Purpose.ORDER, epoch, n, slice(place * size, (place + 1) * size))
+
+    def value(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+        """Return the mean loss (R,) over all examples, or over those given."""
+        return self._mean(self.loss, params, inputs, targets)
+
+    def accuracy(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+        """Return the share (R,) of examples whose largest output is the target class."""
+        return self._mean(lambda o, t: (o.argmax(-1) == t).to(o.dtype), params, inputs, targets)
+
+    def chunks(self, replicas: int, budget: int) -> list[slice]:
+        """Cut the stack at every change of the batch size, and to at most `budget` bytes."""
+        pieces = []
+        for rows in self._runs(replicas):
+            size = self._sizes[rows.start % len(self._sizes)] if self._sizes else len(self.inputs)
+            pieces += [
+                slice(rows.start + part.start, rows.start + part.stop)
+                for part in self._cut(rows.stop - rows.start, size, budget)
+            ]
+        return pieces
+
+    def subset(self, rows: slice) -> Supervised:
+        """Return the objective of the replicas `rows`."""
+        sizes = self._sizes if len(self._sizes) < 2 else self._sizes[rows]
+        return replace(self, batch_size=sizes or None)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """The batch sizes: none (full), one for all, or one per replica."""
+        if self.batch_size is None:
+            return []
+        sizes = torch.as_tensor(self.batch_size).reshape(-1).tolist()
+        return sizes[:1] if len(set(sizes)) == 1 else sizes
+
+    def _runs(self, replicas: int) -> list[slice]:
+        """Return the longest slices of equal batch size."""
+        if len(self._sizes) < 2:
+            return [slice(0, replicas)]
+        if len(self._sizes) != replicas:
+            raise ValueError(f"batch_size has {len(self._sizes)} entries for {replicas} replicas; give one or all")
+        changes = [i for i in range(1, replicas) if self._sizes[i] != self._sizes[i - 1]]
+        return [slice(a, b) for a, b in pairwise([0, *changes, replicas])]
+
+    def _cut(self, replicas: int, batch_size: int, budget: int) -> list[slice]:
+        """Cut into slices of nearly equal length that fit the budget, on a CPU the model's working set."""
+        if self.inputs.device.type == "cpu":
+            budget = min(budget, getattr(self.model, "working_set", budget) * torch.get_num_threads())
+        most = max(1, budget // self.model.footprint(self.inputs, batch_size))
+        pieces = -(-replicas // most)
+        edges = [replicas * i // pieces for i in range(pieces + 1)]
+        return [slice(a, b) for a, b in pairwise(edges)]
+
+    def _mean(
+        self, measure: Callable[[Tensor, Tensor], Tensor], params: Params, inputs: Tensor | None, targets: Tensor | None
+    ) -> Tensor:
+        """Return the mean (R,) of measure(outputs, targets) (R, B), in as many parts as memory asks for."""
+        x, y = self.inputs if inputs is None else inputs, self.targets if targets is None else targets
+        leaves, n, budget = _named(params), len(x), 256 << 20
+        couples = getattr(self.model, "couples", None)
+        whole = couples is not None and couples(leaves)  # batch norm: on a part of the examples it is another function
+        parts = 1 if whole else -(-self.model.footprint(x, n) // budget)
+        means = []
+        for some, theirs in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+            values = []
+            for rows in self._cut(len(next(iter(leaves.values()))), len(some), budget):
+                part = {k: leaf[rows] for k, leaf in leaves.items()}
+                with arithmetic(self.precision, x.device):
+                    outputs = _forward(self.model, self.precision, part, _repeat(some, rows))
+                values.append(measure(outputs, _repeat(theirs, rows)).mean(dim=1))
+            means.append(torch.cat(values) * (len(some) / n))
+        return torch.stack(means).sum(dim=0)
+
+    def _write(self, params: Leaves, inputs: Tensor, targets: Tensor, out: Leaves) -> None:
+        """Write the gradient of Σ_replicas (mean loss): by hand where the model and the loss know how."""
+        slope = getattr(self.loss, "slope", None)
+        with arithmetic(self.precision, inputs.device):
+            if isinstance(self.model, MLP) and slope is not None and self.precision != "bf16" and not self.compiled:
+                weight = 1.0 / inputs.shape[1]
+                with torch.inference_mode():
+                    self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
+                return
+            given: tuple[Any, Any, Precision] = (self.model, self.loss, self.precision)
+            if self.compiled:
+                found = compiled(_outcome, *given)(params, inputs, targets)
+            else:
+                found = gradients(_outcome(*given), params, inputs, targets)
+            for leaf, gradient in zip(out.values(), found, strict=True):
+                leaf.copy_(gradient)
+
+
+def _outcome(model: Model, loss: Loss, precision: Precision) -> Outcome:
+    """Return Σ_replicas (mean loss over the batch) as a function of parameters, inputs and targets."""
+
+    def total(params: Leaves, inputs: Tensor, targets: Tensor) -> Tensor:
+        return loss(_forward(model, precision, params, inputs), targets).mean(dim=1).sum()
+
+    return total
+
+
+def _forward(model: Model, precision: Precision, params: Leaves, inputs: Tensor) -> Tensor:
+    """Return the outputs; those of a network in bfloat16 as float32, in which losses and means are taken."""
+    if precision != "bf16":
+        return model.forward(params, inputs)
+    with autocast(precision, inputs.device):
+        return model.forward(params, inputs).float()
+
+
+def _repeat(examples: Tensor, rows: slice) -> Tensor:
+    """Show the same examples to all replicas of a slice."""
+    return examples.expand(rows.stop - rows.start, *examples.shape)
+
+
+def _named(params: Params) -> Leaves:
+    if isinstance(params, Tensor):
+        raise ValueError("a model's parameters are a dictionary of tensors by name; start from model.initial(streams)")
+    return params

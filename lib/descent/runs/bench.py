@@ -1,0 +1,60 @@
+"""The bench a chapter works at: run an experiment, enter its estimates in the ledger, keep its tables."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from descent.claims import Ledger, load_paper, quotes
+from descent.experiments.lab import Experiment, Lab
+from descent.results import provenance, save_table
+from descent.runs.perform import enter, perform
+
+__all__ = ["Bench"]
+
+
+class Bench:
+    """Runs experiments in one lab, at one scale, and judges the claims of one paper by them.
+
+    An experiment whose image data are absent gives None, and its tests are entered as not tested, with that reason.
+    """
+
+    def __init__(self, paper: str, lab: Lab, scale: str = "cpu", folder: Path | None = None) -> None:
+        stated = load_paper(paper)
+        package = import_module(f"descent.experiments.{stated.chapter}")
+        ours = [item for item in package.EXPERIMENTS if scale in item.scales]
+        self.lab, self.scale = lab, scale
+        self.conditions = provenance(
+            scale, lab.device, lab.seed, lab.replicas, modules={name for item in ours for name in item.modules}
+        )
+        self.ledger = Ledger(stated, self.conditions, folder)
+
+    def run(self, experiment: Experiment[Any, Any]) -> Any:
+        """Run the experiment, judge its claims, write its tables; return its result."""
+        found = perform(experiment, self.lab, self.scale)
+        enter(self.ledger, experiment.name, found, self.lab)
+        for name, frame in found.tables.items():
+            save_table(
+                name, frame, self.conditions, self.ledger.folder, experiment=experiment.name, config=found.config
+            )
+        return found.result
+
+    def verdicts(self) -> DataFrame:
+        """Close the ledger; return per claim the test that decided, its estimate, the region demanded, the verdict."""
+        self.close()
+        frame = self.ledger.table()[["claim", "estimate", "region", "verdict"]].set_index("claim")
+        frame.insert(0, "deciding test", [record.headline.test.key for record in self.ledger.records])
+        return frame
+
+    def close(self) -> Path:
+        """Write the records; what is stated for paper scale alone is said to be so."""
+        for key in self.ledger.apart:
+            self.ledger.skip(key, "not run by the chapter, see `descent paper`")
+        return self.ledger.save()
+
+    def strings(self) -> dict[str, str]:
+        """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""
+        return quotes(self.ledger.records)

@@ -1,0 +1,450 @@
+"""Paper-scale runs as plain commands: a plan, tasks that survive a kill, results that verify themselves.
+
+A task is one experiment of a chapter under one set of parameters. It needs torch, numpy, pandas and scipy, no notebook
+tool, and may run here, in other processes or on other machines; what it returns depends on none of that. Its result is
+written whole, under its own name, by whoever started it: running a task twice does no harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import io
+import itertools
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from descent.claims import Ledger, Record, load_paper, load_records
+from descent.claims.record import estimate_from, estimate_to
+from descent.engine.checkpoint import Keeping, keeping
+from descent.experiments.lab import Experiment, Lab, Share
+from descent.results import (
+    Provenance,
+    digest,
+    file_hash,
+    joined,
+    library_digest,
+    provenance,
+    read_json,
+    save_table,
+    write_json,
+)
+from descent.runs.budget import CORE, Budget, rates, scaled
+from descent.runs.perform import Finding, enter, perform
+from descent.runs.sweep import SweepError, sweep
+
+__all__ = ["Task", "campaign", "done", "expected", "others", "plan", "run", "tasks", "write_records"]
+
+SCHEMA = 3
+BUDGET = 2 << 30
+LATE = "not run: out of time"
+CROWDS = {
+    "replicas",
+    "seeds",
+    "data_sets",
+    "draws",
+    "trials",
+    "nets",
+    "walkers",
+    "walks",
+    "problems",
+    "climbers",
+    "starts",
+    "leaving",
+    "populations",
+    "ensembles",
+    "runs",
+    "samplers",
+}
+"""Fields of configurations that count who takes part: each part of an experiment has its own, so the largest growth
+counts."""
+LENGTHS = {
+    "steps",
+    "horizon",
+    "epochs",
+    "looks",
+    "climb",
+    "watch",
+    "rates",
+    "examples",
+    "dimension",
+    "neurons",
+    "hidden",
+}
+"""Fields that say how much each does: the work grows in proportion to every one of them, or nearly so."""
+SMALLEST = 1 << 24
+"""Bytes of working memory below which a task that still runs out of memory is given up."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One experiment, by the package and the name it is found under, and its parameters."""
+
+    package: str
+    name: str
+    lab: Lab
+    scale: str = "cpu"
+    seconds: float = 60.0  # between two checkpoints
+    work: str = ""  # folder for checkpoints, on the machine that runs it; "" for none
+
+    @property
+    def experiment(self) -> Experiment[Any, Any]:
+        """The experiment itself."""
+        return next(item for item in _experiments(self.package) if item.name == self.name)
+
+    @property
+    def config(self) -> Any:
+        """Its configuration."""
+        return self.experiment.config(self.scale)
+
+    @property
+    def mark(self) -> str:
+        """What a result must have been made from to be this task's: parameters and code."""
+        return digest((self.name, self.lab, self.config, library_digest(self.experiment.modules)))
+
+
+def tasks(package: str, lab: Lab, scale: str = "cpu", only: Sequence[str] = (), **options: Any) -> list[Task]:
+    """Return the tasks of a chapter: all that are stated for a scale, or those named by experiment or by claim.
+
+    Named ones come in the order of the names. An experiment that is not stated for the scale must be named itself: it
+    is tried out then, and no claim is judged by it.
+    Raises: ValueError naming what there is, for a name that is neither.
+    """
+    found, claims = _experiments(package), claims_of(package)
+    known = {item.name for item in found} | {claim for several in claims.values() for claim in several}
+    strange = sorted(set(only) - known)
+    if strange:
+        raise ValueError(
+            f"neither experiment nor claim of {package.rpartition('.')[2]}: {', '.join(strange)}; "
+            f"there are {', '.join(item.name for item in found)}"
+        )
+    stated = [item for item in found if scale in item.scales]
+    named = [
+        item
+        for name in only
+        for item in found
+        if item.name == name or (name in claims.get(item.name, ()) and item in stated)
+    ]
+    chosen = list({item.name: item for item in named}.values()) if only else stated
+    return [Task(package, item.name, lab, scale, **options) for item in chosen]
+
+
+def plan(
+    todo: Sequence[Task], known_seconds: Mapping[str, float], calibration: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Return per task what differs from the run at CPU scale, and how long it would take, see `expected`."""
+    seconds = expected(todo, known_seconds, calibration)
+    rows = []
+    for task in todo:
+        grown = _grown(task)
+        changes = ", ".join(f"{name} {old} → {new}" for name, (old, new) in grown.items()) or "nothing"
+        minutes = "unknown" if math.isnan(seconds[task.name]) else f"{seconds[task.name] / 60:.1f}"
+        rows.append((task.name, minutes, f"{BUDGET >> 20} MiB + data", changes))
+    column = "minutes on one core" if calibration is None else "minutes as calibrated"
+    return pd.DataFrame(rows, columns=["experiment", column, "memory", "against the CPU run"])
+
+
+def expected(
+    todo: Sequence[Task], known_seconds: Mapping[str, float], calibration: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Return how long each task would take on one core, or on the device of a calibration; NaN where that is unknown.
+
+    known_seconds: what each experiment took at CPU scale on one core. The rest follows from the counts of its
+    configuration, see CROWDS and LENGTHS, or from the images that residual networks go through: good to a factor of
+    about five.
+    """
+    found = {}
+    for task in todo:
+        factor = _factor(_grown(task))
+        known = CORE if calibration is None else rates(calibration, getattr(task.config, "precision", "float32"))
+        found[task.name] = scaled(task.config, factor * known_seconds.get(task.name, math.nan), known)
+    return found
+
+
+def _factor(grown: Mapping[str, tuple[int, int]]) -> float:
+    """Return by how much the work grows with the counts of a configuration."""
+    ratios = [(name.rpartition(".")[2], new / old) for name, (old, new) in grown.items() if old]
+    crowd = max((ratio for name, ratio in ratios if name in CROWDS), default=1.0)
+    return crowd * math.prod(ratio for name, ratio in ratios if name in LENGTHS)
+
+
+def _grown(task: Task) -> dict[str, tuple[int, int]]:
+    """Return the counts of a task's configuration that differ from those at CPU scale."""
+    before, after = (_counts(config, task.lab) for config in (task.experiment.config("cpu"), task.config))
+    return {name: (before.get(name, 0), after[name]) for name in after if after[name] != before.get(name)}
+
+
+def claims_of(package: str) -> dict[str, tuple[str, ...]]:
+    """Return by experiment the claims that it has a test of."""
+    paper = load_paper(importlib.import_module(package).PAPER)
+    pairs = dict.fromkeys((test.by, claim.id) for claim in paper.claims for test in claim.tests)
+    return {name: tuple(claim for by, claim in pairs if by == name) for name, _ in pairs}
+
+
+def _counts(config: Any, lab: Lab) -> dict[str, int]:
+    """Return the whole numbers of a configuration and of its parts, and how long its lists are.
+
+    Numbers within lists are added up.
+    """
+    found: dict[str, int] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Share):
+            found[field.name] = lab.count(value)
+        elif dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": count for name, count in _counts(value, lab).items()}
+        elif isinstance(value, (tuple, list)):
+            found[field.name] = len(value)
+            inner = [_counts(item, lab) for item in value if dataclasses.is_dataclass(item)]
+            for name in {name for counts in inner for name in counts}:
+                found[f"{field.name}.{name}"] = sum(counts.get(name, 0) for counts in inner)
+        elif isinstance(value, int) and not isinstance(value, bool) and field.name != "seed":
+            found[field.name] = value
+    return found
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Run a task and return its result as JSON values, tables as CSV; out of memory it goes on with smaller chunks.
+
+    Image data that are not here make it a result without estimates, with the reason under "skipped".
+    """
+    lab, experiment = task.lab, task.experiment
+    made = provenance(task.scale, lab.device, lab.seed, lab.replicas, modules=experiment.modules)
+    about = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "package": task.package,
+        "mark": task.mark,
+        "lab": dataclasses.asdict(lab),
+        "provenance": made.to_json(),
+    }
+    found = perform(experiment, lab, task.scale, lambda config, lab: _kept(task, config, lab, made.arithmetic))
+    if found.missing:
+        return about | {"skipped": found.missing, "seconds": found.seconds}
+    estimates = {key: [estimate_to(one) for one in several] for key, several in found.estimates.items()}
+    tables = {name: frame.to_csv(index=False, na_rep="nan") for name, frame in found.tables.items()}
+    return about | {"estimates": estimates, "tables": tables, "config": found.config, "seconds": found.seconds}
+
+
+def campaign(
+    todo: Sequence[Task],
+    out: Path,
+    executor: Executor | None = None,
+    say: Callable[[str], None] = print,
+    budget: Budget | None = None,
+) -> list[dict[str, Any]]:
+    """Run what is not done yet and write each result as soon as it is there; return all results.
+
+    budget: runs one after the other here, and leaves out what does not fit.
+    Raises: SweepError naming the tasks that failed, after all others have finished and been written.
+    """
+    waiting = [task for task in todo if done(task, out) is None]
+    if len(waiting) < len(todo):
+        say(f"{len(todo) - len(waiting)} of {len(todo)} tasks are done already")
+    started = time.perf_counter()
+
+    skipped: dict[str, dict[str, Any]] = {}
+
+    def finished(index: int, result: dict[str, Any]) -> None:
+        _write(result, out)
+        if "skipped" in result:
+            skipped[waiting[index].name] = result
+        if waiting[index].work:
+            shutil.rmtree(Path(waiting[index].work) / waiting[index].name, ignore_errors=True)
+        say(f"{waiting[index].name}: {result.get('skipped') or f'''{result['seconds']:.0f} s'''}")
+
+    def progress(count: int, total: int) -> None:
+        left = (time.perf_counter() - started) * (total - count) / count
+        say(f"{count} of {total} tasks, about {left:.0f} s left" if count < total else f"all {total} tasks have ended")
+
+    if budget is None:
+        sweep(run, waiting, executor, each=finished, progress=progress)
+    else:
+        _in_time(waiting, budget, finished, say)
+    return [content for task in todo if (content := done(task, out) or skipped.get(task.name)) is not None]
+
+
+def _in_time(
+    waiting: Sequence[Task], budget: Budget, finished: Callable[[int, dict[str, Any]], None], say: Callable[[str], None]
+) -> None:
+    """Run in the order given what fits into the budget; raise SweepError after the last."""
+    failures: dict[int, BaseException] = {}
+    for index, task in enumerate(waiting):
+        if not budget.fits(task.name):
+            say(f"{task.name}: {LATE} ({max(0.0, budget.left):.0f} s left)")
+            continue
+
+        def work(index: int = index, task: Task = task) -> None:
+            try:
+                finished(index, run(task))
+            except Exception as fault:
+                failures[index] = fault
+
+        budget.run(task.name, work)
+    if failures:
+        raise SweepError(failures, [], waiting)
+
+
+def done(task: Task, out: Path) -> dict[str, Any] | None:
+    """Return a task's result if it is there with its tables, all of it whole and of today's code and parameters."""
+    path = _result(out, task.name)
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path)
+    except ValueError:
+        return None  # cut short: measured again, as what was edited is, never used
+    fits = content.get("schema") == SCHEMA and content.get("sha256") == _hash(content)
+    if not fits or content["mark"] != task.mark or "skipped" in content:  # data that were absent may have come
+        return None
+    files = {out / name: kept for name, kept in content["files"].items()}
+    return content if all(path.is_file() and file_hash(path) == kept for path, kept in files.items()) else None
+
+
+def others(todo: Sequence[Task], out: Path) -> list[dict[str, Any]]:
+    """Return what other experiments of the same chapter have left in the folder, under the same parameters and code."""
+    first, names = todo[0], {task.name for task in todo}
+    rest = [
+        replace(first, name=item.name)
+        for item in _experiments(first.package)
+        if first.scale in item.scales and item.name not in names
+    ]
+    return [content for task in rest if (content := done(task, out)) is not None]
+
+
+def write_records(
+    paper_id: str,
+    found: Sequence[Mapping[str, Any]],
+    out: Path,
+    late: Sequence[Task] = (),
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Judge the estimates of finished tasks, and write the records of all claims; what was not run is said to be so.
+
+    late: tasks there was no time for. Earlier records that say more, or cannot be read, are kept under another name.
+    """
+    paper = load_paper(paper_id)
+    made = [Provenance.from_json(content["provenance"]) for content in found]
+    ledger = Ledger(paper, joined(made), out)
+    for content in found:
+        enter(ledger, content["task"], _finding(content), Lab(**content["lab"]))
+    for key in [key for task in late for key in ledger.due(task.name)]:
+        ledger.skip(key, LATE)
+    for key in ledger.lacking:
+        ledger.skip(key, "not run at this scale")
+    _set_aside(out / "records.json", ledger.records, say)
+    return ledger.save()
+
+
+def _set_aside(path: Path, records: Sequence[Record], say: Callable[[str], None]) -> None:
+    """Keep earlier records under another name if they say something that the ones to be written there do not."""
+    try:
+        before = load_records(path)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as fault:
+        aside = _renamed(path, "damaged-records")  # a name under which the book does not look for records
+        say(f"{path} cannot be used ({fault}): it is kept as {aside.name}; restore it from there, or delete that file")
+        return
+    new = {key for record in records for key in record.measured()}
+    if {key for record in before for key in record.measured()} - new:
+        made = before[0].provenance
+        device = "".join(each if each.isalnum() else "-" for each in made.device_class)
+        _renamed(path, f"records-{made.date}-{device}-{made.library}")
+
+
+def _renamed(path: Path, stem: str) -> Path:
+    """Rename a file so that it takes the place of no other; return its new place."""
+    numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    places = (path.with_name(f"{stem}{number}{path.suffix}") for number in numbers)
+    return path.rename(next(place for place in places if not place.exists()))
+
+
+def _finding(content: Mapping[str, Any]) -> Finding:
+    """Return what a task left, without the result."""
+    estimates = {
+        key: tuple(estimate_from(one) for one in several) for key, several in content.get("estimates", {}).items()
+    }
+    return Finding(
+        content.get("config", ""), content["seconds"], estimates=estimates, missing=content.get("skipped", "")
+    )
+
+
+def _kept(task: Task, config: Any, lab: Lab, arithmetic: Sequence[str]) -> Any:
+    """Run the experiment under checkpoints; halve the working memory as long as the device runs out of it.
+
+    arithmetic: what computes here. A checkpoint from elsewhere is not gone on with: the provenance would be half true.
+    """
+    folder = Path(task.work) / task.name if task.work else None
+    budget, mark = BUDGET, digest((task.mark, *arithmetic))
+    while True:
+        keep = Keeping(folder, task.seconds, budget, mark=mark, say=_say)
+        try:
+            with keeping(keep):
+                return task.experiment.run(config, lab)
+        except RuntimeError as fault:
+            if not _out_of_memory(fault):
+                raise
+            budget //= 2
+            if budget < SMALLEST:
+                raise MemoryError(
+                    f"{task.name}: out of memory even in chunks of {2 * budget >> 20} MiB ({fault}); "
+                    "lower `replicas`, or use a device with more memory"
+                ) from fault
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _say(line: str) -> None:
+    """Print from wherever a task runs."""
+    print(line, flush=True)
+
+
+def _out_of_memory(fault: RuntimeError) -> bool:
+    """Tell whether a device, or the CPU's allocator, which has no error of its own, had no memory left."""
+    return isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault)
+
+
+def _write(result: dict[str, Any], out: Path) -> None:
+    """Write tables with their provenance, then the result, each whole or not at all."""
+    made = Provenance.from_json(result["provenance"])
+    written = [
+        save_table(
+            name,
+            pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=["nan"]),
+            made,
+            out,
+            experiment=result["task"],
+            config=result.get("config", ""),
+        )
+        for name, text in result.get("tables", {}).items()
+    ]
+    files = [path.with_suffix(ending) for path in written for ending in (".csv", ".json")]
+    content = result | {"tables": sorted(result.get("tables", {})), "files": {f.name: file_hash(f) for f in files}}
+    write_json(_result(out, result["task"]), content | {"sha256": _hash(content)})
+
+
+def _result(out: Path, name: str) -> Path:
+    """Return the file of a task's result, named so that no table's note can be it."""
+    return out / f"{name}.result.json"
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _experiments(package: str) -> Sequence[Experiment[Any, Any]]:
+    found: Sequence[Experiment[Any, Any]] = importlib.import_module(package).EXPERIMENTS
+    return found

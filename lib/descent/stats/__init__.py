@@ -1,0 +1,36 @@
+"""Estimates that carry their interval, and when two numbers count as equal."""
+
+from __future__ import annotations
+
+from descent.stats.estimate import Estimate
+from descent.stats.intervals import (
+    bootstrap,
+    censored_mean,
+    censored_ratio,
+    exact,
+    geometric_ratio,
+    ks_distance,
+    mean,
+    median,
+    paired_difference,
+    paired_ratio,
+    power,
+    proportion,
+    quantile,
+    ratio_of_means,
+    ratio_of_medians,
+    replicas_for_power,
+    replicas_to_settle,
+    slope,
+    slope_of_mean,
+    spearman,
+    tost,
+    variance_ratio,
+)
+
+__all__ = [
+    "Estimate", "bootstrap", "censored_mean", "censored_ratio", "exact", "geometric_ratio", "ks_distance",
+    "mean", "median", "paired_difference", "paired_ratio", "power", "proportion", "quantile", "ratio_of_means",
+    "ratio_of_medians", "replicas_for_power", "replicas_to_settle", "slope", "slope_of_mean", "spearman",
+    "tost", "variance_ratio",
+]  # fmt: skip

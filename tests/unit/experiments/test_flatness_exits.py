@@ -1,0 +1,100 @@
+"""Exits from one minimiser: first passages, the chance to leave, and the figure drawn from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from descent.engine.streams import Streams, replica_seeds
+from descent.experiments.common import Settings
+from descent.experiments.flatness import exits
+from descent.experiments.flatness.passages import Passages, first_passages
+from descent.figures.flatness.exits import chance_to_leave
+from descent.problems.exponents import Minimum
+from descent.theory.weights import Gamma, TwoPoint
+
+RADII = np.array([2.0, 5.0, 20.0])
+
+
+@pytest.fixture(scope="module")
+def result() -> exits.ExitsResult:
+    settings = Settings(replicas=200)
+    config = exits.Exits.cpu(settings)
+    return exits.run(dataclasses.replace(config, between=((1, 0.5), (4, 0.5)), above=((4, 1.1), (4, 1.5)), head=(0, 1)))
+
+
+def passages(minimum: Minimum, rows: slice = slice(None), floor: float = 0.0) -> Passages:
+    streams = Streams(replica_seeds(0, 300), torch.float64).subset(rows)
+    return first_passages(minimum, 2.2, 1.0, RADII, 60, streams, floor)
+
+
+def test_first_passages_are_those_of_the_whole_path() -> None:
+    minimum = Minimum(Gamma(1.0), 4, jitter=0.1)
+    streams = Streams(replica_seeds(0, 300), torch.float64)
+    x, path = torch.ones(300, 1, dtype=torch.float64), []
+    for step in range(60):
+        x = x - 2.2 * minimum.gradient(x, streams, step)
+        path.append(x[:, 0].abs())
+    out = (torch.stack(path)[:, :, None] >= torch.from_numpy(RADII)).cummax(0).values
+    found = passages(minimum)
+    assert np.array_equal(found.seen, out[-1].numpy())
+    waited = 60 - out.sum(0).numpy() + found.seen
+    assert np.array_equal(found.times[:, -1], waited[:, -1])
+    assert np.array_equal(found.times, waited)
+    assert 0.05 < found.seen[:, -1].mean() < 1
+
+
+def test_a_run_does_not_depend_on_its_neighbours() -> None:
+    minimum = Minimum(Gamma(1.0), 4)
+    every, some = passages(minimum, floor=1e-3), passages(minimum, slice(40, 70), floor=1e-3)
+    assert np.array_equal(every.times[40:70], some.times)
+    assert np.array_equal(every.seen[40:70], some.seen)
+
+
+def test_runs_that_never_step_too_far_stay() -> None:
+    found = passages(Minimum(TwoPoint(0.0), 1), floor=1e-9)  # |1 − 2.2| = 1.2: every run leaves
+    assert found.seen.all()
+    assert (found.times == np.ceil(np.log(RADII) / np.log(1.2))).all()
+
+
+def test_single_runs_shrink_between_the_thresholds_and_the_chance_to_leave_is_a_power(result) -> None:
+    found = exits.estimates(result)
+    assert found["P2-C11.between"].high < -0.2
+    assert found["P2-C12.between"].value == pytest.approx(result.between[1].exponent, rel=0.2)
+    assert found["P2-X2.power"].low < 1.1
+    assert found["P2-X2.power"].high > 0.9
+    tilted = exits.leaving_exponent(result, 0, result.between[0].exponent)
+    assert tilted.value == pytest.approx(exits.leaving_exponent(result, 0).value / result.between[0].exponent)
+
+
+def test_every_run_leaves_well_above_the_thresholds(result) -> None:
+    found = exits.estimates(result)
+    assert found["P2-C11.above"].value == pytest.approx(1, abs=0.1)
+    assert found["P2-C12.above"].value == 0
+    assert found["P2-C12.above"].high < 0.02
+    assert result.seen[1].all()
+
+
+def test_tables_hold_what_the_estimates_say(result) -> None:
+    tables = exits.tables(result)
+    row = tables["exits"].iloc[1]
+    assert row.measured_exponent == exits.estimates(result)["P2-C12.between"].value
+    assert (tables["exit_chance"].groupby("lr").chance.diff().dropna() < 0).all()
+    far = tables["exit_times"].query("decades == 12")
+    assert far["mean"].to_numpy() == pytest.approx(far["drift_alone"].to_numpy(), rel=0.15)
+    assert far["spread"].to_numpy() == pytest.approx(far["spread_limit"].to_numpy(), rel=0.25)
+
+
+def test_the_figure_shows_every_setting(result) -> None:
+    chances, times = chance_to_leave(result).axes
+    drawn = [text.get_text() for text in chances.texts]
+    assert all(any(f"{setting.exponent:.2f}" in text for text in drawn) for setting in result.between)
+    assert len(times.containers) == 1
+
+
+def test_the_chance_is_followed_only_as_far_down_as_walks_reach() -> None:
+    few, many = (exits.Exits.paper(Settings(scale="gpu", replicas=n)) for n in (4, 1000))
+    assert max(few.decays) < max(many.decays) == 8
+    assert few.walks * np.exp(-max(few.decays)) > 20

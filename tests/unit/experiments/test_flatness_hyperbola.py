@@ -1,0 +1,94 @@
+"""Selection along the hyperbola of minimisers, shrunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from descent.claims import load_paper
+from descent.engine.rules import repeat, sgd
+from descent.engine.streams import Streams, replica_seeds
+from descent.engine.train import train
+from descent.experiments.common import Settings
+from descent.experiments.flatness import hyperbola
+from descent.experiments.flatness.hyperbola import CONVERGED, EDGE, INFINITE, MOVING, Continuum, ContinuumResult
+from descent.figures import flatness as figures
+from descent.problems.hyperbola import Hyperbola
+from descent.results import digest
+from numpy.testing import assert_allclose
+
+SMALL = replace(
+    Continuum.cpu(Settings(replicas=200)), batch_sizes=(1, 4, None), jittered=(1,), jitter_replicas=300, steps=1500
+)
+
+
+@pytest.fixture(scope="module")
+def result() -> ContinuumResult:
+    return hyperbola.run(SMALL)
+
+
+def test_full_descent_never_stays_beyond_the_edge_and_small_batches_do(result: ContinuumResult) -> None:
+    assert result.arm(None).kept.max() < EDGE
+    assert result.arm(4).kept.max() > EDGE
+    assert (result.flow > EDGE).mean() > 0.1  # where no step size would matter
+
+
+def test_a_little_jitter_takes_the_sharp_tail_away(result: ContinuumResult) -> None:
+    assert result.arm(1, jitter=SMALL.jitter).kept.max() < result.arm(1).kept.max()
+
+
+def test_most_runs_converge_and_momentum_keeps_sharper_ones(result: ContinuumResult) -> None:
+    for arm in result.arms:
+        assert (arm.fate == CONVERGED).mean() > 0.75
+    momentum = max(SMALL.momentum)
+    assert np.quantile(result.arm(None, momentum).kept, 0.99) > 1.5 * np.quantile(result.arm(None).kept, 0.99)
+
+
+def test_dropping_runs_that_are_over_changes_none_of_them() -> None:
+    """Against one uninterrupted run of all starts."""
+    seeds = replica_seeds(2, 60)
+    start = 3 * Streams(seeds, torch.float64).normal(0, 0, (2,))
+    config = replace(SMALL, steps=300, stride=30)
+    problem, hyper = Hyperbola(batch_size=4), repeat(sgd(0.1), 60)
+    end, fate = hyperbola._follow(config, problem, hyper, start, Streams(seeds, torch.float64))
+    whole = train(problem, start, hyper, 300, Streams(seeds, torch.float64), check=10)
+    assert {CONVERGED, INFINITE} <= set(fate.tolist())
+    assert torch.equal(fate == INFINITE, whole.diverged_at >= 0)
+    kept = fate != INFINITE
+    assert_allclose(end[kept].numpy(), whole.params[kept].numpy(), atol=1e-9)  # type: ignore[index]
+
+
+def test_estimates_and_tables(result: ContinuumResult) -> None:
+    found = hyperbola.estimates(result)
+    known = {f"{claim.id}.{test.key}" for claim in load_paper("P2").claims for test in claim.tests}
+    assert set(found) == {"P2-X8.hyperbola"} <= known
+    one, full = result.arm(1).kept, result.arm(None).kept
+    assert found["P2-X8.hyperbola"].value == pytest.approx((one > EDGE).mean() - (full > EDGE).mean())
+    table = hyperbola.tables(result)["hyperbola"]
+    assert_allclose(table[["converged", "infinite", "moving"]].sum(axis=1), 1)
+    assert (table["q50_low"] <= table["q50"]).all()
+    assert (table["q90"] <= table["q90_high"]).all()
+    assert (table["q99"] <= table["largest"]).all()
+
+
+def test_figure_draws_the_tails_and_the_sharpest_per_cent(result: ContinuumResult) -> None:
+    tails, top = figures.continuum(result).axes
+    assert_allclose(tails.lines[0].get_xdata(), np.sort(result.arm(None).kept))
+    assert top.lines[0].get_ydata()[0] == np.quantile(result.arm(1).kept, 0.99)  # type: ignore[index]
+
+
+def test_without_headline_momentum_there_is_one_column() -> None:
+    config = replace(Continuum.cpu(Settings(replicas=20, momentum=0.0)), batch_sizes=(1, None), jittered=(), steps=400)
+    found = hyperbola.run(config)
+    assert [arm.momentum for arm in found.arms] == [0.0, 0.0]
+    assert (found.arm(None).fate != MOVING).mean() > 0.9
+    with pytest.raises(KeyError, match="no arm"):
+        found.arm(1, 0.9)
+
+
+def test_configurations() -> None:
+    cpu, paper = Continuum.cpu(Settings()), Continuum.paper(Settings())
+    assert cpu.replicas == 10_000
+    assert len({digest(cpu), digest(paper), digest(Continuum.cpu(Settings(seed=1)))}) == 3

@@ -1,0 +1,149 @@
+"""The network experiment of the flatness chapter: a small run, and the figures of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from descent.data import images
+from descent.experiments.common import Settings
+from descent.experiments.flatness import networks
+from descent.figures.flatness import network_bounds, network_loads, network_sharpness
+from descent.theory.linear import gram_rows
+from descent.theory.moments import growth_rate
+from torch import nn
+
+KEYS = {
+    "P2-C3.necessary", "P2-C8.networks", "P2-C8.edge", "P2-X1.network", "P2-X6.rejects", "P2-X6.sharpness_silent",
+    "P2-X6.simulated", "P2-X11.flattens", "P2-X11.far_below",
+}  # fmt: skip
+
+
+def small() -> networks.Networks:
+    groups = (
+        networks.Group(1, (0.1, 0.2), 2500),
+        networks.Group(4, (0.3,), 1500),
+        networks.Group(None, (0.8, 2.0), 800),
+    )
+    config = networks.Networks.cpu(Settings(replicas=6))
+    return replace(config, examples=32, groups=groups, fitted=1e-3, pause=500, patience=1500, copies=60)
+
+
+@pytest.fixture(scope="module")
+def result() -> networks.NetworksResult:
+    return networks.run(small())
+
+
+def test_the_constant_input_makes_the_biases_of_the_first_layer() -> None:
+    config = small()
+    task = config.task
+    leaves = task.start(networks._streams(config, 1))
+    module = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 1, bias=False))
+    first = leaves["0.weight"]
+    named = {"0.weight": first[:, :, :64], "0.bias": first[:, :, 64], "2.weight": leaves["2.weight"]}
+    assert float(named["0.bias"].abs().max()) == 0
+    same = torch.func.functional_call(module, {name: leaf[1] for name, leaf in named.items()}, (task.inputs[:, :64],))
+    torch.testing.assert_close(task.net.forward(leaves, task.inputs.expand(6, -1, -1))[1], same)
+    assert float(named["0.weight"].var()) == pytest.approx(4 / 64, rel=0.05)
+    np.testing.assert_allclose(task.inputs[:, :64].mean(0), 0, atol=1e-6)
+
+
+def test_another_master_seed_sees_other_images() -> None:
+    first, second = (replace(small(), seed=seed).task.inputs for seed in (0, 1))
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
+
+
+def test_every_key_has_an_estimate(result: networks.NetworksResult) -> None:
+    found = networks.estimates(result)
+    assert set(found) == KEYS
+    assert all(np.isfinite(e.value) for e in found.values())
+
+
+def test_descent_settles_at_its_edge_and_small_batches_below_theirs(result: networks.NetworksResult) -> None:
+    found = networks.estimates(result)
+    assert found["P2-C8.edge"].value == pytest.approx(1, abs=0.02)
+    assert found["P2-C3.necessary"].value < 0.2
+    assert found["P2-X6.rejects"].value == 1
+    assert found["P2-X6.sharpness_silent"].value < 0.6
+    assert found["P2-X11.flattens"].high < 0
+
+
+def test_loads_are_rates_over_thresholds(result: networks.NetworksResult) -> None:
+    full, one = result.of(None), result.of(1)
+    np.testing.assert_allclose(full.load[full.found], (full.lr * full.sharpness / 2)[full.found])
+    np.testing.assert_array_equal(one.threshold, one.single)
+    assert np.isnan(one.sharpness[~one.found]).all()
+    assert (one.lower[one.found] < one.single[one.found]).all()
+    assert (full.single[full.found] < full.threshold[full.found]).all()
+    np.testing.assert_array_equal(one.initial, one.initial[:1].repeat(2, axis=0))
+
+
+def test_runs_of_the_linearised_net_grow_as_the_operator_says(result: networks.NetworksResult) -> None:
+    config = replace(small(), around=(1.15, 1.3), copies=200, horizon=150)
+    few = result.of(4)
+    task = config.task
+    done = networks._fit(task, config, few.group, {})
+    mean_square, single = networks._grow(task, config, done, few)
+    rows = few.found[0].nonzero()[0]
+    k = task.interpolating(done.params, torch.from_numpy(rows)).numpy()
+    exact = [
+        [growth_rate(gram_rows(one), m * lr, 4) for m in config.around]
+        for one, lr in zip(k, few.threshold[0][rows], strict=True)
+    ]
+    np.testing.assert_allclose(mean_square.mean(0), np.mean(exact, axis=0), rtol=0.1)
+    assert (single.mean(0) < mean_square.mean(0)).all()
+
+
+@pytest.mark.parametrize(("growth", "expected"), [
+    ((-0.04, -0.01, 0.03, 0.09), 1.01), ((-0.02, 0.02, 0.03, 0.04), 0.98), ((-0.05, -0.04, -0.03, -0.01), 1.1),
+])  # fmt: skip
+def test_onset_is_a_straight_line_between_the_steps_around_it(
+    result: networks.NetworksResult, growth: tuple[float, ...], expected: float
+) -> None:
+    other = replace(result, growth=np.tile([[growth]], (2, 5, 1)))
+    assert networks.onset(other, 0).value == pytest.approx(expected)
+
+
+def test_a_group_in_which_nobody_interpolates_is_named() -> None:
+    config = small()
+    groups = (*config.groups[:2], networks.Group(None, (0.8,), 3))
+    with pytest.raises(ValueError, match=r"batch size all reached a loss of 0\.001 within 3 steps"):
+        networks.run(replace(config, groups=groups, patience=10))
+
+
+def test_tables_and_figures_show_every_net(result: networks.NetworksResult) -> None:
+    frames = networks.tables(result)
+    assert set(frames) == {"networks", "network_arms", "network_tracks", "network_bounds", "network_onset"}
+    assert len(frames["networks"]) == sum(int(t.found.sum()) for t in result.groups)
+    assert frames["network_arms"]["interpolate"].sum() == len(frames["networks"])
+    assert (frames["network_bounds"]["lower"] < frames["network_bounds"]["threshold"]).all()
+    marks = network_loads(result).axes[0].lines[: len(result.groups)]
+    assert sum(len(mark.get_xdata()) for mark in marks) == len(frames["networks"])
+    assert len(network_sharpness(result).axes) == 2
+    assert len(network_bounds(result).axes[0].lines) == 6
+
+
+@pytest.mark.parametrize("kind", [networks.Networks.cpu, networks.Networks.paper])
+def test_both_scales_follow_the_settings(kind: object) -> None:
+    config = kind(Settings(seed=7, replicas=20))
+    assert (config.seed, config.replicas, config.device) == (7, 20, "cpu")
+    assert config.groups[0].batch_size == 1
+    assert {networks.FEW, None} <= {group.batch_size for group in config.groups}
+    assert kind(Settings()).replicas == 32
+
+
+def test_digits_stay_balanced_for_every_seed() -> None:
+    data = images.load("digits")
+    for part in range(len(data) // 64):
+        data.take(64, 64 * part)
+
+
+def test_the_objective_is_half_the_mean_square() -> None:
+    task = small().task
+    leaves = task.start(networks._streams(small(), 1))
+    outputs = task.net.forward(leaves, task.inputs.expand(6, -1, -1))
+    expected = (outputs - task.targets).square().mean((1, 2)) / 2
+    torch.testing.assert_close(task.objective(None).value(leaves), expected)

@@ -1,0 +1,127 @@
+"""The same campaign on a cluster of real processes: a worker is killed, the scheduler is lost, nothing is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from descent.experiments.common import Settings
+from descent.runs import campaign
+
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+PACKAGE = "descent.experiments.saddles"
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+
+
+def dask(*arguments):
+    return subprocess.Popen([sys.executable, "-m", "dask", *arguments], **QUIET)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Start a scheduler and two workers of one thread each on loopback; return address and scheduler."""
+    file = tmp_path / "scheduler.json"
+    started = [dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))]
+    until = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    address = json.loads(file.read_text())["address"]
+    options = ("--nthreads", "1", "--no-dashboard", "--death-timeout", "5", "--host", "127.0.0.1")
+    started += [dask("worker", address, *options) for _ in range(2)]
+    with distributed.Client(address, timeout=30, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield address, started[0]
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def todo(count):
+    """Return that many tasks of a second or more, one per master seed, each under a name of its own."""
+    return [campaign.Task(PACKAGE, "linear", Settings(seed=seed, replicas=40)) for seed in range(count)]
+
+
+def essence(content):
+    return {key: content[key] for key in ("mark", "estimates", "config", "tables", "settings")}
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(cluster):
+    address, _ = cluster
+    whole = [campaign.run(task) for task in todo(6)]
+    with distributed.Client(address, set_as_default=False) as client:
+        victims, seen = list(client.run(os.getpid).values()), []
+
+        def each(index, _):
+            seen.append(index)
+            if len(seen) == 1:
+                os.kill(victims[0], signal.SIGKILL)
+
+        found = campaign.sweep(campaign.run, todo(6), client.get_executor(pure=False, retries=3), each=each)
+    assert sorted(seen) == list(range(6))
+    assert [essence(a) for a in found] == [essence(b) for b in whole]
+
+
+def descent(*arguments):
+    line = [sys.executable, "-m", "descent", "--root", str(ROOT), "paper", "saddles", "--scale", "cpu", *arguments]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_path):
+    address, scheduler = cluster
+    out = tmp_path / "out"
+    some = ("--only", "features", "--only", "linear", "--only", "hopping", "--replicas", "200", "--out", str(out))
+    running = descent(*some, "--dask", address)
+    until = time.monotonic() + 120
+    while not (out / "features.result.json").exists() and time.monotonic() < until and running.poll() is None:
+        time.sleep(0.05)
+    os.killpg(scheduler.pid, signal.SIGKILL)
+    said = running.communicate(timeout=120)[0]
+    assert running.returncode == 1, said
+    assert "results are kept in" in said
+    assert "run the same command to resume" in said
+    kept = (out / "features.result.json").read_bytes()
+    again = descent(*some)
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, said
+    assert "of 3 tasks are done already" in said
+    assert (out / "features.result.json").read_bytes() == kept
+    results = {f"{name}.result.json" for name in ("features", "linear", "hopping")}
+    assert results | {"records.json"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
+    address, _ = cluster
+    some = ("--only", "linear", "--replicas", "100")
+    for name, where in (("here", ()), ("there", ("--dask", address))):
+        running = descent(*some, *where, "--out", str(tmp_path / name))
+        said = running.communicate(timeout=300)[0]
+        assert running.returncode == 0, said
+    first, second = (json.loads((tmp_path / name / "linear.result.json").read_text()) for name in ("here", "there"))
+    assert essence(first) == essence(second)
+    assert (tmp_path / "here/linear_saddle.csv").read_bytes() == (tmp_path / "there/linear_saddle.csv").read_bytes()
+
+
+def test_a_cluster_without_workers_is_refused(tmp_path):
+    file = tmp_path / "scheduler.json"
+    lonely = dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    try:
+        until = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        refused = descent("--dask", address, "--out", str(tmp_path / "out"))
+        said = refused.communicate(timeout=120)[0]
+        assert refused.returncode == 1
+        assert f"the scheduler at {address} has no workers; start some with `dask worker {address}`" in said
+    finally:
+        os.killpg(lonely.pid, signal.SIGKILL)
+        lonely.wait()
