@@ -24,15 +24,15 @@ def test_nothing_moved_nothing_executed(project, log):
 
 def test_library_edit_reexecutes_exactly_the_importing_chapters(project, log):
     edit(project.library / "toy" / "law.py", "2 * lr", "4 * lr")
-    assert run(project, log) == {"alpha": ["library module toy.law"], "beta": []}
-    assert "alpha: re-executed because: library module toy.law" in log.lines
+    assert run(project, log) == {"alpha": ["library toy.law, value"], "beta": []}
+    assert "alpha: re-executed because: library toy.law, value" in log.lines
     assert "beta: reused" in log.lines
     assert "value 2.000" in book_place(project, "alpha").notebook.read_text()
 
 
 def test_edit_of_a_shared_module_reexecutes_both(project, log):
-    edit(project.library / "toy" / "base.py", "import csv\n", "import csv  # tables\n")
-    assert run(project, log) == {name: ["library module toy.base"] for name in ("alpha", "beta")}
+    edit(project.library / "toy" / "base.py", "import csv\n", "import csv as csv\nimport math as tables\n")
+    assert run(project, log) == {name: ["library toy.base, save"] for name in ("alpha", "beta")}
 
 
 @pytest.mark.parametrize(

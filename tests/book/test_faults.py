@@ -93,7 +93,7 @@ def test_a_killed_build_leaves_no_lock_and_is_taken_up_again(project, log):
     edit(project.library / "toy" / "law.py", "time.sleep(60)", "time.sleep(0)")
     build(project, log)
     assert is_current(project)
-    assert "alpha: re-executed because: library module toy.law" in log.lines
+    assert "alpha: re-executed because: library toy.law, value" in log.lines
 
 
 def test_ctrl_c_stops_a_chapter_at_once_and_the_rest_is_kept(project):

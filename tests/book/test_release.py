@@ -110,7 +110,7 @@ def test_order_date_and_content_make_the_bytes(tmp_path):
         (lambda book: (book.build / "site.json").unlink(), "no finished site"),
         (lambda book: (book.executed / "alpha.json").unlink(), "no finished site"),
         (lambda book: edit(book.source("index"), "A toy", "A"), "since: chapters/index.md; run `make book` first"),
-        (lambda book: edit(book.library / "toy" / "law.py", "2 * lr", "3 * lr"), "alpha: library module toy.law"),
+        (lambda book: edit(book.library / "toy" / "law.py", "2 * lr", "3 * lr"), "alpha: library toy.law, value"),
         (lambda book: (book.root / "LICENSE").unlink(), "LICENSE is missing from the book"),
         (lambda book: shutil.rmtree(book.published), "data/published is missing from the book"),
         (lambda book: edit(book.root / "CITATION.cff", "2026-11-21", "soon"), "must state a version and date-released"),

@@ -117,13 +117,15 @@ def test_wrong_parameters_are_refused_naming_the_valid_ones(project, pair, messa
 
 
 def test_imports_are_followed_through_the_library(project):
-    modules = digest.closure(["from toy import other"], project.library)
-    assert set(modules) == {"toy", "toy.other", "toy.base"}
+    (project.library / "toy" / "other.py").write_text("from . import base\n\n\ndef value(lr):\n    return base.save\n")
+    moved = [key for key in digest.inputs(project, "beta", {}) if key.startswith("library")]
+    assert moved[:2] == ["library toy.base, imports", "library toy.base, save"]
+    assert moved[2:] == ["library toy.other, imports", "library toy.other, value"]
 
 
 def test_magics_are_no_obstacle(project):
     edit(project.source("alpha"), "from toy import law", "%matplotlib inline\nfrom toy import law")
-    assert "library module toy.law" in digest.inputs(project, "alpha", {})
+    assert "library toy.law, value" in digest.inputs(project, "alpha", {})
 
 
 def test_prose_is_no_input_of_an_execution_but_code_and_tags_are(project):

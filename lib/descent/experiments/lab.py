@@ -135,9 +135,9 @@ class Experiment(Generic[C, R]):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules of the code that it is made of."""
-        parts = (self.run, self.estimates, self.tables, type(self.small))
-        return tuple(sorted({part.__module__ for part in parts}))
+        """The modules of this library that it is made of."""
+        found = {part.__module__ for part in (self.run, self.estimates, self.tables, type(self.small))}
+        return tuple(sorted(name for name in found if name.startswith("descent.")))
 
     def config(self, scale: str) -> C:
         """Return the configuration of a scale; raise ValueError for one it does not have."""

@@ -1,7 +1,8 @@
 """What a run leaves behind: digests, provenance, tables that verify themselves, and how two runs compare."""
 
+from descent.results.code import code_pieces, imported_pieces, library_files
 from descent.results.compare import Comparison, Kind, Measured, compare
-from descent.results.digests import canonical, data_digest, digest, file_hash, library_digest, library_files
+from descent.results.digests import canonical, data_digest, digest, file_hash, library_digest
 from descent.results.provenance import Provenance, joined, provenance
 from descent.results.store import (
     MALFORMED,
@@ -26,10 +27,12 @@ __all__ = [
     "Provenance",
     "Table",
     "canonical",
+    "code_pieces",
     "compare",
     "data_digest",
     "digest",
     "file_hash",
+    "imported_pieces",
     "joined",
     "library_digest",
     "library_files",

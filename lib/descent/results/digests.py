@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,12 +14,11 @@ import numpy as np
 import torch
 from pandas import DataFrame
 
-from descent.results.texts import read_text
+from descent.results.code import PACKAGES, code_pieces
 
-__all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest", "library_files"]
+__all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest"]
 
 LENGTH = 16
-PACKAGES = Path(__file__).resolve().parents[2]
 
 
 def digest(config: object, ignore: Collection[str] = ()) -> str:
@@ -58,67 +55,8 @@ def file_hash(path: Path) -> str:
 
 
 def library_digest(modules: Iterable[str], folder: Path = PACKAGES) -> str:
-    """Return a short hash over the source of modules and of everything of their package they import.
-
-    Imports are read from the source, wherever they stand in it; nothing is executed, and an import by a
-    computed name is not seen. Raises: ValueError for a module without source under `folder`, or with one that is no
-    Python.
-    """
-    files = library_files(modules, folder)
-    return digest({name: file.read_text(encoding="utf-8") for name, file in files.items()})
-
-
-def library_files(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, Path]:
-    """Return the files of modules and of everything they import under `folder`, by sorted module name."""
-    waiting = sorted(modules)
-    missing = [name for name in waiting if _source(name, folder) is None]
-    if missing or not waiting:
-        raise ValueError(
-            f"no source for {', '.join(missing) or 'an empty list'}: name importable modules "
-            'such as "descent.experiments.saddles"'
-        )
-    found: dict[str, Path] = {}
-    while waiting:
-        name = waiting.pop()
-        file = _source(name, folder)
-        if file is not None and name not in found:
-            found[name] = file
-            waiting += [name.rpartition(".")[0], *_imports(name, file)]
-    return dict(sorted(found.items()))
-
-
-def _imports(name: str, file: Path) -> tuple[str, ...]:
-    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    return _imported(tuple(package), read_text(file), file.name)
-
-
-@functools.lru_cache(maxsize=2048)
-def _imported(package: tuple[str, ...], text: str, file: str) -> tuple[str, ...]:
-    """Return what a source text in a package imports; a command that digests much parses every text once."""
-    return tuple(_each_import(package, _parsed(text, file)))
-
-
-def _parsed(text: str, file: str) -> ast.Module:
-    try:
-        return ast.parse(text)
-    except SyntaxError as fault:
-        raise ValueError(f"{file}, line {fault.lineno} is not Python: {fault.msg}; correct it") from None
-
-
-def _each_import(package: tuple[str, ...], tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
-
-
-def _source(name: str, folder: Path) -> Path | None:
-    stem = folder.joinpath(*name.split("."))
-    candidates = (stem / "__init__.py", stem.with_name(f"{stem.name}.py"))
-    return next((file for file in candidates if name and file.is_file()), None)
+    """Return a short hash over the code of modules and of all they import under `folder`, see `code_pieces`."""
+    return digest(code_pieces(modules, folder))
 
 
 def _tagged(value: object, ignore: Collection[str], where: str) -> object:

@@ -47,15 +47,16 @@ def rates(calibration: Mapping[str, Any], precision: str = "float32") -> dict[st
     return known
 
 
-def scaled(config: Any, core_seconds: float, known: Mapping[str, float]) -> float:
+def scaled(config: Any, lab: Any, core_seconds: float, known: Mapping[str, float]) -> float:
     """Return the seconds a configuration takes at known rates; NaN where one is missing.
 
     core_seconds: what it would take on one core, unless its work is counted in `trained_images`, by the net's
     name.
     """
-    images: Mapping[str, float] | None = getattr(config, "trained_images", None)
-    if images is None:
+    count_images = getattr(config, "trained_images", None)
+    if count_images is None:
         return core_seconds * CORE[SMALL] / known.get(SMALL, math.nan)
+    images: Mapping[str, float] = count_images(lab)
     return sum(count / known.get(net, math.nan) for net, count in images.items())
 
 

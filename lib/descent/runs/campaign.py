@@ -111,7 +111,7 @@ class Task:
     @property
     def mark(self) -> str:
         """What a result must have been made from to be this task's: parameters and code."""
-        return digest((self.name, self.lab, self.config, library_digest(self.experiment.modules)))
+        return digest((self.name, self.lab, self.config, library_digest(self.experiment.modules or [self.package])))
 
 
 def tasks(package: str, lab: Lab, scale: str = "cpu", only: Sequence[str] = (), **options: Any) -> list[Task]:
@@ -168,7 +168,7 @@ def expected(
     for task in todo:
         factor = _factor(_grown(task))
         known = CORE if calibration is None else rates(calibration, getattr(task.config, "precision", "float32"))
-        found[task.name] = scaled(task.config, factor * known_seconds.get(task.name, math.nan), known)
+        found[task.name] = scaled(task.config, task.lab, factor * known_seconds.get(task.name, math.nan), known)
     return found
 
 
@@ -220,7 +220,7 @@ def run(task: Task) -> dict[str, Any]:
     Image data that are not here make it a result without estimates, with the reason under "skipped".
     """
     lab, experiment = task.lab, task.experiment
-    made = provenance(task.scale, lab.device, lab.seed, lab.replicas, modules=experiment.modules)
+    made = provenance(task.scale, lab.device, lab.seed, lab.replicas, modules=experiment.modules or [task.package])
     about = {
         "schema": SCHEMA,
         "task": task.name,

@@ -138,22 +138,84 @@ def package(tmp_path):
     return tmp_path
 
 
-def test_the_import_closure_follows_every_form_of_import(package):
-    parts = ["far", "inner", "inner.deep", "inner.shown", "late", "near", "top"]
-    assert list(results.library_files(["toy.top"], package)) == ["toy", *(f"toy.{part}" for part in parts)]
-    assert list(results.library_files(["toy.unrelated"], package)) == ["toy", "toy.unrelated"]
+def test_the_import_closure_follows_every_form_of_import_and_no_parent(package):
+    parts = ["far", "inner.deep", "late", "near", "top"]
+    assert list(results.library_files(["toy.top"], package)) == [f"toy.{part}" for part in parts]
+    assert list(results.library_files(["toy.unrelated"], package)) == ["toy.unrelated"]
 
 
 @pytest.mark.parametrize(
     ("module", "moves"),
-    [("top", True), ("inner/deep", True), ("inner/shown", True), ("late", True), ("far", True),
-     ("__init__", True), ("unrelated", False), ("inner/hidden", False)],
+    [("top", True), ("inner/deep", True), ("late", True), ("far", True), ("near", True),
+     ("inner/shown", False), ("__init__", False), ("unrelated", False), ("inner/hidden", False)],
 )  # fmt: skip
 def test_the_library_digest_moves_with_what_is_imported(package, module, moves):
     before = results.library_digest(["toy.top"], package)
     with (package / "toy" / f"{module}.py").open("a", encoding="utf-8") as file:
-        file.write("# more\n")
+        file.write("more = 1\n")
     assert (results.library_digest(["toy.top"], package) != before) is moves
+
+
+CODE = '''"""Says what it is."""
+
+from toy import far
+from toy.inner import deep
+
+LIMIT = 3
+"""What is allowed."""
+
+
+def f(x):
+    """Return it."""
+    return deep.g(x) + far.z
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moved"),
+    [("Says what it is", "Says more", []), ("What is allowed", "What was", []), ("Return it", "Return that", []),
+     ("return deep", "# sure\n    return deep", []), ("deep.g(x) + far.z", "(deep.g(x) +\n            far.z)", []),
+     ("from toy import far\nfrom toy.inner import deep", "from toy.inner import deep\nfrom toy import far", []),
+     ("LIMIT = 3", "LIMIT = 4", ["toy.code, LIMIT"]), ("+ far", "- far", ["toy.code, f"]),
+     ("inner import deep", "inner import hidden as deep",
+      ["toy.code, imports", "toy.inner.deep, imports"])],
+)  # fmt: skip
+def test_what_is_only_said_moves_nothing_and_what_moved_has_a_name(package, old, new, moved):
+    file = package / "toy" / "code.py"
+    file.write_text(CODE)
+    before = results.code_pieces(["toy.code"], package)
+    assert old in CODE
+    file.write_text(CODE.replace(old, new))
+    after = results.code_pieces(["toy.code"], package)
+    assert sorted(key for key in before | after if before.get(key) != after.get(key)) == moved
+
+
+PACKAGE = """from toy.near import f
+from toy.unrelated import x
+
+SECRET = 1
+ALL = (f, x)
+
+
+def own():
+    return x + SECRET
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [("from toy import shop\nshop.f", {"near", "late"}), ("from toy import shop\nshop.SECRET", {"shop"}),
+     ("from toy.shop import own", {"shop", "unrelated"}), ("from toy.shop import own as o\no()", {"shop", "unrelated"}),
+     ("from toy import shop\nshop.ALL", {"shop", "near", "late", "unrelated"}),
+     ("from toy import shop\nprint(shop)", {"shop", "near", "late", "unrelated"}),
+     ("import numpy\nnumpy.array", set())],
+)  # fmt: skip
+def test_of_a_package_counts_what_is_asked_of_it(package, code, modules):
+    (package / "toy" / "shop").mkdir()
+    (package / "toy" / "shop" / "__init__.py").write_text(PACKAGE)
+    used = code if "\n" in code else f"{code}\nown()"
+    found = {key.partition(", ")[0] for key in results.imported_pieces(used, package)}
+    assert found == {f"toy.{name}" for name in modules}
 
 
 def test_the_library_digest_depends_on_neither_order_nor_line_ends(package):

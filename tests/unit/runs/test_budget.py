@@ -6,14 +6,12 @@ import contextlib
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from descent.book.commands.cli import main
-from descent.experiments.arms import configure
-from descent.experiments.common import Experiment, Settings
+from descent.experiments.lab import Experiment, Lab
 from descent.results import provenance
 from descent.runs import campaign
 from descent.runs.budget import CORE, Budget, rates, unfit
@@ -21,7 +19,15 @@ from descent.runs.sweep import SweepError
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "descent.experiments.saddles"
-SMALL = Settings(replicas=400)
+SMALL = Lab(replicas=400)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A configuration of nothing."""
+
+    steps: int = 1
+
 
 RATES = {
     "copy, read and write": 4e3,
@@ -52,7 +58,7 @@ def test_rates_are_those_of_stacks_at_the_precision_asked_for():
 
 
 def test_a_calibration_rescales_the_plan():
-    todo = campaign.tasks(PACKAGE, Settings("gpu"), ["escape", "resnet"])
+    todo = campaign.tasks(PACKAGE, Lab(), "gpu", ["escape", "resnet"])
     core, device = (campaign.expected(todo, {"escape": 6.0}, each) for each in (None, calibration()))
     assert device["escape"] == pytest.approx(core["escape"] / 8)
     assert device["resnet"] == pytest.approx(16 * 60 * 5e4 / 3e5 + 4 * 60 * 5e4 / 4e4)
@@ -101,14 +107,12 @@ def timetable(monkeypatch, seconds, budget, took):
     clock = Clock()
 
     def work(name):
-        def run(settings):
-            config = configure(SimpleNamespace(cpu=lambda given: given), settings)
+        def run(config, lab):
             clock.now += took.get(name, seconds[name])
             if name == "broken":
                 raise ZeroDivisionError
-            return SimpleNamespace(config=config)
 
-        return Experiment(name, ("P3-X2",), run, lambda _: {}, lambda _: {})
+        return Experiment(name, Given(), Given(), run, lambda _: {}, lambda _: {})
 
     monkeypatch.setattr(campaign, "_experiments", lambda _: [work(name) for name in seconds])
     monkeypatch.setattr(campaign, "library_digest", lambda _: "the same all along")
@@ -150,10 +154,10 @@ def test_what_was_late_is_run_by_the_next_command(tmp_path, monkeypatch):
 
 
 def test_records_say_what_there_was_no_time_for(tmp_path):
-    (task,) = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    (task,) = campaign.tasks(PACKAGE, SMALL, only=["linear"])
     made = provenance("gpu", "cpu", 0, 9, modules=["descent.stats.estimate"]).to_json()
-    content = {"task": task.name, "provenance": made, "estimates": {}, "seconds": 1.0}
-    late = campaign.tasks(PACKAGE, Settings("gpu"), ["resnet", "flow"])
+    content = {"task": task.name, "provenance": made, "estimates": {}, "seconds": 1.0, "lab": {}}
+    late = campaign.tasks(PACKAGE, Lab(), "gpu", ["resnet", "flow"])
     path = campaign.write_records("P3", [content], tmp_path, late)
     tests = {
         f"{record['id']}.{test['key']}": test["reason"]

@@ -12,7 +12,6 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,9 +27,7 @@ from descent.engine.rules import sgd
 from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.engine.train import every, train
 from descent.experiments import saddles
-from descent.experiments.arms import configure
-from descent.experiments.common import Experiment, Settings
-from descent.experiments.saddles.linear import LINEAR
+from descent.experiments.lab import Experiment, Lab
 from descent.results import load_table, save_table
 from descent.runs import campaign
 from descent.runs.sweep import SweepError
@@ -39,12 +36,24 @@ from pandas import DataFrame
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "descent.experiments.saddles"
-SMALL = Settings(replicas=400)
+SMALL = Lab(replicas=400)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A configuration of nothing."""
+
+    steps: int = 1
+
+
+def given(name, run, estimates=lambda _: {}, tables=lambda _: {}):
+    """Return an experiment of that name, at any scale the same."""
+    return Experiment(name, Given(), Given(), run, estimates, tables)
 
 
 def essence(content):
     """Return what must not depend on where and how often a task was run."""
-    return {key: content[key] for key in ("task", "mark", "config", "estimates", "settings")}
+    return {key: content[key] for key in ("task", "mark", "config", "estimates", "lab")}
 
 
 def tables(folder):
@@ -55,7 +64,7 @@ def tables(folder):
 def plain(tmp_path_factory):
     """Return a finished task and the folder it was run into."""
     out = tmp_path_factory.mktemp("plain")
-    todo = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    todo = campaign.tasks(PACKAGE, SMALL, only=["linear"])
     return campaign.campaign(todo, out, say=lambda _: None)[0], out
 
 
@@ -177,8 +186,8 @@ def test_checkpoints_of_another_mark_are_deleted_with_one_sentence(tmp_path):
 @pytest.mark.parametrize("name", ["linear", "flow", "tradeoff", "annealing"])
 def test_an_experiment_cut_short_anywhere_ends_in_the_same_numbers(tmp_path, monkeypatch, name):
     experiment = next(item for item in saddles.EXPERIMENTS if item.name == name)
-    settings = Settings(replicas=64)
-    whole = experiment.estimates(experiment.run(settings))
+    lab = Lab(replicas=64)
+    whole = experiment.estimates(experiment.run(experiment.small, lab))
     saves, count = Checkpoint.save, iter(range(1, 10**6))
 
     def fragile(self, mark, meta, tensors):
@@ -190,7 +199,7 @@ def test_an_experiment_cut_short_anywhere_ends_in_the_same_numbers(tmp_path, mon
     for _ in range(3):
         try:
             with keeping(Keeping(tmp_path, seconds=0.05)):
-                again = experiment.estimates(experiment.run(settings))
+                again = experiment.estimates(experiment.run(experiment.small, lab))
         except KeyboardInterrupt:
             continue
     assert again == whole
@@ -201,19 +210,19 @@ def test_an_experiment_cut_short_anywhere_ends_in_the_same_numbers(tmp_path, mon
 
 
 def test_chosen_by_experiment_or_by_claim():
-    assert [task.name for task in campaign.tasks(PACKAGE, SMALL, ["linear"])] == ["linear"]
-    named = campaign.tasks(PACKAGE, SMALL, ["P3-X6"])
+    assert [task.name for task in campaign.tasks(PACKAGE, SMALL, only=["linear"])] == ["linear"]
+    named = campaign.tasks(PACKAGE, SMALL, only=["P3-X6"])
     assert [task.name for task in named] == ["hopping"]
     assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS) - 1  # one is stated for scale gpu alone
-    assert len(campaign.tasks(PACKAGE, Settings("gpu"))) == len(saddles.EXPERIMENTS)
-    ordered = campaign.tasks(PACKAGE, SMALL, ["hopping", "P3-C12", "escape", "hopping"])
+    assert len(campaign.tasks(PACKAGE, Lab(), "gpu")) == len(saddles.EXPERIMENTS)
+    ordered = campaign.tasks(PACKAGE, SMALL, only=["hopping", "P3-C12", "escape", "hopping"])
     assert [task.name for task in ordered] == ["hopping", "linear", "escape"]
     with pytest.raises(ValueError, match=r"neither experiment nor claim of saddles: P9-C1; there are linear, escape"):
-        campaign.tasks(PACKAGE, SMALL, ["P9-C1"])
+        campaign.tasks(PACKAGE, SMALL, only=["P9-C1"])
 
 
 def test_the_plan_says_what_grows_and_how_long_it_may_take():
-    todo = campaign.tasks(PACKAGE, Settings("gpu"), ["escape"])
+    todo = campaign.tasks(PACKAGE, Lab(), "gpu", ["escape"])
     (row,) = campaign.plan(todo, {"escape": 6.0}).to_dict("records")
     assert "replicas 1000 → 100000" in row["against the CPU run"]
     assert float(row["minutes on one core"]) == pytest.approx(10.0, rel=0.3)
@@ -222,7 +231,7 @@ def test_the_plan_says_what_grows_and_how_long_it_may_take():
 def test_a_finished_task_is_not_run_again(plain, monkeypatch):
     content, out = plain
     monkeypatch.setattr(campaign, "run", lambda _: pytest.fail("it was run again"))
-    (again,) = campaign.campaign(campaign.tasks(PACKAGE, SMALL, ["linear"]), out, say=lambda _: None)
+    (again,) = campaign.campaign(campaign.tasks(PACKAGE, SMALL, only=["linear"]), out, say=lambda _: None)
     assert again == content
 
 
@@ -237,7 +246,7 @@ def test_a_damaged_result_is_measured_again(plain, tmp_path, damage):
         "other seed": json.dumps(json.loads(text) | {"mark": "another"}),
     }[damage]
     (tmp_path / "linear.result.json").write_text(broken)
-    (task,) = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    (task,) = campaign.tasks(PACKAGE, SMALL, only=["linear"])
     assert campaign.done(task, tmp_path) is None
     campaign.campaign([task], tmp_path, say=lambda _: None)
     assert essence(campaign.done(task, tmp_path)) == essence(content)
@@ -246,7 +255,7 @@ def test_a_damaged_result_is_measured_again(plain, tmp_path, damage):
 
 def test_other_settings_are_another_task(plain):
     _, out = plain
-    assert campaign.done(campaign.tasks(PACKAGE, Settings(replicas=401), ["linear"])[0], out) is None
+    assert campaign.done(campaign.tasks(PACKAGE, Lab(replicas=401), only=["linear"])[0], out) is None
 
 
 def test_records_are_judged_and_the_rest_is_said_not_to_have_been_run(plain, tmp_path):
@@ -261,10 +270,10 @@ def test_records_are_judged_and_the_rest_is_said_not_to_have_been_run(plain, tmp
 def test_one_experiment_after_the_other_adds_up_in_one_folder(plain, tmp_path):
     content, out = plain
     shutil.copytree(out, tmp_path / "both")
-    (later,) = campaign.tasks(PACKAGE, SMALL, ["stiff"])
+    (later,) = campaign.tasks(PACKAGE, SMALL, only=["stiff"])
     campaign.campaign([later], tmp_path / "both", say=lambda _: None)
     assert campaign.others([later], tmp_path / "both") == [content]
-    assert campaign.others([replace(later, settings=replace(SMALL, seed=9))], tmp_path / "both") == []
+    assert campaign.others([replace(later, lab=replace(SMALL, seed=9))], tmp_path / "both") == []
     (tmp_path / "both" / "linear.result.json").write_text("{}")
     assert campaign.others([later], tmp_path / "both") == []
 
@@ -288,36 +297,34 @@ def test_out_of_memory_it_goes_on_in_smaller_chunks_to_the_same_numbers(monkeypa
     seen = []
 
     def narrow(largest):
-        def run(settings):
+        def run(config, lab):
             seen.append(largest)
             return walk(40, Walk(largest, real), replicas=700)
 
-        return Experiment("narrow", (), run, lambda _: {}, lambda _: {})
+        return given("narrow", run)
 
     found = []
     for largest in (float("inf"), 100):
         monkeypatch.setattr(campaign, "_experiments", lambda _, size=largest: [narrow(size)])
-        found.append(campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL), ()))
+        found.append(campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL), Given(), SMALL, ()))
     assert same(*found)
     assert len(seen) > 2  # it took several tries
     monkeypatch.setattr(campaign, "_experiments", lambda _: [narrow(1)])
     with pytest.raises(MemoryError, match="lower `replicas`"):
-        campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL), ())
+        campaign._kept(campaign.Task(PACKAGE, "narrow", SMALL), Given(), SMALL, ())
 
 
 def test_absent_pictures_are_a_result_too(tmp_path, monkeypatch):
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path / "nothing"))
-    (task,) = campaign.tasks(PACKAGE, SMALL, ["cifar"])
+    (task,) = campaign.tasks(PACKAGE, SMALL, only=["cifar"])
     (content,) = campaign.campaign([task], tmp_path, say=lambda _: None)
     assert "no train.parquet" in content["skipped"]
     assert "estimates" not in content
 
 
 def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
-    broken = Experiment("broken", (), lambda _: 1 / 0, lambda _: {}, lambda _: {})
-    fine = Experiment(
-        "fine", (), LINEAR.run, lambda _: {"k": Estimate(1, 0, 2, 3, "exact")}, lambda _: {"t": DataFrame({"a": [1]})}
-    )
+    broken, estimate = given("broken", lambda config, lab: 1 / 0), Estimate(1, 0, 2, 3, "exact")
+    fine = given("fine", lambda config, lab: 1, lambda _: {"k": estimate}, lambda _: {"t": DataFrame({"a": [1]})})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [broken, fine])
     todo = [campaign.Task(PACKAGE, name, SMALL) for name in ("broken", "fine")]
     with pytest.raises(SweepError, match="ZeroDivisionError"):
@@ -325,23 +332,17 @@ def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
     assert campaign.done(todo[1], tmp_path) is not None
 
 
-class Given:
-    """A configuration that is what was given."""
-
-    cpu = staticmethod(lambda settings: settings)
-
-
 def walking(monkeypatch, tmp_path):
     """Return a task that walks under checkpoints, and the list of what ends it then, which is empty at first."""
     ends = []
 
-    def measured(settings):
-        config, run = configure(Given, settings), walk(60)
+    def measured(config, lab):
+        run = walk(60)
         if ends:
             raise ends[0]
-        return SimpleNamespace(config=config, size=run.params.square().mean().item())
+        return run.params.square().mean().item()
 
-    item = Experiment("walk", (), measured, lambda r: {"size": Estimate(r.size, 0, 99, 2, "exact")}, lambda _: {})
+    item = given("walk", measured, lambda size: {"size": Estimate(size, 0, 99, 2, "exact")})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
     return campaign.Task(PACKAGE, "walk", SMALL, seconds=0.0, work=str(tmp_path / "work")), ends
 
@@ -375,14 +376,11 @@ def test_what_other_kernels_have_left_is_not_gone_on_with(tmp_path, monkeypatch,
 
 
 def test_what_lacked_its_data_is_tried_again(tmp_path, monkeypatch):
-    def measured(settings):
-        config = configure(Given, settings)
+    def measured(config, lab):
         if absent:
             raise DataMissing("no pictures")
-        return SimpleNamespace(config=config)
 
-    item = Experiment("one", (), measured, lambda _: {}, lambda _: {})
-    monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
+    monkeypatch.setattr(campaign, "_experiments", lambda _: [given("one", measured)])
     task, absent = campaign.Task(PACKAGE, "one", SMALL), True
     campaign.campaign([task], tmp_path, say=lambda _: None)
     assert campaign.done(task, tmp_path) is None
@@ -396,7 +394,7 @@ def test_what_lacked_its_data_is_tried_again(tmp_path, monkeypatch):
 def test_a_task_without_its_whole_tables_is_not_done(plain, tmp_path, spoilt, how):
     _, out = plain
     shutil.copytree(out, tmp_path / "out")
-    (task,) = campaign.tasks(PACKAGE, SMALL, ["linear"])
+    (task,) = campaign.tasks(PACKAGE, SMALL, only=["linear"])
     assert campaign.done(task, tmp_path / "out") is not None
     path = tmp_path / "out" / spoilt
     if how == "gone":
@@ -411,13 +409,8 @@ def test_a_task_without_its_whole_tables_is_not_done(plain, tmp_path, spoilt, ho
 
 def test_a_table_that_was_damaged_is_measured_again(tmp_path, monkeypatch):
     ran = []
-    item = Experiment(
-        "one",
-        (),
-        lambda settings: ran.append(configure(Given, settings)),
-        lambda _: {},
-        lambda _: {"t": DataFrame({"a": [1.5]})},
-    )
+    frame = DataFrame({"a": [1.5]})
+    item = given("one", lambda config, lab: ran.append(config), tables=lambda _: {"t": frame})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [item])
     task = campaign.Task(PACKAGE, "one", SMALL)
     for name in ("t.csv", "t.json"):
@@ -582,14 +575,15 @@ def test_published_records_that_are_damaged_are_named(tmp_path):
 
 @pytest.mark.parametrize("chapter", ["smoothing", "flatness", "saddles", "margins", "geometry"])
 def test_every_chapter_has_a_plan(chapter):
-    todo = campaign.tasks(f"descent.experiments.{chapter}", Settings("gpu"))
+    todo = campaign.tasks(f"descent.experiments.{chapter}", Lab(), "gpu")
     table = campaign.plan(todo, {})
     assert len(table) == len(todo) >= 10
     assert (table["against the CPU run"] != "nothing").sum() > len(todo) / 2
 
 
 def test_a_table_named_like_its_experiment_keeps_its_note(tmp_path, monkeypatch):
-    twin = Experiment("twin", (), LINEAR.run, lambda _: {}, lambda _: {"twin": DataFrame({"a": [1.5, 2.0]})})
+    frame = DataFrame({"a": [1.5, 2.0]})
+    twin = given("twin", lambda config, lab: 1, tables=lambda _: {"twin": frame})
     monkeypatch.setattr(campaign, "_experiments", lambda _: [twin])
     task = campaign.Task(PACKAGE, "twin", SMALL)
     campaign.campaign([task], tmp_path, say=lambda _: None)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from descent.experiments.common import Settings
+from descent.experiments.lab import Lab
 from descent.runs import campaign
 
 distributed = pytest.importorskip("distributed")
@@ -47,11 +47,11 @@ def cluster(tmp_path):
 
 def todo(count):
     """Return that many tasks of a second or more, one per master seed, each under a name of its own."""
-    return [campaign.Task(PACKAGE, "linear", Settings(seed=seed, replicas=40)) for seed in range(count)]
+    return [campaign.Task(PACKAGE, "linear", Lab(seed=seed, replicas=40)) for seed in range(count)]
 
 
 def essence(content):
-    return {key: content[key] for key in ("mark", "estimates", "config", "tables", "settings")}
+    return {key: content[key] for key in ("mark", "estimates", "config", "tables", "lab")}
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(cluster):

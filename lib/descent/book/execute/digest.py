@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from descent import dispatch, results
 from descent.book.sources import source
 from descent.book.sources.project import Project, sound
-from descent.results import library_files
+from descent.results import imported_pieces
 
 Inputs = dict[str, str]
 """One short hash, or a version, per input; the key names the input as the reader shall see it."""
@@ -26,10 +25,10 @@ SYMLINK = "symlink"
 def inputs(project: Project, chapter: str, parameters: Mapping[str, source.Value]) -> Inputs:
     """Return everything a chapter's outputs depend on."""
     notebook = source.read(project.source(chapter))
-    modules = closure(source.code(notebook), project.library)
+    pieces = sound(imported_pieces, "\n".join(source.code(notebook)), project.library)
     return {
         "chapter source": text_hash(json.dumps(source.executable(notebook), sort_keys=True)),
-        **{f"library module {name}": file_hash(file) for name, file in sorted(modules.items())},
+        **{f"library {piece}": found for piece, found in pieces.items()},
         **{f"data file {file.relative_to(project.root)}": file_hash(file) for file in data_files(project, chapter)},
         **{f"data set {name}": data_set(project, name) for name in source.data_sets(notebook)},
         **environment(project),
@@ -74,36 +73,12 @@ def data_set(project: Project, name: str) -> str:
     return total(files) if files else ABSENT
 
 
-def closure(codes: Iterable[str], library: Path) -> dict[str, Path]:
-    """Return the modules under `library` that code imports, directly or not, with their files."""
-    names = {name for code in codes for name in imported(code)}
-    own = [name for name in names if is_module(name, library)]
-    return sound(library_files, own, library) if own else {}
-
-
-def imported(code: str) -> list[str]:
-    """Return every name that a cell's imports may mean as a module."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
-
-
 def library(project: Project, *, without: Iterable[str] = ()) -> str:
     """Return one hash of all modules of the library, but for those below the folders named."""
     left_out = set(without)
     files = {path.relative_to(project.library): path for path in sorted(project.library.rglob("*.py"))}
     kept = {place: path for place, path in files.items() if not left_out & set(place.parts)}
     return text_hash(json.dumps([(place.as_posix(), file_hash(path)) for place, path in kept.items()]))
-
-
-def is_module(name: str, library: Path) -> bool:
-    """Tell whether a name is a module or package under `library`."""
-    stem = library.joinpath(*name.split("."))
-    return stem.with_name(f"{stem.name}.py").is_file() or (stem / "__init__.py").is_file()
 
 
 def moved(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
