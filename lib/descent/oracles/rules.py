@@ -130,6 +130,7 @@ def _withhold() -> float:
 _R, _S = "descent.engine.rules", "descent.engine.surgery"
 _TORCH, _TYPED = "torch.optim.SGD, 60 steps on a small net", "the recursion typed out"
 
+# fmt: off
 ORACLES = (
     Oracle(f"{_R}.heavy_ball", "training with weight decay", _TORCH, ALGEBRA, "relative", _heavy_ball),
     Oracle(f"{_R}.dampened", "training uphill with dampening and decay", _TORCH, ALGEBRA, "relative", _dampened),
@@ -140,3 +141,4 @@ ORACLES = (
     Oracle(f"{_S}.Erase", "path with the buffer emptied once", _TYPED, ALGEBRA, "relative", _erase),
     Oracle(f"{_S}.Withhold", "way left after the last gradient", "geometric series", ALGEBRA, "relative", _withhold),
 )
+# fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,28 @@ from pandas import DataFrame
 from descent.claims import Ledger, load_paper, quotes
 from descent.experiments.lab import Experiment, Lab
 from descent.results import provenance, save_table
-from descent.runs.perform import enter, perform
+from descent.runs.perform import Finding, enter, perform
 
 __all__ = ["Bench"]
+
+
+Show = Callable[[Experiment[Any, Any], Lab, str, Finding, Sequence[str]], None]
 
 
 class Bench:
     """Runs experiments in one lab, at one scale, and judges the claims of one paper by them.
 
     An experiment whose image data are absent gives None, and its tests are entered as not tested, with that reason.
+    show: is told of every experiment that was run, and the claims that hang on it.
     """
 
-    def __init__(self, paper: str, lab: Lab, scale: str = "cpu", folder: Path | None = None) -> None:
+    def __init__(
+        self, paper: str, lab: Lab, scale: str = "cpu", folder: Path | None = None, show: Show | None = None
+    ) -> None:
         stated = load_paper(paper)
         package = import_module(f"descent.experiments.{stated.chapter}")
         ours = [item for item in package.EXPERIMENTS if scale in item.scales]
-        self.lab, self.scale = lab, scale
+        self.lab, self.scale, self.show = lab, scale, show
         self.conditions = provenance(
             scale, lab.device, lab.seed, lab.replicas, modules={name for item in ours for name in item.modules}
         )
@@ -40,6 +47,9 @@ class Bench:
             save_table(
                 name, frame, self.conditions, self.ledger.folder, experiment=experiment.name, config=found.config
             )
+        if self.show is not None:
+            claims = dict.fromkeys(key.partition(".")[0] for key in self.ledger.tests(experiment.name))
+            self.show(experiment, self.lab, self.scale, found, list(claims))
         return found.result
 
     def verdicts(self) -> DataFrame:

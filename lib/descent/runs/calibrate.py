@@ -7,6 +7,7 @@ after a warm-up, the device waited for on both sides of the clock.
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
@@ -137,10 +138,10 @@ def replica_steps(device: str, repeats: int, size: float) -> Iterator[Rate]:
             f"one net, {name}",
             "replica-steps/s",
             steps,
-            lambda b=batch_size, n=steps: _loop(inputs, targets, b, n),
+            functools.partial(_loop, inputs, targets, batch_size, steps),
             device,
             repeats,
-        )  # type: ignore[misc]
+        )
 
 
 def images(device: str, repeats: int, size: float) -> Iterator[Rate]:

@@ -1,1 +1,1 @@
-"""Exact laws: numbers and arrays in, numbers and arrays out; nothing here draws or trains."""
+"""Exact laws: numbers and arrays in, numbers and arrays out; nothing here trains."""

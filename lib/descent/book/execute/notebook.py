@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
+from IPython.display import HTML, display
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from myst_nb import glue
 
 from descent import figures
+from descent.book.execute.card import card
+from descent.experiments.lab import Experiment, Lab
 from descent.runs.bench import Bench
+from descent.runs.perform import Finding
 
-__all__ = ["publish", "use_style"]
+__all__ = ["publish", "show", "use_style"]
 
 
 def use_style() -> None:
@@ -17,6 +24,11 @@ def use_style() -> None:
     figures.use_style()
     pd.set_option("display.max_colwidth", None, "display.width", 1000)
     set_matplotlib_formats("png")  # type: ignore[no-untyped-call]  # matplotlib_inline has no types
+
+
+def show(experiment: Experiment[Any, Any], lab: Lab, scale: str, found: Finding, claims: Sequence[str]) -> None:
+    """Show the card of an experiment that was run: its configuration, seconds, claims, and code."""
+    display(HTML(card(experiment, lab, scale, found, claims)))  # type: ignore[no-untyped-call]
 
 
 def publish(bench: Bench) -> None:
