@@ -37,6 +37,7 @@ test-elsewhere: $(READY) ## the tests that touch arithmetic, and a chapter each,
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 check: $(READY) ## run the experiments of a chapter for other master seeds: make check CHAPTER=saddles SEEDS=5

@@ -106,15 +106,9 @@ def check(
     defaults = source.parameters(project.source(chapter)) | dict(values)
     package = _package(project, chapter)
     paper = next(paper for paper in records.papers(project) if paper.paper == package.PAPER)
-    folder = _folder(project, chapter, package.__name__, defaults)
-    tasks = {
-        (seed, name): (lab(project, chapter, defaults | {"seed": seed}), folder / f"seed-{seed}-{name}.json")
-        for seed in _others(int(defaults["seed"]), seeds)
-        for name in chosen
-    }
-    _measure_all(package.__name__, str(defaults.get("scale", "cpu")), tasks, jobs, progress or Progress())
-    found = {key: _defined(paper, read_json(file), used) for key, (used, file) in tasks.items()}
-    by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed, _ in tasks}
+    wanted = _others(int(defaults["seed"]), seeds)
+    found = _found(project, chapter, paper, chosen, defaults, wanted, jobs, progress or Progress())
+    by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed in wanted}
     keys = {key for content in found.values() for key in content["estimates"]}
     before = () if values else _published(project, chapter)
     published = _verdicts_of(before, keys)
@@ -123,6 +117,87 @@ def check(
     )
     columns = {name: column for name, column in ({"published": published} | by_seed).items() if column}
     return Survival(columns, tuple(skipped), _apart(before, found))
+
+
+@dataclass(frozen=True)
+class Alike:
+    """How many estimates were compared with those of a file, and which are not the same to the last bit."""
+
+    compared: int
+    different: tuple[str, ...]
+
+    def table(self) -> str:
+        """Return the differences, one line each, and the count."""
+        count = f"{self.compared} estimates compared, {len(self.different)} differ"
+        return "\n".join([*self.different, count])
+
+
+def against(
+    project: Project,
+    chapter: str,
+    chosen: Sequence[str],
+    values: Mapping[str, source.Value],
+    file: Path,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Alike:
+    """Run the chosen experiments and compare every estimate, bit for bit, with what a file of records holds.
+
+    For changes that may not move a number, on the machine that wrote the file.
+    """
+    defaults = source.parameters(project.source(chapter)) | dict(values)
+    paper = next(paper for paper in records.papers(project) if paper.paper == _package(project, chapter).PAPER)
+    seeds = range(int(defaults["seed"]), int(defaults["seed"]) + 1)
+    found = _found(project, chapter, paper, chosen, defaults, seeds, jobs, progress or Progress())
+    here = {
+        key: tuple(Estimate(**one) for one in several)
+        for content in found.values()
+        for key, several in content["estimates"].items()
+    }
+    there = {
+        f"{record.claim.id}.{outcome.test.key}": outcome.estimates
+        for record in records.read(file)
+        for outcome in record.outcomes
+        if outcome.experiment in chosen
+    }
+    lines = [
+        f"{key}: {_spelled(there.get(key, ()))} there, {_spelled(here.get(key, ()))} here"
+        for key in sorted(there | here)
+        if there.get(key, ()) != here.get(key, ())
+    ]
+    return Alike(len(set(there) & set(here)), tuple(lines))
+
+
+def _spelled(estimates: Sequence[Estimate]) -> str:
+    """Return estimates with all their digits."""
+    return ", ".join(f"{one.value!r} [{one.low!r}, {one.high!r}] of {one.n}" for one in estimates) or "nothing"
+
+
+def _found(
+    project: Project,
+    chapter: str,
+    paper: Paper,
+    chosen: Sequence[str],
+    values: Mapping[str, source.Value],
+    seeds: Iterable[int],
+    jobs: int,
+    progress: Progress,
+) -> dict[tuple[int, str], Mapping[str, Any]]:
+    """Measure what has not been measured by the same code, and return all of it by seed and experiment."""
+    package = _package(project, chapter)
+    folders = {
+        item.name: _folder(project, chapter, item.modules or [package.__name__], values)
+        for item in package.EXPERIMENTS
+        if item.name in chosen
+    }
+    tasks = {
+        (seed, name): (lab(project, chapter, {**values, "seed": seed}), folders[name] / f"seed-{seed}-{name}.json")
+        for seed in seeds
+        for name in chosen
+    }
+    _measure_all(package.__name__, str(values.get("scale", "cpu")), tasks, jobs, progress)
+    return {key: _defined(paper, read_json(file), used) for key, (used, file) in tasks.items()}
 
 
 def measure(package: str, name: str, chosen: Any, scale: str, file: Path) -> float:
@@ -222,11 +297,11 @@ def _others(published: int, count: int) -> range:
     return range(published + 1, published + 1 + count)
 
 
-def _folder(project: Project, chapter: str, package: str, values: Mapping[str, source.Value]) -> Path:
-    """Return the folder for measurements under this code, environment and parameters."""
+def _folder(project: Project, chapter: str, modules: Iterable[str], values: Mapping[str, source.Value]) -> Path:
+    """Return the folder for measurements by this code under this environment and these parameters."""
     name = digest.total(
         {
-            "library": library_digest([package], project.library),
+            "library": library_digest(modules, project.library),
             "parameters": json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True),
             **digest.environment(project),
         }

@@ -85,6 +85,7 @@ def _experiment_commands(command: Command) -> None:
     sub = command("check", _check, "run a chapter's experiments for other master seeds and show which verdicts move")
     sub.add_argument("chapter")
     sub.add_argument("--seeds", type=_positive, default=5, help="how many master seeds beside the published one")
+    sub.add_argument("--against", type=Path, metavar="FILE", help="compare every digit with these records instead")
     sub.add_argument("--only", action="append", default=[], metavar="NAME", help="only this experiment (repeatable)")
     sub.add_argument("--jobs", type=_jobs, default=None, help="experiments at a time (default: one per core)")
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
@@ -172,7 +173,12 @@ def _check(project: Project, options: argparse.Namespace) -> int:
     chapter = _usage(project.notebook, options.chapter)
     values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
     chosen = _usage(check.experiments, project, chapter, options.only)
-    outcome = check.check(project, chapter, chosen, values, options.seeds, jobs=options.jobs or build.cores())
+    jobs = options.jobs or build.cores()
+    if options.against is not None:
+        alike = check.against(project, chapter, chosen, values, options.against, jobs=jobs)
+        print(alike.table())
+        return 1 if alike.different or not alike.compared else 0
+    outcome = check.check(project, chapter, chosen, values, options.seeds, jobs=jobs)
     print(outcome.table())
     return 0 if outcome.survives else 1
 

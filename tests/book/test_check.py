@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from descent.book.commands import check as command
 from descent.book.commands import cli
-from descent.book.commands.check import Survival, check, experiments
+from descent.book.commands.check import Survival, against, check, experiments
 from descent.claims import Verdict
+from toybook import edit
 
 HOLDS, FAILS, OPEN, NOT = Verdict
 
@@ -68,7 +69,7 @@ DAMAGED = [GOOD[:-20], "", "[]", "{}", GOOD.replace('"n"', '"m"'), GOOD.replace(
 def test_a_measurement_that_was_damaged_is_made_again(project, log, monkeypatch, content):
     made = []
 
-    def measure(package, name, chosen, file):
+    def measure(package, name, chosen, scale, file):
         made.append(file)
         file.write_text(GOOD)
         return 1.0
@@ -90,3 +91,16 @@ def test_command_ends_with_the_conclusion(project, capsys):
     out = capsys.readouterr().out
     assert "the verdicts survive" in out
     assert "pictures: the pictures are not here" in out
+
+
+@pytest.mark.slow
+def test_every_digit_is_compared_with_a_file_of_records(project, log, tmp_path, capsys):
+    file = project.library / "toy" / "alpha.records.json"
+    edit(file, '"experiment": "toy"', '"experiment": "steady"')
+    assert against(project, "alpha", ["steady"], {}, file, progress=log).table() == "1 estimates compared, 0 differ"
+    edit(project.library / "toy" / "experiments" / "alpha.py", "config.base)", "config.base + 1e-15)")
+    call = ["--root", str(project.root), "check", "alpha", "--only", "steady", "--against", str(file)]
+    assert cli.main(call) == 1
+    out = capsys.readouterr().out
+    assert "T1-C1.size: 1.0 [0.99, 1.01] of 32 there, 1.000000000000001 [" in out
+    assert "1 estimates compared, 1 differ" in out
