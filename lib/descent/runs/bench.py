@@ -28,7 +28,7 @@ class Bench:
     """
 
     def __init__(
-        self, paper: str, lab: Lab, scale: str = "cpu", folder: Path | None = None, show: Show | None = None
+        self, paper: str, lab: Lab, scale: str = "cpu", folder: Path | None = None, *, show: Show | None = None
     ) -> None:
         stated = load_paper(paper)
         package = import_module(f"descent.experiments.{stated.chapter}")
