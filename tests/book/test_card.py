@@ -24,8 +24,8 @@ class Inner:
 class Toy:
     """A configuration."""
 
-    inner: Inner = Inner()  # noqa: RUF009
-    many: Share = Share(over=10)  # noqa: RUF009
+    inner: Inner = Inner()
+    many: Share = Share(over=10)
     arms: tuple[float, ...] = (0.0, 0.5)  # momenta
 
 
@@ -51,7 +51,8 @@ def test_it_shows_configuration_cost_claims_and_code():
     assert "Experiment toy: 6 s, judges P3-C1, P3-C7" in text(shown)
     assert 'href="ledger.html#P3-C7"' in shown
     assert rows(shown)[1:] == [
-        ["inner.width", "3", "of the net"], ["inner.noise", "0.001", ""], ["many", "64", ""], ["arms", "0, 0.5", "momenta"],
+        ["inner.width", "3", "of the net"], ["inner.noise", "0.001", ""], ["many", "64", ""],
+        ["arms", "0, 0.5", "momenta"],
     ]  # fmt: skip
     assert 'return config.arms < "&"' in text(shown)
 
