@@ -25,7 +25,7 @@ class Toy:
     """A configuration."""
 
     inner: Inner = Inner()
-    many: Share = Share(over=10)
+    many: Share = Share(over=10)  # noqa: RUF009
     arms: tuple[float, ...] = (0.0, 0.5)  # momenta
 
 
