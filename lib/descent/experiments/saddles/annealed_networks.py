@@ -106,9 +106,10 @@ def estimates(result: LateLossResult) -> Estimates:
 def tables(result: LateLossResult) -> Tables:
     """Return one row per label set and arm."""
     arms = rule(ARMS, result.config.lr, result.lab.momentum)
+    means = {"loss": result.final, "fluctuation": result.fluctuation, "fluctuation_raw": result.raw}
     frame = tidy(
         {"labels": LABELS, "arm": ARMS}, lr=arms.lr.numpy(), momentum=arms.momentum.numpy(),
-        loss=result.final.mean(-1), fluctuation=result.fluctuation.mean(-1), fluctuation_raw=result.raw.mean(-1),
+        **{name: [[arm.mean() for arm in row] for row in values] for name, values in means.items()},
         value=ratios(result),
     )  # fmt: skip
     return {"late_loss": frame.rename(columns={"value": "over_plain"})}
