@@ -184,6 +184,21 @@ class ArmRun:
         )
         return ArmRun(self.arms, objective or self.objective, done, probes or {}, plan, asked, self._diverged)
 
+    def fork(self, rule: Hyper, parents: Sequence[int]) -> ArmRun:
+        """Return a run that has come as far as this one, whose arm b is a copy of arm parents[b] and goes on by rule b.
+
+        It holds no records; `then` goes on with it.
+        """
+        streams, n = self.arms.streams, self.arms.replicas
+        rows = (torch.tensor(parents).unsqueeze(1) * n + torch.arange(n)).flatten().to(streams.device)
+        params, velocity = (
+            {name: leaf[rows] for name, leaf in leaves(part).items()}
+            for part in (self.whole.params, self.whole.velocity)
+        )
+        lost = self._diverged[rows]
+        whole = Run(params.get("", params), velocity.get("", velocity), lost, {}, self.steps, self.whole.seconds)
+        return ArmRun(Arms(rule, streams.subset(rows)), self.objective, whole, {}, None, self.options, lost)
+
     @property
     def params(self) -> Params:
         """The parameters at the end, one row after the other, where they were computed."""

@@ -8,15 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from pandas import DataFrame
 
+from descent.experiments.lab import each
 from descent.experiments.saddles import annealed_networks as late_loss
 from descent.experiments.saddles import annealing as schedules
-from descent.experiments.saddles import cifar as cifar10
 from descent.experiments.saddles import hopping, stiff
+from descent.experiments.saddles.arms import SIX, Arm
+from descent.experiments.saddles.cifar import CifarResult
 from descent.experiments.saddles.escape import HALF, EscapeResult
 from descent.experiments.saddles.features import FeaturesResult
 from descent.experiments.saddles.initial_saddle import DepartureResult, Track
 from descent.experiments.saddles.limits import FlowResult
-from descent.experiments.saddles.linear import LinearResult, speedup_of
+from descent.experiments.saddles.linear import LinearResult, speedups
 from descent.experiments.saddles.logistic import LogisticResult
 from descent.experiments.saddles.optimum import OptimumResult
 from descent.experiments.saddles.tradeoff import NEAR, TradeoffResult
@@ -33,7 +35,7 @@ from descent.figures import (
     plain_ticks,
     theory,
 )
-from descent.stats.intervals import mean, ratio_of_means
+from descent.stats import mean, ratio_of_means
 from descent.theory.diffusion import diffusion_mean
 from descent.theory.escape import escape_mean
 from descent.theory.mode import stationary_variance
@@ -48,7 +50,7 @@ NETWORK = (*RATES, Look("#d6405f", "X", "--"))
 def speedup(result: LinearResult, large: DataFrame | None = None) -> Figure:
     """Draw speed-up over plain descent against 1/(1 − momentum): measured, exact, diffusion, ceiling, paper scale."""
     figure, (axis,) = panels(1, height=3.4)
-    arms = np.array(result.config.momentum)
+    arms, found = np.array(result.momentum), speedups(result)
     dense = 1 - np.geomspace(1, 0.004, 120)
     for index, (saddle, look) in enumerate(zip(result.config.saddles, RATES, strict=False)):
         exact = escape_mean(saddle.radius, 1.0, saddle.lr, dense)
@@ -56,8 +58,7 @@ def speedup(result: LinearResult, large: DataFrame | None = None) -> Figure:
         limit = diffusion_mean(saddle.radius, 1.0, saddle.lr, dense)
         trusted = limit > 0.2 * exact  # beyond, the diffusion formula is not even positive
         theory(axis, 1 / (1 - dense[trusted]), limit[0] / limit[trusted], dashed=True)
-        found = [speedup_of(result, index, a) for a in range(len(arms))]
-        marks(axis, 1 / (1 - arms), found, look, label=f"lr = {saddle.lr:g}")
+        marks(axis, 1 / (1 - arms), found[index], look, label=f"lr = {saddle.lr:g}")
         axis.axhline(result.ceiling[index], color=look.color, linewidth=0.8, linestyle=":")
     paper_scale(axis, large, "momentum", ("speedup", "low", "high"))
     axis.set(xscale="log", yscale="log", ylim=(0.8, 400), xlabel="1 / (1 − momentum)", ylabel="speed-up over plain SGD")
@@ -71,10 +72,10 @@ def speedup(result: LinearResult, large: DataFrame | None = None) -> Figure:
 def escape_paths(result: EscapeResult) -> Figure:
     """Draw paths of plain descent and of the headline arm, and the distribution of escape times of every arm."""
     figure, axes = panels(3, height=2.9)
-    for axis, momentum in zip(axes[:2], (0.0, result.config.headline), strict=True):
-        _paths(axis, result, result.config.row(momentum))
+    for axis, momentum in zip(axes[:2], (0.0, result.lab.momentum), strict=True):
+        _paths(axis, result, result.arm(momentum))
     axis = axes[2]
-    for row, momentum in enumerate(result.config.momentum):
+    for row, momentum in enumerate(result.momentum):
         look = momentum_look(momentum)
         times = np.sort(result.times[row, HALF])
         line(axis, times, np.arange(1, len(times) + 1) / len(times), look, label=f"{momentum:g}")
@@ -86,7 +87,7 @@ def escape_paths(result: EscapeResult) -> Figure:
 
 
 def _paths(axis: Axes, result: EscapeResult, row: int) -> None:
-    momentum = result.config.momentum[row]
+    momentum = result.momentum[row]
     low, median, high = result.bands[row, 1]
     axis.plot(result.path_steps, result.paths[row].T, color=momentum_look(momentum).color, linewidth=0.4, alpha=0.5)
     axis.axvspan(low, high, color=INK, alpha=0.18, linewidth=0)
@@ -106,8 +107,7 @@ def flow(result: FlowResult) -> Figure:
     figure, (axis,) = panels(1, height=3.2)
     steps = np.array(result.config.effective)
     for label, values, look in (("one noisy path", result.spread, RATES[1]), ("norm minus one", result.norm, RATES[2])):
-        found = [mean(column) for column in values.T]
-        marks(axis, steps, found, look, label=label)
+        marks(axis, steps, each(mean, values.T), look, label=label)
     axis.plot(steps, result.mean_path, RATES[3].marker, color=RATES[3].color, label="mean path")
     axis.plot(steps, result.quiet[1], RATES[0].marker, color=RATES[0].color, label="noise-free path")
     for anchor, slope in ((result.spread.mean(0)[-1], 0.5), (result.quiet[1, -1], 1.0)):
@@ -149,10 +149,10 @@ def _amplitude(axis: Axes, track: Track, rate: float, look: Look, begin: float) 
     theory(axis, steps[first:][straight < 5], straight[straight < 5])
 
 
-def annealed_networks(late: late_loss.LateLossResult, cifar: cifar10.CifarResult | None) -> Figure:
+def annealed_networks(late: late_loss.LateLossResult, cifar: CifarResult | None) -> Figure:
     """Draw late fluctuations of a digits net, and training loss on CIFAR-10 where its images are present."""
     figure, axes = panels(2, height=3.0)
-    for arm, name in enumerate(late_loss.NAMES):
+    for arm, name in enumerate(late_loss.ARMS):
         for side in range(2):
             found, place = mean(late.fluctuation[side, arm]), side + 0.12 * (arm - 1.5)
             marks(axes[0], [place], [found], ARMS[name], label=name if side == 0 else None)
@@ -163,7 +163,7 @@ def annealed_networks(late: late_loss.LateLossResult, cifar: cifar10.CifarResult
         axes[1].text(0.5, 0.5, "not tested here: data missing", ha="center", color=INK)
         axes[1].set(title="CIFAR-10 (JPEG)", xticks=(), yticks=())
     else:
-        for arm, name in enumerate(cifar10.NAMES):
+        for arm, name in enumerate(SIX):
             line(axes[1], cifar.steps, cifar.curve[arm], ARMS[name], label=name)
         axes[1].set(xlabel="step", ylabel="training loss", title=cifar.title)
         axes[1].legend(fontsize=7)
@@ -182,9 +182,9 @@ def floors(hovering: OptimumResult, logistic: LogisticResult) -> Figure:
 
 
 def _pca_floor(axis: Axes, result: OptimumResult) -> None:
-    arms = np.array(result.config.momentum)
+    arms = np.array(result.momentum)
     for hover, level, look in zip(result.hovers, result.floor, RATES[1:], strict=False):
-        marks(axis, 1 / (1 - arms), [mean(e) for e in hover.error], look, label=f"lr = {hover.lr:g}")
+        marks(axis, 1 / (1 - arms), each(mean, hover.error), look, label=f"lr = {hover.lr:g}")
         theory(axis, 1 / (1 - arms), level)
     axis.set(xscale="log", yscale="log", xlabel="1 / (1 − momentum)", ylabel="stationary error", title="streaming PCA")
     axis.legend(loc="upper left")
@@ -192,10 +192,10 @@ def _pca_floor(axis: Axes, result: OptimumResult) -> None:
 
 def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
     for lr, momentum, excess, predicted in zip(
-        result.config.arms.lr, result.config.arms.momentum, result.excess, result.predicted, strict=True
+        result.lr, result.momentum, result.excess, result.predicted, strict=True
     ):
         matched = momentum == 0 and lr != result.config.lr
-        look = ARMS["plain, matched step"] if matched else momentum_look(momentum)
+        look = ARMS[Arm.MATCHED] if matched else momentum_look(momentum)
         label = f"plain, lr {lr:.3g}" if momentum == 0 else f"momentum {momentum:g}"
         marks(axis, [predicted], [mean(excess)], look, label=label)
     ends = np.array([result.predicted.min() / 3, result.predicted.max() * 3])
@@ -227,16 +227,16 @@ def _noise_map(axis: Axes, result: OptimumResult) -> None:
 def tradeoff(result: TradeoffResult, large: DataFrame | None = None) -> Figure:
     """Draw the plane of escape time and floor, and arrival times over plain descent's at equal effective step."""
     figure, axes = panels(2, height=3.2)
-    for momentum, times, variance in zip(result.config.momentum, result.plane_time, result.plane_variance, strict=True):
+    for momentum, times, variance in zip(result.momentum, result.plane_time, result.plane_variance, strict=True):
         line(axes[0], times, variance, momentum_look(momentum), label=f"{momentum:g}")
     axes[0].set(
         xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance", title="exact plane"
     )
     axes[0].legend(title="momentum", fontsize=7, title_fontsize=7)
-    arms = np.array(result.config.momentum)
+    arms = np.array(result.momentum)
     for row, (effective, look) in enumerate(zip(result.config.effective, RATES, strict=False)):
         times, exact = result.times[row, :, NEAR], result.exact_times[row, :, NEAR]
-        found = [ratio_of_means(arm, times[0], result.config.seed) for arm in times[1:]]
+        found = each(ratio_of_means, times[1:], times[:1], seed=result.lab.seed)
         marks(axes[1], 1 / (1 - arms[1:]), found, look, label=f"e = {effective:g}")
         theory(axes[1], 1 / (1 - arms), exact / exact[0])
     paper_scale(axes[1], large, "momentum", ("near_ratio", "near_low", "near_high"))
@@ -253,7 +253,7 @@ def annealing(result: schedules.AnnealingResult) -> Figure:
     """Draw the mean error of every schedule with the two stationary errors, and final errors over plain descent's."""
     figure, axes = panels(2, height=3.3, width_ratios=(1.8, 1))
     for name, error in zip(schedules.ARMS, result.mean_error, strict=True):
-        if name != schedules.LATE:
+        if name is not Arm.LATE:
             line(axes[0], result.steps, error, ARMS[name], label=name)
     for level in result.floor:
         axes[0].axhline(level, color=INK, linewidth=0.8)
@@ -261,8 +261,7 @@ def annealing(result: schedules.AnnealingResult) -> Figure:
     axes[0].set(yscale="log", xlabel="iterations", ylabel="mean error (log)", title="schedules")
     axes[0].legend(fontsize=7)
     for place, name in enumerate(schedules.ARMS[1:]):
-        found = schedules.ratio(result, name, schedules.PLAIN)
-        marks(axes[1], [place], [found], ARMS.get(name, ARMS[schedules.STEP]))
+        marks(axes[1], [place], [schedules.ratio(result, name)], ARMS.get(name, ARMS[Arm.STEP]))
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set_xticks(range(len(schedules.ARMS) - 1), schedules.ARMS[1:], rotation=50, ha="right", fontsize=7)
     axes[1].set(yscale="log", ylabel="final error over plain SGD's", title="in the end")
@@ -273,9 +272,9 @@ def annealing(result: schedules.AnnealingResult) -> Figure:
 def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -> Figure:
     """Draw escape from a stiff saddle at two ways to set the step, and hopping times at equal effective step."""
     figure, axes = panels(2, height=3.1)
-    inertia = 1 / (1 - np.array(saddle.config.momentum))
+    inertia = 1 / (1 - np.array(saddle.momentum))
     for way, (name, look) in enumerate((("plain SGD's limit", RATES[0]), ("its own limit", RATES[1]))):
-        marks(axes[0], inertia, [mean(t) for t in saddle.times[way]], look, label=f"lr at 0.95 of {name}")
+        marks(axes[0], inertia, each(mean, saddle.times[way]), look, label=f"lr at 0.95 of {name}")
         theory(axes[0], inertia, saddle.exact[way])
     axes[0].set(
         xscale="log",
@@ -287,10 +286,9 @@ def stiff_and_hopping(saddle: stiff.StiffResult, wells: hopping.HoppingResult) -
     )
     plain_ticks(axes[0].yaxis)
     axes[0].legend(loc="upper right")
-    inertia = 1 / (1 - np.array(wells.config.momentum))
+    inertia, found = 1 / (1 - np.array(wells.momentum)), hopping.slower(wells)
     for row, (effective, look) in enumerate(zip(wells.config.effective, RATES, strict=False)):
-        found = [hopping.slower(wells, row, arm) for arm in range(1, len(inertia))]
-        marks(axes[1], inertia[1:], found, look, label=f"e = {effective:g}")
+        marks(axes[1], inertia[1:], list(found[row, 1:]), look, label=f"e = {effective:g}")
         theory(axes[1], inertia, wells.slowing[row], dashed=True)
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(

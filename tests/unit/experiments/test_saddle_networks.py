@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from descent.data import images
-from descent.experiments.common import Settings
+from descent.experiments import saddles
+from descent.experiments.lab import Experiment, Lab
 from descent.experiments.saddles import annealed_networks, cifar, features, initial_saddle, logistic
+from descent.experiments.saddles.arms import SIX, Arm, rule
+from descent.runs.perform import perform
+from numpy.typing import NDArray
 
-SMALL = Settings(replicas=4)
+SMALL = Lab(replicas=4)
+
+
+def of(arms: Sequence[Arm], values: NDArray[Any], axis: int = 0) -> dict[Arm, NDArray[Any]]:
+    """Return values by arm."""
+    return dict(zip(arms, np.moveaxis(values, axis, 0), strict=True))
 
 
 def test_rates_recover_exponential_growth() -> None:
@@ -39,8 +50,7 @@ def test_fluctuation_ignores_a_quadratic_trend_and_measures_the_rest() -> None:
 
 
 def test_logistic_regression_reports_its_claims() -> None:
-    config = replace(logistic.LogisticFloor.cpu(SMALL), steps=100, discard=50, every=25)
-    result = logistic.run(config)
+    result = logistic.run(logistic.LogisticFloor(steps=100, discard=50, every=25), SMALL)
     assert set(logistic.estimates(result)) == {"P3-C2.logistic", "P3-C11.logistic"}
     assert result.excess.shape == (4, 4)
     assert result.path.shape == (4, len(result.steps))
@@ -51,32 +61,33 @@ def test_logistic_regression_reports_its_claims() -> None:
 
 
 def test_the_net_at_its_saddle_reports_its_claims() -> None:
-    config = replace(initial_saddle.Departure.cpu(SMALL), examples=500, hidden=8, lr=0.05, batch_size=64, efolds=13.0)
-    result = initial_saddle.run(config)
+    config = initial_saddle.Departure(examples=500, hidden=8, lr=0.05, batch_size=64, efolds=13.0)
+    result = initial_saddle.run(config, SMALL)
     assert set(initial_saddle.estimates(result)) == {"P3-C11.network", "P3-C16.faster", "P3-X1.network"}
     np.testing.assert_allclose(result.growth.mean(1) / result.predicted, 1, atol=0.15)
-    assert result.diffusion[initial_saddle.HEAD] > 1.5 * result.predicted[initial_saddle.HEAD]
+    plain, head = (initial_saddle.ARMS.index(arm) for arm in (Arm.PLAIN, Arm.HEAD))
+    assert result.diffusion[head] > 1.5 * result.predicted[head]
     frame = initial_saddle.tables(result)["initial_saddle"]
-    assert (frame["arrival"].iloc[initial_saddle.HEAD]) < frame["arrival"].iloc[initial_saddle.PLAIN]
+    assert (frame["arrival"].iloc[head]) < frame["arrival"].iloc[plain]
 
 
 def test_the_modes_report_their_claim() -> None:
-    config = features.Features.cpu(SMALL)
-    config = replace(config, departure=replace(config.departure, hidden=8, lr=0.05, batch_size=64))
-    result = features.run(config)
+    departure = replace(features.Features().departure, hidden=8, lr=0.05, batch_size=64)
+    result = features.run(features.Features(departure), SMALL)
     assert set(features.estimates(result)) == {"P3-X7.compresses", "P3-X7.size"}
     assert result.growth.shape == (4, 4, 4)
     assert (np.diff(result.instability) < 0).all()
-    falling = result.predicted_ratio[[features.PLAIN, features.MATCHED, features.HEAD, features.STRONG]]
-    assert (np.diff(falling) < 0).all()
+    ratio = of(features.ARMS, result.predicted_ratio)
+    assert ratio[Arm.PLAIN] > ratio[Arm.MATCHED] > ratio[Arm.HEAD] > ratio[Arm.STRONG]
 
 
 def test_late_losses_report_their_claim() -> None:
-    config = replace(annealed_networks.LateLoss.cpu(SMALL), steps=200, switch=100, tail=100, every=5)
-    result = annealed_networks.run(config)
+    config = annealed_networks.LateLoss(steps=200, switch=100, tail=100, every=5)
+    result = annealed_networks.run(config, SMALL)
     assert set(annealed_networks.estimates(result)) == {"P3-X4.clean", "P3-X4.noisy"}
     before = result.steps <= config.switch
-    head, annealed = result.losses[:, annealed_networks.HEAD], result.losses[:, annealed_networks.ANNEALED]
+    losses = of(annealed_networks.ARMS, result.losses, axis=1)
+    head, annealed = losses[Arm.HEAD], losses[Arm.STEP]
     assert np.array_equal(head[..., before], annealed[..., before])  # one path until the switch
     assert not np.array_equal(head, annealed)
     assert len(annealed_networks.tables(result)["late_loss"]) == 8
@@ -92,13 +103,13 @@ def _pretend(*sizes: object) -> images.Projected:
 
 def test_cifar_forks_three_arms_into_six(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "project", _pretend)
-    config = replace(cifar.Cifar.cpu(SMALL), early=10, switch=60, steps=120, every=20, watched=100)
-    result = cifar.run(config)
+    config = cifar.Cifar(early=10, switch=60, steps=120, every=20, watched=100)
+    result = cifar.run(config, SMALL)
     assert set(cifar.estimates(result)) == {"P3-C3.cifar", "P3-C4.cifar", "P3-C16.cifar", "P3-X1.cifar"}
     assert result.steps.tolist() == [20, 40, 60, 80, 100, 120]
-    before = result.curve[:, result.steps <= config.switch]
-    assert np.array_equal(before[cifar.HEAD], before[cifar.STEP])
-    assert np.array_equal(before[cifar.MATCHED], before[cifar.MATCHED_ANNEALED])
+    before = of(SIX, result.curve[:, result.steps <= config.switch])
+    assert np.array_equal(before[Arm.HEAD], before[Arm.STEP])
+    assert np.array_equal(before[Arm.MATCHED], before[Arm.ANNEALED])
     assert len(np.unique(result.loss.mean(1))) == 6  # and six different ends
     assert set(cifar.tables(result)["cifar"]["data"]) == {"pictures"}
     assert ((result.accuracy >= 0) & (result.accuracy <= 1)).all()
@@ -107,17 +118,29 @@ def test_cifar_forks_three_arms_into_six(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cifar_without_images_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path))
     with pytest.raises(images.DataMissing, match="CIFAR-10 is not here"):
-        cifar.CIFAR.run(SMALL)
+        cifar.run(cifar.Cifar(), SMALL)
+    assert "CIFAR-10 is not here" in perform(saddles.CIFAR, SMALL).missing
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [logistic.LogisticFloor, initial_saddle.Departure, features.Features, annealed_networks.LateLoss, cifar.Cifar],
+    "experiment",
+    [saddles.LOGISTIC, saddles.INITIAL, saddles.FEATURES, saddles.ANNEALED_NETWORKS, saddles.CIFAR],
+    ids=lambda experiment: experiment.name,
 )
-def test_both_scales_follow_the_settings(kind: type) -> None:
-    settings = Settings(seed=7, replicas=20, momentum=0.8)
-    for config in (kind.cpu(settings), kind.paper(settings)):
-        config = getattr(config, "departure", config)
-        assert (config.seed, config.replicas, config.momentum, config.device) == (7, 20, 0.8, "cpu")
-    large = [getattr(c, "departure", c).replicas for c in (kind.cpu(Settings()), kind.paper(Settings()))]
-    assert large == [32, 64]
+def test_both_scales_follow_the_lab(experiment: Experiment[Any, Any]) -> None:
+    replicas = [getattr(config, "departure", config).replicas for config in (experiment.small, experiment.large)]
+    assert [Lab(replicas=20).count(share) for share in replicas] == [20, 20]
+    assert [Lab().count(share) for share in replicas] == [32, 64]
+
+
+def test_arms_are_named_matched_and_annealed() -> None:
+    early, late = (rule(tuple(Arm), 0.05, 0.8, annealed=annealed) for annealed in (False, True))
+    effective = [of(tuple(Arm), (rates.lr / (1 - rates.momentum)).numpy()) for rates in (early, late)]
+    for at in effective:
+        assert at[Arm.PLAIN] == at[Arm.SLOWED] == pytest.approx(0.05)
+        assert at[Arm.HEAD] == at[Arm.MATCHED] == pytest.approx(0.25)
+        assert (at[Arm.HALF], at[Arm.STRONG]) == pytest.approx((0.1, 5.0))
+    for arm in (Arm.STEP, Arm.SWITCHED, Arm.ANNEALED):
+        assert [at[arm] for at in effective] == pytest.approx([0.25, 0.05])
+    assert dict(zip(Arm, late.momentum.tolist(), strict=True))[Arm.SWITCHED] == 0.0
+    assert rule(SIX, 0.1, 0.9, weight_decay=5e-4).weight_decay.unique().tolist() == [5e-4]

@@ -11,36 +11,35 @@ import numpy as np
 import pytest
 import torch
 from descent.claims import load_paper
-from descent.engine.train import every, train
-from descent.experiments import arms, saddles
-from descent.experiments.arms import Arms
-from descent.experiments.common import Experiment, Settings
+from descent.engine import Arms, FirstPassage, Series, column, every, heavy_ball, train
+from descent.experiments import saddles
+from descent.experiments.lab import Experiment, Lab, Share
 from descent.experiments.saddles import annealing, escape, hopping, limits, linear, optimum, stiff, tradeoff
+from descent.experiments.saddles.arms import Arm, rule
+from descent.figures import saddles as draw
 from descent.problems.pca import StreamingPCA
 from descent.problems.saddle import Quadratic
 from descent.results import digest
+from descent.runs.campaign import claims_of
+from descent.stats import paired_ratio, variance_ratio
+from descent.stats.intervals import blocks
+from tidy import still
 
-SMALL = Settings(replicas=40, lr=4e-3, momentum=0.8)
+SMALL = Lab(replicas=40, lr=4e-3, momentum=0.8)
 
-SHRUNK: dict[str, tuple[ModuleType, Experiment, Callable[[], Any]]] = {
+SHRUNK: dict[str, tuple[ModuleType, Experiment[Any, Any], Callable[[], Any]]] = {
     "linear": (
         linear,
         saddles.LINEAR,
-        lambda: replace(
-            linear.Linear.cpu(SMALL), saddles=(linear.Saddle(0.1, 3.0, 500), linear.Saddle(0.03, 1.5, 500))
-        ),
+        lambda: linear.Linear((linear.Saddle(0.1, 3.0, Share(least=500)), linear.Saddle(0.03, 1.5, Share(least=500)))),
     ),
-    "escape": (escape, saddles.ESCAPE, lambda: escape.Escape.cpu(SMALL)),
-    "flow": (limits, saddles.FLOW, lambda: replace(limits.Flow.cpu(SMALL), effective=(3.2e-2, 1.6e-2, 8e-3, 4e-3))),
-    "optimum": (optimum, saddles.OPTIMUM, lambda: optimum.Optimum.cpu(SMALL)),
-    "tradeoff": (
-        tradeoff,
-        saddles.TRADEOFF,
-        lambda: replace(tradeoff.Tradeoff.cpu(SMALL), large=(0.03, 0.08), large_steps=1000),
-    ),
-    "annealing": (annealing, saddles.ANNEALING, lambda: annealing.Annealing.cpu(SMALL)),
-    "stiff": (stiff, saddles.STIFF, lambda: replace(stiff.Stiff.cpu(SMALL), replicas=80)),
-    "hopping": (hopping, saddles.HOPPING, lambda: replace(hopping.Hopping.cpu(SMALL), effective=(0.2,), hops=3.0)),
+    "escape": (escape, saddles.ESCAPE, escape.Escape),
+    "flow": (limits, saddles.FLOW, lambda: limits.Flow(effective=(3.2e-2, 1.6e-2, 8e-3, 4e-3))),
+    "optimum": (optimum, saddles.OPTIMUM, optimum.Optimum),
+    "tradeoff": (tradeoff, saddles.TRADEOFF, lambda: tradeoff.Tradeoff(large=(0.03, 0.08), large_steps=1000)),
+    "annealing": (annealing, saddles.ANNEALING, annealing.Annealing),
+    "stiff": (stiff, saddles.STIFF, lambda: stiff.Stiff(replicas=Share(times=2), watched=Share(over=2))),
+    "hopping": (hopping, saddles.HOPPING, lambda: hopping.Hopping(effective=(0.2,), hops=3.0)),
 }
 RESULTS: dict[str, Any] = {}
 
@@ -48,7 +47,7 @@ RESULTS: dict[str, Any] = {}
 def result_of(name: str) -> Any:
     module, _, config = SHRUNK[name]
     if name not in RESULTS:
-        RESULTS[name] = module.run(config())
+        RESULTS[name] = module.run(config(), SMALL)
     return RESULTS[name]
 
 
@@ -56,10 +55,10 @@ def result_of(name: str) -> Any:
 def test_estimates_carry_the_keys_of_the_claims(name: str) -> None:
     module, experiment, _ = SHRUNK[name]
     assert experiment.name == name
-    found = module.estimates(result_of(name))
-    tests = {f"{claim.id}.{test.key}" for claim in load_paper("P3").claims for test in claim.tests}
-    assert set(found) <= tests
-    assert tuple(sorted({key.split(".")[0] for key in found})) == tuple(sorted(experiment.claims))
+    claims = load_paper("P3").claims
+    assert set(module.estimates(result_of(name))) == {
+        f"{claim.id}.{test.key}" for claim in claims for test in claim.tests if test.by == name
+    }
 
 
 @pytest.mark.parametrize("name", SHRUNK)
@@ -67,32 +66,70 @@ def test_tables_are_tidy_and_finite(name: str) -> None:
     module, _, _ = SHRUNK[name]
     for frame in module.tables(result_of(name)).values():
         assert len(frame) > 0
+        assert frame.columns.is_unique
         assert not any("Unnamed" in str(column) for column in frame.columns)
         numbers = frame.select_dtypes("number").drop(columns=["ks", "ks_critical"], errors="ignore")
         assert np.isfinite(numbers.drop(columns="median_below_twice_floor", errors="ignore")).all().all()
 
 
 def test_every_test_of_the_paper_is_answered_by_one_experiment() -> None:
-    claims = [claim.id for claim in load_paper("P3").claims if claim.tests]
-    spoken = {claim for experiment in saddles.EXPERIMENTS for claim in experiment.claims}
-    assert set(claims) == spoken
+    claims = {claim.id for claim in load_paper("P3").claims if claim.tests}
+    spoken = claims_of("descent.experiments.saddles")
+    assert claims == {claim for several in spoken.values() for claim in several}
     names = [experiment.name for experiment in saddles.EXPERIMENTS]
     assert len(set(names)) == len(names) == 14
+    assert set(names) == set(spoken)
 
 
-@pytest.mark.parametrize("name", SHRUNK)
-def test_configurations_exist_at_both_scales_frozen_and_digestible(name: str) -> None:
-    kind = type(SHRUNK[name][2]())
-    cpu, paper = kind.cpu(Settings()), kind.paper(Settings())
-    assert digest(cpu) == digest(kind.cpu(Settings()))
-    assert len({digest(cpu), digest(paper), digest(kind.cpu(Settings(seed=1)))}) == 3
+@pytest.mark.parametrize("experiment", saddles.EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_configurations_exist_at_both_scales_frozen_and_digestible(experiment: Experiment[Any, Any]) -> None:
+    small, large = experiment.small, experiment.large
+    assert small == type(small)()
+    assert digest(small) == digest(type(small)())
+    assert digest(small) != digest(large)
+    name = fields(small)[0].name
     with pytest.raises(FrozenInstanceError):
-        cpu.seed = 3
+        setattr(small, name, 3)
+    assert not {"seed", "device", "headline", "seconds"} & {field.name for field in fields(small)}
+
+
+def test_replicas_are_shares_of_what_a_reader_asks_for() -> None:
+    def counts(experiment: Experiment[Any, Any], field: str = "replicas") -> list[int]:
+        configs = (experiment.small, experiment.large)
+        return [Lab(replicas=replicas).count(getattr(config, field)) for config in configs for replicas in (10, 1000)]
+
+    assert counts(saddles.ESCAPE) == [10, 1000, 1000, 100_000]
+    assert counts(saddles.ESCAPE, "early_replicas") == [200, 20_000, 200, 20_000]
+    assert counts(saddles.FLOW) == [40, 4000, 1000, 100_000]
+    assert counts(saddles.OPTIMUM) == [10, 1000, 200, 20_000]
+    assert counts(saddles.OPTIMUM, "grid_replicas") == [20, 2000, 200, 20_000]
+    assert counts(saddles.TRADEOFF) == counts(saddles.ANNEALING) == [10, 1000, 1000, 100_000]
+    assert counts(saddles.STIFF) == [40, 4000, 2000, 200_000]
+    assert counts(saddles.STIFF, "watched") == [10, 1000, 500, 50_000]
+    assert counts(saddles.HOPPING) == [20, 1000, 200, 20_000]
+    for config, times in ((saddles.LINEAR.small, (20, 20, 2)), (saddles.LINEAR.large, (1000, 1000, 100, 10))):
+        assert [Lab(replicas=7).count(saddle.replicas) for saddle in config.saddles] == [7 * n for n in times]
+
+
+def test_a_second_learning_rate_is_watched_where_no_arm_blows_up() -> None:
+    assert optimum.Optimum().rates(Lab()) == (5e-4, 2e-3)
+    assert optimum.Optimum().rates(Lab(momentum=0.99)) == (5e-4,)
+
+
+def test_every_figure_is_drawn() -> None:
+    result = result_of
+    figures = [
+        draw.speedup(result("linear")), draw.escape_paths(result("escape")), draw.flow(result("flow")),
+        draw.tradeoff(result("tradeoff")), draw.annealing(result("annealing")),
+        draw.stiff_and_hopping(result("stiff"), result("hopping")),
+    ]  # fmt: skip
+    assert [len(figure.axes) for figure in figures] == [1, 3, 1, 2, 2, 2]
+    assert tradeoff.blow_ups(result("tradeoff")).shape == (4, 6)
 
 
 def test_same_seed_same_result_other_seed_other_result() -> None:
-    config = replace(annealing.Annealing.cpu(replace(SMALL, replicas=8)), end=6.0, late=3.0, window=1.0)
-    first, again, other = (annealing.run(c).final for c in (config, config, replace(config, seed=1)))
+    config, lab = annealing.Annealing(end=6.0, late=3.0, window=1.0), replace(SMALL, replicas=8)
+    first, again, other = (annealing.run(config, lab).final for lab in (lab, lab, replace(lab, seed=1)))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -110,7 +147,7 @@ def test_linear_saddle_follows_its_law_and_noise_scales_the_radius() -> None:
 
 def test_cutting_the_noise_leaves_the_ratio_of_growth_rates() -> None:
     result = result_of("linear")
-    head = result.row(result.config.headline)
+    head = result.arm(result.lab.momentum)
     share = linear.estimates(result)["P3-C12.share"]
     assert 0 < share.low < share.high < 0.5
     assert result.quiet[head].mean() < result.times[result.config.main][0].mean()
@@ -120,7 +157,7 @@ def test_escape_levels_are_passed_in_order_and_momentum_is_faster() -> None:
     result = result_of("escape")
     assert (np.diff(result.times, axis=1) >= 0).all()
     assert (np.diff(result.times[:, escape.HALF].mean(axis=1)) < 0).all()
-    assert result.paths.shape == (len(result.config.momentum), 40, len(result.path_steps))
+    assert result.paths.shape == (len(result.momentum), 40, len(result.path_steps))
     assert (np.abs(result.law - np.arange(0.01, 1, 0.01)) < 0.06).all()
     assert 0 < result.positive < result.sided == 4 * 40
 
@@ -144,7 +181,8 @@ def test_noise_ratio_of_the_grid_is_the_exact_one() -> None:
     result = result_of("optimum")
     for s in range(len(result.config.sharpness)):
         for m in range(len(result.config.grid_momentum)):
-            ratio = optimum.grid_ratio(result, s, m).widened(100)
+            plain, moving = result.grid[s, [0, 1 + m]]
+            ratio = variance_ratio(moving, plain, seed=0).widened(100)
             assert ratio.low < result.grid_exact[s, m] < ratio.high
     assert result.grid_exact[result.config.sharpness.index(1.5), 0] == pytest.approx(1.0)
 
@@ -152,8 +190,8 @@ def test_noise_ratio_of_the_grid_is_the_exact_one() -> None:
 def test_matched_arms_share_the_effective_step() -> None:
     config = result_of("tradeoff").config
     for effective in config.effective:
-        rates = config.arms(effective)
-        assert np.array(rates.lr) / (1 - np.array(rates.momentum)) == pytest.approx(effective)
+        rates = config.arms(SMALL, effective).rule
+        assert (rates.lr / (1 - rates.momentum)).numpy() == pytest.approx(effective)
 
 
 def test_blow_ups_are_counted_and_spare_bounded_samples() -> None:
@@ -166,29 +204,29 @@ def test_blow_ups_are_counted_and_spare_bounded_samples() -> None:
 
 def test_annealed_arms_coalesce_after_the_switch() -> None:
     result = result_of("annealing")
-    plain, momentum = (result.final[annealing.ARMS.index(a)].mean() for a in (annealing.PLAIN, annealing.MOMENTUM))
+    plain, momentum = (result.final[annealing.ARMS.index(arm)].mean() for arm in (Arm.PLAIN, Arm.HEAD))
     assert momentum > 3 * plain
-    for arm in (annealing.SWITCHED, annealing.MATCHED):
-        assert annealing.ratio(result, arm, annealing.PLAIN).value == pytest.approx(1.0, abs=0.1)
+    for arm in (Arm.SWITCHED, Arm.MATCHED):
+        assert annealing.ratio(result, arm).value == pytest.approx(1.0, abs=0.1)
 
 
 def test_schedules_keep_the_matched_arm_at_the_effective_step_of_the_annealed_one() -> None:
-    config = annealing.Annealing.cpu(Settings())
-    lr, momentum = config.base
-    at = config.steps(config.switch)
+    config, lab = annealing.Annealing(), Lab()
+    base, schedules = rule(annealing.ARMS, lab.lr, lab.momentum), config.schedules(lab)
+    at = config.steps(lab, config.switch)
 
-    def effective(arm: str, step: int) -> float:
-        index, factors = annealing.ARMS.index(arm), config.schedules[arm](step)
-        return float(lr[index] * factors.lr / (1 - momentum[index] * factors.momentum))
+    def effective(arm: Arm, step: int) -> float:
+        index, factors = annealing.ARMS.index(arm), schedules[arm](step)
+        return float(base.lr[index] * factors.lr / (1 - base.momentum[index] * factors.momentum))
 
     for step in (0, at - 1, at, at + 10_000):
-        assert effective(annealing.STEP, step) == pytest.approx(effective(annealing.MATCHED, step))
-        assert effective(annealing.SWITCHED, step) == pytest.approx(effective(annealing.MATCHED, step))
-        assert effective(annealing.PLAIN, step) == pytest.approx(config.lr)
-    decayed = [effective(annealing.DECAYED, step) for step in range(at, at + 2000, 50)]
+        assert effective(Arm.STEP, step) == pytest.approx(effective(Arm.MATCHED, step))
+        assert effective(Arm.SWITCHED, step) == pytest.approx(effective(Arm.MATCHED, step))
+        assert effective(Arm.PLAIN, step) == pytest.approx(lab.lr)
+    decayed = [effective(Arm.DECAYED, step) for step in range(at, at + 2000, 50)]
     assert (np.diff(decayed) <= 0).all()
-    assert decayed[0] == pytest.approx(10 * config.lr)
-    assert decayed[-1] == pytest.approx(config.lr)
+    assert decayed[0] == pytest.approx(10 * lab.lr)
+    assert decayed[-1] == pytest.approx(lab.lr)
 
 
 def test_stiff_saddle_follows_its_law() -> None:
@@ -201,15 +239,14 @@ def test_stiff_saddle_follows_its_law() -> None:
 
 def test_hopping_is_slower_with_momentum_and_near_the_rate_formula() -> None:
     result = result_of("hopping")
-    mean = np.array([hopping.hopping_time(result, 0, a).value for a in range(len(result.config.momentum))])
-    assert mean[-1] > 1.5 * mean[0]
-    assert mean / result.kramers[0] == pytest.approx(1.0, abs=0.6)
+    times = np.array([found.value for found in hopping.hopping_times(result)[0]])
+    assert times[-1] > 1.5 * times[0]
+    assert times / result.kramers[0] == pytest.approx(1.0, abs=0.6)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": "tpu"}, '"cpu" or "gpu"'),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"seed": 1.5}, "seed must be a whole number"),
         ({"replicas": 1}, "at least 2, since an interval needs a spread"),
@@ -224,79 +261,102 @@ def test_hopping_is_slower_with_momentum_and_near_the_rate_formula() -> None:
         ({"replicas": 1_000_001}, "replicas must be at most 1000000"),
     ],
 )
-def test_settings_name_the_valid_values(change: dict[str, Any], message: str) -> None:
+def test_a_lab_names_the_valid_values(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Settings(**change)
+        Lab(**change)
 
 
-def test_settings_defaults_are_valid_and_frozen() -> None:
-    settings = Settings()
-    assert [f.name for f in fields(settings)] == ["scale", "seed", "replicas", "device", "momentum", "lr"]
+def test_a_scale_is_one_of_those_there_are() -> None:
+    with pytest.raises(ValueError, match="escape has no configuration for scale 'tpu'"):
+        saddles.ESCAPE.config("tpu")
+
+
+def test_the_defaults_of_a_lab_are_valid_and_frozen() -> None:
+    lab = Lab()
+    assert [f.name for f in fields(lab)] == ["seed", "replicas", "device", "momentum", "lr"]
     with pytest.raises(FrozenInstanceError):
-        settings.lr = 1.0  # type: ignore[misc]
+        lab.lr = 1.0  # type: ignore[misc]
 
 
 def test_headline_momentum_moves_arms_and_predictions() -> None:
-    config = escape.Escape.cpu(Settings(momentum=0.99, lr=1e-3))
-    assert config.momentum[-1] == config.headline == 0.99
-    assert config.mode[1] == 1e-3
-    assert arms.momenta((0.0, 0.5), 0.5) == (0.0, 0.5)
-    assert arms.momenta((0.5,), 0.75) == (0.0, 0.5, 0.75)
+    lab, config = Lab(momentum=0.99, lr=1e-3), escape.Escape()
+    assert lab.momenta(config.momentum)[-1] == lab.momentum == 0.99
+    assert config.law(lab.lr, lab.momentum).lr == 1e-3
+    assert Lab(momentum=0.5).momenta((0.0, 0.5)) == (0.0, 0.5)
+    assert Lab(momentum=0.75).momenta((0.5,)) == (0.0, 0.5, 0.75)
 
 
 def test_headline_zero_leaves_out_what_it_cannot_define() -> None:
-    plain = linear.Linear.cpu(Settings(replicas=2, momentum=0.0))
-    config = replace(plain, saddles=(linear.Saddle(0.1, 3.0, 50),), main=0)
-    assert "P3-C12.share" not in linear.estimates(linear.run(config))
+    config = linear.Linear((linear.Saddle(0.1, 3.0, Share(least=50)),), main=0)
+    share = linear.estimates(linear.run(config, Lab(replicas=2, momentum=0.0)))["P3-C12.share"]
+    assert share.value == share.high == 0  # without a speed-up there is nothing to share out
+    assert still("P3", "linear") == {"P3-C1.law", "P3-X2.saturates", "P3-X2.size"}
 
 
 def test_rows_of_arms_share_random_numbers_unless_told_otherwise() -> None:
-    shared = Arms((0.1, 0.2), (0.0, 0.5), 3, seed=4)
-    draws = shared.streams().normal(1, 0, (4,)).view(2, 3, 4)
+    lab, pair = Lab(seed=4), heavy_ball([0.1, 0.2], [0.0, 0.5])
+    shared = lab.arms(pair, 3)
+    draws = shared.streams.normal(1, 0, (4,)).view(2, 3, 4)
     assert torch.equal(draws[0], draws[1])
-    apart = replace(shared, shared=False).streams().normal(1, 0, (4,)).view(2, 3, 4)
+    apart = lab.arms(pair, 3, shared=False).streams.normal(1, 0, (4,)).view(2, 3, 4)
     assert not torch.equal(apart[0], apart[1])
     assert shared.hyper.lr.tolist() == pytest.approx([0.1] * 3 + [0.2] * 3)
 
 
+def arms_of(lr: list[float], momentum: list[float], replicas: int, seed: int = 0) -> Arms:
+    return Lab(seed=seed).arms(heavy_ball(lr, momentum), replicas)
+
+
 def test_split_is_arm_major() -> None:
-    pair = Arms((0.1, 0.2), (0.0, 0.5), 3, seed=0)
+    pair = arms_of([1e-9, 1e-9], [0.0, 0.5], 3)
     assert pair.split(torch.arange(6)).tolist() == [[0, 1, 2], [3, 4, 5]]
     start = torch.arange(6.0).view(6, 1)
-    still = replace(pair, lr=(1e-9, 1e-9))
-    probes = {"x": every(1, lambda x: x)}
-    run = train(Quadratic((0.0,), noise=0.0), start, still.hyper, 2, still.streams(), probes=probes)
-    series = still.split_series(run.records["x"], keep=2)
+    done = pair.run(Quadratic((0.0,), noise=0.0), start, 2, probes={"x": every(1, lambda x: x)})
+    series = done.first("x", 2)
     assert series.shape == (2, 2, 3, 1)
     assert series[1, :, 0, 0].tolist() == [3, 4]
 
 
-def test_settle_equals_one_uninterrupted_run() -> None:
-    pair = Arms((0.1, 0.2), (0.0, 0.9), 3, seed=2)
-    start, bowl = torch.zeros(6, 1), Quadratic((1.0,))
-    end, series = arms.settle(bowl, start, pair, 7, 10, every(5, arms.column(0)))
-    whole = train(bowl, start, pair.hyper, 17, pair.streams())
-    assert torch.equal(end.params, whole.params)
-    assert series.steps.tolist() == [10, 15, 17]
+def test_a_run_gone_on_with_equals_one_uninterrupted_run() -> None:
+    pair, bowl = arms_of([0.1, 0.2], [0.0, 0.9], 3, seed=2), Quadratic((1.0,))
+    late = pair.run(bowl, torch.zeros(1, 1), 7).then(17, probes={"": every(5, column(0))})
+    whole = train(bowl, torch.zeros(6, 1), pair.hyper, 17, pair.streams)
+    assert torch.equal(late.params, whole.params)
+    assert late.at("").tolist() == [10, 15, 17]
+
+
+def test_a_fork_goes_on_as_its_parents_would_have_and_by_its_own_rules() -> None:
+    pair, bowl = arms_of([0.1, 0.2], [0.0, 0.9], 3, seed=2), Quadratic((1.0,))
+    begun = pair.run(bowl, torch.zeros(1, 1), 7)
+    three = begun.fork(heavy_ball([0.1, 0.2, 0.1], [0.0, 0.9, 0.9]), (0, 1, 1))
+    assert np.array_equal(three.end(), begun.end()[[0, 1, 1]])
+    straight, forked = begun.then(17).end(), three.then(17).end()
+    assert np.array_equal(forked[:2], straight)
+    assert not np.array_equal(forked[2], straight[1])
+    lost = replace(begun, before=torch.tensor([-1, -1, -1, 4, -1, -1])).fork(pair.rule, (1, 0)).then(17).lost
+    assert lost.tolist() == [[True, False, False], [False, False, False]]
 
 
 def test_passage_times_take_off_the_delay_and_enter_the_censored() -> None:
-    assert arms.passage_times(np.array([10.0, -1.0]), 100, 5).tolist() == [8.0, 100.0]
+    looks = FirstPassage(lambda x: x[:, 0] > 0, every=5)
+    done = arms_of([0.1], [0.0], 2).run(Quadratic((1.0,)), torch.zeros(1, 1), 1, probes={"half": looks})
+    found = {"half": Series(torch.empty(0), torch.tensor([10, -1]))}
+    done = replace(done, whole=replace(done.whole, records=found, steps=100))
+    assert done.passed("half").tolist() == [[8.0, 100.0]]
 
 
 def test_survivors_are_kept_in_pairs_and_their_lack_is_explained() -> None:
-    pair = Arms((0.08, 1e-4), (0.0, 0.0), 100, seed=0)
-    run = train(StreamingPCA(), StreamingPCA().at(0, 200), pair.hyper, 1000, pair.streams())
-    alive = arms.survivors(pair, run)
-    assert 0 < alive.sum() < 100
-    lost = replace(run, diverged_at=torch.zeros(200, dtype=torch.int64))
+    pair = arms_of([0.08, 1e-4], [0.0, 0.0], 100)
+    run = pair.run(StreamingPCA(), StreamingPCA().at(0), 1000)
+    assert 0 < run.alive.sum() < 100
+    lost = replace(run, before=torch.zeros(200, dtype=torch.int64))
     with pytest.raises(ValueError, match="choose a smaller lr or momentum"):
-        arms.survivors(pair, lost)
+        _ = lost.alive
 
 
 def test_blocks_keep_the_mean_and_the_pairing() -> None:
     x = np.arange(12.0)
-    assert arms.blocks(x, most=4).tolist() == [1.0, 4.0, 7.0, 10.0]
-    assert arms.blocks(x, most=50).tolist() == x.tolist()
-    estimate = arms.paired_ratio(3 * x + 3, x + 1, seed=0, most=4)
+    assert blocks(x, most=4).tolist() == [1.0, 4.0, 7.0, 10.0]
+    assert blocks(x, most=50).tolist() == x.tolist()
+    estimate = paired_ratio(3 * x + 3, x + 1, seed=0, most=4)
     assert (estimate.low, estimate.value, estimate.high) == pytest.approx((3.0, 3.0, 3.0))

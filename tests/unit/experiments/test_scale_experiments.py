@@ -18,10 +18,11 @@ from descent.data import images
 from descent.data.images import ImageSet
 from descent.experiments import saddles, smoothing
 from descent.experiments.common import Settings
+from descent.experiments.lab import Lab
 from descent.experiments.saddles import resnet
-from descent.experiments.saddles.cifar import HEAD, MATCHED, MATCHED_ANNEALED, MOMENTUM, PLAIN, STEP
+from descent.experiments.saddles.arms import SIX, Arm, rule
 from descent.experiments.smoothing import grid
-from descent.experiments.smoothing.headline import AVERAGED, HEAVY
+from descent.experiments.smoothing.headline import AVERAGED, HEAVY, PLAIN
 from descent.measure.noise import flat
 from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
@@ -29,8 +30,10 @@ from descent.results import digest, provenance
 from descent.runs import campaign
 from descent.runs.bench import Bench
 from descent.stats.estimate import Estimate
+from tidy import still
 
 ROOT = Path(__file__).parents[3]
+LAB = Lab(replicas=2)
 SMALL = Settings(replicas=2)
 
 
@@ -52,7 +55,7 @@ def patched():
 
 @pytest.fixture(scope="module")
 def race(patched):
-    return resnet.run(resnet.Residual.cpu(SMALL))
+    return resnet.run(resnet.Residual(), LAB)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +75,14 @@ def stated(paper, key="resnet"):
 def test_three_arms_fork_into_six(race):
     main, config = race.main, race.config
     assert main.steps.tolist() == [10, 20, 30]
-    before = main.curve[..., main.steps <= config.switch * 10]
-    assert np.array_equal(before[HEAD], before[STEP])
-    assert np.array_equal(before[HEAD], before[MOMENTUM])
-    assert np.array_equal(before[MATCHED], before[MATCHED_ANNEALED])
-    assert not np.array_equal(before[PLAIN], before[HEAD])
+    before = dict(zip(SIX, main.curve[..., main.steps <= config.switch * 10], strict=True))
+    assert np.array_equal(before[Arm.HEAD], before[Arm.STEP])
+    assert np.array_equal(before[Arm.HEAD], before[Arm.SWITCHED])
+    assert np.array_equal(before[Arm.MATCHED], before[Arm.ANNEALED])
+    assert not np.array_equal(before[Arm.PLAIN], before[Arm.HEAD])
     assert len(np.unique(main.loss.mean(1))) == 6
     assert np.array_equal(main.curve[..., -1], main.loss)
-    assert np.array_equal(main.early, main.curve[[PLAIN, HEAD], :, 0])  # the early look is the end of the first epoch
+    assert np.array_equal(main.early, main.curve[:2, :, 0])  # the early look is the end of the first epoch
 
 
 def test_they_learn_and_the_tables_say_so(race):
@@ -95,32 +98,41 @@ def test_they_learn_and_the_tables_say_so(race):
 def test_estimates_are_the_stated_ones(race, field):
     assert set(resnet.estimates(race)) == stated("P3")
     assert set(grid.estimates(field)) == stated("P1")
-    still = replace(race, config=replace(race.config, momentum=0.0))
-    assert resnet.estimates(still) == {}
+    assert still("P3", "resnet") == set()
 
 
 def test_arms_are_matched_and_decay():
-    config = resnet.Residual.paper(Settings())
-    course = resnet.Course(config, config.second)
-    effective = np.array(course.after.lr) / (1 - np.array(course.after.momentum))
-    assert effective == pytest.approx([0.02, 0.2, 0.02, 0.02, 0.2, 0.02])
-    assert course.after.hyper.weight_decay.unique().tolist() == pytest.approx([5e-4])
-    assert resnet.Course(config, config.main).after.hyper.weight_decay.unique().tolist() == [0.0]
-    assert (course.early, course.switch, course.steps) == (390, 3900, 5850)
+    config = saddles.RESNET.large
+    late = rule(SIX, config.lr, 0.9, annealed=True)
+    assert (late.lr / (1 - late.momentum)).numpy() == pytest.approx([0.02, 0.2, 0.02, 0.02, 0.2, 0.02])
+    assert (config.second.weight_decay, config.main.weight_decay) == (5e-4, 0.0)
+    assert config.legs == (390, 3900, 5850)
+
+
+def test_a_net_decays_by_its_own_weight_decay(race, patched, monkeypatch):
+    seen = []
+    monkeypatch.setattr(resnet, "rule", lambda *args, **options: seen.append(options) or rule(*args, **options))
+    resnet.run(replace(race.config, epochs=2, switch=1), LAB)
+    assert [options["weight_decay"] for options in seen] == [0.0, 0.0, 5e-4, 5e-4]
 
 
 def test_the_excess_is_that_over_the_mean_weights(patched):
-    config = resnet.Residual.cpu(SMALL)
-    course, images = resnet.Course(config, config.main), pictures("cifar10")
+    config, images = resnet.Residual(), pictures("cifar10")
     inputs, labels = images.images[:40].permute(0, 3, 1, 2).float() / 255, images.labels[:40]
     exact = Supervised(config.main.model, CrossEntropy(), inputs, labels, None, "full")
-    start = exact.model.initial(course.after.streams())
+    start = exact.model.initial(LAB.arms(rule(SIX, config.lr, 0.9), config.main.replicas).streams)
     path = torch.stack([flat(start) * scale for scale in (9.0, 0.8, 1.2)])  # the first look is not one of the last two
-    run = SimpleNamespace(params=start, records={"weights": SimpleNamespace(values=path)})
+    whole = SimpleNamespace(records={"weights": SimpleNamespace(values=path)})
+    done = SimpleNamespace(last=SimpleNamespace(whole=whole, params=start, alive=np.ones(2, bool)))
     low, high, mean = (exact.value({k: s * v for k, v in start.items()}).view(6, 2) for s in (0.8, 1.2, 1.0))
     expected = ((low + high) / 2 - mean)[:2]
-    assert resnet._excess(exact, run, course, inputs, labels) == pytest.approx(expected.double().numpy(), abs=1e-5)
+    assert resnet._excess(config, done, exact, inputs, labels) == pytest.approx(expected.double().numpy(), abs=1e-5)
     assert expected.abs().max() > 1e-3
+    whole.records.clear()
+    assert resnet._excess(config, done, exact, inputs, labels).shape == (
+        2,
+        2,
+    )  # batch norm: there is no mean to speak of
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -202,19 +214,19 @@ def test_tables_of_the_grid(field):
 # Stated for paper scale alone
 
 
-@pytest.mark.parametrize("kind", [resnet.Residual, grid.Grid])
-def test_configurations_are_digestible_and_know_their_precision(kind):
-    paper, cpu = kind.paper(Settings()), kind.cpu(Settings())
-    assert (paper.precision, cpu.precision) == ("bf16", "float32")
-    others = [
-        replace(paper, **{name: value})
-        for name, value in (("precision", "tf32"), ("compiled", not paper.compiled), ("seed", 1))
-    ]
-    assert len({digest(each) for each in (paper, cpu, *others)}) == 5
+def test_configurations_are_digestible_and_know_their_precision():
+    for experiment in (saddles.RESNET, smoothing.GRID):
+        paper, cpu = experiment.large, experiment.small
+        assert (paper.precision, cpu.precision) == ("bf16", "float32")
+        others = [
+            replace(paper, **{name: value}) for name, value in (("precision", "tf32"), ("compiled", not paper.compiled))
+        ]
+        assert len({digest(each) for each in (paper, cpu, *others)}) == 4
 
 
 def test_their_work_is_counted_in_images():
-    assert resnet.Residual.paper(Settings()).trained_images == {"ResNet-8": 16 * 60 * 5e4, "ResNet-18": 4 * 60 * 5e4}
+    counted = {"ResNet-8": 16 * 60 * 5e4, "ResNet-18": 4 * 60 * 5e4}
+    assert saddles.RESNET.large.trained_images(Lab()) == counted
     stage = grid.Stage("a", 0.1, (100, 250), 3, epochs=2)
     config = replace(grid.Grid.cpu(SMALL), examples=1000, stages=(stage, replace(stage, steps=7)))
     assert config.trained_images == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}
@@ -224,17 +236,18 @@ def test_their_work_is_counted_in_images():
 def test_chapters_and_checks_leave_them_out_and_campaigns_do_not(package, name, paper):
     (experiment,) = [item for item in package.EXPERIMENTS if item.scales == ("gpu",)]
     assert experiment.name == name
-    tests = {f"{claim.id}.{test.key}": test.scales for claim in load_paper(paper).claims for test in claim.tests}
-    assert {tests[f"{claim}.resnet"] for claim in experiment.claims} == {("gpu",)}
+    tests = {f"{claim.id}.{test.key}": test for claim in load_paper(paper).claims for test in claim.tests}
+    assert {test.scales for test in tests.values() if test.by == name} == {("gpu",)}
     chapter, project = package.__name__.rpartition(".")[2], find_project(ROOT)
     assert name not in check.experiments(project, chapter)
     with pytest.raises(BookError, match=f"{name}: stated for scale gpu only; run `descent paper {chapter}`"):
         check.experiments(project, chapter, [name])
     assert f"{package.__name__}.{name}".upper() not in (ROOT / "chapters" / f"{chapter}.md").read_text().upper()
+    claim = campaign.claims_of(package.__name__)[name][0]
     chosen = {
         scale: [
-            [task.name for task in campaign.tasks(package.__name__, Settings(scale), only)]
-            for only in ([], [experiment.claims[0]], [name])
+            [task.name for task in campaign.tasks(package.__name__, Lab(), scale, only)]
+            for only in ([], [claim], [name])
         ]
         for scale in ("cpu", "gpu")
     }
@@ -244,7 +257,7 @@ def test_chapters_and_checks_leave_them_out_and_campaigns_do_not(package, name, 
 
 def test_a_chapter_run_at_paper_scale_can_close_its_ledger(tmp_path):
     for scale, reason in (("gpu", "not run by the chapter, see `descent paper`"), ("cpu", "stated for scale gpu only")):
-        bench = Bench("P3", Settings(scale), tmp_path / scale)
+        bench = Bench("P3", Lab(), scale, tmp_path / scale)
         for key in set(bench.ledger.lacking) - stated("P3"):
             bench.ledger.skip(key, "left out of this test")
         bench.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from descent.experiments.common import Experiment
+from typing import Any
+
+from descent.experiments.lab import Experiment
 from descent.experiments.saddles.annealed_networks import ANNEALED_NETWORKS
 from descent.experiments.saddles.annealing import ANNEALING
 from descent.experiments.saddles.cifar import CIFAR
@@ -20,7 +22,7 @@ from descent.experiments.saddles.tradeoff import TRADEOFF
 
 PAPER = "P3"
 
-EXPERIMENTS: tuple[Experiment, ...] = (
+EXPERIMENTS: tuple[Experiment[Any, Any], ...] = (
     LINEAR,
     ESCAPE,
     FLOW,

@@ -1,4 +1,7 @@
-"""Late fluctuation of a trained net's loss: with fresh label noise, where noise lasts, and with clean labels."""
+"""Late fluctuation of a trained net's loss: with fresh label noise, where noise lasts, and with clean labels.
+
+The harm of momentum at an optimum is its noise. Where the gradient noise dies with the loss, is there any harm left?
+"""
 
 from __future__ import annotations
 
@@ -6,141 +9,74 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial import legendre
-from pandas import DataFrame
+from numpy.typing import NDArray
 
+from descent.arrays import Array, IntArray
 from descent.data import images
-from descent.engine.rules import Schedule, constant, drop, per_arm
-from descent.engine.train import Run, every, train
-from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.nets.dense import MLP, CrossEntropy
+from descent.engine import ArmRun, constant, drop, every
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import Arm, rule
+from descent.nets import MLP, CrossEntropy
 from descent.problems.networks import FreshLabelNoise
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import ratio_of_means
+from descent.stats import ratio_of_means
 
-NAMES = ("plain", "momentum", "plain, matched step", "step annealed")
-PLAIN, HEAD, MATCHED, ANNEALED = range(4)
-CLEAN, NOISY = range(2)
+ARMS = (Arm.PLAIN, Arm.HEAD, Arm.MATCHED, Arm.STEP)
+LABELS = ("clean", "noisy")
 
 
 @dataclass(frozen=True)
 class LateLoss:
-    """A net on labels of which a fresh share is replaced at every step; the last `tail` steps count."""
+    """A net on labels of which a fresh share is replaced at every step; weights, batches, noise are common to ARMS."""
 
-    data: str
-    examples: int | None
-    hidden: int
-    batch_size: int
-    shares: tuple[float, float]  # of labels replaced: clean, noisy
-    lr: float
-    momentum: float
-    steps: int
-    switch: int  # where the annealed arm's step is cut
-    tail: int
-    every: int
-    replicas: int
-    seed: int
-    device: str
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> LateLoss:
-        """Return the digits, 16 hidden units, some 70 epochs."""
-        return cls(
-            "digits",
-            None,
-            16,
-            32,
-            (0.0, 0.2),
-            0.05,
-            settings.momentum,
-            4000,
-            2000,
-            1000,
-            25,
-            min(settings.replicas, 32),
-            settings.seed,
-            settings.device,
-        )
-
-    @classmethod
-    def paper(cls, settings: Settings) -> LateLoss:
-        """Return MNIST at full resolution, 256 hidden units."""
-        return cls(
-            "mnist",
-            20_000,
-            256,
-            32,
-            (0.0, 0.2),
-            0.005,
-            settings.momentum,
-            80_000,
-            40_000,
-            20_000,
-            400,
-            min(settings.replicas, 64),
-            settings.seed,
-            settings.device,
-        )
-
-    @property
-    def arms(self) -> Arms:
-        """The arms of NAMES, on the same weights, batches and label noise."""
-        lr = (self.lr, self.lr, self.lr / (1 - self.momentum), self.lr)
-        momentum = (0.0, self.momentum, 0.0, self.momentum)
-        return Arms(lr, momentum, self.replicas, self.seed, self.device)
-
-    @property
-    def schedule(self) -> Schedule:
-        """Cut the step of the annealed arm by 1 − momentum at the switch."""
-        cut = drop(self.switch, lr=1 - self.momentum)
-        return per_arm(constant(), constant(), constant(), cut, replicas=self.replicas)
+    data: str = "digits"
+    examples: int | None = None
+    hidden: int = 16
+    batch_size: int = 32
+    shares: tuple[float, float] = (0.0, 0.2)  # of labels replaced, by LABELS
+    lr: float = 0.05
+    steps: int = 4000
+    switch: int = 2000  # where the annealed arm's step is cut
+    tail: int = 1000  # the last steps, which count
+    every: int = 25
+    replicas: Share = Share(most=32)
 
 
 @dataclass(frozen=True, eq=False)
 class LateLossResult:
-    """Axis 0 is clean, noisy labels; losses (2, A, N, T) at steps (T,) are over all examples with clean labels.
+    """Axis 0 is LABELS; losses (2, A, N, T) of ARMS at steps (T,) are over all examples with clean labels.
 
     Over the tail: their mean `final`, standard deviation `raw`, and `fluctuation` about a quadratic trend,
     each (2, A, N). A replica that diverged in any arm is dropped from all.
     """
 
     config: LateLoss
+    lab: Lab
     losses: Array
-    steps: Array
+    steps: IntArray
     raw: Array
     fluctuation: Array
     final: Array
-    seconds: float
 
 
-def run(config: LateLoss) -> LateLossResult:
+def run(config: LateLoss, lab: Lab) -> LateLossResult:
     """Train every arm once on clean and once on noisy labels."""
-    runs = [_train(config, share) for share in config.shares]
-    steps = to_numpy(runs[0].records["loss"].steps)
-    arms = config.arms
-    alive = np.logical_and.reduce([survivors(arms, run) for run in runs])
-    losses = np.stack([arms.split_series(run.records["loss"])[:, alive] for run in runs])
+    runs = [_train(config, lab, share) for share in config.shares]
+    steps, alive = runs[0].at("loss"), np.logical_and.reduce([run.alive for run in runs])
+    losses = np.stack([run["loss"][:, alive] for run in runs])
     late = losses[..., steps >= config.steps - config.tail]
-    return LateLossResult(
-        config=config,
-        losses=losses,
-        steps=steps,
-        raw=late.std(-1, ddof=1),
-        fluctuation=fluctuation(late),
-        final=late.mean(-1),
-        seconds=sum(run.seconds for run in runs),
-    )
+    raw, final = late.std(-1, ddof=1), late.mean(-1)
+    return LateLossResult(config, lab, losses, steps, raw, fluctuation(late), final)
 
 
-def _train(config: LateLoss, share: float) -> Run:
-    inputs, labels = images.examples(config.data, config.examples, config.device)
+def _train(config: LateLoss, lab: Lab, share: float) -> ArmRun:
+    inputs, labels = lab.bring(*images.examples(config.data, config.examples))
     net = MLP((inputs.shape[1], config.hidden, 10), "tanh")
     problem = FreshLabelNoise(net, CrossEntropy(), inputs, labels, config.batch_size, share=share)
-    arms = config.arms
-    streams = arms.streams()
-    probe = {"loss": every(config.every, problem.value)}
-    start = net.initial(streams)
-    return train(problem, start, arms.hyper, config.steps, streams, probes=probe, schedule=config.schedule)
+    cut = drop(config.switch, lr=1 - lab.momentum)
+    return lab.arms(rule(ARMS, config.lr, lab.momentum), config.replicas).run(
+        problem, net.initial, config.steps, probes={"loss": every(config.every, problem.value)},
+        schedule=[cut if arm is Arm.STEP else constant() for arm in ARMS],
+    )  # fmt: skip
 
 
 def fluctuation(values: Array, degree: int = 2) -> Array:
@@ -155,43 +91,37 @@ def fluctuation(values: Array, degree: int = 2) -> Array:
     return np.asarray(np.sqrt((rest**2).sum(-1) / (count - degree - 1)))
 
 
+def ratios(result: LateLossResult) -> NDArray[np.object_]:
+    """Return each arm's fluctuation over plain descent's, estimates (2, A)."""
+    plain = result.fluctuation[:, [ARMS.index(Arm.PLAIN)]]
+    return np.asarray(each(ratio_of_means, result.fluctuation, plain, seed=result.lab.seed))
+
+
 def estimates(result: LateLossResult) -> Estimates:
     """Return what the late losses say about P3-X4."""
-    if result.config.momentum == 0:
-        return {}
-    return {"P3-X4.clean": ratios(result, CLEAN)[HEAD], "P3-X4.noisy": ratios(result, NOISY)[HEAD]}
+    clean, noisy = ratios(result)[:, ARMS.index(Arm.HEAD)]
+    return {"P3-X4.clean": clean, "P3-X4.noisy": noisy}
 
 
-def ratios(result: LateLossResult, labels: int) -> list[Estimate]:
-    """Return each arm's fluctuation over plain descent's."""
-    arms = result.fluctuation[labels]
-    return [ratio_of_means(arm, arms[PLAIN], result.config.seed) for arm in arms]
-
-
-def tables(result: LateLossResult) -> dict[str, DataFrame]:
+def tables(result: LateLossResult) -> Tables:
     """Return one row per label set and arm."""
-    return {"late_loss": DataFrame([row for labels in (CLEAN, NOISY) for row in _rows(result, labels)])}
-
-
-def _rows(result: LateLossResult, labels: int) -> list[dict[str, float | str]]:
-    arms, found = result.config.arms, ratios(result, labels)
-    return [
-        {
-            "labels": ("clean", "noisy")[labels],
-            "arm": name,
-            "lr": arms.lr[a],
-            "momentum": arms.momentum[a],
-            "loss": float(result.final[labels, a].mean()),
-            "fluctuation": float(result.fluctuation[labels, a].mean()),
-            "fluctuation_raw": float(result.raw[labels, a].mean()),
-            "over_plain": found[a].value,
-            "low": found[a].low,
-            "high": found[a].high,
-        }
-        for a, name in enumerate(NAMES)
-    ]
+    arms = rule(ARMS, result.config.lr, result.lab.momentum)
+    means = {"loss": result.final, "fluctuation": result.fluctuation, "fluctuation_raw": result.raw}
+    frame = tidy(
+        {"labels": LABELS, "arm": ARMS}, lr=arms.lr.numpy(), momentum=arms.momentum.numpy(),
+        **{name: [[arm.mean() for arm in row] for row in values] for name, values in means.items()},
+        value=ratios(result),
+    )  # fmt: skip
+    return {"late_loss": frame.rename(columns={"value": "over_plain"})}
 
 
 ANNEALED_NETWORKS = Experiment(
-    "annealed_networks", ("P3-X4",), lambda settings: run(configure(LateLoss, settings)), estimates, tables
+    "annealed_networks",
+    small=LateLoss(),
+    large=LateLoss(
+        "mnist", 20_000, 256, lr=0.005, steps=80_000, switch=40_000, tail=20_000, every=400, replicas=Share(most=64)
+    ),
+    run=run,
+    estimates=estimates,
+    tables=tables,
 )

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from descent.arrays import Array
+from descent.arrays import Array, IntArray
 from descent.engine import ArmRun, FirstPassage, column, every, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.problems.pca import StreamingPCA, beyond, overlap, radius, travel_steps
@@ -66,12 +66,12 @@ class EscapeResult:
     diffusion: Array
     travel: Array
     paths: Array
-    path_steps: Array
+    path_steps: IntArray
     law_steps: Array
     law: Array
     bands: Array
     early: Array
-    early_at: Array
+    early_at: IntArray
     growth: Array
     positive: int
     sided: int
@@ -115,7 +115,7 @@ def _release(config: Escape, lab: Lab, momentum: tuple[float, ...]) -> ArmRun:
     )
 
 
-def _start(config: Escape, lab: Lab) -> tuple[Array, Array, Array]:
+def _start(config: Escape, lab: Lab) -> tuple[Array, IntArray, Array]:
     """Return the unstable coordinate after the early steps (2, N''), the steps (K,), and its variances (3, 2, K)."""
     pair = (MODERATE, lab.momentum)
     arms, law = lab.arms(heavy_ball(lab.lr, pair), config.early_replicas), config.law(lab.lr, pair).by_arm

@@ -1,168 +1,120 @@
-"""A two-layer net leaves its initial saddle: growth of its leading mode, and steps until it has learned something."""
+"""A two-layer net leaves its initial saddle: growth of its leading mode, and steps until it has learned something.
+
+The unstable curvatures are known from the data alone, so the exact law predicts the growth of every arm without a free
+parameter. At equal effective step, is momentum still sooner?
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pandas import DataFrame
 from scipy.stats import sem
 
+from descent.arrays import Array, IntArray
 from descent.data import images
-from descent.engine.train import every, train
-from descent.experiments.arms import Arms, Array, configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.nets.dense import MLP, CrossEntropy
-from descent.nets.supervised import Supervised
+from descent.engine import every, heavy_ball
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import Arm, rule
+from descent.nets import MLP, CrossEntropy, Supervised
 from descent.problems.networks import InitialSaddle
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import mean, ratio_of_means
+from descent.stats import mean, ratio_of_means
 
-PLAIN, HALF, HEAD, MATCHED, SLOWED = range(5)
+ARMS = (Arm.PLAIN, Arm.HALF, Arm.HEAD, Arm.MATCHED, Arm.SLOWED)
 
 
 @dataclass(frozen=True)
 class Departure:
-    """A net near its saddle: weights of deviation `scale`, followed for `efolds` e-folds of its leading mode.
+    """A net near its saddle, whose growth is fitted in steps between `begin` and `end` e-folds of its leading mode."""
 
-    Growth is fitted in steps between `begin` and `end` e-folds of the leading mode; `looks` losses per e-fold.
-    """
+    data: str = "digits"
+    examples: int | None = None
+    hidden: int = 32
+    scale: float = 1e-4  # deviation of the initial weights
+    batch_size: int = 128
+    lr: float = 0.02
+    efolds: float = 11.0  # of the leading mode, for which it is followed
+    begin: float = 2.0
+    end: float = 5.0
+    looks: float = 4.0  # at the loss, per e-fold
+    level: float = 1.6  # of the training loss, for the arrival
+    replicas: Share = Share(most=32)
 
-    data: str
-    examples: int | None
-    hidden: int
-    scale: float
-    batch_size: int
-    lr: float
-    momentum: float
-    efolds: float
-    begin: float
-    end: float
-    looks: float
-    level: float  # of the training loss, for the arrival
-    replicas: int
-    seed: int
-    device: str
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Departure:
-        """Return the digits and 32 hidden units."""
-        return cls(
-            "digits",
-            None,
-            32,
-            1e-4,
-            128,
-            0.02,
-            settings.momentum,
-            11.0,
-            2.0,
-            5.0,
-            4.0,
-            1.6,
-            min(settings.replicas, 32),
-            settings.seed,
-            settings.device,
-        )
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Departure:
-        """Return MNIST at full resolution, 256 hidden units; a smaller rate for its larger inputs."""
-        return cls(
-            "mnist",
-            20_000,
-            256,
-            1e-5,
-            256,
-            0.002,
-            settings.momentum,
-            14.0,
-            2.0,
-            6.0,
-            8.0,
-            1.6,
-            min(settings.replicas, 64),
-            settings.seed,
-            settings.device,
-        )
-
-    @property
-    def arms(self) -> tuple[tuple[float, float], ...]:
-        """(lr, momentum): plain, one half, the headline; plain matched to it; headline matched to plain."""
-        lr, momentum = self.lr, self.momentum
-        matched = ((lr / (1 - momentum), 0.0), (lr * (1 - momentum), momentum))
-        return ((lr, 0.0), (lr, 0.5), (lr, momentum), *matched)
+LARGE = Departure(
+    "mnist", 20_000, 256, 1e-5, batch_size=256, lr=0.002, efolds=14.0, end=6.0, looks=8.0, replicas=Share(most=64)
+)
+"""MNIST at full resolution; a smaller rate for its larger inputs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One arm on its way out: mode amplitudes (N, T, K) at every step, training losses (N, L) at steps (L,)."""
+    """One arm on its way out: mode amplitudes (N, T, K) at every step, training losses (N, L) at steps (L,).
+
+    growth (N, K): fitted, per step; predicted (K,): log z₊.
+    """
 
     lr: float
     momentum: float
     amplitudes: Array
     losses: Array
-    loss_steps: Array
-    seconds: float
+    steps: IntArray
+    growth: Array
+    predicted: Array
 
 
 @dataclass(frozen=True, eq=False)
 class DepartureResult:
-    """Tracks, one per arm, with fitted growth per step (A, N), its prediction (A,) and arrival steps (A, N).
+    """Tracks of ARMS, with fitted growth per step (A, N), its prediction (A,) and arrival steps (A, N).
 
     diffusion (A,) is the growth the small-step limit gives, lr·b/(1 − momentum).
     """
 
     config: Departure
+    lab: Lab
     tracks: tuple[Track, ...]
     growth: Array
     predicted: Array
     diffusion: Array
     arrival: Array
-    seconds: float
 
 
-def run(config: Departure) -> DepartureResult:
+def run(config: Departure, lab: Lab) -> DepartureResult:
     """Start every arm at the same small weights, on the same batches."""
-    inputs, labels = images.examples(config.data, config.examples, config.device)
-    saddle = InitialSaddle.of(inputs, labels, 10)
-    net = MLP((inputs.shape[1], config.hidden, 10), "tanh")
-    problem = Supervised(net, CrossEntropy(), inputs, labels, config.batch_size)
-    tracks = tuple(follow(problem, saddle, config, lr, momentum) for lr, momentum in config.arms)
-    lr, momentum = np.array(config.arms).T
+    saddle, tracks = follow(config, lab, ARMS)
     return DepartureResult(
-        config=config,
-        tracks=tracks,
-        growth=np.stack([rates(track.amplitudes, config.begin, config.end)[:, 0] for track in tracks]),
-        predicted=saddle.growth(lr, momentum)[:, 0],
-        diffusion=lr * saddle.instability[0] / (1 - momentum),
-        arrival=np.stack([crossing(track.loss_steps, track.losses, config.level) for track in tracks]),
-        seconds=sum(track.seconds for track in tracks),
-    )
+        config, lab, tracks,
+        growth=np.stack([track.growth[:, 0] for track in tracks]),
+        predicted=np.array([track.predicted[0] for track in tracks]),
+        diffusion=np.array([track.lr * saddle.instability[0] / (1 - track.momentum) for track in tracks]),
+        arrival=np.stack([crossing(track.steps, track.losses, config.level) for track in tracks]),
+    )  # fmt: skip
 
 
 def follow(
-    problem: Supervised, saddle: InitialSaddle, config: Departure, lr: float, momentum: float, modes: int = 1
-) -> Track:
-    """Run one arm for as many steps as its predicted growth needs."""
-    arm = Arms((lr,), (momentum,), config.replicas, config.seed, config.device)
-    rate = float(saddle.growth(lr, momentum)[0])
-    steps, pause = math.ceil(config.efolds / rate), max(1, round(1 / (config.looks * rate)))
-    amplitudes = every(1, lambda net: saddle.amplitudes(net, modes))
-    probes = {"amplitudes": amplitudes, "loss": every(pause, problem.value)}
-    streams = arm.streams()
-    start = saddle.start(config.hidden, config.scale, streams)
-    done = train(problem, start, arm.hyper, steps, streams, probes=probes)
-    loss = done.records["loss"]
-    return Track(
-        lr,
-        momentum,
-        arm.split_series(done.records["amplitudes"])[0],
-        arm.split_series(loss)[0],
-        to_numpy(loss.steps),
-        done.seconds,
-    )
+    config: Departure, lab: Lab, names: Sequence[Arm], modes: int = 1
+) -> tuple[InitialSaddle, tuple[Track, ...]]:
+    """Run each arm for as many steps as its predicted growth needs, so one after the other."""
+    inputs, labels = lab.bring(*images.examples(config.data, config.examples))
+    saddle = InitialSaddle.of(inputs, labels, 10)
+    net = MLP((inputs.shape[1], config.hidden, 10), "tanh")
+    problem = Supervised(net, CrossEntropy(), inputs, labels, config.batch_size)
+
+    def track(lr: float, momentum: float) -> Track:
+        predicted = saddle.growth(lr, momentum, modes)
+        steps, pause = math.ceil(config.efolds / predicted[0]), max(1, round(1 / (config.looks * predicted[0])))
+        amplitudes = every(1, lambda params: saddle.amplitudes(params, modes))
+        done = lab.arms(heavy_ball(lr, momentum), config.replicas).run(
+            problem, lambda streams: saddle.start(config.hidden, config.scale, streams), steps,
+            probes={"amplitudes": amplitudes, "loss": every(pause, problem.value)},
+        )  # fmt: skip
+        found, losses = done["amplitudes"][0], done["loss"][0]
+        return Track(lr, momentum, found, losses, done.at("loss"), rates(found, config.begin, config.end), predicted)
+
+    arms = rule(names, config.lr, lab.momentum)
+    return saddle, tuple(map(track, arms.lr.tolist(), arms.momentum.tolist()))
 
 
 def rates(amplitudes: Array, begin: float, end: float) -> Array:
@@ -184,7 +136,7 @@ def _slopes(logs: Array) -> Array:
     return np.asarray(steps @ logs / (steps @ steps))
 
 
-def crossing(steps: Array, values: Array, level: float) -> Array:
+def crossing(steps: Array | IntArray, values: Array, level: float) -> Array:
     """Return when each row of values (N, T), seen at steps (T,), first falls below a level, interpolated.
 
     Raises: ValueError when a row never does.
@@ -200,40 +152,24 @@ def crossing(steps: Array, values: Array, level: float) -> Array:
 
 def estimates(result: DepartureResult) -> Estimates:
     """Return what the net at its initial saddle says about P3-C11, P3-C16 and P3-X1."""
-    arrival, seed = result.arrival, result.config.seed
-    found: dict[str, Estimate | list[Estimate]] = {"P3-C11.network": growth_ratios(result)[HEAD]}
-    if result.config.momentum > 0:
-        found["P3-C16.faster"] = ratio_of_means(arrival[PLAIN], arrival[HEAD], seed)
-        found["P3-X1.network"] = ratio_of_means(arrival[HEAD], arrival[MATCHED], seed)
-    return found
+    plain, head, matched = (ARMS.index(arm) for arm in (Arm.PLAIN, Arm.HEAD, Arm.MATCHED))
+    arrival, seed = result.arrival, result.lab.seed
+    return {
+        "P3-C11.network": mean(result.growth[head] / result.predicted[head]),
+        "P3-C16.faster": ratio_of_means(arrival[plain], arrival[head], seed),
+        "P3-X1.network": ratio_of_means(arrival[head], arrival[matched], seed),
+    }
 
 
-def growth_ratios(result: DepartureResult) -> list[Estimate]:
-    """Return each arm's fitted growth over its prediction."""
-    return [mean(ratio) for ratio in result.growth / result.predicted[:, None]]
-
-
-def tables(result: DepartureResult) -> dict[str, DataFrame]:
+def tables(result: DepartureResult) -> Tables:
     """Return one row per arm."""
-    ratios = growth_ratios(result)
-    lr, momentum = np.array(result.config.arms).T
-    frame = DataFrame(
-        {
-            "lr": lr,
-            "momentum": momentum,
-            "growth": result.growth.mean(1),
-            "predicted": result.predicted,
-            "diffusion": result.diffusion,
-            "ratio": [e.value for e in ratios],
-            "low": [e.low for e in ratios],
-            "high": [e.high for e in ratios],
-            "arrival": result.arrival.mean(1),
-            "arrival_error": sem(result.arrival, axis=1),
-        }
-    )
-    return {"initial_saddle": frame}
+    frame = tidy(
+        {"lr": [track.lr for track in result.tracks]}, momentum=[track.momentum for track in result.tracks],
+        growth=result.growth.mean(1), predicted=result.predicted, diffusion=result.diffusion,
+        value=each(mean, result.growth / result.predicted[:, None]),
+        arrival=result.arrival.mean(1), arrival_error=sem(result.arrival, axis=1),
+    )  # fmt: skip
+    return {"initial_saddle": frame.rename(columns={"value": "ratio"})}
 
 
-INITIAL = Experiment(
-    "initial", ("P3-C11", "P3-C16", "P3-X1"), lambda settings: run(configure(Departure, settings)), estimates, tables
-)
+INITIAL = Experiment("initial", small=Departure(), large=LARGE, run=run, estimates=estimates, tables=tables)

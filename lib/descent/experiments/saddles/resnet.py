@@ -6,31 +6,28 @@ decay, where an effective step is what it says; a large net with both is a check
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
-from pandas import DataFrame
+from pandas import DataFrame, concat
 from scipy.stats import sem
 from torch import Tensor
 
+from descent.arrays import Array, IntArray
 from descent.data.images import channels_first, part
+from descent.engine import Params, every
+from descent.engine.arms import to_numpy
 from descent.engine.precision import Precision
-from descent.engine.probes import Leaves, Params
-from descent.engine.rules import Hyper
-from descent.engine.train import Run, every
-from descent.experiments.arms import Arms, Array, configure, survivors, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.saddles.cifar import HEAD, MATCHED_ANNEALED, NAMES, PLAIN, STEP, joined, legs
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.saddles.arms import BEFORE, SIX, Arm, Race, race, rule
 from descent.measure.noise import flat
 from descent.measure.operators import unflatten
-from descent.nets.augment import Augment
-from descent.nets.convolutional import Norm, ResNet
-from descent.nets.dense import CrossEntropy
-from descent.nets.supervised import Supervised
-from descent.stats.intervals import paired_difference, ratio_of_means
+from descent.nets import Augment, CrossEntropy, ResNet, Supervised
+from descent.nets.convolutional import Norm
+from descent.stats import paired_difference, ratio_of_means
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Net:
     widths: tuple[int, ...]
     norm: Norm
     weight_decay: float
-    replicas: int
+    replicas: Share
 
     @property
     def model(self) -> ResNet:
@@ -58,127 +55,38 @@ class Residual:
     images without crops and flips, in float32, batch norms settled on them.
     """
 
-    main: Net
-    second: Net
-    seed: int
-    device: str
-    momentum: float
+    main: Net = Net("ResNet-8", (1, 1, 1), (8, 8, 8), "group", 0.0, Share(most=3))
+    second: Net = Net("ResNet-8, batch norm", (1, 1, 1), (8, 8, 8), "batch", 5e-4, Share(most=3))
     lr: float = 0.02
-    batch_size: int = 128
-    examples: int = 50_000
-    test_examples: int = 10_000
-    pool: int = 1  # pixels of a side that are averaged to one
-    shift: int = 4
-    watched: int = 10_000
-    epochs: int = 15
-    switch: int = 10
+    batch_size: int = 32
+    examples: int = 320
+    test_examples: int = 200
+    pool: int = 2  # pixels of a side that are averaged to one
+    shift: int = 2
+    watched: int = 160
+    epochs: int = 3
+    switch: int = 2
     parts: int = 2  # looks per epoch at the weights
-    tail: int = 4  # of which the last so many give the excess loss
-    precision: Precision = "bf16"
-    compiled: bool = True
-    check: int = 50
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Residual:
-        """Return three epochs of three tiny nets on some hundred images at 16 × 16 pixels."""
-        main = Net("ResNet-8", (1, 1, 1), (8, 8, 8), "group", 0.0, min(settings.replicas, 3))
-        second = replace(main, name="ResNet-8, batch norm", norm="batch", weight_decay=5e-4)
-        return cls(
-            main,
-            second,
-            settings.seed,
-            settings.device,
-            settings.momentum,
-            batch_size=32,
-            examples=320,
-            test_examples=200,
-            pool=2,
-            shift=2,
-            watched=160,
-            epochs=3,
-            switch=2,
-            parts=2,
-            tail=2,
-            precision="float32",
-            compiled=False,
-            check=5,
-        )
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Residual:
-        """Return 15 epochs of sixteen ResNet-8 and four ResNet-18 per arm."""
-        main = Net("ResNet-8", (1, 1, 1), (16, 32, 64), "group", 0.0, min(settings.replicas, 16))
-        second = Net("ResNet-18", (2, 2, 2, 2), (64, 128, 256, 512), "batch", 5e-4, min(settings.replicas, 4))
-        return cls(main, second, settings.seed, settings.device, settings.momentum)
+    tail: int = 2  # of which the last so many give the excess loss
+    precision: Precision = "float32"
+    compiled: bool = False
+    check: int = 5
 
     @property
-    def trained_images(self) -> dict[str, float]:
-        """How many training images all replicas of a net go through, by the net's name."""
+    def legs(self) -> tuple[int, int, int]:
+        """The steps of the first epoch, up to the switch, and in all."""
+        epoch = self.examples // self.batch_size
+        return epoch, self.switch * epoch, self.epochs * epoch
+
+    def trained_images(self, lab: Lab) -> dict[str, float]:
+        """Return how many training images all replicas of a net go through, by the net's name."""
         epochs = 3 * self.switch + 6 * (self.epochs - self.switch)
-        return {net.name: float(net.replicas * epochs * self.examples) for net in (self.main, self.second)}
-
-
-@dataclass(frozen=True)
-class Decayed(Arms):
-    """Arms with weight decay."""
-
-    weight_decay: float = 0.0
-
-    @property
-    def hyper(self) -> Hyper:
-        """The hyper-parameters of the stack."""
-        plain = super().hyper
-        return replace(plain, weight_decay=torch.full_like(plain.weight_decay, self.weight_decay))
-
-
-@dataclass(frozen=True)
-class Course:
-    """The six arms of one net, in steps."""
-
-    config: Residual
-    net: Net
-
-    @property
-    def before(self) -> Arms:
-        """Plain, momentum, and plain with the matched step."""
-        lr = self.config.lr
-        return self._arms((lr, lr, lr / (1 - self.config.momentum)), (0.0, self.config.momentum, 0.0))
-
-    @property
-    def after(self) -> Arms:
-        """The six arms of NAMES after the switch."""
-        lr, momentum = self.config.lr, self.config.momentum
-        rates = (lr, lr, lr * (1 - momentum), lr, lr / (1 - momentum), lr)
-        return self._arms(rates, (0.0, momentum, momentum, 0.0, 0.0, 0.0))
-
-    @property
-    def epoch(self) -> int:
-        """Steps of an epoch."""
-        return self.config.examples // self.config.batch_size
-
-    @property
-    def early(self) -> int:
-        """The end of the first epoch."""
-        return self.epoch
-
-    @property
-    def switch(self) -> int:
-        """The step of the annealing."""
-        return self.config.switch * self.epoch
-
-    @property
-    def steps(self) -> int:
-        """The end."""
-        return self.config.epochs * self.epoch
-
-    def _arms(self, lr: tuple[float, ...], momentum: tuple[float, ...]) -> Arms:
-        config, net = self.config, self.net
-        return Decayed(lr, momentum, net.replicas, config.seed, config.device, weight_decay=net.weight_decay)
+        return {net.name: float(lab.count(net.replicas) * epochs * self.examples) for net in (self.main, self.second)}
 
 
 @dataclass(frozen=True, eq=False)
 class RaceResult:
-    """Final training loss and test accuracy (6, N) by NAMES; early (2, N): training loss of plain and momentum.
+    """Final training loss and test accuracy (6, N) of SIX; early (2, N): training loss of plain and momentum.
 
     excess (2, N): by how much the losses of plain and momentum at the last looks exceed, on average, the loss at the
     mean of their weights; empty with batch norm. curve, norm (6, N, T): training loss and length of the weights at
@@ -191,7 +99,7 @@ class RaceResult:
     excess: Array
     curve: Array
     norm: Array
-    steps: Array
+    steps: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,135 +107,123 @@ class ResidualResult:
     """Both races."""
 
     config: Residual
+    lab: Lab
     title: str
     main: RaceResult
     second: RaceResult
-    seconds: float
 
 
-def run(config: Residual) -> ResidualResult:
+def run(config: Residual, lab: Lab) -> ResidualResult:
     """Train both nets.
 
     Raises: DataMissing without the images.
     """
-    clock = time.perf_counter()
-    train, test = (
-        part("cifar10", split, count, config.pool)
-        for split, count in (("train", config.examples), ("test", config.test_examples))
-    )
-    data = {
-        "inputs": channels_first(train.images),
-        "labels": train.labels,
-        "test_inputs": channels_first(test.images, like=train.images),
-        "test_labels": test.labels,
-    }
-    data = {name: tensor.to(config.device) for name, tensor in data.items()}
-    main, second = (_race(Course(config, net), data) for net in (config.main, config.second))
-    return ResidualResult(config, train.title, main, second, time.perf_counter() - clock)
+    train = part("cifar10", "train", config.examples, config.pool)
+    test = part("cifar10", "test", config.test_examples, config.pool)
+    pictures = (channels_first(train.images), channels_first(test.images, like=train.images))
+    inputs, tests, labels, answers = lab.bring(*pictures, train.labels, test.labels)
+    objective = Supervised(
+        config.main.model, CrossEntropy(), inputs, labels, config.batch_size, "shuffled_epochs",
+        augment=Augment(config.shift), precision=config.precision, compiled=config.compiled,
+    )  # fmt: skip
+    main, second = (_race(config, lab, net, objective, (tests, answers)) for net in (config.main, config.second))
+    return ResidualResult(config, lab, train.title, main, second)
 
 
-def _race(course: Course, data: Leaves) -> RaceResult:
+def _race(config: Residual, lab: Lab, net: Net, objective: Supervised, test: tuple[Tensor, Tensor]) -> RaceResult:
     """Train one net and look at what came of it."""
-    config, before, after = course.config, course.before, course.after
-    model, rows = course.net.model, slice(0, config.watched)
-    problem = Supervised(
-        model,
-        CrossEntropy(),
-        data["inputs"],
-        data["labels"],
-        config.batch_size,
-        "shuffled_epochs",
-        augment=Augment(config.shift),
-        precision=config.precision,
-        compiled=config.compiled,
-    )
+    problem, rows = replace(objective, model=net.model), slice(0, config.watched)
     inputs, labels = problem.inputs[rows], problem.targets[rows]
     exact = replace(problem, augment=None, precision="float32", compiled=False)
 
+    def settled(params: Params) -> Leaves:
+        return net.model.settled(cast(Leaves, params), inputs)
+
     def loss(params: Params) -> Tensor:
-        return exact.value(model.settled(cast(Leaves, params), inputs), inputs, labels)
+        return exact.value(settled(params), inputs, labels)
 
-    def look(params: Params) -> dict[str, Tensor]:
-        return {"loss": loss(params), "norm": flat(params).norm(dim=1)}
-
-    weights = {"weights": every(max(1, course.epoch // config.parts), flat)} if course.net.norm != "batch" else {}
-    start, first, last = legs(problem, course, {"": every(course.epoch, look)}, weights, config.check)
-    tested = exact.accuracy(model.settled(cast(Leaves, last.params), inputs), data["test_inputs"], data["test_labels"])
-    alive = survivors(before, start) & survivors(before, first) & survivors(after, last)
-    curves = {name: joined(course, first.records[f".{name}"], last.records[f".{name}"]) for name in ("loss", "norm")}
-    return RaceResult(
-        loss=after.split(loss(last.params))[:, alive],
-        accuracy=after.split(tested)[:, alive],
-        early=before.split(loss(start.params))[[PLAIN, HEAD]][:, alive],
-        excess=_excess(exact, last, course, inputs, labels)[:, alive],
-        curve=curves["loss"][0][:, alive],
-        norm=curves["norm"][0][:, alive],
-        steps=curves["loss"][1],
+    epoch = config.legs[0]
+    look = every(epoch, lambda params: {"loss": loss(params), "norm": flat(params).norm(dim=1)})
+    weights = {"weights": every(max(1, epoch // config.parts), flat)} if net.norm != "batch" else {}
+    before, after = (
+        rule(arms, config.lr, lab.momentum, annealed=arms is SIX, weight_decay=net.weight_decay)
+        for arms in (BEFORE, SIX)
     )
+    done = race(problem, lab.arms(before, net.replicas), after, config.legs, {"": look}, weights, config.check)
+    return RaceResult(
+        loss=done.end(loss), accuracy=done.end(lambda params: exact.accuracy(settled(params), *test)),
+        early=done.early(loss), excess=_excess(config, done, exact, inputs, labels),
+        curve=done.curve(".loss"), norm=done.curve(".norm"), steps=done.at(".loss"),
+    )  # fmt: skip
 
 
-def _excess(exact: Supervised, last: Run, course: Course, inputs: Tensor, labels: Tensor) -> Array:
+def _excess(config: Residual, done: Race, exact: Supervised, inputs: Tensor, labels: Tensor) -> Array:
     """Return the mean loss at the last looks minus the loss at the mean weights, of plain and momentum, (2, N)."""
-    if "weights" not in last.records:
-        return np.empty((2, course.net.replicas))
-    two = slice(0, 2 * course.net.replicas)  # plain and momentum come first
-    weights = last.records["weights"].values[-course.config.tail :, two]
-    like = {name: leaf[two] for name, leaf in cast(Leaves, last.params).items()}
-    losses = torch.stack([exact.value(unflatten(each, like), inputs, labels) for each in weights])
+    records, alive = done.last.whole.records, done.last.alive
+    if "weights" not in records:
+        return np.empty((2, int(alive.sum())))
+    two = slice(0, 2 * len(alive))  # plain and momentum come first
+    weights = records["weights"].values[-config.tail :, two]
+    like = {name: leaf[two] for name, leaf in cast(Leaves, done.last.params).items()}
+    losses = torch.stack([exact.value(unflatten(look, like), inputs, labels) for look in weights])
     excess = losses.mean(dim=0) - exact.value(unflatten(weights.mean(dim=0), like), inputs, labels)
-    return to_numpy(excess).reshape(2, -1)
+    return to_numpy(excess).reshape(2, -1)[:, alive]
 
 
 def estimates(result: ResidualResult) -> Estimates:
     """Return what the main net says about P3-C2, P3-C3, P3-C16 and P3-X1."""
-    main = result.main
-    if result.config.momentum == 0:
-        return {}
+    main, loss = result.main, dict(zip(SIX, result.main.loss, strict=True))
     return {
-        "P3-C2.resnet": ratio_of_means(main.excess[1], main.excess[0], result.config.seed),
-        "P3-C3.resnet": paired_difference(main.loss[HEAD], main.loss[STEP]),
+        "P3-C2.resnet": ratio_of_means(main.excess[1], main.excess[0], result.lab.seed),
+        "P3-C3.resnet": paired_difference(loss[Arm.HEAD], loss[Arm.STEP]),
         "P3-C16.resnet": paired_difference(*main.early),
-        "P3-X1.resnet": paired_difference(main.loss[STEP], main.loss[MATCHED_ANNEALED]),
+        "P3-X1.resnet": paired_difference(loss[Arm.STEP], loss[Arm.ANNEALED]),
     }
 
 
-def tables(result: ResidualResult) -> dict[str, DataFrame]:
-    """Return one row per arm of the main net, of the second one, and the curves of both."""
+def tables(result: ResidualResult) -> Tables:
+    """Return one row per arm of the main net, of the second one, and the curves of both, means over the seeds."""
     config = result.config
     races = ((config.main, result.main), (config.second, result.second))
-    rows = [DataFrame(_rows(result, net, race)) for net, race in races]
-    curves = [DataFrame(_curve(net, race)) for net, race in races]
-    columns = {name: np.concatenate([frame[name] for frame in curves]) for name in curves[0]}
-    return {"resnet": rows[0], "resnet_check": rows[1], "resnet_curve": DataFrame(columns)}
+    curves = [
+        tidy({"net": [net.name], "arm": SIX, "step": race.steps}, loss=race.curve.mean(1), norm=race.norm.mean(1))
+        for net, race in races
+    ]
+    main, check = (_arms(result, *pair) for pair in races)
+    return {"resnet": main, "resnet_check": check, "resnet_curve": concat(curves, ignore_index=True)}
 
 
-def _rows(result: ResidualResult, net: Net, race: RaceResult) -> dict[str, object]:
-    arms = Course(result.config, net).after
-    return {
-        "data": result.title, "net": net.name, "arm": NAMES, "final_lr": arms.lr, "final_momentum": arms.momentum,
-        "weight_decay": net.weight_decay, "loss": race.loss.mean(1), "loss_error": sem(race.loss, axis=1),
-        "accuracy": race.accuracy.mean(1), "accuracy_error": sem(race.accuracy, axis=1),
-        "norm": race.norm[:, :, -1].mean(1), "replicas": race.loss.shape[1],
-    }  # fmt: skip
-
-
-def _curve(net: Net, race: RaceResult) -> dict[str, object]:
-    """Return loss and norm by arm and step, means over the seeds."""
-    length = len(race.steps)
-    return {
-        "net": [net.name] * 6 * length,
-        "arm": np.repeat(NAMES, length),
-        "step": np.tile(race.steps, 6),
-        "loss": race.curve.mean(1).ravel(),
-        "norm": race.norm.mean(1).ravel(),
-    }
+def _arms(result: ResidualResult, net: Net, race: RaceResult) -> DataFrame:
+    last = rule(SIX, result.config.lr, result.lab.momentum, annealed=True)
+    return tidy(
+        {"arm": SIX}, data=result.title, net=net.name, final_lr=last.lr.numpy(), final_momentum=last.momentum.numpy(),
+        weight_decay=net.weight_decay, loss=race.loss.mean(1), loss_error=sem(race.loss, axis=1),
+        accuracy=race.accuracy.mean(1), accuracy_error=sem(race.accuracy, axis=1),
+        norm=race.norm[:, :, -1].mean(1), replicas=race.loss.shape[1],
+    )  # fmt: skip
 
 
 RESNET = Experiment(
     "resnet",
-    ("P3-C2", "P3-C3", "P3-C16", "P3-X1"),
-    lambda settings: run(configure(Residual, settings)),
-    estimates,
-    tables,
+    small=Residual(),
+    large=Residual(
+        Net("ResNet-8", (1, 1, 1), (16, 32, 64), "group", 0.0, Share(most=16)),
+        Net("ResNet-18", (2, 2, 2, 2), (64, 128, 256, 512), "batch", 5e-4, Share(most=4)),
+        batch_size=128,
+        examples=50_000,
+        test_examples=10_000,
+        pool=1,
+        shift=4,
+        watched=10_000,
+        epochs=15,
+        switch=10,
+        tail=4,
+        precision="bf16",
+        compiled=True,
+        check=50,
+    ),
+    run=run,
+    estimates=estimates,
+    tables=tables,
     scales=("gpu",),
 )

@@ -1,82 +1,46 @@
-"""A stiff saddle with little noise: where stability, not noise, limits the step and momentum really wins."""
+"""A stiff saddle with little noise: where stability, not noise, limits the step and momentum really wins.
+
+Every arm runs at a share of plain descent's largest stable step, and at the same share of its own, which is up to
+twice as large. The best gain grows like the root of the stiffness.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pandas import DataFrame
 
-from descent.engine.probes import FirstPassage, every
-from descent.engine.train import train
-from descent.experiments.arms import (
-    Arms,
-    Array,
-    column,
-    configure,
-    momenta,
-    outside,
-    paired_ratio,
-    passage_times,
-    settle,
-)
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.arrays import Array
+from descent.engine import Arms, FirstPassage, column, every, heavy_ball, outside
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.problems.saddle import StiffSaddle, best_gain
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import exact, mean, variance_ratio
-from descent.theory.escape import escape_mean, escape_quantile
+from descent.stats import exact, mean, paired_ratio, variance_ratio
+from descent.theory.escape import Unstable
 from descent.theory.mode import growth, stationary_variance
 
 MODERATE = 0.5
-SHARED, OWN = 0, 1  # lr at plain descent's limit for every arm, or at each arm's own
+WAYS = ("plain limit", "own limit")  # where lr is held: plain descent's limit for every arm, or each arm's own
+SHARED, OWN = 0, 1
 
 
 @dataclass(frozen=True)
 class Stiff:
     """A saddle of one stiffness, with arms at a share of plain descent's stability limit and of their own."""
 
-    problem: StiffSaddle
-    momentum: tuple[float, ...]
-    headline: float
-    replicas: int
-    seed: int
-    device: str
+    problem: StiffSaddle = StiffSaddle()
+    momentum: tuple[float, ...] = (0.0, MODERATE, 0.9, 0.99)  # and the headline
+    replicas: Share = Share(times=4)
+    watched: Share = Share()  # in the stationary run
     share: float = 0.95
     radius: float = 0.3
     steps: int = 2000  # of the stationary run; the first half is burn-in
     stiffnesses: tuple[float, ...] = (10.0, 100.0, 1e3, 1e4)
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Stiff:
-        """Take stiffness 100 and four times the replicas."""
-        return cls._of(settings, 4 * settings.replicas)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Stiff:
-        """Take two hundred times the replicas."""
-        return cls._of(settings, 200 * settings.replicas)
-
-    @classmethod
-    def _of(cls, settings: Settings, replicas: int) -> Stiff:
-        arms = momenta((0.0, MODERATE, 0.9, 0.99), settings.momentum)
-        return cls(StiffSaddle(), arms, settings.momentum, replicas, settings.seed, settings.device)
-
-    @property
-    def lr(self) -> Array:
-        """Learning rates (2, A): at plain descent's limit, and at each arm's own."""
-        own = self.share * self.problem.limit(self.momentum)
-        return np.stack([np.full_like(own, self.share * self.problem.limit(0.0)), own])
-
-    def row(self, momentum: float) -> int:
-        """Return the index of an arm."""
-        return self.momentum.index(momentum)
-
 
 @dataclass(frozen=True, eq=False)
 class StiffResult:
-    """Both ways to set the step (2), A momenta.
+    """WAYS (2) to set the step, A momenta; learning rates lr (2, A).
 
     times (2, A, N): escape along the soft direction; exact (2, A); stiff (2, A, N, T): stationary values of the stiff
     coordinate; stiff_exact (2, A): its variance. gain (K,): best growth with momentum over the best without, at the
@@ -84,100 +48,84 @@ class StiffResult:
     """
 
     config: Stiff
+    lab: Lab
+    momentum: tuple[float, ...]
+    lr: Array
     times: Array
     exact: Array
     stiff: Array
     stiff_exact: Array
     gain: Array
     exponent: float
-    seconds: float
+
+    def arm(self, momentum: float) -> int:
+        """Return the index of an arm."""
+        return self.momentum.index(momentum)
 
 
-def run(config: Stiff) -> StiffResult:
+def run(config: Stiff, lab: Lab) -> StiffResult:
     """Leave the saddle, and watch the stiff direction."""
-    clock = time.perf_counter()
-    problem, momentum = config.problem, np.array(config.momentum)
+    problem, momentum = config.problem, lab.momenta(config.momentum)
+    own = config.share * problem.limit(momentum)
+    lr = np.stack([np.full_like(own, config.share * problem.limit(0.0)), own])
+    rules = [heavy_ball(rates.tolist(), momentum) for rates in lr]
     gain = best_gain(config.stiffnesses, config.share)
     return StiffResult(
-        config=config,
-        times=np.stack([_leave(config, lr) for lr in config.lr]),
-        exact=escape_mean(config.radius, problem.instability, config.lr, momentum, problem.noise),
-        stiff=np.stack([_watch(config, lr) for lr in config.lr]),
-        stiff_exact=stationary_variance(problem.stiffness, config.lr, momentum, problem.noise),
-        gain=gain,
-        exponent=float(np.polyfit(np.log(config.stiffnesses), np.log(gain), 1)[0]),
-        seconds=time.perf_counter() - clock,
-    )
+        config, lab, momentum, lr,
+        times=np.stack([_leave(config, lab.arms(rule, config.replicas)) for rule in rules]),
+        exact=Unstable(problem.instability, lr, np.array(momentum), problem.noise).mean(config.radius),
+        stiff=np.stack([_watch(config, lab.arms(rule, config.watched)) for rule in rules]),
+        stiff_exact=stationary_variance(problem.stiffness, lr, momentum, problem.noise),
+        gain=gain, exponent=float(np.polyfit(np.log(config.stiffnesses), np.log(gain), 1)[0]),
+    )  # fmt: skip
 
 
-def _arms(config: Stiff, lr: Array, replicas: int) -> Arms:
-    return Arms(tuple(lr), config.momentum, replicas, config.seed, config.device)
-
-
-def _leave(config: Stiff, lr: Array) -> Array:
+def _leave(config: Stiff, arms: Arms) -> Array:
     """Return escape times (A, N)."""
-    arms = _arms(config, lr, config.replicas)
-    law = (config.radius, config.problem.instability, lr, np.array(config.momentum), config.problem.noise)
-    slowest = int(escape_quantile(1 - 1e-7, *law).max())
-    probes = {
-        "out": FirstPassage(outside(config.radius)),
-        "everyone": FirstPassage(outside(config.radius), 50, stop=True),
-    }
-    start = torch.zeros(arms.rows, 2, device=config.device)
-    done = train(config.problem, start, arms.hyper, slowest, arms.streams(), probes=probes)
-    return passage_times(arms.split(done.records["out"].values), done.steps, 1)
+    problem, gone = config.problem, outside(config.radius)
+    law = Unstable(problem.instability, arms.rule.lr.numpy(), arms.rule.momentum.numpy(), problem.noise)
+    slowest = int(law.quantile(1 - 1e-7, config.radius).max())
+    probes = {"out": FirstPassage(gone), "everyone": FirstPassage(gone, 50, stop=True)}
+    return arms.run(problem, torch.zeros(1, 2), slowest, probes=probes).passed("out")
 
 
-def _watch(config: Stiff, lr: Array) -> Array:
+def _watch(config: Stiff, arms: Arms) -> Array:
     """Return stationary values of the stiff coordinate (A, N, T)."""
-    arms, half = _arms(config, lr, max(2, config.replicas // 4)), config.steps // 2
-    start = torch.zeros(arms.rows, 2, device=config.device)
-    return arms.split_series(settle(config.problem, start, arms, half, half, every(10, column(1)))[1])
-
-
-def gain(result: StiffResult, way: int, arm: int) -> Estimate:
-    """Return the mean escape time of plain descent over that of an arm, the step set in one of the two ways."""
-    return paired_ratio(result.times[way, 0], result.times[way, arm], result.config.seed)
+    begun = arms.run(config.problem, torch.zeros(1, 2), config.steps // 2)
+    return begun.then(config.steps // 2 * 2, probes={"": every(10, column(1))})[""]
 
 
 def estimates(result: StiffResult) -> Estimates:
     """Return what the stiff saddle says about P3-C11 and P3-X5."""
-    config = result.config
-    head, moderate = config.row(config.headline), config.row(MODERATE)
-    stiff = result.stiff[SHARED]
+    seed, head, moderate = result.lab.seed, result.arm(result.lab.momentum), result.arm(MODERATE)
+    times, stiff = result.times, result.stiff[SHARED]
     return {
-        "P3-C11.well": mean(result.times[SHARED, head] / result.exact[SHARED, head]),
-        "P3-X5.gain": gain(result, OWN, head),
+        "P3-C11.well": mean(times[SHARED, head] / result.exact[SHARED, head]),
+        "P3-X5.gain": paired_ratio(times[OWN, 0], times[OWN, head], seed),
         "P3-X5.exponent": exact(result.exponent),
-        "P3-X5.quiet": variance_ratio(stiff[moderate], stiff[0], config.seed),
+        "P3-X5.quiet": variance_ratio(stiff[moderate], stiff[0], seed),
     }
 
 
-def tables(result: StiffResult) -> dict[str, DataFrame]:
+def tables(result: StiffResult) -> Tables:
     """Return escape times and stiff variances, one row per way and momentum, and the best gain against stiffness."""
-    rows = [_row(result, way, a) for way in (SHARED, OWN) for a in range(len(result.config.momentum))]
-    best = DataFrame({"stiffness": result.config.stiffnesses, "gain": result.gain})
-    return {"stiff_saddle": DataFrame(rows), "best_gain": best.assign(square_root=np.sqrt(best["stiffness"]))}
+    times, problem, stiffnesses = result.times, result.config.problem, np.array(result.config.stiffnesses)
+    frame = tidy(
+        {"lr_at": WAYS, "momentum": result.momentum}, lr=result.lr, mean=each(mean, times), exact=result.exact,
+        value=each(paired_ratio, times[:, :1], times, seed=result.lab.seed),
+        growth=growth(problem.instability, result.lr, result.momentum),
+        stiff_variance=[[(values**2).mean() for values in arms] for arms in result.stiff],
+        stiff_exact=result.stiff_exact,
+    )  # fmt: skip
+    best = tidy({"stiffness": stiffnesses}, gain=result.gain, square_root=np.sqrt(stiffnesses))
+    return {"stiff_saddle": frame.rename(columns={"value": "gain"}), "best_gain": best}
 
 
-def _row(result: StiffResult, way: int, arm: int) -> dict[str, float | str]:
-    config, times, ratio = result.config, mean(result.times[way, arm]), gain(result, way, arm)
-    rate, momentum = float(config.lr[way, arm]), config.momentum[arm]
-    return {
-        "lr_at": ("plain limit", "own limit")[way],
-        "lr": rate,
-        "momentum": momentum,
-        "mean": times.value,
-        "mean_low": times.low,
-        "mean_high": times.high,
-        "exact": float(result.exact[way, arm]),
-        "gain": ratio.value,
-        "low": ratio.low,
-        "high": ratio.high,
-        "growth": float(growth(config.problem.instability, rate, momentum)),
-        "stiff_variance": float((result.stiff[way, arm] ** 2).mean()),
-        "stiff_exact": float(result.stiff_exact[way, arm]),
-    }
-
-
-STIFF = Experiment("stiff", ("P3-C11", "P3-X5"), lambda settings: run(configure(Stiff, settings)), estimates, tables)
+STIFF = Experiment(
+    "stiff",
+    small=Stiff(),
+    large=Stiff(replicas=Share(times=200), watched=Share(times=50)),
+    run=run,
+    estimates=estimates,
+    tables=tables,
+)
