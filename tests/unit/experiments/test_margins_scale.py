@@ -111,14 +111,14 @@ def test_who_diverges_has_no_score_from_then_on():
 def test_who_fails_counts_as_chance_and_the_best_rates_are_chosen_anew():
     accuracy = np.full((2, 2, 6), 50.0)  # rates, momenta, seeds
     accuracy[1, 0], accuracy[1, 1], accuracy[0, 1] = 60.0, 65.0, 40.0
-    found = gain(errors(accuracy), (0, 1), 0)
+    found = gain(accuracy, (0, 1), 0)
     assert (found.value, found.low, found.high, found.n) == (5.0, 5.0, 5.0, 6)
     accuracy[1, 0, :2] = np.nan
     assert errors(accuracy)[1, 0].tolist() == [90.0, 90.0, 40.0, 40.0, 40.0, 40.0]
-    worse = gain(errors(accuracy), (0, 1), 0)
+    worse = gain(accuracy, (0, 1), 0)
     assert worse.value == pytest.approx(65 - 50)  # (2 · 10 + 4 · 60)/6 < 50: the other rate is the better one
     assert worse.low == pytest.approx(5.0)  # in resamples without the two seeds it is not
-    assert gain(errors(accuracy), (1, 0), 0).value == pytest.approx(-15)
+    assert gain(accuracy, (1, 0), 0).value == pytest.approx(-15)
 
 
 @pytest.mark.parametrize(("m", "rule"), [(0, sgd(0.9)), (1, ema(0.9, 0.9))], ids=["plain", "momentum"])
@@ -152,7 +152,7 @@ def test_a_seed_does_not_know_its_neighbours_nor_the_other_arms(race, size):
     problem, b = objective(net, data.inputs, data.labels, size), config.batch_sizes.index(size)
     tests = [(data.test_inputs, data.test_labels)]
     for m, momentum in enumerate((0.0, 0.9)):
-        alone = stand(config, LAB, net, problem, (0.3, momentum), tests, config.between(size))
+        alone = stand(config, LAB, net, problem, (0.3, momentum), tests)
         look = config.between(size)  # fewer nets, perhaps other kernels: a loss may be met a look later
         np.testing.assert_allclose(alone.step, found.step[b, 0, m, :, :2], atol=look)
         np.testing.assert_allclose(alone.accuracy[0], found.accuracy[b, 0, m, :, :2], atol=2)  # of 120, two
@@ -166,12 +166,12 @@ def test_the_last_looks_go_on_with_the_same_run_in_full_precision(race, monkeypa
     for size in config.batch_sizes:
         problem = objective(net, data.inputs, data.labels, size)
         assert (problem.precision, problem.compiled, problem.augment) == ("float32", False, None)
-        stand(config, LAB, net, problem, (0.9, 0.9), [(data.test_inputs, data.test_labels)], config.look)
+        stand(config, LAB, net, problem, (0.9, 0.9), [(data.test_inputs, data.test_labels)])
         whole = train(
             problem,
             net.model.initial(Streams(replica_seeds(5, 3))),
             repeat(ema(0.9, 0.9), 3),
-            16,
+            10 + config.between(size),
             Streams(replica_seeds(5, 3)),
         )
         assert all(torch.equal(whole.params[name], leaf) for name, leaf in runs[-1].params.items())
@@ -190,7 +190,7 @@ def test_an_arm_cut_short_anywhere_ends_in_the_same_numbers(race, tmp_path, monk
     monkeypatch.setattr(Checkpoint, "save", fragile)
     for expectation in (pytest.raises(KeyboardInterrupt), keeping(Keeping(None))):
         with expectation, keeping(Keeping(tmp_path, seconds=0.0)):
-            again = stand(config, LAB, net, problem, (0.9, 0.0), tests, config.look)
+            again = stand(config, LAB, net, problem, (0.9, 0.0), tests)
     assert np.array_equal(again.accuracy[0], race.nets[0].accuracy[0, 1, 0])
 
 
@@ -281,12 +281,12 @@ def test_a_tenth_of_every_class_is_dimmed_and_nothing_else(patched):
     data = shown(config)
     chosen = dimmed.first_of_each(data.labels, config.share)
     assert torch.bincount(data.labels[chosen], minlength=10).tolist() == [2] * 10
-    inputs, (plain, dark) = dimmed.prepared(replace(config, noise=0.0), LAB, data)
+    (inputs, _), (plain, dark) = dimmed.prepared(replace(config, noise=0.0), LAB, data)
     assert torch.equal(inputs[~chosen], data.inputs[~chosen])
     assert torch.equal(inputs[chosen], 0.15 * data.inputs[chosen])
     assert torch.equal(plain[0], data.test_inputs)
     assert torch.equal(dark[0], 0.15 * data.test_inputs)
-    noisy, (_, other) = dimmed.prepared(config, LAB, data)
+    (noisy, _), (_, other) = dimmed.prepared(config, LAB, data)
     assert float((noisy - inputs).std()) == pytest.approx(0.5, rel=0.02)
     assert float((other[0] - dark[0]).std()) == pytest.approx(0.5, rel=0.02)
     assert abs(float((noisy - inputs)[:60].flatten() @ (other[0] - dark[0]).flatten()) / 60 / 192) < 0.02

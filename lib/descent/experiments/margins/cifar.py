@@ -18,17 +18,7 @@ import numpy as np
 from pandas import DataFrame, concat
 
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
-from descent.experiments.margins.classifiers import (
-    Course,
-    Net,
-    Stand,
-    errors,
-    gain,
-    objective,
-    pictures,
-    scores,
-    stands,
-)
+from descent.experiments.margins.classifiers import Course, Net, Stand, gain, pictures, scores, stands
 from descent.nets import CNN, ResNet
 from descent.stats import Estimate
 
@@ -41,16 +31,11 @@ class Cifar(Course):
     batch_sizes: tuple[int | None, ...] = (None, 512, 128)
     targets: tuple[float, ...] = (1.0, 0.3, 0.1, 0.05, 0.02)
     judged: float = 0.02  # the loss target of the verdicts
-    look_batches: int = 10  # steps between two looks at runs on small batches
-
-    def between(self, size: int | None) -> int:
-        """Return the steps between two looks at a batch size."""
-        return self.look if size is None else self.look_batches
 
     def trained_images(self, lab: Lab) -> Mapping[str, float]:
         """Return how many images of ResNet-8 at 32 × 32 pixels all runs are expected to be worth."""
         kinds = [(net, size) for net in self.nets for size in self.batch_sizes]
-        return {"ResNet-8": sum(self.counted(lab, net, size, self.between(size)) for net, size in kinds)}
+        return {"ResNet-8": sum(self.counted(lab, net, size) for net, size in kinds)}
 
     @property
     def sizes(self) -> list[str]:
@@ -72,9 +57,9 @@ class CifarResult:
 
         In percentage points.
         """
-        wrong, pair = errors(self.nets[index].accuracy), self.config.nets[index].pair(self.lab, momentum)
+        accuracy, pair = self.nets[index].accuracy, self.config.nets[index].pair(self.lab, momentum)
         targets = range(len(self.config.targets))
-        return [[gain(each[..., t, :], pair, self.lab.seed) for each in wrong] for t in targets]
+        return [[gain(each[..., t, :], pair, self.lab.seed) for each in accuracy] for t in targets]
 
 
 def run(config: Cifar, lab: Lab) -> CifarResult:
@@ -83,10 +68,9 @@ def run(config: Cifar, lab: Lab) -> CifarResult:
     Raises: DataMissing without the images.
     """
     data, nets = pictures(lab, config.examples, config.tests, config.pool), []
-    tests = [(data.test_inputs, data.test_labels)]
+    train, tests = (data.inputs, data.labels), [(data.test_inputs, data.test_labels)]
     for net in config.nets:
-        problems = {size: objective(net, data.inputs, data.labels, size) for size in config.batch_sizes}
-        found = [stands(config, lab, net, each, tests, config.between(size)) for size, each in problems.items()]
+        found = [stands(config, lab, net, train, tests, size) for size in config.batch_sizes]
         step, accuracy = np.stack([each.step for each in found]), np.stack([each.accuracy[0] for each in found])
         nets.append(Stand(step, accuracy, np.stack([each.lost for each in found])))
     return CifarResult(config, lab, data.title, tuple(nets))
@@ -120,31 +104,20 @@ def tables(result: CifarResult) -> Tables:
 
 CIFAR = Experiment(
     "cifar",
-    small=Cifar(
+    small=Cifar(  # on images of 8 × 8 pixels
         nets=(
             Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), 120, 0.4, Share(most=3), (0.3, 0.9)),
             Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 60, 0.2, Share(most=3), (0.3, 0.9)),
         ),
-        batch_sizes=(None, 40),
-        targets=(1.5, 0.9),
-        judged=0.9,
-        examples=80,
-        tests=60,
-        pool=4,  # to 8 × 8 pixels
-        look=6,
-        looks=2,
-        look_batches=8,
+        batch_sizes=(None, 40), targets=(1.5, 0.9), judged=0.9, examples=80, tests=60, pool=4,
+        look=6, looks=2, look_batches=8,
     ),
     large=Cifar(
         nets=(
             Net("ResNet-8", ResNet(), 2500, 18.5, Share(most=12)),
             Net("CNN", CNN(size=16), 6000, 2.4, Share(most=8), momenta=(0.98,)),
         ),
-        examples=4096,
-        tests=5000,
+        examples=4096, tests=5000,
     ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-    scales=("gpu",),
-)
+    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+)  # fmt: skip

@@ -23,7 +23,8 @@ from descent.experiments.margins.arms import best_gap
 from descent.nets import CNN, CrossEntropy, ResNet, Supervised
 from descent.stats import Estimate, bootstrap
 
-Tests = Sequence[tuple[Tensor, Tensor]]
+Examples = tuple[Tensor, Tensor]
+Tests = Sequence[Examples]
 
 CLASSES = 10
 IMAGE = 74.1
@@ -57,16 +58,21 @@ class Course:
     tests: int
     pool: int = 2  # pixels of a side that are averaged to one
     look: int = 5  # steps between two looks at the weights
+    look_batches: int = 10  # the same of runs on small batches
     looks: int = 5  # that make the accuracy at a target, from the first one below it on
     usual: float = 0.25  # the share of the steps allowed that arms take on average, for the plan
 
-    def counted(self, lab: Lab, net: Net, size: int | None, look: int, sets: int = 1) -> float:
+    def between(self, size: object) -> int:
+        """Return the steps between two looks at a batch size, None for everything."""
+        return self.look if size is None else self.look_batches
+
+    def counted(self, lab: Lab, net: Net, size: int | None = None, sets: int = 1) -> float:
         """Return how many images of ResNet-8 at 32 × 32 pixels an expected run of all arms is worth.
 
         A look goes forward through the training images and through `sets` test sets, at a third of the cost.
         """
         arms = len(net.lrs) * len(lab.momenta(net.momenta))
-        images = (size or self.examples) + (self.examples + sets * self.tests) / (3 * look)
+        images = (size or self.examples) + (self.examples + sets * self.tests) / (3 * self.between(size))
         return lab.count(net.replicas) * arms * self.usual * net.steps * images * net.mflop / IMAGE
 
 
@@ -113,18 +119,17 @@ def objective(net: Net, inputs: Tensor, labels: Tensor, size: int | None = None)
     return Supervised(net.model, CrossEntropy(), inputs, labels, size, "full" if size is None else "shuffled_epochs")
 
 
-def stands(course: Course, lab: Lab, net: Net, problem: Supervised, tests: Tests, look: int) -> Stand:
+def stands(course: Course, lab: Lab, net: Net, train: Examples, tests: Tests, size: int | None = None) -> Stand:
     """Return where all arms of a net stand, everything (E, M, …) over rates and momenta, accuracy (K, E, M, L, S)."""
+    problem = objective(net, *train, size)
     arms = [(lr, momentum) for lr in net.lrs for momentum in lab.momenta(net.momenta)]
-    found = [stand(course, lab, net, problem, arm, tests, look) for arm in arms]
+    found = [stand(course, lab, net, problem, arm, tests) for arm in arms]
     step, accuracy, lost = (np.stack([getattr(each, name) for each in found]) for name in ("step", "accuracy", "lost"))
     step, accuracy, lost = (each.reshape(len(net.lrs), -1, *each.shape[1:]) for each in (step, accuracy, lost))
     return Stand(step, np.moveaxis(accuracy, 2, 0), lost)
 
 
-def stand(
-    course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[float, float], tests: Tests, look: int
-) -> Stand:
+def stand(course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[float, float], tests: Tests) -> Stand:
     """Train an arm (lr, momentum) until all replicas have met the last target, or for the net's steps; look there.
 
     Each arm is a stack of its own, done when its slowest replica is; replica i of every arm starts from the same
@@ -135,7 +140,8 @@ def stand(
         scores = [problem.accuracy(params, *each) for each in tests]
         return {"loss": problem.value(params), "accuracy": 100 * torch.stack(scores, dim=1)}
 
-    window, last = look * (course.looks - 1), min(course.targets)
+    look, last = course.between(problem.batch_size), min(course.targets)
+    window = look * (course.looks - 1)
     stop = FirstPassage(lambda params: problem.value(params) < last, every=max(window, look), stop=True)
     looks = {"": every(look, seen)}
     first = lab.arms(ema(*arm), net.replicas).run(
@@ -183,12 +189,13 @@ def errors(accuracy: Array) -> Array:
     return np.asarray(100 - np.where(np.isnan(accuracy), 100 / CLASSES, accuracy))
 
 
-def gain(found: Array, pair: tuple[int, int], seed: int) -> Estimate:
-    """Return the error of plain descent minus that with momentum, errors (E, M, S), each at its best of the same rates.
+def gain(accuracy: Array, pair: tuple[int, int], seed: int) -> Estimate:
+    """Return the error of plain descent minus that with momentum, each at its best of the same rates.
 
-    pair: the two among the momenta. The best rates are chosen anew in every resample of the seeds.
+    accuracy (E, M, S) in percent; pair: the two among the momenta. The best rates are chosen anew in every resample of
+    the seeds.
     """
-    return bootstrap(best_gap, np.moveaxis(found[:, list(pair)], -1, 0), seed=seed)
+    return bootstrap(best_gap, np.moveaxis(errors(accuracy)[:, list(pair)], -1, 0), seed=seed)
 
 
 def scores(axes: Mapping[str, Sequence[object]], step: Array, accuracy: Array, lost: BoolArray) -> DataFrame:

@@ -124,34 +124,26 @@ def _exponent(margins: tuple[float, ...], found: Array, seed: int) -> Estimate:
 def tables(result: CoastResult) -> Tables:
     """Return mean distances beside the law, and the feature learned against the margins."""
     config, (lrs, momenta) = result.config, zip(*result.config.arms, strict=True)
-    arms = tidy(
-        {"lr": lrs},
-        momentum=momenta,
-        inertia=result.inertia,
-        distance=result.distance.mean(axis=-1),
-        law=result.law,
-        asymptote=[coasting_distance(inertia, config.task.large_margin) for inertia in result.inertia],
-    )
+    asymptote = [coasting_distance(inertia, config.task.large_margin) for inertia in result.inertia]
+    large, small = (np.nanmean(found, axis=1) for found in (result.by_large, result.by_small))
     scans = [
-        tidy({"scan": [name], "margin": margins}, feature=np.nanmean(found, axis=1))
-        for name, margins, found in (
-            ("large", config.large_margins, result.by_large),
-            ("small", config.small_margins, result.by_small),
-        )
+        tidy({"scan": ["large"], "margin": config.large_margins}, feature=large),
+        tidy({"scan": ["small"], "margin": config.small_margins}, feature=small),
     ]
-    return {"coast": arms, "margins": concat(scans, ignore_index=True)}
+    return {
+        "coast": tidy(
+            {"lr": lrs}, momentum=momenta, inertia=result.inertia, distance=result.distance.mean(axis=-1),
+            law=result.law, asymptote=asymptote,
+        ),
+        "margins": concat(scans, ignore_index=True),
+    }  # fmt: skip
 
 
 COAST = Experiment(
     "coast",
     small=Coast(),
-    large=Coast(
-        LARGE,
-        Share(),
-        large_margins=(0.75, 1.0, 1.5, 2.0, 3.0),  # much larger ones a step of that rate would overshoot
-        small_margins=(0.1, 0.125, 0.15, 0.2, 0.3),
+    large=Coast(  # a step of that rate would overshoot much larger margins
+        LARGE, Share(), large_margins=(0.75, 1.0, 1.5, 2.0, 3.0), small_margins=(0.1, 0.125, 0.15, 0.2, 0.3)
     ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

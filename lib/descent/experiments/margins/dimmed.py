@@ -18,13 +18,12 @@ from descent.engine import Purpose
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.experiments.margins.classifiers import (
     Course,
+    Examples,
     Net,
     Pictures,
     Stand,
     Tests,
-    errors,
     gain,
-    objective,
     pictures,
     scores,
     stands,
@@ -46,7 +45,7 @@ class Dimmed(Course):
 
     def trained_images(self, lab: Lab) -> Mapping[str, float]:
         """Return how many images of ResNet-8 at 32 × 32 pixels all runs are expected to be worth."""
-        return {"ResNet-8": self.counted(lab, self.net, None, self.look, len(GROUPS))}
+        return {"ResNet-8": self.counted(lab, self.net, sets=len(GROUPS))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,7 @@ def first_of_each(labels: Tensor, share: float) -> Tensor:
     return chosen
 
 
-def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Tensor, Tests]:
+def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Examples, Tests]:
     """Return the training images with the chosen ones dimmed, and the test images as they are and all dimmed.
 
     Noise comes last, so that dimming takes signal away and leaves the noise; both test sets have the same.
@@ -78,7 +77,8 @@ def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Tensor, Tests]:
     )
     chosen = first_of_each(data.labels, config.share).view(-1, 1, 1, 1)
     inputs = torch.where(chosen, config.contrast * data.inputs, data.inputs) + grain
-    return inputs, [(factor * data.test_inputs + other, data.test_labels) for factor in (1.0, config.contrast)]
+    tests = [(factor * data.test_inputs + other, data.test_labels) for factor in (1.0, config.contrast)]
+    return (inputs, data.labels), tests
 
 
 def run(config: Dimmed, lab: Lab) -> DimmedResult:
@@ -86,17 +86,16 @@ def run(config: Dimmed, lab: Lab) -> DimmedResult:
 
     Raises: DataMissing without the images.
     """
-    data, net = pictures(lab, config.examples, config.tests, config.pool), config.net
-    inputs, tests = prepared(config, lab, data)
-    found = stands(config, lab, net, objective(net, inputs, data.labels), tests, config.look)
-    return DimmedResult(config, lab, data.title, found)
+    data = pictures(lab, config.examples, config.tests, config.pool)
+    train, tests = prepared(config, lab, data)
+    return DimmedResult(config, lab, data.title, stands(config, lab, config.net, train, tests))
 
 
 def estimates(result: DimmedResult) -> Estimates:
     """Return what the errors on dimmed images at the last target say about P4-C14."""
     config, lab = result.config, result.lab
-    wrong = errors(result.stand.accuracy[GROUPS.index("dimmed"), ..., int(np.argmin(config.targets)), :])
-    return {"P4-C14.dimmed": gain(wrong, config.net.pair(lab, lab.momentum), lab.seed)}
+    dark = result.stand.accuracy[GROUPS.index("dimmed"), ..., int(np.argmin(config.targets)), :]
+    return {"P4-C14.dimmed": gain(dark, config.net.pair(lab, lab.momentum), lab.seed)}
 
 
 def tables(result: DimmedResult) -> Tables:
@@ -109,18 +108,10 @@ def tables(result: DimmedResult) -> Tables:
 
 DIMMED = Experiment(
     "dimmed",
-    small=Dimmed(
+    small=Dimmed(  # on images of 8 × 8 pixels
         net=Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 200, 0.2, Share(most=3), (0.3, 0.9)),
-        targets=(1.5, 0.5),
-        examples=80,
-        tests=60,
-        pool=4,  # to 8 × 8 pixels
-        look=4,
-        looks=3,
+        targets=(1.5, 0.5), examples=80, tests=60, pool=4, look=4, looks=3,
     ),
     large=Dimmed(net=Net("CNN", CNN(size=16), 8000, 2.4, Share(most=12)), examples=4096, tests=5000),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-    scales=("gpu",),
-)
+    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+)  # fmt: skip

@@ -98,7 +98,5 @@ HETEROGENEITY = Experiment(
     "heterogeneity",
     small=Heterogeneity(),
     large=Heterogeneity(LARGE, small=(50, 100, 200, 400, 700, 1000), steps=5000, linear_steps=20_000),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

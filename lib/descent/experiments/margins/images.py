@@ -146,23 +146,14 @@ DIGITS = Experiment(
     "digits",
     small=Images("digits", (Pair("0", "1", 2.0), Pair("3", "8", 4.0), Pair("4", "9", 4.0))),
     large=Images("digits", ALL, seeds=64),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
-MNIST = Experiment(
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip
+MNIST = Experiment(  # at 14 × 14 pixels; of many more examples, memorising takes so long that plain descent learns too
     "mnist",
     small=Images(
-        "mnist",  # at 14 × 14 pixels
-        (Pair("0", "1", 2.0), Pair("3", "8", 4.0)),
-        momenta=(0.0, 0.98),
-        plain_lrs=(4.0, 8.0),
-        strong_lrs=(16.0,),
+        "mnist", (Pair("0", "1", 2.0), Pair("3", "8", 4.0)),
+        momenta=(0.0, 0.98), plain_lrs=(4.0, 8.0), strong_lrs=(16.0,),
     ),
-    large=Images(
-        "mnist", ALL, seeds=64, examples=200
-    ),  # with many more, memorising takes so long that plain learns too
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    large=Images("mnist", ALL, seeds=64, examples=200),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -136,7 +136,5 @@ NOISE = Experiment(
     "noise",
     small=Noise(),
     large=Noise(LARGE, batch_sizes=(50, 100, 200, 500, None), sample=100, steps=4000, patience=4000.0),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -92,16 +92,10 @@ def run(config: Normed, lab: Lab) -> NormedResult:
 
 
 def _train(config: Normed, lab: Lab, norm: Norm, data: Pictures) -> ArmRun:
+    """Train the arms of NAMES with one norm, and look at them in full precision."""
     model = ResNet(blocks=config.blocks, widths=config.widths, norm=norm)
-    problem = Supervised(
-        model,
-        CrossEntropy(),
-        data.inputs,
-        data.labels,
-        config.batch_size,
-        "shuffled_epochs",
-        precision=config.precision,
-    )
+    examples, size = (data.inputs, data.labels), config.batch_size
+    problem = Supervised(model, CrossEntropy(), *examples, size, "shuffled_epochs", precision=config.precision)
     probe = partial(_look, replace(problem, precision="float32"), config.watched, data)
     return lab.arms(heavy_ball(*config.arms), config.replicas).run(
         problem, model.initial, config.epochs * config.epoch, probes={"": every(config.look * config.epoch, probe)},
@@ -142,22 +136,10 @@ def tables(result: NormedResult) -> Tables:
 
 NORMED = Experiment(
     "normed",
-    small=Normed(
-        blocks=(1, 1),
-        widths=(8, 8),
-        batch_size=40,
-        examples=160,
-        tests=100,
-        watched=80,
-        pool=4,  # to 8 × 8 pixels
-        epochs=4,
-        look=2,
-        precision="float32",
-        check=2,
+    small=Normed(  # on images of 8 × 8 pixels
+        blocks=(1, 1), widths=(8, 8), batch_size=40, examples=160, tests=100, watched=80, pool=4, epochs=4, look=2,
+        precision="float32", check=2,
     ),
     large=Normed(),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-    scales=("gpu",),
-)
+    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+)  # fmt: skip

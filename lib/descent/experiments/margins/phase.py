@@ -112,12 +112,8 @@ PHASE = Experiment(
     "phase",
     small=Phase(),
     large=Phase(
-        LARGE,
-        lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
-        momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
-        patience=3000.0,
+        LARGE, lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
+        momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99), patience=3000.0,
     ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -128,7 +128,5 @@ SURGERY = Experiment(
     "surgery",
     small=SurgerySettings(),
     large=SurgerySettings(LARGE_TASK, steps=4000),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

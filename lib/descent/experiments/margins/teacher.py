@@ -1,4 +1,7 @@
-"""Where momentum does not help: Gaussian inputs and a teacher, no feature that is shared at different margins."""
+"""Where momentum does not help: Gaussian inputs and a teacher, no feature that is shared at different margins.
+
+A student is trained on labels of linear and nonlinear teachers to equal loss, with and without momentum.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,8 @@ def run(config: Teacher, lab: Lab) -> TeacherResult:
 
 def _race(config: Teacher, lab: Lab, teacher: str) -> Array:
     """Return the test errors of both arms, (2, S)."""
-    arms, seeds, n = (
-        lab.arms(ema(config.lr, (0.0, lab.momentum)), config.seeds),
-        lab.streams(config.seeds),
-        config.examples,
-    )
+    arms, seeds = lab.arms(ema(config.lr, (0.0, lab.momentum)), config.seeds), lab.streams(config.seeds)
+    n = config.examples
     inputs, labels = labelled(seeds, teacher, n + config.tests, config.dimension)
     data = cast(Leaves, arms.stack({"inputs": inputs, "labels": labels}))
     problem = Student(data["inputs"][:, :n].contiguous(), data["labels"][:, :n].contiguous())
@@ -84,7 +84,5 @@ TEACHER = Experiment(
     "teacher",
     small=Teacher(),
     large=Teacher(Share(over=5, least=64), hidden=500, tests=5000, target=0.01, steps=5000),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip
