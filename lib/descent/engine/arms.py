@@ -210,9 +210,14 @@ class ArmRun:
         return self.whole.steps
 
     @property
+    def diverged_at(self) -> Array:
+        """The steps whose updates broke replicas, in this phase or one before, (A, N); −1 = never."""
+        return self.arms.split(self._diverged)
+
+    @property
     def lost(self) -> BoolArray:
         """Who diverged, (A, N), in this phase or one before."""
-        return self.arms.split(self._diverged) >= 0
+        return self.diverged_at >= 0
 
     @property
     def alive(self) -> BoolArray:

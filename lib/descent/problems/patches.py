@@ -15,7 +15,7 @@ matrix product, the arms folded into the neuron axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -108,6 +108,14 @@ class Patches:
         """Return the means over large and over small margins of values (rows, N)."""
         small = self.data.small
         return values[:, ~small].mean(-1), values[:, small].mean(-1)
+
+    def fitted(self, level: float) -> Callable[[Params], Tensor]:
+        """Return the condition that the mean of 1/(1 + e^(yf)) over large margins is below a level, (rows,) bool."""
+        return lambda params: self.unfitted(params)[0] < level
+
+    def rows(self, arm: int) -> slice:
+        """Return the rows of an arm."""
+        return slice(arm * self.seeds, (arm + 1) * self.seeds)
 
     def test_error(self, params: Params, margin: float, noise: Tensor) -> Tensor:
         """Return the share of examples of label +1 and that margin that are got wrong, (rows,).

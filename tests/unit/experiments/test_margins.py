@@ -11,69 +11,68 @@ import torch
 from descent.data.image_patches import ImagePatches
 from descent.data.images import load, pair
 from descent.engine.streams import Streams, replica_seeds
-from descent.experiments.common import Settings
+from descent.experiments import margins
+from descent.experiments.lab import Lab
 from descent.experiments.margins import coast, heterogeneity, images, kick, noise, phase, race, surgery, teacher
-from descent.experiments.margins.arms import Task
+from descent.experiments.margins.arms import LARGE, Task, best_gap
 from descent.figures import margins as draw
-from tidy import check_answers
+from descent.results import digest
+from tidy import check_answers, still
 
-TASK = Task(6, 3, "cpu", tests=200)
-SMALL = Settings(replicas=40, seed=7, momentum=0.95)
+TASK = Task(6, tests=200)
+LAB = Lab(replicas=40, seed=3, momentum=0.95)
+SHRUNK = {
+    "race": (race, replace(race.RACE.small, task=TASK, momentum=(0.0,))),
+    "surgery": (surgery, replace(surgery.SURGERY.small, task=TASK)),
+    "coast": (
+        coast,
+        replace(
+            coast.COAST.small,
+            task=TASK,
+            seeds=8,
+            arms=((1.0, 0.9), (1.0, 0.0)),
+            large_margins=(1.5, 3.0),
+            small_margins=(0.15, 0.3),
+        ),
+    ),
+    "phase": (phase, replace(phase.PHASE.small, task=TASK, lrs=(1.0, 2.0, 4.0), momenta=(0.0, 0.8, 0.9))),
+    "kick": (kick, replace(kick.KICK.small, task=TASK, multiples=(0.5, 1.0, 2.0))),
+    "noise": (noise, replace(noise.NOISE.small, task=TASK, batch_sizes=(10, None), watch=40, patience=500.0)),
+    "heterogeneity": (
+        heterogeneity,
+        replace(
+            heterogeneity.HETEROGENEITY.small,
+            task=TASK,
+            small=(10, 100),
+            large_margins=(0.15, 0.3),
+            steps=700,
+            linear_steps=300,
+            linear_targets=(0.05, 0.02),
+        ),
+    ),
+    "teacher": (teacher, replace(teacher.TEACHER.small, seeds=4, examples=200, tests=300)),
+    "images": (
+        images,
+        replace(
+            images.DIGITS.small,
+            pairs=(images.Pair("4", "9", 4.0),),
+            seeds=4,
+            plain_lrs=(4.0,),
+            strong_lrs=(4.0,),
+            examples=100,
+        ),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    pairs = (images.Pair("4", "9", 4.0),)
-    few = replace(images.Images.cpu(SMALL), pairs=pairs, seeds=4, plain_lrs=(4.0,), strong_lrs=(4.0,), examples=100)
-    sweep = replace(
-        heterogeneity.Heterogeneity.cpu(SMALL),
-        task=TASK,
-        small=(10, 100),
-        large_margins=(0.15, 0.3),
-        steps=700,
-        linear_steps=300,
-        linear_targets=(0.05, 0.02),
-    )
-    return {
-        "race": race.run(replace(race.RaceSettings.cpu(SMALL), task=TASK, momenta=(0.0,))),
-        "surgery": surgery.run(replace(surgery.SurgerySettings.cpu(SMALL), task=TASK)),
-        "coast": coast.run(
-            replace(
-                coast.Coast.cpu(SMALL),
-                task=TASK,
-                seeds=8,
-                arms=((1.0, 0.9), (1.0, 0.0)),
-                large_margins=(1.5, 3.0),
-                small_margins=(0.15, 0.3),
-            )
-        ),
-        "phase": phase.run(replace(phase.Phase.cpu(SMALL), task=TASK, lrs=(1.0, 2.0, 4.0), momenta=(0.0, 0.8, 0.9))),
-        "kick": kick.run(replace(kick.KickSettings.cpu(SMALL), task=TASK, multiples=(0.5, 1.0, 2.0))),
-        "noise": noise.run(
-            replace(noise.Noise.cpu(SMALL), task=TASK, batch_sizes=(10, None), watch=40, patience=500.0)
-        ),
-        "heterogeneity": heterogeneity.run(sweep),
-        "teacher": teacher.run(replace(teacher.Teacher.cpu(SMALL), seeds=4, examples=200, tests=300)),
-        "images": images.run(few),
-    }
+    return {name: module.run(config, LAB) for name, (module, config) in SHRUNK.items()}
 
 
-MODULES = {
-    "race": race,
-    "surgery": surgery,
-    "coast": coast,
-    "phase": phase,
-    "kick": kick,
-    "noise": noise,
-    "heterogeneity": heterogeneity,
-    "teacher": teacher,
-    "images": images,
-}
-
-
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", SHRUNK)
 def test_estimates_answer_stated_tests_and_tables_are_tidy(results: dict[str, Any], name: str) -> None:
-    check_answers("P4", MODULES[name], results[name])
+    check_answers("P4", SHRUNK[name][0], results[name])
 
 
 def test_momentum_learns_what_descent_memorises(results: dict[str, Any]) -> None:
@@ -96,10 +95,25 @@ def test_only_large_margins_along_the_feature_matter(results: dict[str, Any]) ->
 
 
 def test_without_momentum_there_is_nothing_to_operate_on() -> None:
-    none = replace(surgery.SurgerySettings.cpu(SMALL), task=replace(TASK, seeds=2), momentum=0.0, steps=8)
-    assert surgery.estimates(surgery.run(none)) == {}
-    plain = race.run(replace(race.RaceSettings.cpu(SMALL), task=TASK, momentum=0.0, momenta=(0.0,)))
-    assert {key.split(".")[0] for key in race.estimates(plain)} == {"P4-C5", "P4-C9", "P4-C15"}
+    none = replace(LAB, momentum=0.0)
+    assert still("P4", "surgery") == set()
+    assert surgery.estimates(surgery.run(replace(SHRUNK["surgery"][1], task=replace(TASK, seeds=2), steps=8), none))
+    plain = race.estimates(race.run(SHRUNK["race"][1], none))
+    assert {key.split(".")[0] for key in still("P4", "race") & set(plain)} == {"P4-C5", "P4-C9", "P4-C15"}
+    assert set(plain) - still("P4", "race") == {"P4-C6.fits", "P4-C6.gap", "P4-C6.small", "P4-C13.error"}
+
+
+def test_seeds_are_as_many_as_the_replicas_ask_for_and_sizes_are_digested() -> None:
+    few, many = Lab(replicas=40), Lab(replicas=1000)
+    task = race.RACE.small.task
+    assert [lab.count(task.seeds) for lab in (few, Lab(replicas=850), many)] == [32, 34, 40]
+    assert [lab.count(LARGE.seeds) for lab in (few, many)] == [64, 125]
+    assert [lab.count(coast.COAST.small.seeds) for lab in (few, many)] == [32, 100]
+    assert [lab.count(teacher.TEACHER.small.seeds) for lab in (few, many, Lab(replicas=5000))] == [32, 33, 64]
+    assert [lab.count(teacher.TEACHER.large.seeds) for lab in (few, many)] == [64, 200]
+    configs = [config for item in margins.EXPERIMENTS for config in (item.small, item.large)]
+    assert len({digest(config) for config in configs}) == len(configs)
+    assert digest(race.RACE.small) != digest(replace(race.RACE.small, task=replace(task, noise=2.0)))
 
 
 def test_the_feature_coasts_as_computed(results: dict[str, Any]) -> None:
@@ -116,7 +130,7 @@ def test_collapse_and_best_rates() -> None:
     assert phase.residual(inertia, drawn)[0] == pytest.approx(0, abs=1e-6)
     assert phase.fitted(inertia, exact / height) == pytest.approx([3.2, 3.0], rel=1e-4)
     errors = np.array([[[0.4, 0.1], [0.3, 0.2]]])[None]  # one draw, one seed, two rates, plain and momentum
-    assert phase.best_gap(errors)[0] == pytest.approx(0.2)
+    assert best_gap(errors)[0] == pytest.approx(0.2)
 
 
 def test_half_way_of_a_kick_is_interpolated() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,24 +13,22 @@ from descent.book.sources.project import find_project
 from descent.claims import load_paper
 from descent.data import images
 from descent.data.images import DataDamaged, ImageSet
+from descent.engine import ArmRun, Arms, Run, Series, Streams, ema, every, heavy_ball, repeat, replica_seeds, sgd, train
 from descent.engine.checkpoint import Checkpoint, Keeping, keeping
-from descent.engine.rules import ema, repeat, sgd
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import every, train
 from descent.experiments import margins
-from descent.experiments.common import Settings
+from descent.experiments.lab import Lab, Share
 from descent.experiments.margins import cifar, classifiers, dimmed, normed
-from descent.experiments.margins.classifiers import at_targets, errors, gain, objective, stand
+from descent.experiments.margins.classifiers import at_targets, errors, gain, objective, read_off, stand
 from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
 from descent.results import digest
 from descent.runs import campaign
-from tidy import check_answers
+from tidy import check_answers, still
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[3]
-SMALL = Settings(replicas=3, seed=5)
-CONFIGS = (cifar.Cifar, dimmed.Dimmed, normed.Normed)
+LAB = Lab(replicas=3, seed=5)
+ALONE = (margins.CIFAR, margins.DIMMED, margins.NORMED)
 
 
 def coloured(name, split="train", labels=None):
@@ -52,21 +49,21 @@ def patched():
 
 @pytest.fixture(scope="module")
 def race(patched):
-    return cifar.run(cifar.Cifar.cpu(SMALL))
+    return cifar.run(margins.CIFAR.small, LAB)
 
 
 @pytest.fixture(scope="module")
 def darkened(patched):
-    return dimmed.run(dimmed.Dimmed.cpu(SMALL))
+    return dimmed.run(margins.DIMMED.small, LAB)
 
 
 @pytest.fixture(scope="module")
 def table(patched):
-    return normed.run(normed.Normed.cpu(SMALL))
+    return normed.run(margins.NORMED.small, LAB)
 
 
 def shown(config):
-    return classifiers.pictures(config.examples, config.tests, config.pool, config.device)
+    return classifiers.pictures(LAB, config.examples, config.tests, config.pool)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -93,15 +90,19 @@ def test_who_is_lost_while_being_looked_at_has_no_score():
 def test_who_diverges_has_no_score_from_then_on():
     """However small the loss of what it left behind."""
 
-    def leg(steps, losses, diverged_at):
-        values = torch.tensor(losses).T
-        series = {".loss": values, ".accuracy": values.unsqueeze(2)}
-        records = {name: SimpleNamespace(steps=torch.tensor(steps), values=each) for name, each in series.items()}
-        return SimpleNamespace(records=records, diverged_at=torch.tensor(diverged_at))
+    arms = Arms(sgd(1.0), Streams(replica_seeds(0, 2)))
 
-    course = replace(cifar.Cifar.cpu(SMALL), targets=(1.0,), looks=2)
+    def leg(steps, losses, diverged_at, before=None):
+        values, nothing = torch.tensor(losses).T, torch.zeros(2, 1)
+        records = {".loss": values, ".accuracy": values.unsqueeze(2)}
+        series = {name: Series(torch.tensor(steps), each) for name, each in records.items()}
+        whole = Run(nothing, nothing, torch.tensor(diverged_at), series, steps[-1], 0.0)
+        return ArmRun(arms, None, whole, {}, None, {}, before)
+
+    course = replace(margins.CIFAR.small, targets=(1.0,), looks=2)
     first = leg([0, 5, 10], [[2.0, 2.0, 0.1], [2.0, 2.0, 0.3]], [7, -1])
-    found = classifiers._stand(course, first, leg([10, 15], [[0.1, 0.1], [0.3, 0.5]], [-1, -1]))
+    rest = leg([10, 15], [[0.1, 0.1], [0.3, 0.5]], [-1, -1], before=torch.tensor([7, -1]))
+    found = read_off(course, first, rest)
     assert found.step.tolist() == [[-1, 10]]
     assert found.lost.tolist() == [True, False]
     assert found.accuracy[0, 0, 1] == pytest.approx(0.4)
@@ -110,14 +111,14 @@ def test_who_diverges_has_no_score_from_then_on():
 def test_who_fails_counts_as_chance_and_the_best_rates_are_chosen_anew():
     accuracy = np.full((2, 2, 6), 50.0)  # rates, momenta, seeds
     accuracy[1, 0], accuracy[1, 1], accuracy[0, 1] = 60.0, 65.0, 40.0
-    found = gain(errors(accuracy), (0, 1), 0)
+    found = gain(accuracy, (0, 1), 0)
     assert (found.value, found.low, found.high, found.n) == (5.0, 5.0, 5.0, 6)
     accuracy[1, 0, :2] = np.nan
     assert errors(accuracy)[1, 0].tolist() == [90.0, 90.0, 40.0, 40.0, 40.0, 40.0]
-    worse = gain(errors(accuracy), (0, 1), 0)
+    worse = gain(accuracy, (0, 1), 0)
     assert worse.value == pytest.approx(65 - 50)  # (2 · 10 + 4 · 60)/6 < 50: the other rate is the better one
     assert worse.low == pytest.approx(5.0)  # in resamples without the two seeds it is not
-    assert gain(errors(accuracy), (1, 0), 0).value == pytest.approx(-15)
+    assert gain(accuracy, (1, 0), 0).value == pytest.approx(-15)
 
 
 @pytest.mark.parametrize(("m", "rule"), [(0, sgd(0.9)), (1, ema(0.9, 0.9))], ids=["plain", "momentum"])
@@ -147,11 +148,11 @@ def test_an_arm_is_one_long_run_read_off_by_hand(race, m, rule):
 @pytest.mark.parametrize("size", [None, 40])
 def test_a_seed_does_not_know_its_neighbours_nor_the_other_arms(race, size):
     config, found = race.config, race.nets[0]
-    data, net = shown(config), replace(config.nets[0], replicas=2)
+    data, net = shown(config), replace(config.nets[0], replicas=Share(most=2))
     problem, b = objective(net, data.inputs, data.labels, size), config.batch_sizes.index(size)
     tests = [(data.test_inputs, data.test_labels)]
-    for m, momentum in enumerate(net.momenta):
-        alone = stand(config, net, problem, (0.3, momentum), tests, config.between(size))
+    for m, momentum in enumerate((0.0, 0.9)):
+        alone = stand(config, LAB, net, problem, (0.3, momentum), tests)
         look = config.between(size)  # fewer nets, perhaps other kernels: a loss may be met a look later
         np.testing.assert_allclose(alone.step, found.step[b, 0, m, :, :2], atol=look)
         np.testing.assert_allclose(alone.accuracy[0], found.accuracy[b, 0, m, :, :2], atol=2)  # of 120, two
@@ -161,16 +162,16 @@ def test_a_seed_does_not_know_its_neighbours_nor_the_other_arms(race, size):
 def test_the_last_looks_go_on_with_the_same_run_in_full_precision(race, monkeypatch):
     config, data, runs = race.config, shown(race.config), []
     net = replace(config.nets[1], steps=10)
-    monkeypatch.setattr(classifiers, "train", lambda *a, **k: runs.append(train(*a, **k)) or runs[-1])
+    monkeypatch.setattr("descent.engine.arms.train", lambda *a, **k: runs.append(train(*a, **k)) or runs[-1])
     for size in config.batch_sizes:
         problem = objective(net, data.inputs, data.labels, size)
         assert (problem.precision, problem.compiled, problem.augment) == ("float32", False, None)
-        stand(config, net, problem, (0.9, 0.9), [(data.test_inputs, data.test_labels)], config.look)
+        stand(config, LAB, net, problem, (0.9, 0.9), [(data.test_inputs, data.test_labels)])
         whole = train(
             problem,
             net.model.initial(Streams(replica_seeds(5, 3))),
             repeat(ema(0.9, 0.9), 3),
-            16,
+            10 + config.between(size),
             Streams(replica_seeds(5, 3)),
         )
         assert all(torch.equal(whole.params[name], leaf) for name, leaf in runs[-1].params.items())
@@ -189,13 +190,13 @@ def test_an_arm_cut_short_anywhere_ends_in_the_same_numbers(race, tmp_path, monk
     monkeypatch.setattr(Checkpoint, "save", fragile)
     for expectation in (pytest.raises(KeyboardInterrupt), keeping(Keeping(None))):
         with expectation, keeping(Keeping(tmp_path, seconds=0.0)):
-            again = stand(config, net, problem, (0.9, 0.0), tests, config.look)
+            again = stand(config, LAB, net, problem, (0.9, 0.0), tests)
     assert np.array_equal(again.accuracy[0], race.nets[0].accuracy[0, 1, 0])
 
 
 def test_a_rate_that_diverges_is_an_outcome(patched, race):
     config = replace(race.config, batch_sizes=(None,), nets=(replace(race.config.nets[1], lrs=(0.9, 1e9), steps=40),))
-    result = cifar.run(replace(config, targets=(2.2, 0.9)))
+    result = cifar.run(replace(config, targets=(2.2, 0.9)), LAB)
     (found,) = result.nets
     assert found.lost[0, 1].all()
     assert not found.lost[0, 0].any()
@@ -223,7 +224,8 @@ def test_targets_are_met_and_estimates_are_those_stated(race):
     for estimate in found.values():
         assert np.isfinite([estimate.value, estimate.low, estimate.high]).all()
         assert estimate.n == 3
-    assert cifar.estimates(replace(race, config=replace(race.config, momentum=0.0))) == {}
+    assert still("P4", "cifar") == set()
+    assert set(cifar.estimates(replace(race, lab=replace(LAB, momentum=0.0)))) == set(found)
 
 
 def test_verdicts_are_those_of_the_judged_target_and_the_worst_batch_size(race):
@@ -267,7 +269,7 @@ def test_a_row_says_what_the_seeds_did(race):
 def test_images_sorted_by_class_are_refused(monkeypatch):
     monkeypatch.setattr(images, "load", lambda name, split="train": coloured(name, split, np.arange(400) // 40))
     with pytest.raises(DataDamaged, match="sorted by class"):
-        cifar.run(cifar.Cifar.cpu(SMALL))
+        cifar.run(margins.CIFAR.small, LAB)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -275,16 +277,16 @@ def test_images_sorted_by_class_are_refused(monkeypatch):
 
 
 def test_a_tenth_of_every_class_is_dimmed_and_nothing_else(patched):
-    config = replace(dimmed.Dimmed.cpu(SMALL), examples=200)
+    config = replace(margins.DIMMED.small, examples=200)
     data = shown(config)
     chosen = dimmed.first_of_each(data.labels, config.share)
     assert torch.bincount(data.labels[chosen], minlength=10).tolist() == [2] * 10
-    inputs, (plain, dark) = dimmed.prepared(replace(config, noise=0.0), data)
+    (inputs, _), (plain, dark) = dimmed.prepared(replace(config, noise=0.0), LAB, data)
     assert torch.equal(inputs[~chosen], data.inputs[~chosen])
     assert torch.equal(inputs[chosen], 0.15 * data.inputs[chosen])
     assert torch.equal(plain[0], data.test_inputs)
     assert torch.equal(dark[0], 0.15 * data.test_inputs)
-    noisy, (_, other) = dimmed.prepared(config, data)
+    (noisy, _), (_, other) = dimmed.prepared(config, LAB, data)
     assert float((noisy - inputs).std()) == pytest.approx(0.5, rel=0.02)
     assert float((other[0] - dark[0]).std()) == pytest.approx(0.5, rel=0.02)
     assert abs(float((noisy - inputs)[:60].flatten() @ (other[0] - dark[0]).flatten()) / 60 / 192) < 0.02
@@ -298,8 +300,8 @@ def test_uneven_classes_are_dimmed_in_equal_numbers():
 
 def test_dimmed_images_are_harder_and_answer_their_claim(darkened):
     check_answers("P4", dimmed, darkened)
-    assert darkened.accuracy.shape == (2, 2, 2, 2, 3)
-    clean, dark = darkened.accuracy
+    assert darkened.stand.accuracy.shape == (2, 2, 2, 2, 3)
+    clean, dark = darkened.stand.accuracy
     assert np.nanmean(clean) > np.nanmean(dark) + 5
     ((key, estimate),) = dimmed.estimates(darkened).items()
     assert key == "P4-C14.dimmed"
@@ -311,7 +313,8 @@ def test_dimmed_images_are_harder_and_answer_their_claim(darkened):
         (frame["tests"] == "dimmed") & (frame["lr"] == 0.9) & (frame["momentum"] == 0.9) & (frame["loss"] == 1.5)
     ].to_dict("records")
     assert row["accuracy"] == pytest.approx(dark[1, 1, 0].mean())
-    assert dimmed.estimates(replace(darkened, config=replace(darkened.config, momentum=0.0))) == {}
+    assert still("P4", "dimmed") == set()
+    assert set(dimmed.estimates(replace(darkened, lab=replace(LAB, momentum=0.0)))) == {key}
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -319,8 +322,8 @@ def test_dimmed_images_are_harder_and_answer_their_claim(darkened):
 
 
 def test_the_table_has_its_matched_control(table):
-    arms = normed.Normed.paper(Settings()).arms
-    assert np.array(arms.lr) / (1 - np.array(arms.momentum)) == pytest.approx([0.02, 0.2, 0.2])
+    lr, momentum = map(np.array, margins.NORMED.large.arms)
+    assert lr / (1 - momentum) == pytest.approx([0.02, 0.2, 0.2])
     assert normed.estimates(table) == {}
     frame = normed.tables(table)["normed"]
     assert len(frame) == 2 * 3 * 3
@@ -340,7 +343,7 @@ def test_batch_norm_is_looked_at_with_settled_statistics(patched, table):
     data = shown(config)
     model = normed.ResNet(blocks=config.blocks, widths=config.widths, norm="batch")
     problem = Supervised(model, CrossEntropy(), data.inputs, data.labels, sampling="full")
-    start = model.initial(config.arms.streams())
+    start = model.initial(LAB.arms(heavy_ball(*config.arms), config.replicas).streams)
     found = normed._look(problem, config.watched, data, start)
     settled = model.settled(start, data.inputs[:80])
     one = torch.cat(
@@ -371,32 +374,40 @@ def test_a_lost_seed_of_the_table_is_counted_and_left_out(table):
 # Stated for paper scale alone
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_configurations_are_digestible(kind):
-    paper, cpu = kind.paper(Settings()), kind.cpu(Settings())
-    assert len({digest(each) for each in (paper, cpu, replace(paper, seed=1), replace(paper, pool=4))}) == 4
-    assert getattr(paper, "precision", "float32") == ("bf16" if kind is normed.Normed else "float32")
+@pytest.mark.parametrize("item", ALONE, ids=lambda item: item.name)
+def test_configurations_are_digestible(item):
+    small, large = item.small, item.large
+    assert len({digest(each) for each in (small, large, replace(large, pool=4), replace(large, examples=60))}) == 4
+    assert getattr(large, "precision", "float32") == ("bf16" if item is margins.NORMED else "float32")
+
+
+def test_replicas_are_few():
+    nets = (*margins.CIFAR.large.nets, margins.DIMMED.large.net)
+    assert [Lab().count(net.replicas) for net in nets] == [12, 8, 12]
+    assert [Lab(replicas=2).count(net.replicas) for net in nets] == [2, 2, 2]
+    assert [Lab().count(net.replicas) for net in margins.CIFAR.small.nets] == [3, 3]
+    assert [lab.count(margins.NORMED.large.replicas) for lab in (Lab(), Lab(replicas=2))] == [2, 2]
 
 
 def test_work_is_counted_as_it_is_done():
-    for config in (cifar.Cifar.paper(Settings()), cifar.Cifar.cpu(SMALL)):
+    for config, lab in ((margins.CIFAR.large, Lab()), (margins.CIFAR.small, LAB)):
         total = 0.0
         for net in config.nets:
-            for _arm in range(len(net.lrs) * len(net.momenta)):
+            for _arm in range(len(net.lrs) * len(lab.momenta(net.momenta))):
                 for size in config.batch_sizes:
                     steps = config.usual * net.steps
                     looks = steps / (config.look_batches if size else config.look)
                     trained = steps * (size or config.examples) + looks * (config.examples + config.tests) / 3
-                    total += net.replicas * trained * net.mflop / 74.1
-        assert config.trained_images == {"ResNet-8": pytest.approx(total)}
-    dark = dimmed.Dimmed.paper(Settings())
+                    total += lab.count(net.replicas) * trained * net.mflop / 74.1
+        assert config.trained_images(lab) == {"ResNet-8": pytest.approx(total)}
+    dark = margins.DIMMED.large
     steps, net = dark.usual * dark.net.steps, dark.net
     trained = steps * dark.examples + steps / dark.look * (dark.examples + 2 * dark.tests) / 3
-    assert dark.trained_images == {"ResNet-8": pytest.approx(12 * 6 * trained * net.mflop / 74.1)}
-    assert normed.Normed.paper(Settings()).trained_images == {"ResNet-18": 2 * 3 * 2 * 60 * 78 * 128}
+    assert dark.trained_images(Lab()) == {"ResNet-8": pytest.approx(12 * 6 * trained * net.mflop / 74.1)}
+    assert margins.NORMED.large.trained_images(Lab()) == {"ResNet-18": 2 * 3 * 2 * 60 * 78 * 128}
 
 
-@pytest.mark.parametrize("net", cifar.Cifar.paper(Settings()).nets, ids=lambda net: net.name)
+@pytest.mark.parametrize("net", margins.CIFAR.large.nets, ids=lambda net: net.name)
 def test_the_cost_of_an_image_is_the_counted_one(net):
     module, counter = net.model.module(), FlopCounterMode(display=False)
     with counter:
@@ -414,10 +425,10 @@ def test_the_chapter_leaves_them_out_and_campaigns_do_not():
     assert stated == {"P4-C1.accuracy", "P4-C2.accuracy", "P4-C14.dimmed"}
     assert not {item.name for item in alone} & set(check.experiments(find_project(ROOT), "margins"))
     package = margins.__name__
-    assert [task.name for task in campaign.tasks(package, Settings("gpu"), ["P4-C1", "P4-C14"])] == [
+    assert [task.name for task in campaign.tasks(package, Lab(), "gpu", ["P4-C1", "P4-C14"])] == [
         "cifar",
         "digits",
         "mnist",
         "dimmed",
     ]
-    assert [task.name for task in campaign.tasks(package, Settings(), ["P4-C14"])] == ["digits", "mnist"]
+    assert [task.name for task in campaign.tasks(package, Lab(), only=["P4-C14"])] == ["digits", "mnist"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from descent.experiments.common import Experiment
+from typing import Any
+
+from descent.experiments.lab import Experiment
 from descent.experiments.margins.cifar import CIFAR
 from descent.experiments.margins.coast import COAST
 from descent.experiments.margins.dimmed import DIMMED
@@ -18,37 +20,12 @@ from descent.experiments.margins.teacher import TEACHER
 
 PAPER = "P4"
 
-EXPERIMENTS: tuple[Experiment, ...] = (
-    RACE,
-    SURGERY,
-    COAST,
-    PHASE,
-    KICK,
-    NOISE,
-    HETEROGENEITY,
-    TEACHER,
-    DIGITS,
-    MNIST,
-    CIFAR,
-    DIMMED,
-    NORMED,
-)
+EXPERIMENTS: tuple[Experiment[Any, Any], ...] = (
+    RACE, SURGERY, COAST, PHASE, KICK, NOISE, HETEROGENEITY, TEACHER, DIGITS, MNIST, CIFAR, DIMMED, NORMED,
+)  # fmt: skip
 """In the order of the chapter."""
 
 __all__ = [
-    "CIFAR",
-    "COAST",
-    "DIGITS",
-    "DIMMED",
-    "EXPERIMENTS",
-    "HETEROGENEITY",
-    "KICK",
-    "MNIST",
-    "NOISE",
-    "NORMED",
-    "PAPER",
-    "PHASE",
-    "RACE",
-    "SURGERY",
-    "TEACHER",
-]
+    "CIFAR", "COAST", "DIGITS", "DIMMED", "EXPERIMENTS", "HETEROGENEITY", "KICK", "MNIST", "NOISE", "NORMED", "PAPER",
+    "PHASE", "RACE", "SURGERY", "TEACHER",
+]  # fmt: skip

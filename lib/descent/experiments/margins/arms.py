@@ -6,99 +6,72 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Leaves, Params, Probe
-from descent.engine.rules import Hyper, ema, repeat
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.engine.train import FirstPassage, Objective, Run, train
-from descent.experiments.arms import to_numpy
-from descent.experiments.common import Settings
+from descent.engine import ArmRun, Arms, FirstPassage, Hyper, Objective, Params, Probe, Purpose
+from descent.engine.arms import Start
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Lab, Share
 from descent.problems.patches import PatchData, Patches, patch_data, random_start
 
+EQUAL = 0.01
+"""The training loss at which arms are compared."""
 STEP = 4
 """Steps between two looks at the loss: results "at equal loss" are those of the first look below the target."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The patch task of one experiment: sizes and margins; noise is the norm of a noise patch."""
+    """The patch task: sizes and margins. Every seed has data, test set and initial weights of its own."""
 
-    seeds: int
-    seed: int
-    device: str
+    seeds: Share | int = 32
     examples: int = 100
-    small: int = 10
+    small: int = 10  # of them with the small margin
     patches: int = 4
     dimension: int = 100
     neurons: int = 8
     large_margin: float = 1.5
     small_margin: float = 0.15
-    noise: float = 1.0
+    noise: float = 1.0  # norm of a noise patch
     scale: float = 0.1  # of the initial weights
     tests: int = 400
-
-    @classmethod
-    def cpu(cls, settings: Settings, seeds: int = 40) -> Task:
-        """Take a few dozen seeds, each with data, test set and initial weights of its own."""
-        return cls(max(32, min(settings.replicas // 25, seeds)), settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Task:
-        """Take ten times the dimension and the examples: 2 GB of noise patches to train on, and as much to test.
-
-        A product of weights and noise patch grows at a rate ∝ noise²/examples, from scale · noise. Both are kept as in
-        the small task: with patches of norm one, memorising took ten times as long, and in that time plain descent as
-        well learnt the small margins.
-        """
-        root = 10**0.5
-        return cls(
-            max(64, settings.replicas // 8),
-            settings.seed,
-            settings.device,
-            examples=1000,
-            small=100,
-            dimension=1000,
-            neurons=16,
-            noise=root,
-            scale=0.1 / root,
-            tests=1000,
-        )
-
-    @property
-    def streams(self) -> Streams:
-        """The random numbers of one row per seed."""
-        return Streams(replica_seeds(self.seed, self.seeds, self.device))
 
     @property
     def share(self) -> float:
         """The share of small margins."""
         return self.small / self.examples
 
-    def data(self) -> PatchData:
+    def data(self, lab: Lab) -> PatchData:
         """Draw the training sets."""
         return patch_data(
-            self.streams,
-            examples=self.examples,
-            small=self.small,
-            patches=self.patches,
-            dimension=self.dimension,
-            large_margin=self.large_margin,
-            small_margin=self.small_margin,
-            noise=self.noise,
-        )
+            lab.streams(self.seeds), examples=self.examples, small=self.small, patches=self.patches,
+            dimension=self.dimension, large_margin=self.large_margin, small_margin=self.small_margin, noise=self.noise,
+        )  # fmt: skip
 
-    def test_noise(self) -> Tensor:
+    def test_noise(self, lab: Lab) -> Tensor:
         """Draw the noise patches of the test sets, (S, T, J, d − 1)."""
         shape = (self.tests, self.patches, self.dimension - 1)
-        drawn: Tensor = self.streams.normal(Purpose.PROBE, 1, shape) * (self.noise / self.dimension**0.5)
+        drawn: Tensor = lab.streams(self.seeds).normal(Purpose.PROBE, 1, shape) * (self.noise / self.dimension**0.5)
         return drawn
 
-    def start(self, arms: int) -> Leaves:
-        """Draw initial weights, the same for every arm."""
-        return random_start(self.streams, self.neurons, self.dimension, self.scale, arms)
+    def start(self, lab: Lab) -> Leaves:
+        """Draw initial weights, one row per seed."""
+        return random_start(lab.streams(self.seeds), self.neurons, self.dimension, self.scale)
+
+
+LARGE = Task(
+    Share(over=8, least=64), examples=1000, small=100, dimension=1000, neurons=16, noise=10**0.5, scale=0.1 / 10**0.5,
+    tests=1000,
+)  # fmt: skip
+"""Ten times the dimension and the examples: 2 GB of noise patches to train on, and as much to test.
+
+A product of weights and noise patch grows at a rate ∝ noise²/examples, from scale · noise. Both are kept as in the
+small task: with patches of norm one, memorising took ten times as long, and in that time plain descent as well learnt
+the small margins.
+"""
 
 
 class Valued(Protocol):
@@ -113,7 +86,7 @@ class AtLoss:
     """A probe that keeps each row's parameters as they were at the first look below each loss target."""
 
     problem: Valued
-    targets: Sequence[float]
+    targets: Sequence[float] = (EQUAL,)
     every: int = STEP
     kept: list[Leaves] = field(default_factory=list)
     passed: list[Tensor] = field(default_factory=list)
@@ -123,8 +96,9 @@ class AtLoss:
         """Return the loss, and keep what has to be kept."""
         leaves, loss = cast(Leaves, params), self.problem.value(params)
         if not self.kept:
-            empty = {name: torch.full_like(leaf, torch.nan) for name, leaf in leaves.items()}
-            self.kept = [{name: leaf.clone() for name, leaf in empty.items()} for _ in self.targets]
+            self.kept = [
+                {name: torch.full_like(leaf, torch.nan) for name, leaf in leaves.items()} for _ in self.targets
+            ]
             self.passed = [torch.full(loss.shape, -1, device=loss.device) for _ in self.targets]
         for target, kept, passed in zip(self.targets, self.kept, self.passed, strict=True):
             fresh = (loss < target) & (passed < 0)
@@ -133,6 +107,14 @@ class AtLoss:
                 for name, leaf in leaves.items():
                     kept[name][fresh] = leaf[fresh]
         return loss
+
+    def train(
+        self, arms: Arms, objective: Objective, start: Start, steps: int, probes: Mapping[str, Probe] | None = None
+    ) -> ArmRun:
+        """Train until every row has passed the lowest target, or for `steps` steps."""
+        last = self.targets.index(min(self.targets))
+        stop = FirstPassage(lambda _: self.passed[last] >= 0, every=self.every, stop=True)
+        return arms.run(objective, start, steps, probes={"loss": self, "stop": stop, **(probes or {})}, limit=1e4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,60 +136,29 @@ class Race:
     accuracy: Array
 
 
-def arms_hyper(lr: Sequence[float], momentum: Sequence[float], task: Task) -> Hyper:
-    """Return EMA arms, each of one row per seed."""
-    return repeat(ema(list(lr), list(momentum)), task.seeds).to(task.device)
-
-
 def compete(
-    task: Task,
-    problem: Patches,
-    hyper: Hyper,
-    steps: int,
-    targets: Sequence[float],
-    *,
-    objective: Objective | None = None,
-    probes: Mapping[str, Probe] | None = None,
-    look: int = STEP,
-) -> tuple[list[Race], Run]:
-    """Train all arms until each has passed the last target, or for `steps` steps; return where they stood at each."""
-    keeper = AtLoss(problem, targets, look)
-    streams = Streams(task.streams.seeds.repeat(problem.arms))
-    done = train_until(keeper, objective or problem, task.start(problem.arms), hyper, steps, streams, probes)
-    noise = task.test_noise()
-    return [
-        stand(task, problem, kept, passed, noise) for kept, passed in zip(keeper.kept, keeper.passed, strict=True)
-    ], done
+    task: Task, lab: Lab, problem: Patches, rule: Hyper, steps: int, targets: Sequence[float] = (EQUAL,), *,
+    objective: Objective | None = None, probes: Mapping[str, Probe] | None = None, look: int = STEP,
+) -> tuple[list[Race], ArmRun]:  # fmt: skip
+    """Train all arms until each has passed the last target, or for `steps` steps; return where they stood at each.
+
+    Rows that never got there count as failures.
+    """
+    keeper, arms = AtLoss(problem, targets, look), lab.arms(rule, task.seeds)
+    done = keeper.train(arms, objective or problem, task.start(lab), steps, probes)
+    noise = task.test_noise(lab)
+
+    def stand(params: Leaves, step: Tensor) -> Race:
+        logits = problem.logits(params)
+        signal, memory = (problem.halves(part)[1] for part in logits)
+        err2, err1 = (problem.test_error(params, margin, noise) for margin in (task.small_margin, task.large_margin))
+        accuracy, s = (logits.total > 0).float().mean(-1), params["s"]
+        return Race(*map(arms.split, (step, err2, err1, s.amax(-1), s.norm(dim=-1), signal, memory, accuracy)))
+
+    return [stand(kept, passed) for kept, passed in zip(keeper.kept, keeper.passed, strict=True)], done
 
 
-def train_until(
-    keeper: AtLoss,
-    objective: Objective,
-    start: Leaves,
-    hyper: Hyper,
-    steps: int,
-    streams: Streams,
-    probes: Mapping[str, Probe] | None = None,
-) -> Run:
-    """Train until every row has passed the keeper's last target, or for `steps` steps."""
-    last = keeper.targets.index(min(keeper.targets))
-    stop = FirstPassage(lambda _: keeper.passed[last] >= 0, every=keeper.every, stop=True)
-    looks: dict[str, Probe] = {"loss": keeper, "stop": stop, **(probes or {})}
-    return train(objective, start, hyper, steps, streams, probes=looks, limit=1e4)
-
-
-def stand(task: Task, problem: Patches, params: Leaves, step: Tensor, noise: Tensor) -> Race:
-    """Measure where rows stand; rows that never got there count as failures."""
-    logits = problem.logits(params)
-    signal, memory = (problem.halves(part)[1] for part in logits)
-    errors = [problem.test_error(params, margin, noise) for margin in (task.small_margin, task.large_margin)]
-    values = (
-        step,
-        *errors,
-        params["s"].amax(-1),
-        params["s"].norm(dim=-1),
-        signal,
-        memory,
-        (logits.total > 0).float().mean(-1),
-    )
-    return Race(*(to_numpy(value).reshape(problem.arms, task.seeds) for value in values))
+def best_gap(err2: Array, plain: int = 0) -> Array:
+    """Return plain minus momentum, each at its best rate, errors (…, S, E, M); chosen anew in every resample."""
+    means = err2.mean(axis=-3)
+    return np.asarray(means[..., plain].min(axis=-1) - np.delete(means, plain, axis=-1).min(axis=(-1, -2)))

@@ -11,207 +11,113 @@ averaged to 16 × 16.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
-from descent.arrays import Array
-from descent.experiments.arms import configure, momenta
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.classifiers import (
-    RATES,
-    Course,
-    Net,
-    Pictures,
-    Stand,
-    errors,
-    gain,
-    objective,
-    pictures,
-    row,
-    stand,
-)
-from descent.nets.convolutional import CNN, ResNet
-from descent.stats.estimate import Estimate
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.margins.classifiers import Course, Net, Stand, gain, pictures, scores, stands
+from descent.nets import CNN, ResNet
+from descent.stats import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar(Course):
-    """Nets, of which the first carries the verdicts, at batch sizes of which the first (None) is everything.
-
-    look_batches: steps between two looks at runs on small batches. judged: the loss target of the verdicts.
-    """
+    """Nets, of which the first carries the verdicts, at batch sizes of which the first (None) is everything."""
 
     nets: tuple[Net, ...]
     batch_sizes: tuple[int | None, ...] = (None, 512, 128)
     targets: tuple[float, ...] = (1.0, 0.3, 0.1, 0.05, 0.02)
-    judged: float = 0.02
-    look_batches: int = 10
+    judged: float = 0.02  # the loss target of the verdicts
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Cifar:
-        """Return tiny nets on eighty images of 8 × 8 pixels."""
-        arms, few = ((0.3, 0.9), momenta((), settings.momentum)), min(settings.replicas, 3)
-        nets = (
-            Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), *arms, few, 120, 0.4),
-            Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), *arms, few, 60, 0.2),
-        )
-        return cls(
-            nets=nets,
-            seed=settings.seed,
-            device=settings.device,
-            momentum=settings.momentum,
-            batch_sizes=(None, 40),
-            targets=(1.5, 0.9),
-            judged=0.9,
-            examples=80,
-            tests=60,
-            pool=4,
-            look=6,
-            looks=2,
-            look_batches=8,
-        )
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Cifar:
-        """Return twelve residual and eight small nets per arm on 4096 images of 16 × 16 pixels."""
-        two, three = momenta((), settings.momentum), momenta((0.98,), settings.momentum)
-        nets = (
-            Net("ResNet-8", ResNet(), RATES, two, min(settings.replicas, 12), 2500, 18.5),
-            Net("CNN", CNN(size=16), RATES, three, min(settings.replicas, 8), 6000, 2.4),
-        )
-        return cls(
-            nets=nets, seed=settings.seed, device=settings.device, momentum=settings.momentum, examples=4096, tests=5000
-        )
+    def trained_images(self, lab: Lab) -> Mapping[str, float]:
+        """Return how many images of ResNet-8 at 32 × 32 pixels all runs are expected to be worth."""
+        kinds = [(net, size) for net in self.nets for size in self.batch_sizes]
+        return {"ResNet-8": sum(self.counted(lab, net, size) for net, size in kinds)}
 
     @property
-    def trained_images(self) -> dict[str, float]:
-        """How many images of ResNet-8 at 32 × 32 pixels all runs are expected to be worth."""
-        return {
-            "ResNet-8": sum(
-                self.counted(net, size, self.between(size)) for net in self.nets for size in self.batch_sizes
-            )
-        }
-
-    def between(self, size: int | None) -> int:
-        """Return the steps between two looks at a batch size."""
-        return self.look if size is None else self.look_batches
-
-
-@dataclass(frozen=True, eq=False)
-class NetResult:
-    """One net: steps to the targets and accuracy there in percent (B, E, M, L, S), over batch sizes, rates and momenta.
-
-    Where a target was not met these are −1 and not a number. lost (B, E, M, S): who diverged.
-    """
-
-    net: Net
-    step: Array
-    accuracy: Array
-    lost: NDArray[np.bool_]
-
-    def pair(self, momentum: float) -> tuple[int, int]:
-        """Return where plain descent and a momentum stand among the arms."""
-        return self.net.momenta.index(0.0), self.net.momenta.index(momentum)
+    def sizes(self) -> list[str]:
+        """The batch sizes as tables have them."""
+        return [str(size or "full") for size in self.batch_sizes]
 
 
 @dataclass(frozen=True, eq=False)
 class CifarResult:
-    """All nets."""
+    """Where nets stand over batch sizes, rates and momenta: steps, accuracy (B, E, M, L, S) and lost (B, E, M, S)."""
 
     config: Cifar
+    lab: Lab
     title: str
-    nets: tuple[NetResult, ...]
-    seconds: float
+    nets: tuple[Stand, ...]
+
+    def gains(self, index: int, momentum: float) -> list[list[Estimate]]:
+        """Return per target and batch size what a momentum gains over plain descent on a net, best rate against best.
+
+        In percentage points.
+        """
+        accuracy, pair = self.nets[index].accuracy, self.config.nets[index].pair(self.lab, momentum)
+        targets = range(len(self.config.targets))
+        return [[gain(each[..., t, :], pair, self.lab.seed) for each in accuracy] for t in targets]
 
 
-def run(config: Cifar) -> CifarResult:
+def run(config: Cifar, lab: Lab) -> CifarResult:
     """Train every arm of every net.
 
     Raises: DataMissing without the images.
     """
-    clock = time.perf_counter()
-    data = pictures(config.examples, config.tests, config.pool, config.device)
-    nets = tuple(_net(config, net, data) for net in config.nets)
-    return CifarResult(config, data.title, nets, time.perf_counter() - clock)
-
-
-def _net(config: Cifar, net: Net, data: Pictures) -> NetResult:
-    stands = [
-        _arm(config, net, data, size, lr, momentum)
-        for size in config.batch_sizes
-        for lr in net.lrs
-        for momentum in net.momenta
-    ]
-    shape = len(config.batch_sizes), len(net.lrs), len(net.momenta)
-
-    step, accuracy, lost = (np.array([getattr(each, name) for each in stands]) for name in ("step", "accuracy", "lost"))
-    step, accuracy, lost = (part.reshape(*shape, *part.shape[1:]) for part in (step, accuracy[:, 0], lost))
-    return NetResult(net, step, accuracy, lost)
-
-
-def _arm(config: Cifar, net: Net, data: Pictures, size: int | None, lr: float, momentum: float) -> Stand:
-    problem = objective(net, data.inputs, data.labels, size)
-    return stand(config, net, problem, (lr, momentum), [(data.test_inputs, data.test_labels)], config.between(size))
-
-
-def gains(result: CifarResult, found: NetResult, momentum: float, target: int) -> list[Estimate]:
-    """Return per batch size what a momentum gains over plain descent in percentage points, best rate against best."""
-    wrong, pair = errors(found.accuracy[..., target, :]), found.pair(momentum)
-    return [gain(each, pair, result.config.seed) for each in wrong]
+    data, nets = pictures(lab, config.examples, config.tests, config.pool), []
+    train, tests = (data.inputs, data.labels), [(data.test_inputs, data.test_labels)]
+    for net in config.nets:
+        found = [stands(config, lab, net, train, tests, size) for size in config.batch_sizes]
+        step, accuracy = np.stack([each.step for each in found]), np.stack([each.accuracy[0] for each in found])
+        nets.append(Stand(step, accuracy, np.stack([each.lost for each in found])))
+    return CifarResult(config, lab, data.title, tuple(nets))
 
 
 def estimates(result: CifarResult) -> Estimates:
     """Return what the first net says about P4-C1 and P4-C2."""
     config = result.config
-    if config.momentum == 0:
-        return {}
-    found = gains(result, result.nets[0], config.momentum, config.targets.index(config.judged))
+    found = result.gains(0, result.lab.momentum)[config.targets.index(config.judged)]
     return {
         "P4-C1.accuracy": found[config.batch_sizes.index(None)],
         "P4-C2.accuracy": min(found, key=lambda each: each.value),
     }
 
 
-def tables(result: CifarResult) -> dict[str, DataFrame]:
+def tables(result: CifarResult) -> Tables:
     """Return one row per arm and target, and the gains of every momentum at every target."""
-    arms = [each for found in result.nets for each in _rows(result.config, found)]
-    best = [each for found in result.nets for each in _gains(result, found)]
-    return {"cifar": DataFrame(arms).assign(data=result.title), "cifar_gains": DataFrame(best)}
-
-
-def _rows(config: Cifar, found: NetResult) -> Iterator[Mapping[str, object]]:
-    for b, e, m, t in np.ndindex(*found.step.shape[:4]):
-        about = {
-            "net": found.net.name,
-            "batch_size": str(config.batch_sizes[b] or "full"),
-            "lr": found.net.lrs[e],
-            "momentum": found.net.momenta[m],
-            "loss": config.targets[t],
-        }
-        yield about | row(found.step[b, e, m, t], found.accuracy[b, e, m, t], found.lost[b, e, m])
-
-
-def _gains(result: CifarResult, found: NetResult) -> Iterator[Mapping[str, object]]:
-    config = result.config
-    for momentum in (each for each in found.net.momenta if each > 0):
-        for t, target in enumerate(config.targets):
-            for size, each in zip(config.batch_sizes, gains(result, found, momentum, t), strict=True):
-                yield {
-                    "net": found.net.name,
-                    "batch_size": str(size or "full"),
-                    "momentum": momentum,
-                    "loss": target,
-                    "gain": each.value,
-                    "low": each.low,
-                    "high": each.high,
-                }
+    config, arms, gains = result.config, [], []
+    for index, (net, found) in enumerate(zip(config.nets, result.nets, strict=True)):
+        momenta = result.lab.momenta(net.momenta)
+        axes = {"batch_size": config.sizes, "lr": net.lrs, "momentum": momenta, "loss": config.targets}
+        arms.append(scores({"net": [net.name], **axes}, found.step, found.accuracy, found.lost[..., None, :]))
+        for momentum in momenta[1:]:
+            axes = {"net": [net.name], "momentum": [momentum], "loss": config.targets, "batch_size": config.sizes}
+            gains.append(tidy(axes, value=np.array(result.gains(index, momentum))).rename(columns={"value": "gain"}))
+    return {
+        "cifar": concat(arms, ignore_index=True).assign(data=result.title),
+        "cifar_gains": concat(gains, ignore_index=True) if gains else DataFrame(),
+    }
 
 
 CIFAR = Experiment(
-    "cifar", ("P4-C1", "P4-C2"), lambda settings: run(configure(Cifar, settings)), estimates, tables, scales=("gpu",)
-)
+    "cifar",
+    small=Cifar(  # on images of 8 × 8 pixels
+        nets=(
+            Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), 120, 0.4, Share(most=3), (0.3, 0.9)),
+            Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 60, 0.2, Share(most=3), (0.3, 0.9)),
+        ),
+        batch_sizes=(None, 40), targets=(1.5, 0.9), judged=0.9, examples=80, tests=60, pool=4,
+        look=6, looks=2, look_batches=8,
+    ),
+    large=Cifar(
+        nets=(
+            Net("ResNet-8", ResNet(), 2500, 18.5, Share(most=12)),
+            Net("CNN", CNN(size=16), 6000, 2.4, Share(most=8), momenta=(0.98,)),
+        ),
+        examples=4096, tests=5000,
+    ),
+    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+)  # fmt: skip

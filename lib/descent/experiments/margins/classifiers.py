@@ -7,77 +7,73 @@ weights, so that a run that is killed goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from pandas import DataFrame
 from torch import Tensor
 
-from descent.arrays import Array
+from descent.arrays import Array, BoolArray
 from descent.data.images import channels_first, part
-from descent.engine.probes import FirstPassage, Params, Probe, every
-from descent.engine.rules import ema, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import Run, train
-from descent.experiments.arms import to_numpy
-from descent.experiments.margins.phase import best_gap
-from descent.nets.convolutional import CNN, ResNet
-from descent.nets.dense import CrossEntropy
-from descent.nets.supervised import Supervised
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import bootstrap
+from descent.engine import ArmRun, FirstPassage, Params, ema, every
+from descent.experiments.lab import Lab, Share, tidy
+from descent.experiments.margins.arms import best_gap
+from descent.nets import CNN, CrossEntropy, ResNet, Supervised
+from descent.stats import Estimate, bootstrap
 
-Tests = Sequence[tuple[Tensor, Tensor]]
+Examples = tuple[Tensor, Tensor]
+Tests = Sequence[Examples]
 
 CLASSES = 10
-RATES = (0.1, 0.3, 0.9)
 IMAGE = 74.1
 """MFLOP of a training image of ResNet-8 at 32 × 32 pixels, by which plans count (see `descent.runs.budget`)."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network, the EMA rates and momenta of its arms, seeds per arm, the steps allowed, MFLOP per training image."""
+    """A network and its arms, one per EMA rate and momentum."""
 
     name: str
     model: CNN | ResNet
-    lrs: tuple[float, ...]
-    momenta: tuple[float, ...]
-    replicas: int
-    steps: int
-    mflop: float
+    steps: int  # allowed
+    mflop: float  # per training image
+    replicas: Share
+    lrs: tuple[float, ...] = (0.1, 0.3, 0.9)
+    momenta: tuple[float, ...] = ()  # beside 0 and the headline
+
+    def pair(self, lab: Lab, momentum: float) -> tuple[int, int]:
+        """Return where plain descent and a momentum stand among the momenta."""
+        arms = lab.momenta(self.momenta)
+        return arms.index(0.0), arms.index(momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How arms are run and compared at falling loss targets, by images of CIFAR-10.
+    """How arms are run and compared at falling loss targets, by images of CIFAR-10."""
 
-    The weights are looked at every `look` steps; `looks` looks from the first one below a target on make the accuracy
-    there. `pool`: pixels of a side that are averaged to one. `usual`: the share of the steps allowed that arms take on
-    average, for the plan.
-    """
-
-    seed: int
-    device: str
-    momentum: float
     targets: tuple[float, ...]
     examples: int
     tests: int
-    pool: int = 2
-    look: int = 5
-    looks: int = 5
-    usual: float = 0.25
+    pool: int = 2  # pixels of a side that are averaged to one
+    look: int = 5  # steps between two looks at the weights
+    look_batches: int = 10  # the same of runs on small batches
+    looks: int = 5  # that make the accuracy at a target, from the first one below it on
+    usual: float = 0.25  # the share of the steps allowed that arms take on average, for the plan
 
-    def counted(self, net: Net, size: int | None, look: int, sets: int = 1) -> float:
+    def between(self, size: object) -> int:
+        """Return the steps between two looks at a batch size, None for everything."""
+        return self.look if size is None else self.look_batches
+
+    def counted(self, lab: Lab, net: Net, size: int | None = None, sets: int = 1) -> float:
         """Return how many images of ResNet-8 at 32 × 32 pixels an expected run of all arms is worth.
 
         A look goes forward through the training images and through `sets` test sets, at a third of the cost.
         """
-        arms = len(net.lrs) * len(net.momenta)
-        images = (size or self.examples) + (self.examples + sets * self.tests) / (3 * look)
-        return net.replicas * arms * self.usual * net.steps * images * net.mflop / IMAGE
+        arms = len(net.lrs) * len(lab.momenta(net.momenta))
+        images = (size or self.examples) + (self.examples + sets * self.tests) / (3 * self.between(size))
+        return lab.count(net.replicas) * arms * self.usual * net.steps * images * net.mflop / IMAGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,26 +89,26 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Stand:
-    """Where the replicas of an arm stand at each loss target.
+    """Where replicas stand at each loss target.
 
-    step (L, S): the first look below it, −1 where it was not met or not for long enough to look. accuracy (K, L, S):
-    percent right on each test set, not a number where the target was not met. lost (S,): who diverged.
+    step (…, L, S): the first look below it, −1 where it was not met or not for long enough to look. accuracy
+    (K, …, L, S): percent right on each test set, not a number where the target was not met. lost (…, S): who diverged.
     """
 
     step: Array
     accuracy: Array
-    lost: NDArray[np.bool_]
+    lost: BoolArray
 
 
-def pictures(examples: int, tests: int, pool: int, device: str) -> Pictures:
+def pictures(lab: Lab, examples: int, tests: int, pool: int) -> Pictures:
     """Return the first images of both splits in their fixed shuffled order, every class fairly represented.
 
     pool: pixels of a side that are averaged to one.
     Raises: DataMissing without the images.
     """
     train, test = (part("cifar10", split, count, pool) for split, count in (("train", examples), ("test", tests)))
-    inputs, others = (channels_first(each.images, like=train.images).to(device) for each in (train, test))
-    return Pictures(train.title, inputs, train.labels.to(device), others, test.labels.to(device))
+    inputs, others = (channels_first(each.images, like=train.images) for each in (train, test))
+    return Pictures(train.title, *lab.bring(inputs, train.labels, others, test.labels))
 
 
 def objective(net: Net, inputs: Tensor, labels: Tensor, size: int | None = None) -> Supervised:
@@ -123,60 +119,47 @@ def objective(net: Net, inputs: Tensor, labels: Tensor, size: int | None = None)
     return Supervised(net.model, CrossEntropy(), inputs, labels, size, "full" if size is None else "shuffled_epochs")
 
 
-def stand(course: Course, net: Net, problem: Supervised, arm: tuple[float, float], tests: Tests, look: int) -> Stand:
+def stands(course: Course, lab: Lab, net: Net, train: Examples, tests: Tests, size: int | None = None) -> Stand:
+    """Return where all arms of a net stand, everything (E, M, …) over rates and momenta, accuracy (K, E, M, L, S)."""
+    problem = objective(net, *train, size)
+    arms = [(lr, momentum) for lr in net.lrs for momentum in lab.momenta(net.momenta)]
+    found = [stand(course, lab, net, problem, arm, tests) for arm in arms]
+    step, accuracy, lost = (np.stack([getattr(each, name) for each in found]) for name in ("step", "accuracy", "lost"))
+    step, accuracy, lost = (each.reshape(len(net.lrs), -1, *each.shape[1:]) for each in (step, accuracy, lost))
+    return Stand(step, np.moveaxis(accuracy, 2, 0), lost)
+
+
+def stand(course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[float, float], tests: Tests) -> Stand:
     """Train an arm (lr, momentum) until all replicas have met the last target, or for the net's steps; look there.
 
     Each arm is a stack of its own, done when its slowest replica is; replica i of every arm starts from the same
     weights and sees the same batches.
     """
-    streams = Streams(replica_seeds(course.seed, net.replicas, course.device))
-    hyper = repeat(ema(*arm), net.replicas).to(course.device)
 
     def seen(params: Params) -> dict[str, Tensor]:
         scores = [problem.accuracy(params, *each) for each in tests]
         return {"loss": problem.value(params), "accuracy": 100 * torch.stack(scores, dim=1)}
 
-    looks: dict[str, Probe] = {"": every(look, seen)}
-    window, last = look * (course.looks - 1), min(course.targets)
+    look, last = course.between(problem.batch_size), min(course.targets)
+    window = look * (course.looks - 1)
     stop = FirstPassage(lambda params: problem.value(params) < last, every=max(window, look), stop=True)
-    first = train(
-        problem,
-        net.model.initial(streams),
-        hyper,
-        net.steps,
-        streams,
-        probes=looks | {"stop": stop},
-        limit=1e4,
-        check=look,
+    looks = {"": every(look, seen)}
+    first = lab.arms(ema(*arm), net.replicas).run(
+        problem, net.model.initial, net.steps, probes={**looks, "stop": stop}, limit=1e4, check=look
     )
-    rest = train(
-        problem,
-        first.params,
-        hyper,
-        first.steps + window,
-        streams,
-        probes=looks,
-        velocity=first.velocity,
-        begin=first.steps,
-        limit=1e4,
-        check=look,
-    )
-    return _stand(course, first, rest)
+    return read_off(course, first, first.then(first.steps + window, probes=looks))
 
 
-def _stand(course: Course, first: Run, rest: Run) -> Stand:
-    """Read off the records of both legs; the look at their seam is in both."""
-    steps, loss, accuracy = (np.concatenate([a[:-1], b]) for a, b in zip(_read(first), _read(rest), strict=True))
-    fell = np.where(to_numpy(first.diverged_at) >= 0, to_numpy(first.diverged_at), to_numpy(rest.diverged_at))
+def read_off(course: Course, first: ArmRun, rest: ArmRun) -> Stand:
+    """Return where the replicas of one arm stand, by both legs of its run; the look at their seam is in both."""
+    loss, accuracy = (
+        np.concatenate([first[name][0, :, :-1], rest[name][0]], axis=1).swapaxes(0, 1)
+        for name in (".loss", ".accuracy")
+    )  # (T, S) and (T, S, K)
+    steps, fell = np.concatenate([first.at(".loss")[:-1], rest.at(".loss")]), rest.diverged_at[0]
     after = (fell >= 0) & (steps[:, None] > fell)
     step, found = at_targets(steps, np.where(after, np.nan, loss), accuracy, course.targets, course.looks)
     return Stand(step, np.moveaxis(found, -1, 0), fell >= 0)
-
-
-def _read(run: Run) -> tuple[Array, Array, Array]:
-    """Return steps (T,), losses (T, S) and accuracies (T, S, K)."""
-    loss, accuracy = run.records[".loss"], run.records[".accuracy"]
-    return to_numpy(loss.steps), to_numpy(loss.values), to_numpy(accuracy.values)
 
 
 def at_targets(steps: Array, loss: Array, accuracy: Array, targets: Sequence[float], looks: int) -> tuple[Array, Array]:
@@ -206,23 +189,30 @@ def errors(accuracy: Array) -> Array:
     return np.asarray(100 - np.where(np.isnan(accuracy), 100 / CLASSES, accuracy))
 
 
-def gain(found: Array, pair: tuple[int, int], seed: int) -> Estimate:
-    """Return the error of plain descent minus that with momentum, errors (E, M, S), each at its best of the same rates.
+def gain(accuracy: Array, pair: tuple[int, int], seed: int) -> Estimate:
+    """Return the error of plain descent minus that with momentum, each at its best of the same rates.
 
-    pair: the two among the momenta. The best rates are chosen anew in every resample of the seeds.
+    accuracy (E, M, S) in percent; pair: the two among the momenta. The best rates are chosen anew in every resample of
+    the seeds.
     """
-    return bootstrap(best_gap, np.moveaxis(found[:, list(pair)], -1, 0), seed=seed)
+    return bootstrap(best_gap, np.moveaxis(errors(accuracy)[:, list(pair)], -1, 0), seed=seed)
 
 
-def row(step: Array, accuracy: Array, lost: NDArray[np.bool_]) -> dict[str, float]:
-    """Return what a table says of the replicas (S,) of an arm at a target; means over those that met it."""
-    met = step >= 0
-    count = int(met.sum())
-    return {
-        "accuracy": float(accuracy[met].mean()) if count else np.nan,
-        "accuracy_error": float(accuracy[met].std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan,
-        "step": float(np.median(step[met])) if count else np.nan,
-        "reached": count,
-        "diverged": int(lost.sum()),
-        "replicas": len(step),
-    }
+def scores(axes: Mapping[str, Sequence[object]], step: Array, accuracy: Array, lost: BoolArray) -> DataFrame:
+    """Return a row per cell of a grid, arrays (…, S) broadcast to it; means are over the seeds that met the target."""
+
+    def row(step: Array, accuracy: Array, lost: BoolArray) -> dict[str, float]:
+        met = accuracy[step >= 0]
+        count = len(met)
+        return {
+            "accuracy": float(met.mean()) if count else np.nan,
+            "accuracy_error": float(met.std(ddof=1) / np.sqrt(count)) if count > 1 else np.nan,
+            "step": float(np.median(step[step >= 0])) if count else np.nan,
+            "reached": count,
+            "diverged": int(lost.sum()),
+            "replicas": len(step),
+        }
+
+    shape = (*map(len, axes.values()), step.shape[-1])
+    cells = (np.broadcast_to(each, shape).reshape(-1, shape[-1]) for each in (step, accuracy, lost))
+    return tidy(axes).join(DataFrame([row(*cell) for cell in zip(*cells, strict=True)]))

@@ -1,28 +1,29 @@
-"""The same net on images used as patches: digits, and MNIST where it is present."""
+"""The same net on images used as patches: digits, and MNIST where it is present.
+
+An image is the signal patch, a tenth of them at a tenth of their contrast. Does momentum gain on the small margins of
+every pair of classes in which an effect is expected, and on the first pair with both at their best learning rate?
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
-from pandas import DataFrame
+from pandas import concat
 
-from descent.arrays import Array
+from descent.arrays import Array, BoolArray
 from descent.data.image_patches import ImagePatches, Split
 from descent.data.images import load, pair, pooled
-from descent.engine.rules import ema, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import AtLoss, train_until
-from descent.experiments.margins.phase import best_gap
-from descent.experiments.margins.race import EQUAL
+from descent.engine import ema
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.margins.arms import AtLoss, best_gap
 from descent.problems.patches import Patches, random_start
-from descent.stats.intervals import bootstrap, mean, paired_difference
+from descent.stats import bootstrap, paired_difference
+
+KEYS = {"digits": ("P4-C14.digits", "P4-C16.digits"), "mnist": ("P4-C14.mnist", "P4-C16.mnist")}
+"""The tests that a data set answers: at one rate, and at the best of several."""
 
 
 @dataclass(frozen=True)
@@ -39,66 +40,31 @@ class Pair:
         return f"{self.first} or {self.second}"
 
 
+ALL = tuple(Pair(first, second, 3.0) for first, second in combinations("0123456789", 2))
+
+
 @dataclass(frozen=True)
 class Images:
-    """Pairs raced at one rate; the first pair at many rates as well, for each arm's best.
-
-    near: a pair counts where plain descent errs on fewer large margins than this and the class means are `apart`.
-    """
+    """Pairs raced at one rate; the first pair at many rates as well, for each arm's best."""
 
     data: str
     pairs: tuple[Pair, ...]
-    seeds: int
-    seed: int
-    device: str
-    examples: int
+    seeds: int = 32
+    examples: int = 150
     momenta: tuple[float, ...] = (0.0, 0.9, 0.98)
     lr: float = 1.0
     plain_lrs: tuple[float, ...] = (2.0, 4.0, 8.0)  # beside lr
-    strong_lrs: tuple[float, ...] = (4.0, 16.0)
+    strong_lrs: tuple[float, ...] = (4.0, 16.0)  # of the last momentum
     neurons: int = 8
     scale: float = 0.1
     steps: int = 1200
-    near: float = 0.1
-    apart: float = 0.8
+    near: float = 0.1  # a pair counts where plain descent errs on fewer large margins than this …
+    apart: float = 0.8  # … and the class means lie this far apart
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Images:
-        """Take three pairs of digits."""
-        pairs = (Pair("0", "1", 2.0), Pair("3", "8", 4.0), Pair("4", "9", 4.0))
-        return cls("digits", pairs, 32, settings.seed, settings.device, 150)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Images:
-        """Take all pairs of digits that lie apart."""
-        pairs = tuple(Pair(str(i), str(j), 3.0) for i in range(10) for j in range(i + 1, 10))
-        return cls("digits", pairs, 64, settings.seed, settings.device, 150)
-
-
-class MnistImages(Images):
-    """Pairs of MNIST at 14 × 14 pixels."""
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Images:
-        """Take two pairs."""
-        pairs = (Pair("0", "1", 2.0), Pair("3", "8", 4.0))
-        return cls(
-            "mnist",
-            pairs,
-            32,
-            settings.seed,
-            settings.device,
-            150,
-            momenta=(0.0, 0.98),
-            plain_lrs=(4.0, 8.0),
-            strong_lrs=(16.0,),
-        )
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Images:
-        """Take all pairs; of many more examples, memorising takes so long that plain descent learns the feature too."""
-        pairs = tuple(Pair(str(i), str(j), 3.0) for i in range(10) for j in range(i + 1, 10))
-        return cls("mnist", pairs, 64, settings.seed, settings.device, 200)
+    @property
+    def rates(self) -> tuple[tuple[float, tuple[float, ...]], ...]:
+        """Plain descent and the strongest momentum, each with its rates on the first pair."""
+        return (0.0, (self.lr, *self.plain_lrs)), (self.momenta[-1], (self.lr, *self.strong_lrs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,100 +76,84 @@ class ImagesResult:
     """
 
     config: Images
+    lab: Lab
     err2: Array
     err1: Array
     gaps: Array
     tuned: Array
-    seconds: float
 
     @property
-    def counted(self) -> NDArray[np.bool_]:
+    def counted(self) -> BoolArray:
         """The pairs in which an effect is expected, (P,)."""
         return np.asarray((self.gaps >= self.config.apart) & (self.err1[:, 0].mean(axis=-1) < self.config.near))
 
 
-def run(config: Images) -> ImagesResult:
+def run(config: Images, lab: Lab) -> ImagesResult:
     """Race every pair, then the first one at other rates."""
-    clock = time.perf_counter()
-    streams = Streams(replica_seeds(config.seed, config.seeds, config.device))
-    splits = [_split(config, item, streams) for item in config.pairs]
-    raced = [_race(config, split, [config.lr] * len(config.momenta), config.momenta) for split in splits]
-    strong = config.momenta[-1]
-    rates = [*config.plain_lrs, *config.strong_lrs]
-    momenta = [0.0] * len(config.plain_lrs) + [strong] * len(config.strong_lrs)
-    found, _ = _race(config, splits[0], rates, momenta)
-    cut, base = len(config.plain_lrs), raced[0][0]
-    plain, fast = np.concatenate([base[:1], found[:cut]]), np.concatenate([base[-1:], found[cut:]])
-    count = max(len(plain), len(fast))
-    tuned = np.stack(
-        [np.concatenate([part, np.repeat(part[:1], count - len(part), axis=0)]) for part in (plain, fast)], axis=1
-    )
-    return ImagesResult(
-        config,
-        np.stack([err2 for err2, _ in raced]),
-        np.stack([err1 for _, err1 in raced]),
-        np.array([split.gap for split in splits]),
-        tuned,
-        time.perf_counter() - clock,
-    )
+    splits = [_split(config, lab, item) for item in config.pairs]
+    raced = np.stack([_race(config, lab, split, [config.lr] * len(config.momenta), config.momenta) for split in splits])
+    rates, cut = [*config.plain_lrs, *config.strong_lrs], len(config.plain_lrs)
+    momenta = [0.0] * cut + [config.momenta[-1]] * len(config.strong_lrs)
+    base, (found, _) = raced[0, 0], _race(config, lab, splits[0], rates, momenta)
+    parts = np.concatenate([base[:1], found[:cut]]), np.concatenate([base[-1:], found[cut:]])
+    count = max(map(len, parts))
+    tuned = [np.concatenate([part, np.repeat(part[:1], count - len(part), axis=0)]) for part in parts]
+    gaps = np.array([split.gap for split in splits])
+    return ImagesResult(config, lab, raced[:, 0], raced[:, 1], gaps, np.stack(tuned, axis=1))
 
 
-def _split(config: Images, item: Pair, streams: Streams) -> Split:
+def _split(config: Images, lab: Lab, item: Pair) -> Split:
     data = load(config.data)
     images = pair(pooled(data) if config.data == "mnist" else data, item.first, item.second)
-    return ImagePatches(config.examples, item.amplitude).split(images, streams)
+    return ImagePatches(config.examples, item.amplitude).split(images, lab.streams(config.seeds))
 
 
-def _race(config: Images, split: Split, lrs: Sequence[float], momenta: Sequence[float]) -> tuple[Array, Array]:
-    """Return the errors on small and on large margins at equal loss, (A, S) each."""
-    arms = len(lrs)
-    streams = Streams(replica_seeds(config.seed, config.seeds, config.device).repeat(arms))
-    problem = Patches(split.train, arms)
-    seeds, dimension = streams.subset(slice(0, config.seeds)), split.small.shape[-1] + 1
-    start = random_start(seeds, config.neurons, dimension, config.scale, arms)
-    keeper = AtLoss(problem, (EQUAL,))
-    hyper = repeat(ema(list(lrs), list(momenta)), config.seeds).to(config.device)
-    train_until(keeper, problem, start, hyper, config.steps, streams)
+def _race(config: Images, lab: Lab, split: Split, lrs: Sequence[float], momenta: Sequence[float]) -> Array:
+    """Return the errors on small and on large margins at equal loss, (2, A, S)."""
+    problem, arms = Patches(split.train, len(lrs)), lab.arms(ema(lrs, momenta), config.seeds)
+    start = random_start(lab.streams(config.seeds), config.neurons, split.small.shape[-1] + 1, config.scale)
+    keeper = AtLoss(problem)
+    keeper.train(arms, problem, start, config.steps)
     errors = [problem.test_error(keeper.kept[0], 0.0, tests) for tests in (split.small, split.large)]
-    return cast(tuple[Array, Array], tuple(to_numpy(error).reshape(arms, -1) for error in errors))
+    return np.stack([arms.split(error) for error in errors])
 
 
 def estimates(result: ImagesResult) -> Estimates:
     """Return what the images say about P4-C14 and P4-C16."""
-    name = result.config.data
+    every_pair, best_rate = KEYS[result.config.data]
     gains = [paired_difference(errors[0], errors[-1]) for errors in result.err2[result.counted]]
     grid = np.moveaxis(result.tuned, -1, 0)  # (S, rates, 2): plain descent first
-    found = {f"P4-C16.{name}": bootstrap(best_gap, grid, seed=result.config.seed)}
-    return found | ({f"P4-C14.{name}": min(gains, key=lambda gain: gain.value)} if gains else {})
+    found = {best_rate: bootstrap(best_gap, grid, seed=result.lab.seed)}
+    return found | ({every_pair: min(gains, key=lambda gain: gain.value)} if gains else {})
 
 
-def tables(result: ImagesResult) -> dict[str, DataFrame]:
+def tables(result: ImagesResult) -> Tables:
     """Return mean errors, one row per pair and momentum, and over the rates of the first pair."""
-    config = result.config
-    rows = [
-        {
-            "pair": item.name,
-            "amplitude": item.amplitude,
-            "gap": gap,
-            "momentum": momentum,
-            "err2": mean(result.err2[i, j]).value,
-            "err1": result.err1[i, j].mean(),
-            "gain": (result.err2[i, 0] - result.err2[i, j]).mean(),
-        }
-        for i, (item, gap) in enumerate(zip(config.pairs, result.gaps, strict=True))
-        for j, momentum in enumerate(config.momenta)
+    config, err2 = result.config, result.err2
+    pairs = tidy(
+        {"pair": [item.name for item in config.pairs], "momentum": config.momenta},
+        amplitude=[[item.amplitude] for item in config.pairs], gap=result.gaps[:, None], err2=err2.mean(axis=-1),
+        err1=result.err1.mean(axis=-1), gain=(err2[:, :1] - err2).mean(axis=-1),
+    )  # fmt: skip
+    rates = [
+        tidy({"momentum": [momentum], "lr": lrs}, err2=result.tuned[: len(lrs), j].mean(axis=-1))
+        for j, (momentum, lrs) in enumerate(config.rates)
     ]
-    tuned = [
-        {"momentum": momentum, "lr": lr, "err2": result.tuned[k, j].mean()}
-        for j, (momentum, lrs) in enumerate(((0.0, config.plain_lrs), (config.momenta[-1], config.strong_lrs)))
-        for k, lr in enumerate((config.lr, *lrs))
-    ]
-    return {f"{config.data}_pairs": DataFrame(rows), f"{config.data}_rates": DataFrame(tuned)}
+    return {f"{config.data}_pairs": pairs, f"{config.data}_rates": concat(rates, ignore_index=True)}
 
 
 DIGITS = Experiment(
-    "digits", ("P4-C14", "P4-C16"), lambda settings: run(configure(Images, settings)), estimates, tables
-)
-MNIST = Experiment(
-    "mnist", ("P4-C14", "P4-C16"), lambda settings: run(configure(MnistImages, settings)), estimates, tables
-)
+    "digits",
+    small=Images("digits", (Pair("0", "1", 2.0), Pair("3", "8", 4.0), Pair("4", "9", 4.0))),
+    large=Images("digits", ALL, seeds=64),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip
+MNIST = Experiment(  # at 14 × 14 pixels; of many more examples, memorising takes so long that plain descent learns too
+    "mnist",
+    small=Images(
+        "mnist", (Pair("0", "1", 2.0), Pair("3", "8", 4.0)),
+        momenta=(0.0, 0.98), plain_lrs=(4.0, 8.0), strong_lrs=(16.0,),
+    ),
+    large=Images("mnist", ALL, seeds=64, examples=200),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

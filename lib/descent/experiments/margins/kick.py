@@ -1,50 +1,38 @@
-"""One push in place of momentum: how far must the feature be carried once large margins are fitted."""
+"""One push in place of momentum: how far the feature must be carried once large margins are fitted.
+
+Plain descent is kicked once, along the feature, and goes on to equal loss. The push that halves its error is compared
+with the distance to which the feature coasts where momentum halves it.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from pandas import DataFrame
 
 from descent.arrays import Array
+from descent.engine import ema
 from descent.engine.probes import Leaves
-from descent.engine.surgery import Kick, Operation, Surgery
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import Task, arms_hyper, compete
-from descent.experiments.margins.race import EQUAL
+from descent.engine.surgery import Kick, Surgery
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.problems.patches import Patches
-from descent.stats.intervals import bootstrap, paired_difference
+from descent.stats import bootstrap, paired_difference
 from descent.theory.inertia import coasting_distance
 
 
 @dataclass(frozen=True)
 class KickSettings:
-    """Plain descent; when large margins are fitted, the leading neuron's s is set to a multiple of a distance.
+    """Plain descent; when large margins are fitted, the leading neuron's s is set to a multiple of a distance."""
 
-    The distance is that to which the feature coasts at λ = half, where momentum has half of its benefit.
-    """
-
-    task: Task
-    half: float = 3.2
+    task: Task = Task()
+    half: float = 3.2  # the distance is that to which the feature coasts at this λ, where momentum has half its benefit
     multiples: tuple[float, ...] = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
     lr: float = 1.0
-    fitted: float = 0.1
+    fitted: float = 0.1  # mean of 1/(1 + e^(yf)) over large margins below which they count as fitted
     steps: int = 800
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> KickSettings:
-        """Take a few dozen seeds."""
-        return cls(Task.cpu(settings, 32))
-
-    @classmethod
-    def paper(cls, settings: Settings) -> KickSettings:
-        """Take the large task."""
-        return cls(Task.paper(settings), steps=4000)
 
     @property
     def distance(self) -> float:
@@ -57,43 +45,29 @@ class KickResult:
     """Small-margin errors at equal loss of plain descent (S,) and of every kick (K, S)."""
 
     config: KickSettings
+    lab: Lab
     plain: Array
     kicked: Array
-    seconds: float
 
 
-def run(config: KickSettings) -> KickResult:
+def run(config: KickSettings, lab: Lab) -> KickResult:
     """Kick every arm but the first."""
-    clock = time.perf_counter()
-    task, arms = config.task, 1 + len(config.multiples)
-    data = task.data()
-    one = Patches(data, 1)
-    operations: list[Operation] = [
-        Kick(
-            slice(arm * task.seeds, (arm + 1) * task.seeds),
-            _to(multiple * config.distance),
-            lambda params: one.unfitted(params)[0] < config.fitted,
-        )
+    data, arms = config.task.data(lab), 1 + len(config.multiples)
+    problem, one = Patches(data, arms), Patches(data)
+    kicks = [
+        Kick(problem.rows(arm), partial(_carry, multiple * config.distance), one.fitted(config.fitted))
         for arm, multiple in enumerate(config.multiples, start=1)
     ]
-    (stand,), _ = compete(
-        task,
-        Patches(data, arms),
-        arms_hyper([config.lr] * arms, [0.0] * arms, task),
-        config.steps,
-        (EQUAL,),
-        objective=Surgery(Patches(data, arms), operations),
-    )
-    return KickResult(config, stand.err2[0], stand.err2[1:], time.perf_counter() - clock)
+    rule = ema([config.lr] * arms, 0.0)
+    (found,), _ = compete(config.task, lab, problem, rule, config.steps, objective=Surgery(problem, kicks))
+    return KickResult(config, lab, found.err2[0], found.err2[1:])
 
 
-def _to(feature: float) -> Callable[[Leaves], Leaves]:
-    def change(params: Leaves) -> Leaves:
-        s = params["s"]
-        leading = torch.nn.functional.one_hot(s.argmax(-1), s.shape[-1]).to(s)
-        return {"s": leading * (feature - s.amax(-1, keepdim=True)).clamp_min(0)}
-
-    return change
+def _carry(feature: float, params: Leaves) -> Leaves:
+    """Return what takes the leading neuron's s (rows, m) to `feature`, if it is below."""
+    s = params["s"]
+    leading = torch.nn.functional.one_hot(s.argmax(-1), s.shape[-1]).to(s)
+    return {"s": leading * (feature - s.amax(-1, keepdim=True)).clamp_min(0)}
 
 
 def half_way(multiples: tuple[float, ...], drawn: Array) -> Array:
@@ -114,27 +88,22 @@ def half_way(multiples: tuple[float, ...], drawn: Array) -> Array:
 
 def estimates(result: KickResult) -> Estimates:
     """Return what the kicks say about P4-N4."""
-    config = result.config
+    multiples = result.config.multiples
     both = np.column_stack([result.plain, result.kicked.T])
-    twice = result.kicked[int(np.argmin(np.abs(np.array(config.multiples) - 2)))]
+    twice = result.kicked[int(np.argmin(np.abs(np.array(multiples) - 2)))]
     return {
         "P4-N4.works": paired_difference(result.plain, twice),
-        "P4-N4.critical": bootstrap(lambda drawn: half_way(config.multiples, drawn), both, seed=config.task.seed),
+        "P4-N4.critical": bootstrap(lambda drawn: half_way(multiples, drawn), both, seed=result.lab.seed),
     }
 
 
-def tables(result: KickResult) -> dict[str, DataFrame]:
+def tables(result: KickResult) -> Tables:
     """Return mean errors, one row per kick."""
-    config = result.config
-    return {
-        "kick": DataFrame(
-            {
-                "multiple": (0.0, *config.multiples),
-                "feature": (np.nan, *(m * config.distance for m in config.multiples)),
-                "err2": (result.plain.mean(), *result.kicked.mean(axis=1)),
-            }
-        )
-    }
+    multiples, errors = np.array(result.config.multiples), np.vstack([result.plain, result.kicked])
+    feature = (np.nan, *(multiples * result.config.distance))
+    return {"kick": tidy({"multiple": (0.0, *multiples)}, feature=feature, err2=errors.mean(axis=1))}
 
 
-KICK = Experiment("kick", ("P4-N4",), lambda settings: run(configure(KickSettings, settings)), estimates, tables)
+KICK = Experiment(
+    "kick", small=KickSettings(), large=KickSettings(LARGE, steps=4000), run=run, estimates=estimates, tables=tables
+)

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from pandas import DataFrame
-from torch import Tensor
 
 from descent.data.images import channels_first, load, pooled
-from descent.engine.rules import ema
-from descent.engine.streams import Streams, replica_seeds
-from descent.experiments.margins.arms import AtLoss, train_until
-from descent.nets.convolutional import CNN
-from descent.nets.dense import CrossEntropy
-from descent.nets.supervised import Supervised
+from descent.engine import Arms, ema
+from descent.experiments.lab import Lab
+from descent.experiments.margins.arms import AtLoss
+from descent.nets import CNN, CrossEntropy, Supervised
 from descent.results import digest, project_root, provenance, save_table
 
 
@@ -29,8 +26,6 @@ class Networks:
     """Arms (EMA rate, momentum) of a CNN without normalisation on images of 16 × 16 pixels, stopped at one loss."""
 
     seeds: int = 32
-    seed: int = 0
-    device: str = "cpu"
     arms: tuple[tuple[float, float], ...] = ((0.2, 0.0), (0.5, 0.0), (0.5, 0.98))
     examples: int = 1000
     tests: int = 2000
@@ -38,53 +33,42 @@ class Networks:
     steps: int = 6000
 
 
-def run(config: Networks) -> DataFrame:
-    """Train one seed at a time, so that what is done is kept; one row per seed and arm."""
-    images = {
-        split: pooled(load("cifar10", split).take(count))
+def run(config: Networks, lab: Lab) -> DataFrame:
+    """Train one seed at a time, so that what is done is kept; one row per seed and arm.
+
+    The step is that at which the loss was met, accuracy that on the test set there; −1 and not a number if it was not.
+    """
+    train, test = (
+        pooled(load("cifar10", split).take(count))
         for split, count in (("train", config.examples), ("test", config.tests))
-    }
-    inputs = channels_first(images["train"].images).to(config.device)
-    tests = channels_first(images["test"].images, like=images["train"].images).to(config.device)
+    )
+    images = (channels_first(each.images, like=train.images) for each in (train, test))
+    inputs, test_inputs, labels, test_labels = lab.bring(*images, train.labels, test.labels)
     model = CNN(widths=(16, 32), dense=(64,), size=16, classes=10)
-    problem = Supervised(model, CrossEntropy(), inputs, images["train"].labels.to(config.device), sampling="full")
-    seeds = replica_seeds(config.seed, config.seeds, config.device)
+    problem = Supervised(model, CrossEntropy(), inputs, labels, sampling="full")
     rows = []
-    for index in range(config.seeds):
-        streams = Streams(seeds[index : index + 1])
+    for seed in range(config.seeds):
         for lr, momentum in config.arms:
-            step, accuracy = _one(config, problem, (lr, momentum), streams, (tests, images["test"].labels))
-            rows.append({"seed": index, "lr": lr, "momentum": momentum, "step": step, "accuracy": accuracy})
+            keeper, arms = (
+                AtLoss(problem, (config.target,), every=5),
+                Arms(ema(lr, momentum), lab.streams(1, skip=seed)),
+            )
+            keeper.train(arms, problem, model.initial, config.steps)
+            with torch.no_grad():
+                accuracy = float(problem.accuracy(keeper.kept[0], test_inputs, test_labels))
+            step = int(keeper.passed[0])
+            about = {"seed": seed, "lr": lr, "momentum": momentum}
+            rows.append(about | {"step": step, "accuracy": accuracy if step >= 0 else float("nan")})
             print(rows[-1], file=sys.stderr, flush=True)
     return DataFrame(rows)
 
 
-def _one(
-    config: Networks, problem: Supervised, arm: tuple[float, float], streams: Streams, test: tuple[Tensor, Tensor]
-) -> tuple[int, float]:
-    """Return the step at which the loss was met and the test accuracy there; (−1, not a number) if it was not."""
-    keeper = AtLoss(problem, (config.target,), every=5)
-    train_until(keeper, problem, problem.model.initial(streams), ema(*arm), config.steps, streams)
-    with torch.no_grad():
-        accuracy = problem.accuracy(keeper.kept[0], test[0], test[1].to(config.device))
-    step = int(keeper.passed[0])
-    return step, float(accuracy) if step >= 0 else float("nan")
-
-
 def main(arguments: Sequence[str]) -> None:
     """Write the table among those published."""
-    config = Networks(seeds=int(arguments[0]) if arguments else 32)
-    conditions = provenance(
-        "cpu", config.device, config.seed, config.seeds, modules=["descent.experiments.margins.networks"]
-    )
-    save_table(
-        "networks",
-        run(config),
-        conditions,
-        project_root() / "data" / "published" / "margins",
-        experiment="networks",
-        config=digest(config),
-    )
+    config, lab = Networks(seeds=int(arguments[0]) if arguments else 32), Lab()
+    conditions = provenance("cpu", lab.device, lab.seed, config.seeds, modules=[Networks.__module__])
+    folder = project_root() / "data" / "published" / "margins"
+    save_table("networks", run(config, lab), conditions, folder, experiment="networks", config=digest(config))
 
 
 if __name__ == "__main__":

@@ -1,62 +1,38 @@
-"""Is it the noise? Batches of every size, isotropic noise in momentum's place, and the batch size at one λ."""
+"""Is it the noise? Batches of every size, isotropic noise in momentum's place, and the batch size at one λ.
+
+If momentum helped by quietening gradient noise, its gain would go with full batches, and noise of the same strength
+would give plain descent what momentum has.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
-from descent.engine.streams import Streams
-from descent.engine.train import train
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import Task, arms_hyper, compete
-from descent.experiments.margins.race import EQUAL
+from descent.engine import Params, Streams, ema
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.problems.patches import Patches
-from descent.stats.intervals import paired_difference
+from descent.stats import paired_difference
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Arms of every batch size with and without momentum; plain descent with isotropic noise; then arms of fixed λ.
+    """Arms of every batch size with and without momentum; plain descent with isotropic noise; then arms of fixed λ."""
 
-    half: the λ at which momentum's benefit is half; gentle: the momentum of those arms; sample: the batch whose
-    search-direction noise is replaced, and that of the arms around `half`.
-    """
-
-    task: Task
-    momentum: float
+    task: Task = Task()
     lr: float = 1.0
     batch_sizes: tuple[int | None, ...] = (5, 10, 20, 50, None)
-    sample: int = 10
+    sample: int = 10  # the batch whose search-direction noise is replaced, and that of the arms around `half`
     watch: int = 200  # steps over which the noise of the search direction is averaged
-    half: float = 3.2
-    gentle: float = 0.8
+    half: float = 3.2  # the λ at which momentum's benefit is half
+    gentle: float = 0.8  # momentum of the arms around it
     steps: int = 800
     patience: float = 900.0  # steps allowed times learning rate
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Noise:
-        """Take a few dozen seeds."""
-        return cls(Task.cpu(settings, 32), settings.momentum)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Noise:
-        """Take the large task, batches ten times as large."""
-        return cls(
-            Task.paper(settings),
-            settings.momentum,
-            batch_sizes=(50, 100, 200, 500, None),
-            sample=100,
-            steps=4000,
-            patience=4000.0,
-        )
 
     @property
     def around(self) -> tuple[tuple[float, int | None], ...]:
@@ -74,56 +50,38 @@ class NoiseResult:
     """
 
     config: Noise
+    lab: Lab
     by_batch: Array
     replaced: Array
     size: float
     around: Array
-    seconds: float
 
 
-def run(config: Noise) -> NoiseResult:
+def run(config: Noise, lab: Lab) -> NoiseResult:
     """Race all arms."""
-    clock = time.perf_counter()
-    task, count = config.task, len(config.batch_sizes)
-    data = task.data()
-    momenta = [0.0] * count + [config.momentum] * count
-    problem = Patches(data, 2 * count, batch_sizes=config.batch_sizes * 2)
-    (stand,), _ = compete(task, problem, arms_hyper([config.lr] * 2 * count, momenta, task), config.steps, (EQUAL,))
-    size = _search_noise(config)
+    task, data, count = config.task, config.task.data(lab), len(config.batch_sizes)
+    sampled = Patches(data, 2 * count, batch_sizes=config.batch_sizes * 2)
+    rule = ema(config.lr, [0.0] * count + [lab.momentum] * count)
+    (found,), _ = compete(task, lab, sampled, rule, config.steps)
+    size = _search_noise(config, lab)
     noisy = Patches(data, 2, isotropic=(0.0, size))
-    (replaced,), _ = compete(task, noisy, arms_hyper([config.lr] * 2, [0.0] * 2, task), config.steps, (EQUAL,))
-    slow, *others = config.around  # the slowest arm runs alone: none waits for it
-    around = np.concatenate([_around(config, arms) for arms in ((slow,), tuple(others))])
-    return NoiseResult(
-        config, stand.err2.reshape(2, count, -1), replaced.err2, size, around, time.perf_counter() - clock
-    )
+    (replaced,), _ = compete(task, lab, noisy, ema([config.lr] * 2, 0.0), config.steps)
+    around = []
+    for arms in (config.around[:1], config.around[1:]):  # the slowest arm runs alone: none waits for it
+        lrs, batches = zip(*arms, strict=True)
+        problem, steps = Patches(data, len(arms), batch_sizes=batches), int(config.patience / min(lrs))
+        around += [stand.err2 for stand in compete(task, lab, problem, ema(lrs, config.gentle), steps)[0]]
+    by_batch = found.err2.reshape(2, count, -1)
+    return NoiseResult(config, lab, by_batch, replaced.err2, size, np.concatenate(around))
 
 
-def _around(config: Noise, arms: tuple[tuple[float, int | None], ...]) -> Array:
-    """Return the small-margin errors of arms (learning rate, batch size) of the gentle momentum, (A, S)."""
-    lrs, batches = zip(*arms, strict=True)
-    problem = Patches(config.task.data(), len(lrs), batch_sizes=batches)
-    hyper = arms_hyper(lrs, [config.gentle] * len(lrs), config.task)
-    (found,), _ = compete(config.task, problem, hyper, int(config.patience / min(lrs)), (EQUAL,))
-    return found.err2
-
-
-def _search_noise(config: Noise) -> float:
+def _search_noise(config: Noise, lab: Lab) -> float:
     """Return the root mean square of m − ∇L per coordinate along momentum's run with small batches."""
-    task = config.task
-    problem, whole = Patches(task.data(), 1, batch_sizes=(config.sample,)), Patches(task.data(), 1)
-    streams = Streams(task.streams.seeds)
-    done = train(
-        problem,
-        task.start(1),
-        arms_hyper([config.lr], [config.momentum], task),
-        config.watch,
-        streams,
-        probes={"power": _Search(problem, whole, streams, config.momentum)},
-        limit=1e4,
-    )
-    coordinates = task.neurons * task.dimension
-    return float(np.sqrt(np.mean(to_numpy(done.records["power"].values)) / coordinates))
+    task, data = config.task, config.task.data(lab)
+    problem, arms = Patches(data, batch_sizes=(config.sample,)), lab.arms(ema(config.lr, lab.momentum), task.seeds)
+    search = _Search(problem, Patches(data), arms.streams, lab.momentum)
+    done = arms.run(problem, task.start(lab), config.watch, probes={"power": search}, limit=1e4)
+    return float(np.sqrt(np.mean(done["power"]) / (task.neurons * task.dimension)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,24 +119,22 @@ def estimates(result: NoiseResult) -> Estimates:
     }
 
 
-def tables(result: NoiseResult) -> dict[str, DataFrame]:
+def tables(result: NoiseResult) -> Tables:
     """Return mean errors of all arms."""
-    config = result.config
-    names = [str(size or "full") for size in config.batch_sizes]
-    batches = DataFrame(
-        {"batch_size": names, "plain": result.by_batch[0].mean(axis=1), "momentum": result.by_batch[1].mean(axis=1)}
-    )
-    rows = [
-        {"arm": "plain", "err2": result.replaced[0].mean()},
-        {"arm": "plain, isotropic noise", "err2": result.replaced[1].mean()},
-    ]
-    rows += [
-        {"arm": f"lr {lr:.3g}, momentum {config.gentle:g}, batch {b or 'full'}", "err2": found.mean()}
-        for (lr, b), found in zip(config.around, result.around, strict=True)
-    ]
-    return {"noise": batches, "noise_arms": concat([DataFrame(rows)], ignore_index=True)}
+    config, (plain, momentum) = result.config, result.by_batch.mean(axis=-1)
+    around = [f"lr {lr:.3g}, momentum {config.gentle:g}, batch {size or 'full'}" for lr, size in config.around]
+    errors = np.concatenate([result.replaced, result.around]).mean(axis=-1)
+    return {
+        "noise": tidy(
+            {"batch_size": [str(size or "full") for size in config.batch_sizes]}, plain=plain, momentum=momentum
+        ),
+        "noise_arms": tidy({"arm": ["plain", "plain, isotropic noise", *around]}, err2=errors),
+    }
 
 
 NOISE = Experiment(
-    "noise", ("P4-C3", "P4-N1", "P4-N2"), lambda settings: run(configure(Noise, settings)), estimates, tables
-)
+    "noise",
+    small=Noise(),
+    large=Noise(LARGE, batch_sizes=(50, 100, 200, 500, None), sample=100, steps=4000, patience=4000.0),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

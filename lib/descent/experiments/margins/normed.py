@@ -7,27 +7,22 @@ length of the weights makes it, so that the two need not be matched there.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pandas import DataFrame
 
-from descent.arrays import Array
+from descent.arrays import Array, BoolArray
+from descent.engine import ArmRun, Params, every, heavy_ball
 from descent.engine.precision import Precision
-from descent.engine.probes import Leaves, Params, every
-from descent.engine.train import train
-from descent.experiments.arms import Arms, configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.margins.classifiers import Pictures, pictures
-from descent.nets.convolutional import Norm, ResNet
-from descent.nets.dense import CrossEntropy
-from descent.nets.supervised import Supervised
+from descent.nets import CrossEntropy, ResNet, Supervised
+from descent.nets.convolutional import Norm
 
 NAMES = ("plain", "momentum", "plain, matched step")
 
@@ -40,14 +35,12 @@ class Normed:
     these images.
     """
 
-    replicas: int
-    seed: int
-    device: str
+    replicas: Share = Share(most=2)
     norms: tuple[Norm, ...] = ("batch", "none")
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     widths: tuple[int, ...] = (64, 128, 256, 512)
     lr: float = 0.02
-    momentum: float = 0.9
+    remembering: float = 0.9  # the momentum of the arm that has one
     batch_size: int = 128
     examples: int = 10_000
     tests: int = 5000
@@ -58,47 +51,20 @@ class Normed:
     precision: Precision = "bf16"
     check: int = 50
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Normed:
-        """Return four epochs of tiny nets on some hundred images of 8 × 8 pixels."""
-        return cls(
-            min(settings.replicas, 2),
-            settings.seed,
-            settings.device,
-            blocks=(1, 1),
-            widths=(8, 8),
-            batch_size=40,
-            examples=160,
-            tests=100,
-            watched=80,
-            pool=4,
-            epochs=4,
-            look=2,
-            precision="float32",
-            check=2,
-        )
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Normed:
-        """Return sixty epochs of two seeds per arm on ten thousand images."""
-        return cls(min(settings.replicas, 2), settings.seed, settings.device)
-
     @property
-    def arms(self) -> Arms:
-        """The three arms of NAMES."""
-        rates = (self.lr, self.lr, self.lr / (1 - self.momentum))
-        return Arms(rates, (0.0, self.momentum, 0.0), self.replicas, self.seed, self.device)
+    def arms(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Rates and momenta of the arms of NAMES."""
+        return (self.lr, self.lr, self.lr / (1 - self.remembering)), (0.0, self.remembering, 0.0)
 
     @property
     def epoch(self) -> int:
         """Steps of an epoch."""
         return self.examples // self.batch_size
 
-    @property
-    def trained_images(self) -> dict[str, float]:
-        """How many training images all replicas go through, by the net's name."""
+    def trained_images(self, lab: Lab) -> Mapping[str, float]:
+        """Return how many training images all replicas go through, by the net's name."""
         images = self.epochs * self.epoch * self.batch_size
-        return {"ResNet-18": float(len(self.norms) * self.arms.rows * images)}
+        return {"ResNet-18": float(len(self.norms) * len(NAMES) * lab.count(self.replicas) * images)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,54 +76,36 @@ class NormedResult:
     epochs: Array
     loss: Array
     accuracy: Array
-    lost: NDArray[np.bool_]
-    seconds: float
+    lost: BoolArray
 
 
-def run(config: Normed) -> NormedResult:
+def run(config: Normed, lab: Lab) -> NormedResult:
     """Train a stack per norm.
 
     Raises: DataMissing without the images.
     """
-    clock = time.perf_counter()
-    data = pictures(config.examples, config.tests, config.pool, config.device)
-    found = [_stack(config, norm, data) for norm in config.norms]
-    epochs, loss, accuracy, lost = (np.stack(values) for values in zip(*found, strict=True))
-    return NormedResult(config, data.title, epochs[0], loss, accuracy, lost > 0, time.perf_counter() - clock)
+    data = pictures(lab, config.examples, config.tests, config.pool)
+    found = [_train(config, lab, norm, data) for norm in config.norms]
+    loss, accuracy = (np.stack([done[name] for done in found]) for name in (".loss", ".accuracy"))
+    epochs, lost = found[0].at(".loss") / config.epoch, np.stack([done.lost for done in found])
+    return NormedResult(config, data.title, epochs, loss, accuracy, lost)
 
 
-def _stack(config: Normed, norm: Norm, data: Pictures) -> tuple[Array, Array, Array, Array]:
-    """Return epochs (T,), loss and accuracy (3, N, T), and who diverged (3, N)."""
-    model, arms = ResNet(blocks=config.blocks, widths=config.widths, norm=norm), config.arms
-    problem = Supervised(
-        model,
-        CrossEntropy(),
-        data.inputs,
-        data.labels,
-        config.batch_size,
-        "shuffled_epochs",
-        precision=config.precision,
-    )
-    exact = replace(problem, precision="float32")
-    probe = every(config.look * config.epoch, partial(_look, exact, config.watched, data))
-    streams = arms.streams()
-    done = train(
-        problem,
-        model.initial(streams),
-        arms.hyper,
-        config.epochs * config.epoch,
-        streams,
-        probes={"": probe},
+def _train(config: Normed, lab: Lab, norm: Norm, data: Pictures) -> ArmRun:
+    """Train the arms of NAMES with one norm, and look at them in full precision."""
+    model = ResNet(blocks=config.blocks, widths=config.widths, norm=norm)
+    examples, size = (data.inputs, data.labels), config.batch_size
+    problem = Supervised(model, CrossEntropy(), *examples, size, "shuffled_epochs", precision=config.precision)
+    probe = partial(_look, replace(problem, precision="float32"), config.watched, data)
+    return lab.arms(heavy_ball(*config.arms), config.replicas).run(
+        problem, model.initial, config.epochs * config.epoch, probes={"": every(config.look * config.epoch, probe)},
         check=config.check,
-    )
-    loss, accuracy = (arms.split_series(done.records[f".{name}"]) for name in ("loss", "accuracy"))
-    return to_numpy(done.records[".loss"].steps) / config.epoch, loss, accuracy, arms.split(done.diverged_at >= 0)
+    )  # fmt: skip
 
 
 def _look(exact: Supervised, watched: int, data: Pictures, params: Params) -> Leaves:
     """Return training loss and test accuracy (rows,)."""
-    rows = slice(0, watched)
-    inputs, labels = exact.inputs[rows], exact.targets[rows]
+    inputs, labels = exact.inputs[:watched], exact.targets[:watched]
     settled = cast(ResNet, exact.model).settled(cast(Leaves, params), inputs)
     with torch.no_grad():
         accuracy = 100 * exact.accuracy(settled, data.test_inputs, data.test_labels)
@@ -169,30 +117,29 @@ def estimates(result: NormedResult) -> Estimates:
     return {}
 
 
-def tables(result: NormedResult) -> dict[str, DataFrame]:
+def tables(result: NormedResult) -> Tables:
     """Return one row per norm, arm and look; means over the seeds that did not diverge."""
-    return {"normed": DataFrame(list(_rows(result))).assign(data=result.title)}
+    config, alive = result.config, ~result.lost
+    lr, momentum = (np.array(values)[:, None] for values in config.arms)
+    with np.errstate(invalid="ignore"):  # none alive: no mean
+        loss, accuracy = (
+            values.sum(axis=2, where=alive[..., None]) / alive.sum(axis=2)[..., None]
+            for values in (result.loss, result.accuracy)
+        )
+    frame = tidy(
+        {"norm": config.norms, "arm": NAMES, "epoch": result.epochs}, net="ResNet-18", lr=lr, momentum=momentum,
+        loss=loss, accuracy=accuracy, replicas=alive.sum(axis=2)[..., None],
+        diverged=result.lost.sum(axis=2)[..., None], data=result.title,
+    )  # fmt: skip
+    return {"normed": frame}
 
 
-def _rows(result: NormedResult) -> Iterator[Mapping[str, object]]:
-    config, arms = result.config, result.config.arms
-    for n, a, t in np.ndindex(len(config.norms), len(NAMES), len(result.epochs)):
-        alive = ~result.lost[n, a]
-        means = {
-            name: float(values[n, a, alive, t].mean()) if alive.any() else np.nan
-            for name, values in (("loss", result.loss), ("accuracy", result.accuracy))
-        }
-        yield {
-            "net": "ResNet-18",
-            "norm": config.norms[n],
-            "arm": NAMES[a],
-            "lr": arms.lr[a],
-            "momentum": arms.momentum[a],
-            "epoch": result.epochs[t],
-            **means,
-            "replicas": int(alive.sum()),
-            "diverged": int((~alive).sum()),
-        }
-
-
-NORMED = Experiment("normed", (), lambda settings: run(configure(Normed, settings)), estimates, tables, scales=("gpu",))
+NORMED = Experiment(
+    "normed",
+    small=Normed(  # on images of 8 × 8 pixels
+        blocks=(1, 1), widths=(8, 8), batch_size=40, examples=160, tests=100, watched=80, pool=4, epochs=4, look=2,
+        precision="float32", check=2,
+    ),
+    large=Normed(),
+    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+)  # fmt: skip

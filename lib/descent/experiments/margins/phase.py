@@ -1,49 +1,34 @@
-"""Learning rate against momentum: one number decides, and a large enough step of plain descent is another way."""
+"""Learning rate against momentum: one number decides, and a large enough step of plain descent is another way.
+
+Every cell of a grid is trained to equal loss. Do the cells of strong momentum lie on one curve over
+λ = lr/(1 − momentum), and does momentum still gain when both are at their best rate?
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from pandas import DataFrame
 from scipy.optimize import curve_fit
 
-from descent.arrays import Array
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import Task, arms_hyper, compete
-from descent.experiments.margins.race import EQUAL
+from descent.arrays import Array, BoolArray
+from descent.engine import ema
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.margins.arms import LARGE, Task, best_gap, compete
 from descent.problems.patches import Patches
-from descent.stats.intervals import bootstrap
+from descent.stats import bootstrap
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A grid of EMA learning rates and momenta, all arms to equal loss; patience: steps allowed are patience/lr."""
+    """A grid of EMA learning rates and momenta."""
 
-    task: Task
+    task: Task = Task()
     lrs: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
     momenta: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9, 0.95)
-    patience: float = 700.0
+    patience: float = 700.0  # steps allowed times learning rate
     least: int = 120  # steps allowed at any rate
     near: float = 0.2  # the collapse is claimed for 1 − momentum up to this
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Phase:
-        """Take a few dozen seeds."""
-        return cls(Task.cpu(settings, 32))
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Phase:
-        """Take a finer grid on the large task."""
-        return cls(
-            Task.paper(settings),
-            lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
-            momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
-            patience=3000.0,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +36,9 @@ class PhaseResult:
     """Small-margin error at equal loss, one where it was not met, and steps to it, (E, M, S) over rates and momenta."""
 
     config: Phase
+    lab: Lab
     err2: Array
     step: Array
-    seconds: float
 
     @property
     def inertia(self) -> Array:
@@ -61,24 +46,18 @@ class PhaseResult:
         return np.asarray(np.array(self.config.lrs)[:, None] / (1 - np.array(self.config.momenta)))
 
     @property
-    def near(self) -> NDArray[np.bool_]:
+    def near(self) -> BoolArray:
         """The momenta for which one curve is claimed, (M,)."""
         return 1 - np.array(self.config.momenta) <= self.config.near + 1e-9
 
 
-def run(config: Phase) -> PhaseResult:
+def run(config: Phase, lab: Lab) -> PhaseResult:
     """Train the grid, one learning rate at a time: high rates are done sooner."""
-    clock = time.perf_counter()
-    task, arms = config.task, len(config.momenta)
-    problem = Patches(task.data(), arms)
-    found = []
+    problem, stands = Patches(config.task.data(lab), len(config.momenta)), []
     for lr in config.lrs:
-        steps = max(config.least, int(config.patience / lr))
-        hyper, look = arms_hyper([lr] * arms, config.momenta, task), min(8, max(1, int(4 / lr)))
-        (stand,), _ = compete(task, problem, hyper, steps, (EQUAL,), look=look)
-        found.append((stand.err2, stand.step))
-    err2, step = (np.array(values) for values in zip(*found, strict=True))
-    return PhaseResult(config, err2, step, time.perf_counter() - clock)
+        steps, look = max(config.least, int(config.patience / lr)), min(8, max(1, int(4 / lr)))
+        stands += compete(config.task, lab, problem, ema(lr, config.momenta), steps, look=look)[0]
+    return PhaseResult(config, lab, np.stack([each.err2 for each in stands]), np.stack([each.step for each in stands]))
 
 
 def fall(inertia: Array, half: float, steep: float) -> Array:
@@ -108,17 +87,10 @@ def residual(inertia: Array, drawn: Array) -> Array:
     return np.array([one(rows) for rows in drawn])
 
 
-def best_gap(err2: Array, plain: int = 0) -> Array:
-    """Return plain minus momentum, each at its best rate, errors (…, S, E, M); chosen anew in every resample."""
-    means = err2.mean(axis=-3)
-    return np.asarray(means[..., plain].min(axis=-1) - np.delete(means, plain, axis=-1).min(axis=(-1, -2)))
-
-
 def estimates(result: PhaseResult) -> Estimates:
     """Return what the grid says about P4-C16 and P4-C17."""
-    seed, near = result.config.task.seed, result.near
-    grid = np.moveaxis(result.err2, -1, 0)
-    points = result.inertia[:, near].ravel()
+    seed, near = result.lab.seed, result.near
+    grid, points = np.moveaxis(result.err2, -1, 0), result.inertia[:, near].ravel()
     cells = np.column_stack([grid[:, 0, 0], grid[:, :, near].reshape(len(grid), -1)])
     return {
         "P4-C16.patches": bootstrap(best_gap, grid, seed=seed),
@@ -126,21 +98,22 @@ def estimates(result: PhaseResult) -> Estimates:
     }
 
 
-def tables(result: PhaseResult) -> dict[str, DataFrame]:
+def tables(result: PhaseResult) -> Tables:
     """Return mean errors, one row per cell."""
-    rows = [
-        {
-            "lr": lr,
-            "momentum": momentum,
-            "inertia": result.inertia[i, j],
-            "err2": result.err2[i, j].mean(),
-            "step": float(np.median(result.step[i, j])),
-            "met": float((result.step[i, j] >= 0).mean()),
-        }
-        for i, lr in enumerate(result.config.lrs)
-        for j, momentum in enumerate(result.config.momenta)
-    ]
-    return {"phase": DataFrame(rows)}
+    step = result.step
+    frame = tidy(
+        {"lr": result.config.lrs, "momentum": result.config.momenta}, inertia=result.inertia,
+        err2=result.err2.mean(axis=-1), step=np.median(step, axis=-1), met=(step >= 0).mean(axis=-1),
+    )  # fmt: skip
+    return {"phase": frame}
 
 
-PHASE = Experiment("phase", ("P4-C16", "P4-C17"), lambda settings: run(configure(Phase, settings)), estimates, tables)
+PHASE = Experiment(
+    "phase",
+    small=Phase(),
+    large=Phase(
+        LARGE, lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
+        momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99), patience=3000.0,
+    ),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -1,84 +1,71 @@
-"""The race: which of the two algorithms learns the feature of the small margins, and which memorises them."""
+"""The race: which of the two algorithms learns the feature of the small margins, and which memorises them.
+
+All arms begin at the same weights on the same data and differ in momentum alone. They are compared at equal training
+loss, where plain descent has fitted the small margins by their noise and strong momentum by the feature.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from pandas import DataFrame, concat
+from numpy.typing import NDArray
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Leaves, Params
-from descent.engine.train import every
-from descent.experiments.arms import configure, momenta, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
+from descent.engine import Params, ema, every
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.margins.arms import EQUAL, LARGE, Race, Task, compete
 from descent.problems.patches import Patches
-from descent.stats.intervals import geometric_ratio, mean, paired_difference
+from descent.stats import geometric_ratio, mean, paired_difference
 
-EQUAL = 0.01
-"""The training loss at which arms are compared."""
+COURSE = ("feature", "signal", "noise", "unfitted")
+MEANS = ("err2", "err1", "feature", "signal", "noise")
 
 
 @dataclass(frozen=True)
 class RaceSettings:
-    """Arms of one EMA learning rate on common data and initial weights; strong is the momentum of the lemma."""
+    """Arms of one EMA learning rate on common data and initial weights."""
 
-    task: Task
-    momentum: float
+    task: Task = Task(Share(over=25, least=32, most=40))
     lr: float = 1.0
-    momenta: tuple[float, ...] = (0.0, 0.5, 0.9, 0.95, 0.99)
-    strong: float = 0.99
+    momentum: tuple[float, ...] = (0.0, 0.5, 0.9, 0.95, 0.99)  # and the headline
+    strong: float = 0.99  # the momentum of the lemma
     targets: tuple[float, ...] = (0.05, EQUAL)
     steps: int = 600
     fitted: float = 0.1  # mean of 1/(1 + e^(yf)) over large margins below which they count as fitted
     looks: int = 100
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> RaceSettings:
-        """Take forty seeds."""
-        return cls(Task.cpu(settings), settings.momentum)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> RaceSettings:
-        """Take the large task for longer."""
-        return cls(Task.paper(settings), settings.momentum, steps=3000)
-
-    @property
-    def arms(self) -> tuple[float, ...]:
-        """The momenta of the arms, rising; the headline one and the strong one are among them."""
-        return momenta((*self.momenta, self.strong), self.momentum)
-
 
 @dataclass(frozen=True, eq=False)
 class RaceResult:
-    """Where the arms stand at each target, and their course: feature, signal, noise and unfitted (T, A, S).
+    """Where the arms stand at each target, and their course: COURSE by name (A, S, T) at steps (T,).
 
-    steps (T,); neurons (T, A, S, m): s of every neuron. crossed (A,): share of neurons that started with s < 0 and
-    ended above 0.1; blind: seeds in which all of them started so, and no feature can be learnt without crossing.
+    neurons (A, S, T, m): s of every neuron. crossed (A,): share of neurons that started with s < 0 and ended above 0.1;
+    blind: seeds in which all of them started so, and no feature can be learnt without crossing.
     """
 
     config: RaceSettings
+    lab: Lab
+    momentum: tuple[float, ...]
     stands: tuple[Race, ...]
-    steps: Array
+    steps: NDArray[np.int64]
     course: dict[str, Array]
     neurons: Array
-    seconds: float
 
     @property
     def crossed(self) -> Array:
         """The share of neurons that crossed, (A,)."""
-        before, after = self.neurons[0] < 0, self.neurons[-1] > 0.1
+        before, after = self.neurons[:, :, 0] < 0, self.neurons[:, :, -1] > 0.1
         return np.asarray((before & after).sum(axis=(1, 2)) / np.maximum(before.sum(axis=(1, 2)), 1))
 
     @property
     def blind(self) -> int:
         """The number of seeds without a neuron that starts with s > 0."""
-        return int((self.neurons[0, 0] < 0).all(axis=-1).sum())
+        return int((self.neurons[0, :, 0] < 0).all(axis=-1).sum())
 
     @property
     def equal(self) -> Race:
@@ -87,102 +74,69 @@ class RaceResult:
 
     def arm(self, momentum: float) -> int:
         """Return the index of an arm."""
-        return self.config.arms.index(momentum)
+        return self.momentum.index(momentum)
 
 
-def run(config: RaceSettings) -> RaceResult:
-    """Race the arms to the last target."""
-    clock = time.perf_counter()
-    task, arms = config.task, config.arms
-    problem = Patches(task.data(), len(arms))
+def run(config: RaceSettings, lab: Lab) -> RaceResult:
+    """Race the arms to the last target, and look at what they have learnt on the way."""
+    momentum = lab.momenta((*config.momentum, config.strong))
+    problem = Patches(config.task.data(lab), len(momentum))
 
     def course(params: Params) -> Mapping[str, Tensor]:
-        logits = problem.logits(params)
+        logits, s = problem.logits(params), cast(Leaves, params)["s"]
         signal, noise = (problem.halves(part)[1] for part in logits)
         large, _ = problem.halves((-logits.total).sigmoid())
-        s = cast(Leaves, params)["s"]
         return {"feature": s.amax(-1), "signal": signal, "noise": noise, "unfitted": large, "neurons": s}
 
-    hyper = arms_hyper([config.lr] * len(arms), arms, task)
-    probe = every(max(2, config.steps // config.looks), course)
-    stands, done = compete(task, problem, hyper, config.steps, config.targets, probes={"": probe})
-    records = {name.removeprefix("."): series for name, series in done.records.items() if name.startswith(".")}
-    course_of = {
-        name: to_numpy(series.values).reshape(-1, len(arms), task.seeds, *series.values.shape[2:])
-        for name, series in records.items()
-    }
-    neurons = course_of.pop("neurons")
-    return RaceResult(
-        config, tuple(stands), to_numpy(records["signal"].steps), course_of, neurons, time.perf_counter() - clock
-    )
+    looks, rule = every(max(2, config.steps // config.looks), course), ema(config.lr, momentum)
+    stands, done = compete(config.task, lab, problem, rule, config.steps, config.targets, probes={"": looks})
+    seen = {name: done[f".{name}"] for name in COURSE}
+    return RaceResult(config, lab, momentum, tuple(stands), done.at(".signal"), seen, done[".neurons"])
 
 
 def grown(result: RaceResult, arm: int) -> tuple[Array, Array]:
     """Return the feature at equal loss and when large margins were fitted, of the seeds that have both, (S',)."""
-    fitted = result.course["unfitted"][:, arm] < result.config.fitted
-    first = fitted.argmax(axis=0)
-    then = np.take_along_axis(result.course["feature"][:, arm], first[None], axis=0)[0]
+    fitted = result.course["unfitted"][arm] < result.config.fitted
+    then = np.take_along_axis(result.course["feature"][arm], fitted.argmax(axis=1)[:, None], axis=1)[:, 0]
     now = result.equal.feature[arm]
-    met = fitted.any(axis=0) & np.isfinite(now) & (then > 0)
+    met = fitted.any(axis=1) & np.isfinite(now) & (then > 0)
     return now[met], then[met]
 
 
 def estimates(result: RaceResult) -> Estimates:
     """Return what the race says about P4-C5, C6, C9, C13 and C15."""
-    equal, plain, strong = result.equal, 0, result.arm(result.config.strong)
-    headline = result.arm(result.config.momentum)
-    noisy = [equal.noise[arm] / (equal.noise[arm] + equal.signal[arm]) for arm in (plain, strong)]
-    found = {
+    equal, plain = result.equal, 0
+    headline, strong = result.arm(result.lab.momentum), result.arm(result.config.strong)
+    by_noise, by_noise_strong = (equal.noise[arm] / (equal.noise[arm] + equal.signal[arm]) for arm in (plain, strong))
+    worst = max((1 - equal.accuracy[arm] for arm in (plain, headline)), key=lambda error: float(error.mean()))
+    return {
         "P4-C5.fits": mean(equal.accuracy[plain]),
         "P4-C5.errs": mean(equal.err2[plain]),
-        "P4-C9.plain": mean(noisy[0]),
-        "P4-C9.momentum": mean(noisy[1]),
-        "P4-C15.frozen": geometric_ratio(*grown(result, plain)),
-        "P4-C15.grows": geometric_ratio(*grown(result, strong)),
-    }
-    if headline == plain:
-        return found
-    worst = max((1 - equal.accuracy[arm] for arm in (plain, headline)), key=lambda error: float(error.mean()))
-    return found | {
         "P4-C6.fits": mean(equal.accuracy[headline]),
         "P4-C6.gap": paired_difference(equal.err2[plain], equal.err2[headline]),
         "P4-C6.small": mean(equal.err2[headline]),
+        "P4-C9.plain": mean(by_noise),
+        "P4-C9.momentum": mean(by_noise_strong),
         "P4-C13.error": mean(worst),
+        "P4-C15.frozen": geometric_ratio(*grown(result, plain)),
+        "P4-C15.grows": geometric_ratio(*grown(result, strong)),
     }
 
 
-def tables(result: RaceResult) -> dict[str, DataFrame]:
-    """Return means at each target, and the median course of the small-margin logit."""
-    stands = [
-        {
-            "momentum": momentum,
-            "loss": target,
-            "step": float(np.median(stand.step[i])),
-            "err2": stand.err2[i].mean(),
-            "err1": stand.err1[i].mean(),
-            "feature": np.nanmean(stand.feature[i]),
-            "signal": np.nanmean(stand.signal[i]),
-            "noise": np.nanmean(stand.noise[i]),
-            "crossed": result.crossed[i],
-            "blind": result.blind,
-        }
-        for i, momentum in enumerate(result.config.arms)
-        for target, stand in zip(result.config.targets, result.stands, strict=True)
-    ]
-    course = [
-        DataFrame(
-            {"momentum": momentum, "step": result.steps.astype(int)}
-            | {name: np.median(values[:, i], axis=1) for name, values in result.course.items()}
-        )
-        for i, momentum in enumerate(result.config.arms)
-    ]
-    return {"race": DataFrame(stands), "race_course": concat(course, ignore_index=True)}
+def tables(result: RaceResult) -> Tables:
+    """Return means at each target, and the median course of every arm."""
+    stood = {name: np.stack([getattr(stand, name) for stand in result.stands], axis=1) for name in ("step", *MEANS)}
+    means = {name: np.nanmean(stood[name], axis=-1) for name in MEANS}
+    courses = {name: np.median(values, axis=1) for name, values in result.course.items()}
+    return {
+        "race": tidy(
+            {"momentum": result.momentum, "loss": result.config.targets},
+            step=np.median(stood["step"], axis=-1), **means, crossed=result.crossed[:, None], blind=result.blind,
+        ),
+        "race_course": tidy({"momentum": result.momentum, "step": result.steps}, **courses),
+    }  # fmt: skip
 
 
 RACE = Experiment(
-    "race",
-    ("P4-C5", "P4-C6", "P4-C9", "P4-C13", "P4-C15"),
-    lambda settings: run(configure(RaceSettings, settings)),
-    estimates,
-    tables,
+    "race", small=RaceSettings(), large=RaceSettings(LARGE, steps=3000), run=run, estimates=estimates, tables=tables
 )

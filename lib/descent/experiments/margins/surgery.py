@@ -1,23 +1,25 @@
-"""Surgery on what momentum remembers: the part of the history that carries the benefit."""
+"""Surgery on what momentum remembers: the part of the history that carries the benefit.
+
+Arms of one rate and momentum differ in what enters or stays in the buffer alone, and go to equal loss. Is it the
+gradients of large margins along the feature, and is it enough to have had them until large margins are fitted?
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
-from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine import ema
 from descent.engine.probes import Leaves
-from descent.engine.surgery import Bypass, Erase, Operation, Part, Rule, Surgery, Withhold
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import Race, Task, arms_hyper, compete
-from descent.experiments.margins.race import EQUAL
-from descent.problems.patches import PatchData, Patches
-from descent.stats.intervals import mean, paired_difference
+from descent.engine.surgery import Bypass, Erase, Operation, Part, Surgery, Withhold
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.margins.arms import LARGE as LARGE_TASK
+from descent.experiments.margins.arms import Race, Task, compete
+from descent.problems.patches import Patches
+from descent.stats import paired_difference
 
 PLAIN, ALL = "nothing (plain descent)", "everything"
 FEATURE, NOISE = "along the feature", "along the noise"
@@ -34,28 +36,14 @@ KEPT, WITHOUT = (FEATURE, LARGE, LARGE_FEATURE), (NOISE, SMALL, LATE)
 
 @dataclass(frozen=True)
 class SurgerySettings:
-    """Arms of one EMA rate and momentum that differ in what enters or stays in the buffer.
+    """Arms of one EMA rate and the lab's momentum, one per history."""
 
-    fitted, later, late: means of 1/(1 + e^(yf)) over large margins that start an operation.
-    """
-
-    task: Task
-    momentum: float
+    task: Task = Task()
     lr: float = 1.0
-    fitted: float = 0.1
+    fitted: float = 0.1  # means of 1/(1 + e^(yf)) over large margins that start an operation
     later: float = 0.03
     late: float = 0.05
     steps: int = 800
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> SurgerySettings:
-        """Take a few dozen seeds."""
-        return cls(Task.cpu(settings, 32), settings.momentum)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> SurgerySettings:
-        """Take the large task."""
-        return cls(Task.paper(settings), settings.momentum, steps=4000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,39 +51,28 @@ class SurgeryResult:
     """Where every history stands at equal loss, (A, S)."""
 
     config: SurgerySettings
+    lab: Lab
     stand: Race
-    seconds: float
 
     def err2(self, history: str) -> Array:
         """Return the small-margin error of an arm, (S,)."""
         return np.asarray(self.stand.err2[HISTORIES.index(history)])
 
 
-def run(config: SurgerySettings) -> SurgeryResult:
+def run(config: SurgerySettings, lab: Lab) -> SurgeryResult:
     """Operate on every arm and run it to equal loss."""
-    clock = time.perf_counter()
-    task = config.task
-    data = task.data()
-    problem = Patches(data, len(HISTORIES))
-    momentum = [0.0 if name == PLAIN else config.momentum for name in HISTORIES]
-    operations = [op for name in HISTORIES for op in _operations(config, data, name)] if config.momentum else []
-    (stand,), _ = compete(
-        task,
-        problem,
-        arms_hyper([config.lr] * len(HISTORIES), momentum, task),
-        config.steps,
-        (EQUAL,),
-        objective=Surgery(problem, operations),
-    )
-    return SurgeryResult(config, stand, time.perf_counter() - clock)
+    problem = Patches(config.task.data(lab), len(HISTORIES))
+    operations = _operations(config, 1 - lab.momentum, problem)
+    rule = ema(config.lr, [0.0 if name == PLAIN else lab.momentum for name in HISTORIES])
+    (stand,), _ = compete(config.task, lab, problem, rule, config.steps, objective=Surgery(problem, operations))
+    return SurgeryResult(config, lab, stand)
 
 
-def _operations(config: SurgerySettings, data: PatchData, history: str) -> list[Operation]:
-    """Return what makes an arm remember that history only."""
-    arm = HISTORIES.index(history) * config.task.seeds
-    rows, inflow, one = slice(arm, arm + config.task.seeds), 1 - config.momentum, Patches(data, 1)
-    fitted, later, late = (_unfitted_below(one, level) for level in (config.fitted, config.later, config.late))
-    large, small = _of(one, ~data.small), _of(one, data.small)
+def _operations(config: SurgerySettings, inflow: float, problem: Patches) -> list[Operation]:
+    """Return what makes every arm remember its own history only; inflow: the weight of a gradient in the buffer."""
+    rows, one = {name: problem.rows(arm) for arm, name in enumerate(HISTORIES)}, Patches(problem.data)
+    fitted, later, late = map(one.fitted, (config.fitted, config.later, config.late))
+    large, small = _of(one, ~one.data.small), _of(one, one.data.small)
     forgotten: dict[str, Part] = {
         FEATURE: lambda _, gradient: {"v": gradient["v"]},
         NOISE: lambda _, gradient: {"s": gradient["s"]},
@@ -103,24 +80,19 @@ def _operations(config: SurgerySettings, data: PatchData, history: str) -> list[
         SMALL: large,
         LARGE_FEATURE: lambda params, gradient: {"v": gradient["v"], "s": small(params, gradient)["s"]},
     }
-    if history in forgotten:
-        return [Bypass(rows, forgotten[history], inflow)]
-    otherwise: dict[str, list[Operation]] = {
-        LATE: [Bypass(rows, _whole, inflow, late, ends=True)],
-        DROPPED: [Erase(rows, fitted), Bypass(rows, _whole, inflow, fitted)],
-        ERASED: [Erase(rows, fitted)],
-        ERASED_LATE: [Erase(rows, later)],
-        COAST: [Withhold(rows, large, fitted)],
-    }
-    return otherwise.get(history, [])
-
-
-def _unfitted_below(problem: Patches, level: float) -> Rule:
-    return lambda params: problem.unfitted(params)[0] < level
+    return [
+        *(Bypass(rows[name], part, inflow) for name, part in forgotten.items()),
+        Bypass(rows[LATE], _whole, inflow, late, ends=True),
+        Erase(rows[DROPPED], fitted),
+        Bypass(rows[DROPPED], _whole, inflow, fitted),
+        Erase(rows[ERASED], fitted),
+        Erase(rows[ERASED_LATE], later),
+        Withhold(rows[COAST], large, fitted),
+    ]
 
 
 def _of(problem: Patches, examples: Tensor) -> Part:
-    """Return the part of the gradient that comes from some examples."""
+    """Return the part of the gradient that comes from some examples, (N,) bool."""
     return lambda params, _: problem.gradient_of(params, examples.to(problem.data.signal))
 
 
@@ -129,9 +101,7 @@ def _whole(_: Leaves, gradient: Leaves) -> Leaves:
 
 
 def estimates(result: SurgeryResult) -> Estimates:
-    """Return what the histories say about P4-C10 and P4-N3; without momentum there is nothing to operate on."""
-    if result.config.momentum == 0:
-        return {}
+    """Return what the histories say about P4-C10 and P4-N3."""
     plain, full = result.err2(PLAIN), result.err2(ALL)
     kept = [paired_difference(plain, result.err2(name)) for name in KEPT]
     without = [paired_difference(plain, result.err2(name)) for name in WITHOUT]
@@ -143,21 +113,20 @@ def estimates(result: SurgeryResult) -> Estimates:
     }
 
 
-def tables(result: SurgeryResult) -> dict[str, DataFrame]:
+def tables(result: SurgeryResult) -> Tables:
     """Return mean errors and features, one row per history."""
     stand = result.stand
-    rows = [
-        {
-            "history": name,
-            "err2": mean(stand.err2[i]).value,
-            "feature": np.nanmean(stand.feature[i]),
-            "step": float(np.median(stand.step[i])),
-        }
-        for i, name in enumerate(HISTORIES)
-    ]
-    return {"surgery": DataFrame(rows)}
+    return {
+        "surgery": tidy(
+            {"history": HISTORIES}, err2=stand.err2.mean(axis=-1), feature=np.nanmean(stand.feature, axis=-1),
+            step=np.median(stand.step, axis=-1),
+        )
+    }  # fmt: skip
 
 
 SURGERY = Experiment(
-    "surgery", ("P4-C10", "P4-N3"), lambda settings: run(configure(SurgerySettings, settings)), estimates, tables
-)
+    "surgery",
+    small=SurgerySettings(),
+    large=SurgerySettings(LARGE_TASK, steps=4000),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -1,32 +1,31 @@
-"""Where momentum does not help: Gaussian inputs and a teacher, no feature that is shared at different margins."""
+"""Where momentum does not help: Gaussian inputs and a teacher, no feature that is shared at different margins.
+
+A student is trained on labels of linear and nonlinear teachers to equal loss, with and without momentum.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.rules import ema, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.experiments.arms import configure, in_parts, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.margins.arms import AtLoss, train_until
+from descent.engine import ema
+from descent.engine.arms import in_parts
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.margins.arms import AtLoss
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
-from descent.stats.intervals import paired_difference
+from descent.stats import paired_difference
 
 
 @dataclass(frozen=True)
 class Teacher:
     """A ReLU student with and without momentum on the labels of every teacher, to equal loss."""
 
-    seeds: int
-    seed: int
-    device: str
-    momentum: float
+    seeds: Share = Share(over=30, least=32, most=64)
     examples: int = 500
     tests: int = 3000
     dimension: int = 30
@@ -35,62 +34,37 @@ class Teacher:
     target: float = 0.05
     steps: int = 800
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Teacher:
-        """Take a few dozen seeds."""
-        return cls(max(32, min(settings.replicas // 30, 64)), settings.seed, settings.device, settings.momentum)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Teacher:
-        """Take hundreds of seeds, a wider student and a smaller loss."""
-        return cls(
-            max(64, settings.replicas // 5),
-            settings.seed,
-            settings.device,
-            settings.momentum,
-            hidden=500,
-            tests=5000,
-            target=0.01,
-            steps=5000,
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class TeacherResult:
     """Test errors at equal loss of plain descent and momentum, (K, 2, S) over teachers; one where it was not met."""
 
     config: Teacher
+    lab: Lab
     error: Array
-    seconds: float
 
 
-def run(config: Teacher) -> TeacherResult:
+def run(config: Teacher, lab: Lab) -> TeacherResult:
     """Race the two arms on every teacher."""
-    clock = time.perf_counter()
-    return TeacherResult(config, np.stack([_race(config, name) for name in TEACHERS]), time.perf_counter() - clock)
+    return TeacherResult(config, lab, np.stack([_race(config, lab, name) for name in TEACHERS]))
 
 
-def _race(config: Teacher, teacher: str) -> Array:
-    seeds = Streams(replica_seeds(config.seed, config.seeds, config.device))
-    inputs, labels = (
-        part.repeat(2, *[1] * (part.ndim - 1))
-        for part in labelled(seeds, teacher, config.examples + config.tests, config.dimension)
-    )
+def _race(config: Teacher, lab: Lab, teacher: str) -> Array:
+    """Return the test errors of both arms, (2, S)."""
+    arms, seeds = lab.arms(ema(config.lr, (0.0, lab.momentum)), config.seeds), lab.streams(config.seeds)
     n = config.examples
-    problem = Student(inputs[:, :n].contiguous(), labels[:, :n].contiguous())
-    start = {
-        name: leaf.repeat(2, *[1] * (leaf.ndim - 1))
-        for name, leaf in student_start(seeds, config.hidden, config.dimension).items()
-    }
+    inputs, labels = labelled(seeds, teacher, n + config.tests, config.dimension)
+    data = cast(Leaves, arms.stack({"inputs": inputs, "labels": labels}))
+    problem = Student(data["inputs"][:, :n].contiguous(), data["labels"][:, :n].contiguous())
     keeper = AtLoss(problem, (config.target,), every=1)
-    hyper = repeat(ema(config.lr, [0.0, config.momentum]), config.seeds).to(config.device)
-    train_until(keeper, problem, start, hyper, config.steps, Streams(seeds.seeds.repeat(2)))
+    keeper.train(arms, problem, student_start(seeds, config.hidden, config.dimension), config.steps)
 
     def wrong(rows: slice) -> Tensor:
         student = {name: leaf[rows] for name, leaf in keeper.kept[0].items()}
-        return (~(problem.outputs(student, inputs[rows, n:]) * labels[rows, n:] > 0)).float().mean(-1)
+        outputs = problem.outputs(student, data["inputs"][rows, n:])
+        return (~(outputs * data["labels"][rows, n:] > 0)).float().mean(-1)
 
-    return to_numpy(in_parts(wrong, 2 * config.seeds, 3 * 4 * config.tests * config.hidden)).reshape(2, -1)
+    return arms.split(in_parts(wrong, arms.rows, 3 * 4 * config.tests * config.hidden))
 
 
 def estimates(result: TeacherResult) -> Estimates:
@@ -99,13 +73,16 @@ def estimates(result: TeacherResult) -> Estimates:
     return {"P4-C4.gap": max(gaps, key=lambda gap: abs(gap.value))}
 
 
-def tables(result: TeacherResult) -> dict[str, DataFrame]:
+def tables(result: TeacherResult) -> Tables:
     """Return mean errors, one row per teacher."""
-    rows = [
-        {"teacher": name, "plain": plain.mean(), "momentum": momentum.mean(), "gap": (plain - momentum).mean()}
-        for name, (plain, momentum) in zip(TEACHERS, result.error, strict=True)
-    ]
-    return {"teacher": DataFrame(rows)}
+    plain, momentum = result.error.mean(axis=-1).T
+    gap = (result.error[:, 0] - result.error[:, 1]).mean(axis=-1)
+    return {"teacher": tidy({"teacher": tuple(TEACHERS)}, plain=plain, momentum=momentum, gap=gap)}
 
 
-TEACHER = Experiment("teacher", ("P4-C4",), lambda settings: run(configure(Teacher, settings)), estimates, tables)
+TEACHER = Experiment(
+    "teacher",
+    small=Teacher(),
+    large=Teacher(Share(over=5, least=64), hidden=500, tests=5000, target=0.01, steps=5000),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -11,7 +11,7 @@ from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.surgery import ALL as EVERYTHING
 from descent.experiments.margins.surgery import COAST, HISTORIES, KEPT, PLAIN, SurgeryResult
 from descent.figures import INK, Look, label_panels, line, momentum_look, panels, theory
-from descent.stats.intervals import mean
+from descent.stats import mean
 from descent.theory.inertia import coasting, coasting_distance
 
 __all__ = ["coast", "histories", "portrait", "race"]
@@ -26,9 +26,9 @@ def race(result: RaceResult) -> Figure:
     for axis, momentum in zip(axes, (0.0, result.config.strong), strict=True):
         arm = result.arm(momentum)
         for name, look, label in (("signal", SIGNAL, "by the feature"), ("noise", MEMORY, "by noise patches")):
-            values = np.maximum(result.course[name][:, arm], 1e-4)
-            line(axis, result.steps, np.median(values, axis=1), look, label=label)
-            low, high = np.quantile(values, (0.1, 0.9), axis=1)
+            values = np.maximum(result.course[name][arm], 1e-4)
+            line(axis, result.steps, np.median(values, axis=0), look, label=label)
+            low, high = np.quantile(values, (0.1, 0.9), axis=0)
             axis.fill_between(result.steps, low, high, color=look.color, alpha=0.2, linewidth=0)
         _fitted(axis, result, arm)
         axis.set(xlabel="steps", yscale="log", ylim=(1e-4, 20), title=f"momentum {momentum:g}")
@@ -42,7 +42,7 @@ def portrait(result: RaceResult, seeds: int = 8) -> Figure:
     """Draw every neuron's component along the feature over steps, coloured by the sign it started with."""
     figure, axes = panels(2, height=2.9)
     for axis, momentum in zip(axes, (0.0, result.config.strong), strict=True):
-        rows = result.neurons[:, result.arm(momentum), :seeds].reshape(len(result.steps), -1)
+        rows = result.neurons[result.arm(momentum), :seeds].swapaxes(0, 1).reshape(len(result.steps), -1)
         for begun, look, name in ((rows[0] > 0, SIGNAL, "started above zero"), (rows[0] < 0, MEMORY, "started below")):
             drawn = axis.plot(result.steps, rows[:, begun], color=look.color, linewidth=0.7, alpha=0.7)
             drawn[0].set_label(name)
@@ -56,8 +56,8 @@ def portrait(result: RaceResult, seeds: int = 8) -> Figure:
 
 def _fitted(axis: Axes, result: RaceResult, arm: int) -> None:
     """Mark the step at which large margins are fitted, in the median."""
-    below = result.course["unfitted"][:, arm] < result.config.fitted
-    step = float(np.median(result.steps[below.argmax(axis=0)]))
+    below = result.course["unfitted"][arm] < result.config.fitted
+    step = float(np.median(result.steps[below.argmax(axis=1)]))
     axis.axvline(step, color=INK, linewidth=0.8, linestyle=":")
     axis.annotate(
         "large margins fitted", (step, 12), color=INK, fontsize=7.5, xytext=(3, 0), textcoords="offset points"

@@ -17,8 +17,7 @@ from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.teacher import TeacherResult
 from descent.figures import INK, label_panels, line, marks, momentum_look, panels, theory
 from descent.problems.teacher import TEACHERS
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import mean, paired_difference
+from descent.stats import Estimate, mean, paired_difference
 
 __all__ = ["best_arms", "images", "kick_and_noise", "phase", "transfer"]
 
@@ -76,7 +75,7 @@ def kick_and_noise(kick: KickResult, noise: NoiseResult) -> Figure:
     )
     axes[0].set(xlabel="feature after the push", ylabel="error on small margins", ylim=(-0.02, 0.5))
     names = [str(size or "full") for size in noise.config.batch_sizes]
-    for rows, momentum in zip(noise.by_batch, (0.0, noise.config.momentum), strict=True):
+    for rows, momentum in zip(noise.by_batch, (0.0, noise.lab.momentum), strict=True):
         look = momentum_look(momentum)
         marks(axes[1], range(len(names)), [mean(cell) for cell in rows], look, label=f"momentum {momentum:g}")
         line(axes[1], range(len(names)), rows.mean(axis=1), look, alpha=0.6)
@@ -93,12 +92,10 @@ def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
     figure, axes = panels(len(results), height=2.9, sharey=True)
     for axis, result in zip(axes, results, strict=True):
         config = result.config
-        for j, (momentum, lrs) in enumerate(((0.0, config.plain_lrs), (config.momenta[-1], config.strong_lrs))):
-            look, rates = momentum_look(momentum), (config.lr, *lrs)
-            marks(
-                axis, rates, [mean(result.tuned[k, j]) for k in range(len(rates))], look, label=f"momentum {momentum:g}"
-            )
-            line(axis, rates, result.tuned[: len(rates), j].mean(axis=1), look, alpha=0.6)
+        for j, (momentum, rates) in enumerate(config.rates):
+            look, errors = momentum_look(momentum), result.tuned[: len(rates), j]
+            marks(axis, rates, [mean(cell) for cell in errors], look, label=f"momentum {momentum:g}")
+            line(axis, rates, errors.mean(axis=1), look, alpha=0.6)
         title = f"{NAMES[config.data]}, {config.pairs[0].name}"
         axis.set(xscale="log", xlabel="learning rate", ylim=(0, 0.55), title=title)
     axes[0].set(ylabel="error on small margins")
@@ -118,7 +115,7 @@ def transfer(
 
     networks: the table of `experiments.margins.networks`; each seed's best plain arm on average against momentum.
     """
-    plain, arm = race.equal.err2[0], race.arm(race.config.momentum)
+    plain, arm = race.equal.err2[0], race.arm(race.lab.momentum)
     gains: dict[str, Estimate] = {"patch data": paired_difference(plain, race.equal.err2[arm])}
     for result in (digits, mnist):
         if result is not None:
