@@ -47,15 +47,16 @@ def rates(calibration: Mapping[str, Any], precision: str = "float32") -> dict[st
     return known
 
 
-def scaled(config: Any, core_seconds: float, known: Mapping[str, float]) -> float:
+def scaled(config: Any, core_seconds: float, known: Mapping[str, float], lab: Any = None) -> float:
     """Return the seconds a configuration takes at known rates; NaN where one is missing.
 
     core_seconds: what it would take on one core, unless its work is counted in `trained_images`, by the net's
-    name.
+    name, which may be a function of the lab.
     """
-    images: Mapping[str, float] | None = getattr(config, "trained_images", None)
-    if images is None:
+    counted: Any = getattr(config, "trained_images", None)
+    if counted is None:
         return core_seconds * CORE[SMALL] / known.get(SMALL, math.nan)
+    images: Mapping[str, float] = counted(lab) if callable(counted) else counted
     return sum(count / known.get(net, math.nan) for net, count in images.items())
 
 

@@ -168,7 +168,7 @@ def expected(
     for task in todo:
         factor = _factor(_grown(task))
         known = CORE if calibration is None else rates(calibration, getattr(task.config, "precision", "float32"))
-        found[task.name] = scaled(task.config, factor * known_seconds.get(task.name, math.nan), known)
+        found[task.name] = scaled(task.config, factor * known_seconds.get(task.name, math.nan), known, task.lab)
     return found
 
 
