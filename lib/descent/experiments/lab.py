@@ -36,18 +36,21 @@ MOST = 1_000_000
 class Share:
     """How many an experiment takes of the replicas a reader asks for: times · replicas // over, from least to most.
 
-    >>> Share(over=30, least=32, most=48).of(1000)
-    33
+    each: as many for every one of these.
+
+    >>> Share(over=30, least=32, most=48).of(1000), Share(over=30, least=32, each=4).of(1000)
+    (33, 132)
     """
 
     times: int = 1
     over: int = 1
     least: int = 2
     most: int = 10**9
+    each: int = 1
 
     def of(self, replicas: int) -> int:
         """Return the number."""
-        return max(self.least, min(self.times * replicas // self.over, self.most))
+        return self.each * max(self.least, min(self.times * replicas // self.over, self.most))
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from descent.experiments.common import Settings
 from descent.experiments.geometry import directions, edge, escape, identities, nets, samples, width
+from descent.experiments.lab import Lab, Share
 from descent.figures.geometry import alignment as draw
-from tidy import check_answers
+from descent.theory.noise_escape import outside
+from tidy import check_answers, still
 
-SMALL = Settings(replicas=40, seed=7)
-
-
-@pytest.fixture(scope="module")
-def results() -> dict[str, Any]:
-    few = replace(samples.Samples.cpu(SMALL), examples=(4, 30, 100), dimensions=(100, 400), many=(400, 1600), draws=1)
-    small_edge = replace(edge.Edge.cpu(SMALL), batch_sizes=(1, 8, 64), examples=20, dimension=40, draws=6, steps=100)
-    return {
-        "identities": identities.run(identities.Identities.cpu(SMALL)),
-        "samples": samples.run(few),
-        "directions": directions.run(replace(directions.Directions.cpu(SMALL), dimensions=(4, 8))),
-        "width": width.run(replace(width.Width.cpu(SMALL), widths=(2, 32, 128, 256), deep=(32, 128, 192), examples=40)),
-        "escape": escape.run(replace(escape.Escape.cpu(SMALL), examples=30, dimension=60, draws=6)),
-        "edge": edge.run(small_edge),
-        "nets": nets.run(replace(nets.Nets.cpu(SMALL), nets=4, walkers=64)),
-    }
+LAB, SIX = Lab(replicas=40, seed=7), Share(least=6, most=6)
 
 
 MODULES = {
@@ -39,6 +25,22 @@ MODULES = {
     "edge": edge,
     "nets": nets,
 }
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    configs = {
+        "identities": identities.Identities(),
+        "samples": samples.Samples(
+            examples=(4, 30, 100), dimensions=(100, 400), many=(400, 1600), draws=samples.Samples().replicas
+        ),
+        "directions": directions.Directions(dimensions=(4, 8)),
+        "width": width.Width(widths=(2, 32, 128, 256), deep=(32, 128, 192), examples=40),
+        "escape": escape.Escape(examples=30, dimension=60, draws=SIX),
+        "edge": edge.Edge(batch_sizes=(1, 8, 64), examples=20, dimension=40, draws=SIX, steps=100),
+        "nets": nets.Nets(nets=4),
+    }
+    return {name: MODULES[name].run(config, LAB) for name, config in configs.items()}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -68,8 +70,8 @@ def test_a_residual_no_neuron_sees_has_no_alignment(results: dict[str, Any]) -> 
 def test_sgd_escapes_off_the_sharpest_direction_and_descent_does_not(results: dict[str, Any]) -> None:
     found = results["escape"]
     assert found.losses.sum(axis=-1) == pytest.approx(1)
-    assert (found.ratio(0, 1, 1, -1) > 1).all()
-    assert (found.displacement_slope(0, 0) < found.displacement_slope(0, 4)).all()
+    assert (outside(found.losses[0, 1, -1], 1) > 1).all()
+    assert (found.slopes[0, 0] < found.slopes[0, 4]).all()
     trained = results["nets"]
     assert trained.residual.max() < 1e-10
     assert (trained.ratio(trained.descent) < 1e-2).all()
@@ -83,11 +85,10 @@ def test_momentum_at_the_edge_is_a_smaller_batch(results: dict[str, Any]) -> Non
     plain, strong = found.momenta.index(0.0), found.momenta.index(0.9)
     assert (found.outside[strong, -1] > 2 * found.outside[plain, -1]).all()
     assert abs(found.growth.value) < 0.01
-    assert set(edge.estimates(edge.run(replace(found.config, momentum=0.0, problems=32)))) == {
-        "P5-W1.edge",
-        "P5-W2.bound",
-        "P5-W2.grows",
-    }
+    config = replace(found.config, problems=Share(least=32, most=32))
+    plain_alone = edge.estimates(edge.run(config, replace(LAB, momentum=0.0)))
+    assert plain_alone["P5-X1.flatter"].value == 1.0
+    assert still("P5", "edge") == {"P5-W1.edge", "P5-W2.bound", "P5-W2.grows"}
 
 
 def test_figures_draw(results: dict[str, Any]) -> None:
@@ -99,3 +100,24 @@ def test_figures_draw(results: dict[str, Any]) -> None:
         draw.batches_and_momentum(results["edge"]),
     ]
     assert all(axis.lines or axis.collections for figure in figures for axis in figure.axes)
+
+
+def test_configurations_are_those_of_one_chapter_at_two_scales() -> None:
+    counts = {
+        name: [Lab().count(getattr(config, field)) for config in (item.small, item.large)]
+        for name, field, item in (
+            ("identities", "replicas", identities.IDENTITIES),
+            ("samples", "replicas", samples.SAMPLES),
+            ("samples, few", "draws", samples.SAMPLES),
+            ("width", "replicas", width.WIDTH),
+            ("directions", "replicas", directions.DIRECTIONS),
+            ("escape", "draws", escape.ESCAPE),
+            ("edge", "problems", edge.EDGE),
+            ("nets", "nets", nets.NETS),
+            ("walkers", "walkers", nets.NETS),
+        )
+    }
+    assert counts == {
+        "identities": [200, 10_000], "samples": [40, 250], "samples, few": [320, 2000], "width": [50, 100],
+        "directions": [100, 64], "escape": [33, 50], "edge": [250, 10_000], "nets": [33, 64], "walkers": [125, 125],
+    }  # fmt: skip

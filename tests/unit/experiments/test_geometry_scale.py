@@ -14,23 +14,21 @@ from descent.book.commands import check
 from descent.book.sources.project import BookError, find_project
 from descent.claims import load_paper
 from descent.data.images import ImageSet
-from descent.engine.streams import Streams, replica_seeds
+from descent.engine import Streams, arms, replica_seeds
 from descent.experiments import geometry
-from descent.experiments.common import Settings
 from descent.experiments.geometry import cycles, pictures, resnet
 from descent.experiments.geometry.pictures import LIMIT, Pictures
-from descent.experiments.geometry.resnet import HEAVY, MATCHED, PLAIN
-from descent.experiments.geometry.training import Course
-from descent.nets.dense import SquaredError
-from descent.nets.supervised import Supervised
+from descent.experiments.geometry.resnet import Kind, Spectra
+from descent.experiments.lab import Lab, Share
+from descent.nets import SquaredError, Supervised
 from descent.results import digest
 from descent.runs import campaign
 from descent.theory.linear import aligned_edge
-from tidy import check_answers
+from tidy import check_answers, still
 from torch.func import functional_call, jacrev
 
 ROOT = Path(__file__).parents[3]
-SMALL = Settings(replicas=2)
+LAB = Lab(replicas=2)
 
 
 def drawn(name: str, split: str = "train") -> ImageSet:
@@ -52,12 +50,12 @@ def patched() -> Any:
 
 @pytest.fixture(scope="module")
 def race(patched: Any) -> resnet.ResidualResult:
-    return resnet.run(resnet.Residual.cpu(SMALL))
+    return resnet.run(resnet.RESNET.small, LAB)
 
 
 @pytest.fixture(scope="module")
 def turns(patched: Any) -> cycles.CyclesResult:
-    return cycles.run(cycles.Cycles.cpu(SMALL))
+    return cycles.run(cycles.CYCLES.small, LAB)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -67,13 +65,13 @@ def turns(patched: Any) -> cycles.CyclesResult:
 def small_net() -> tuple[Pictures, Supervised, dict[str, torch.Tensor]]:
     """Return two tiny nets in float64 and the loss of their images."""
     task = replace(Pictures.tiny(40, 12), directions=3)
-    _, problem = task.problem("cpu")
+    _, problem = task.problem(LAB)
     problem = Supervised(problem.model, SquaredError(), problem.inputs.double(), problem.targets.double(), None, "full")
     return task, problem, problem.model.initial(Streams(replica_seeds(4, 2), torch.float64))
 
 
 def test_the_images_are_those_of_two_classes_in_equal_parts(patched: Any) -> None:
-    title, problem = Pictures.tiny(200, 12).problem("cpu")
+    title, problem = Pictures.tiny(200, 12).problem(LAB)
     assert title == "pictures, airplane or automobile, 8 × 8"
     assert problem.inputs.shape == (200, 3, 8, 8)
     assert sorted(problem.targets[:, 0].tolist()) == [-1.0] * 100 + [1.0] * 100
@@ -129,10 +127,10 @@ def test_a_net_that_diverged_is_not_a_number_and_its_neighbour_is_untouched(patc
 
 
 def test_momentum_trains_at_the_pair_whose_equivalent_is_plain() -> None:
-    config = resnet.Residual.paper(Settings())
+    config = resnet.RESNET.large
     for pair, (lr, size) in enumerate(config.pairs):
-        plain, heavy, matched = config.arms[3 * pair : 3 * pair + 3]
-        assert (plain.kind, heavy.kind, matched.kind) == (PLAIN, HEAVY, MATCHED)
+        plain, heavy, matched = config.arms(0.9)[3 * pair : 3 * pair + 3]
+        assert [plain.kind, heavy.kind, matched.kind] == list(Kind)
         assert (plain.lr, plain.batch_size, plain.momentum) == (lr, size, 0.0)
         assert (heavy.lr, heavy.batch_size, heavy.momentum) == (pytest.approx(1.9 * lr), 19 * size, 0.9)
         assert plain.equivalent == (lr, size)
@@ -145,7 +143,7 @@ def test_momentum_trains_at_the_pair_whose_equivalent_is_plain() -> None:
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
 def test_equivalent_pairs_share_their_edge_under_aligned_noise(momentum: float) -> None:
     curvature = np.array([5.0, 2.0, 1.0, 0.5])
-    heavy = replace(resnet.Residual.paper(Settings()), momentum=momentum, pairs=((0.01, 8),)).arms[HEAVY]
+    heavy = resnet.Residual(pairs=((0.01, 8),)).arms(momentum)[Kind.HEAVY]
     edge = aligned_edge(curvature, momentum, 1 / heavy.batch_size)
     lr, batch_size = replace(heavy, lr=edge).equivalent
     assert lr == pytest.approx(aligned_edge(curvature, 0.0, 1 / batch_size), rel=1e-6)
@@ -153,24 +151,25 @@ def test_equivalent_pairs_share_their_edge_under_aligned_noise(momentum: float) 
 
 def test_all_arms_go_through_the_same_epochs_from_the_same_start(race: resnet.ResidualResult) -> None:
     config = race.config
-    assert [path.arm for path in race.paths] == list(config.arms)
-    assert {path.arm.batch_size for path in race.paths} == set(config.sizes) == {4, 76}
+    assert [path.arm for path in race.paths] == list(config.arms(0.9))
+    assert {path.arm.batch_size for path in race.paths} == {4, 76}
     for path in race.paths:
         assert path.course.steps.tolist() == [look * config.period(path.arm.batch_size) for look in range(3)]
-        assert np.array_equal(path.frobenius[0], race.paths[0].frobenius[0])
-    assert len({path.frobenius[-1, 0] for path in race.paths}) == len(race.paths)
-    large = resnet.Residual.paper(Settings())
-    epochs = [large.period(size) * large.looks * size / large.pictures.examples for size in large.sizes]
+        assert np.array_equal(path.course.frobenius[0], race.paths[0].course.frobenius[0])
+    assert len({path.course.frobenius[-1, 0] for path in race.paths}) == len(race.paths)
+    large = resnet.RESNET.large
+    sizes = {arm.batch_size for arm in large.arms(0.9)}
+    epochs = [large.period(size) * large.looks * size / large.pictures.examples for size in sizes]
     assert epochs == pytest.approx([20] * len(epochs), rel=0.01)
 
 
 def test_work_is_counted_in_images_of_the_smaller_net(race: resnet.ResidualResult) -> None:
     config = race.config
     steps = {path.arm: int(path.course.steps[-1]) for path in race.paths}
-    images = config.replicas * sum(steps[arm] * arm.batch_size for arm in config.arms)
-    looks = config.replicas * sum(len(path.course.steps) for path in race.paths)
+    images = 2 * sum(steps[arm] * arm.batch_size for arm in config.arms(0.9))
+    looks = 2 * sum(len(path.course.steps) for path in race.paths)
     gram = 4 * config.pictures.measured**2 * 272_000 / 74.1e6
-    assert config.trained_images == {"ResNet-8": pytest.approx(images * 244.0 / 74.1 + looks * gram)}
+    assert config.trained_images(LAB) == {"ResNet-8": pytest.approx(images * 244.0 / 74.1 + looks * gram)}
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -197,23 +196,23 @@ def test_the_experiments_answer_all_that_is_stated_for_paper_scale_alone(
 
 def made(levels: dict[int, float], loss: float = 0.001, lost: tuple[int, ...] = ()) -> resnet.ResidualResult:
     """Return a result of two pairs, four seeds, in which ‖G‖_F is a level per arm times the seed, 1.00 to 1.03."""
-    config = replace(resnet.Residual.cpu(SMALL), replicas=4, fitted=0.01)
+    config = replace(resnet.RESNET.small, fitted=0.01)
     seed, rng = 1 + np.arange(4) / 100, np.random.Generator(np.random.Philox(2))
     steps, paths = np.arange(3.0), []
-    for place, arm in enumerate(config.arms):
+    for place, arm in enumerate(config.arms(0.9)):
         size = levels[place] * seed * np.array([[9.0], [2.0], [1.0]])  # the start does not count, looks do
-        values = {item.name: 1 + rng.uniform(0, 0.1, (3, 4)) for item in fields(Course) if item.name != "steps"}
+        values = {item.name: 1 + rng.uniform(0, 0.1, (3, 4)) for item in fields(Spectra) if item.name != "steps"}
         curvature = np.sort(rng.uniform(1, 2, (3, 4, 5)))[..., ::-1]
-        course = Course(steps, **values | {"curvature": curvature, "along": np.ones_like(curvature)})
+        values |= {"curvature": curvature, "along": np.ones_like(curvature), "frobenius": size, "index": size / 10}
         gone = np.full(4, place in lost)
-        paths.append(resnet.Path(arm, course, size, size / 10, np.full(4, loss), gone))
-    return resnet.ResidualResult(config, "p", tuple(paths), 0.0)
+        paths.append(resnet.Path(arm, Spectra(steps, **values), np.full(4, loss), gone))
+    return resnet.ResidualResult(config, LAB, "p", tuple(paths))
 
 
 def test_the_largest_bound_is_over_minima_of_plain_descent() -> None:
     levels = {0: 10.0, 1: 1e5, 2: 40.0, 3: 20.0, 4: 1e5, 5: 10.0}
     result = made(levels)
-    bounds = [arm.lr * levels[i] * 1.015 / arm.batch_size**0.5 for i, arm in enumerate(result.config.arms)]
+    bounds = [arm.lr * levels[i] * 1.015 / arm.batch_size**0.5 for i, arm in enumerate(result.config.arms(0.9))]
     found = resnet.estimates(result)["P5-W5.resnet"]
     assert found.value == pytest.approx(max(bounds[i] for i in (0, 2, 3, 5)))
     assert found.n == 4
@@ -231,8 +230,7 @@ def test_momentum_is_compared_with_its_equivalent_after_the_start() -> None:
     assert found["P5-C10.resnet_within"].value == 1.0
     assert found["P5-C10.resnet_slope"].value == pytest.approx(1.0)
     assert 1.0 < found["P5-C9.resnet"].value < 1.1
-    still = replace(result, config=replace(result.config, momentum=0.0))
-    assert "P5-X1.resnet" not in resnet.estimates(still)
+    assert "P5-X1.resnet" not in still("P5", "resnet")
 
 
 def test_a_pair_in_which_a_net_diverged_is_left_out_and_said_to_be() -> None:
@@ -249,8 +247,8 @@ def test_a_pair_in_which_a_net_diverged_is_left_out_and_said_to_be() -> None:
 
 
 def test_nets_that_diverge_in_training_are_an_outcome(patched: Any) -> None:
-    config = replace(resnet.Residual.cpu(SMALL), pairs=((1e4, 4),), epochs=1, looks=1)
-    result = resnet.run(config)
+    config = replace(resnet.RESNET.small, pairs=((1e4, 4),), epochs=1, looks=1)
+    result = resnet.run(config, LAB)
     assert all(path.lost.all() for path in result.paths)
     assert resnet.estimates(result) == {}
     assert resnet.tables(result)["resnet"]["diverged"].tolist() == [2, 2, 2]
@@ -263,7 +261,7 @@ def test_tables_say_what_was_measured(race: resnet.ResidualResult) -> None:
     assert len(course) == 6 * 3
     for row, path in zip(ends.to_dict("records"), race.paths, strict=True):
         lr, batch_size = path.arm.equivalent
-        bound = lr * path.frobenius[-1] / math.sqrt(batch_size)
+        bound = lr * path.course.frobenius[-1] / math.sqrt(batch_size)
         assert row["bound"] == pytest.approx(bound.mean())
         assert row["bound_minima"] == pytest.approx(bound[path.loss < race.config.fitted].mean())
         assert row["minima"] == (path.loss < race.config.fitted).sum() > 0
@@ -286,56 +284,57 @@ def test_all_arms_of_a_cycle_start_alike_and_end_apart(turns: cycles.CyclesResul
     assert not turns.lost.any()
     found = cycles.tables(turns)["cycles"]
     assert found["tail"].to_numpy().reshape(4, 3) == pytest.approx((turns.trace - turns.sharpness).mean(2))
-    ratio = np.exp(np.log(turns.tail[cycles.SMALL, -1] / turns.tail[cycles.DESCENT, -1]).mean())
+    ratio = np.exp(np.log(turns.tail[cycles.Arm.SMALL, -1] / turns.tail[cycles.Arm.DESCENT, -1]).mean())
     assert cycles.estimates(turns)["P5-C14.cycles"].value == pytest.approx(ratio)
 
 
 def test_cycles_rise_to_the_high_rate_and_the_control_has_their_mean(patched: Any, monkeypatch: Any) -> None:
-    seen, real = [], cycles.train
+    seen, real = [], arms.train
 
     def train(problem: Any, start: Any, hyper: Any, steps: int, streams: Any, **given: Any) -> Any:
         seen.append([float(hyper.lr[0]) * float(given["schedule"](step).lr) for step in range(steps)])
         return real(problem, start, hyper, steps, streams, **given)
 
-    monkeypatch.setattr(cycles, "train", train)
-    config = replace(cycles.Cycles.cpu(SMALL), training=1)
-    cycles.run(config)
-    _, *arms, steady = seen
-    assert all(rates == arms[0] for rates in arms)
-    assert (min(arms[0]), max(arms[0])) == pytest.approx((config.low, config.high))
-    assert steady == pytest.approx([np.mean(arms[0])] * config.cycles * config.period)
+    monkeypatch.setattr(arms, "train", train)
+    config = replace(cycles.CYCLES.small, training=1)
+    cycles.run(config, LAB)
+    _, *cycled, steady = seen
+    assert all(rates == cycled[0] for rates in cycled)
+    assert (min(cycled[0]), max(cycled[0])) == pytest.approx((config.low, config.high))
+    assert steady == pytest.approx([np.mean(cycled[0])] * config.cycles * config.period)
 
 
 def test_seeds_that_diverged_are_in_no_ratio(turns: cycles.CyclesResult) -> None:
     lost = np.zeros((4, 2), bool)
-    lost[cycles.DESCENT, 1] = True
+    lost[cycles.Arm.DESCENT, 1] = True
     fewer = replace(turns, lost=lost)
     assert cycles.estimates(fewer) == {}
     found = cycles.tables(fewer)["cycles"]
     assert found["diverged"].tolist() == [0] * 6 + [1] * 3 + [0] * 3
-    assert found["loss"].iloc[8] == pytest.approx(turns.loss[cycles.DESCENT, -1, 0])
+    assert found["loss"].iloc[8] == pytest.approx(turns.loss[cycles.Arm.DESCENT, -1, 0])
     lost[:] = True
     assert cycles.tables(replace(turns, lost=lost))["cycles"]["loss"].isna().all()
 
 
 def test_the_work_of_cycles_is_counted_in_images() -> None:
-    config = cycles.Cycles.paper(Settings())
+    config = cycles.CYCLES.large
     steps = 3 * 5 * (2000 // 64)
     images = 8 * (30 * (2000 // 64) * 64 + steps * (64 + 512 + 2000 + 64))
     expected = images * 244.0 / 74.1 + 8 * 4 * 4 * 4 * 2000**2 * 272_000 / 74.1e6
-    assert config.trained_images == {"ResNet-8": pytest.approx(expected)}
+    assert config.trained_images(Lab()) == {"ResNet-8": pytest.approx(expected)}
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # Stated for paper scale alone
 
 
-@pytest.mark.parametrize("kind", [resnet.Residual, cycles.Cycles])
-def test_configurations_are_digestible(kind: Any) -> None:
-    paper, cpu = kind.paper(Settings()), kind.cpu(Settings())
-    others = [replace(paper, seed=1), replace(paper, pictures=replace(paper.pictures, measured=100))]
+@pytest.mark.parametrize("item", [resnet.RESNET, cycles.CYCLES])
+def test_configurations_are_digestible(item: Any) -> None:
+    paper, cpu = item.large, item.small
+    others = [replace(paper, replicas=Share(most=9)), replace(paper, pictures=replace(paper.pictures, measured=100))]
     assert len({digest(each) for each in (paper, cpu, *others)}) == 4
-    assert (paper.replicas, paper.pictures.blocks, paper.pictures.widths) == (8, (3, 3, 3), (16, 32, 64))
+    assert (Lab().count(paper.replicas), Lab().count(cpu.replicas), LAB.count(cpu.replicas)) == (8, 3, 2)
+    assert (paper.pictures.blocks, paper.pictures.widths) == ((3, 3, 3), (16, 32, 64))
     assert paper.pictures.precision == "float32"
 
 
@@ -348,5 +347,5 @@ def test_the_chapter_and_checks_leave_them_out_and_campaigns_do_not(name: str) -
     with pytest.raises(BookError, match=f"{name}: stated for scale gpu only; run `descent paper geometry`"):
         check.experiments(project, "geometry", [name])
     for only in ([], [name]):
-        assert name in [task.name for task in campaign.tasks(geometry.__name__, Settings("gpu"), only)]
-    assert name not in [task.name for task in campaign.tasks(geometry.__name__, Settings())]
+        assert name in [task.name for task in campaign.tasks(geometry.__name__, Lab(), "gpu", only)]
+    assert name not in [task.name for task in campaign.tasks(geometry.__name__, Lab())]

@@ -9,30 +9,29 @@ import numpy as np
 import pytest
 import torch
 from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.experiments.common import Settings
 from descent.experiments.geometry import cyclic, kept, looks, margins, training
+from descent.experiments.lab import Lab, Share
 from descent.figures.geometry import training as draw
 from descent.nets.dense import MLP, LogisticError, SquaredError
 from descent.nets.supervised import Supervised
-from tidy import check_answers
+from tidy import check_answers, still
 from torch.func import functional_call, jacrev
 
-SMALL = Settings(replicas=40, seed=7)
+LAB, FOUR = Lab(replicas=40, seed=7), Share(least=4, most=4)
+
+
+MODULES = {"training": training, "margins": margins, "kept": kept, "cyclic": cyclic}
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    less = replace(training.Training.cpu(SMALL), replicas=4, widths=(16,), examples=60, steps=400, looks=4, many=20)
-    few = replace(cyclic.Cyclic.cpu(SMALL), replicas=16, nets=4, up=100, down=100)
-    return {
-        "training": training.run(less),
-        "margins": margins.run(replace(margins.Margins.cpu(SMALL), replicas=4, steps=100, looks=5)),
-        "kept": kept.run(replace(kept.Kept.cpu(SMALL), replicas=4, arms=((0.2, 4), (0.4, 16)), steps=2500)),
-        "cyclic": cyclic.run(few),
+    configs = {
+        "training": training.Training(FOUR, widths=(16,), examples=60, steps=400, looks=4, many=20),
+        "margins": margins.Margins(FOUR, steps=100, looks=5),
+        "kept": kept.Kept(FOUR, arms=((0.2, 4), (0.4, 16)), steps=2500),
+        "cyclic": cyclic.Cyclic(Share(least=16, most=16), nets=4, up=100, down=100),
     }
-
-
-MODULES = {"training": training, "margins": margins, "kept": kept, "cyclic": cyclic}
+    return {name: MODULES[name].run(config, LAB) for name, config in configs.items()}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -83,8 +82,10 @@ def test_small_margins_break_alignment_and_equal_ones_do_not(results: dict[str, 
     assert (small < 0.5).all()
     assert np.abs(momentum - small).max() < 0.15
     assert (results["margins"].carried[1, -1] > 0.9).all()
-    without = margins.run(replace(results["margins"].config, momentum=0.0, replicas=2, steps=20, looks=2))
-    assert "P5-X2.momentum" not in margins.estimates(without)
+    config = replace(results["margins"].config, replicas=Share(least=2, most=2), steps=20, looks=2)
+    without = margins.run(config, replace(LAB, momentum=0.0))
+    assert margins.estimates(without)["P5-X2.momentum"].value == 0.0
+    assert still("P5", "margins") == {"P5-X2.broken", "P5-X2.control", "P5-X2.predicted"}
 
 
 def test_nets_end_at_the_edge_of_sgd(results: dict[str, Any]) -> None:
@@ -112,3 +113,8 @@ def test_figures_draw(results: dict[str, Any]) -> None:
         draw.cycles(results["cyclic"]),
     ]
     assert all(axis.lines or axis.collections or axis.patches for figure in figures for axis in figure.axes)
+
+
+def test_data_sets_are_four_for_every_net() -> None:
+    assert [Lab(replicas=r).count(cyclic.Cyclic().replicas) for r in (64, 1000, 5000)] == [128, 132, 256]
+    assert (Lab().count(cyclic.CYCLIC.large.replicas), cyclic.CYCLIC.large.nets) == (1000, 64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from descent.experiments.common import Experiment
+from typing import Any
+
 from descent.experiments.geometry.cifar import CIFAR
 from descent.experiments.geometry.cycles import CYCLES
 from descent.experiments.geometry.cyclic import CYCLIC
@@ -17,42 +18,16 @@ from descent.experiments.geometry.resnet import RESNET
 from descent.experiments.geometry.samples import SAMPLES
 from descent.experiments.geometry.training import TRAINING
 from descent.experiments.geometry.width import WIDTH
+from descent.experiments.lab import Experiment
+
+__all__ = [
+    "CIFAR", "CYCLES", "CYCLIC", "DIRECTIONS", "EDGE", "ESCAPE", "EXPERIMENTS", "IDENTITIES", "KEPT", "MARGINS",
+    "NETS", "PAPER", "RESNET", "SAMPLES", "TRAINING", "WIDTH",
+]  # fmt: skip
 
 PAPER = "P5"
 
-EXPERIMENTS: tuple[Experiment, ...] = (
-    IDENTITIES,
-    SAMPLES,
-    WIDTH,
-    DIRECTIONS,
-    TRAINING,
-    CIFAR,
-    MARGINS,
-    ESCAPE,
-    EDGE,
-    NETS,
-    KEPT,
-    CYCLIC,
-    RESNET,
-    CYCLES,
-)
+EXPERIMENTS: tuple[Experiment[Any, Any], ...] = (
+    IDENTITIES, SAMPLES, WIDTH, DIRECTIONS, TRAINING, CIFAR, MARGINS, ESCAPE, EDGE, NETS, KEPT, CYCLIC, RESNET, CYCLES,
+)  # fmt: skip
 """In the order of the chapter."""
-
-__all__ = [
-    "CIFAR",
-    "CYCLES",
-    "CYCLIC",
-    "DIRECTIONS",
-    "EDGE",
-    "ESCAPE",
-    "EXPERIMENTS",
-    "IDENTITIES",
-    "KEPT",
-    "MARGINS",
-    "NETS",
-    "PAPER",
-    "RESNET",
-    "SAMPLES",
-    "TRAINING",
-    "WIDTH",
-]

@@ -1,11 +1,13 @@
-"""What the alignment is: an identity in the Gram matrix, and what noise adds to the loss of one step."""
+"""What the alignment is: an identity in the Gram matrix, and what noise adds to the loss of one step.
+
+Random Jacobians are compared with explicit p × p matrices. The loss that noise adds to one step is averaged over every
+possible batch, so that its formula is checked without sampling: on a regression, and on a small net.
+"""
 
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,37 +16,24 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from descent.arrays import Array
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.engine import Purpose, Streams
+from descent.engine.arms import to_numpy
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.measure.alignment import loss_alignment
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import exact, mean, ratio_of_means
+from descent.stats import exact, mean, ratio_of_means
 
 
 @dataclass(frozen=True)
 class Identities:
     """Random Jacobians, and steps of every possible batch from random places of a quadratic and of a small net."""
 
-    replicas: int
-    seed: int
-    device: str
+    replicas: Share = Share(over=5, least=32, most=400)
     shapes: tuple[tuple[int, int], ...] = ((4, 3), (8, 40), (30, 8))  # examples × parameters of the random Jacobians
     points: tuple[int, int] = (4, 3)  # examples × inputs of the regression; every batch of it can be listed
     batch_sizes: tuple[int, ...] = (1, 2, 4)
     lr: float = 0.1
     net: tuple[int, int, int] = (6, 3, 4)  # examples, inputs, hidden units of the net
     net_lr: float = 1e-4
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Identities:
-        """Take as many random problems as the chapter has replicas, up to some hundred."""
-        return cls(max(32, min(settings.replicas // 5, 400)), settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Identities:
-        """Take fifty times as many."""
-        return cls(10 * settings.replicas, settings.seed, settings.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +45,19 @@ class IdentitiesResult:
     """
 
     config: Identities
+    lab: Lab
     error: Array
     violations: Array
     quadratic: Array
     network: Array
-    seconds: float
 
 
-def run(config: Identities) -> IdentitiesResult:
+def run(config: Identities, lab: Lab) -> IdentitiesResult:
     """Check the identity on random Jacobians and the one-step formula over all batches."""
-    clock = time.perf_counter()
-    streams = Streams(replica_seeds(config.seed, config.replicas, config.device), torch.float64)
-    checks = [_check(streams, step, shape) for step, shape in enumerate(config.shapes)]
+    streams = lab.streams(config.replicas, torch.float64)
+    error, violations = zip(*(_check(streams, step, shape) for step, shape in enumerate(config.shapes)), strict=True)
     return IdentitiesResult(
-        config=config,
-        error=np.stack([error for error, _ in checks]),
-        violations=np.stack([violations for _, violations in checks]),
-        quadratic=_quadratic(config, streams),
-        network=_network(config, streams),
-        seconds=time.perf_counter() - clock,
+        config, lab, np.stack(error), np.stack(violations), _quadratic(config, streams), _network(config, streams)
     )
 
 
@@ -95,24 +78,22 @@ def _check(streams: Streams, step: int, shape: tuple[int, int]) -> tuple[Array, 
 def _quadratic(config: Identities, streams: Streams) -> Array:
     """Return the mean over ALL batches of the loss added by noise, over its formula: (K, N)."""
     n, d = config.points
-    inputs = streams.normal(Purpose.DATA, 101, (n, d))
-    residuals = streams.normal(Purpose.LABEL, 101, (n,))
+    inputs, residuals = streams.normal(Purpose.DATA, 101, (n, d)), streams.normal(Purpose.LABEL, 101, (n,))
     gradients = residuals.unsqueeze(-1) * inputs
     drift, curvature = gradients.mean(1, keepdim=True), inputs.mT @ inputs / n
+
+    def after(steps: Tensor) -> Tensor:  # the loss after each step (N, S, d), averaged over the steps
+        moved = residuals.unsqueeze(1) - config.lr * steps @ inputs.mT
+        return 0.5 * moved.square().mean((-2, -1))
+
     found = []
     for size in config.batch_sizes:
         batches = torch.tensor(list(itertools.product(range(n), repeat=size)), device=streams.device)
         noise = gradients[:, batches].mean(2) - drift  # (N, batches, d)
         covariance = noise.mT @ noise / len(batches)
-        added = _added(inputs, residuals, drift + noise, config.lr) - _added(inputs, residuals, drift, config.lr)
-        found.append(added / (0.5 * config.lr**2 * (curvature * covariance).sum((-2, -1))))
+        formula = 0.5 * config.lr**2 * (curvature * covariance).sum((-2, -1))
+        found.append((after(drift + noise) - after(drift)) / formula)
     return to_numpy(torch.stack(found))
-
-
-def _added(inputs: Tensor, residuals: Tensor, steps: Tensor, lr: float) -> Tensor:
-    """Return the loss after each step (N, S, d), averaged over the steps, (N,)."""
-    after = residuals.unsqueeze(1) - lr * steps @ inputs.mT
-    return 0.5 * after.square().mean((-2, -1))
 
 
 def _network(config: Identities, streams: Streams) -> Array:
@@ -121,18 +102,18 @@ def _network(config: Identities, streams: Streams) -> Array:
     net = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1)).to(torch.float64)
     shapes = {name: tuple(p.shape) for name, p in net.named_parameters()}
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
-    x = streams.normal(Purpose.DATA, 202, (n, inputs))
-    y = streams.normal(Purpose.LABEL, 202, (n,))
+    x, y = streams.normal(Purpose.DATA, 202, (n, inputs)), streams.normal(Purpose.LABEL, 202, (n,))
     start = streams.normal(Purpose.INIT, 202, (sum(sizes),))
 
-    def losses(flat: Tensor, x: Tensor, y: Tensor) -> Any:
+    def losses(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         leaves = {k: p.view(shapes[k]) for k, p in zip(shapes, torch.split(flat, sizes), strict=True)}
-        return 0.5 * (functional_call(net, leaves, (x,)).squeeze(-1) - y).square()
+        outputs: Tensor = functional_call(net, leaves, (x,)).squeeze(-1)
+        return 0.5 * (outputs - y).square()
 
-    def loss(flat: Tensor, x: Tensor, y: Tensor) -> Any:
+    def loss(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return losses(flat, x, y).mean()
 
-    def both(flat: Tensor, x: Tensor, y: Tensor) -> Any:
+    def both(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
         gradients = jacrev(losses)(flat, x, y)
         drift = gradients.mean(0)
         covariance = (gradients - drift).T @ (gradients - drift) / n
@@ -149,33 +130,21 @@ def estimates(result: IdentitiesResult) -> Estimates:
     return {
         "P5-X3.identity": exact(float(result.error.max())),
         "P5-X3.bounds": exact(float(result.violations.sum())),
-        "P5-C1.quadratic": _furthest([mean(row) for row in result.quadratic]),
-        "P5-C1.network": ratio_of_means(result.network[0], result.network[1], result.config.seed),
+        "P5-C1.quadratic": max(map(mean, result.quadratic), key=lambda found: abs(found.value - 1)),
+        "P5-C1.network": ratio_of_means(result.network[0], result.network[1], result.lab.seed),
     }
 
 
-def _furthest(found: list[Estimate]) -> Estimate:
-    return max(found, key=lambda estimate: abs(estimate.value - 1))
-
-
-def tables(result: IdentitiesResult) -> dict[str, DataFrame]:
+def tables(result: IdentitiesResult) -> Tables:
     """Return the ratios of loss added to its formula, one row per batch size."""
-    rows = [
-        {"problem": "regression", "batch_size": b, "ratio": float(row.mean()), "largest": float(row.max())}
-        for b, row in zip(result.config.batch_sizes, result.quadratic, strict=True)
-    ]
     added, formula = result.network
-    rows.append(
-        {
-            "problem": "network",
-            "batch_size": 1,
-            "ratio": float(added.sum() / formula.sum()),
-            "largest": float((added / formula).max()),
-        }
-    )
-    return {"identities": DataFrame(rows)}
+    sizes = zip(result.config.batch_sizes, result.quadratic, strict=True)
+    rows = [("regression", size, row.mean(), row.max()) for size, row in sizes]
+    rows.append(("network", 1, added.sum() / formula.sum(), (added / formula).max()))
+    return {"identities": DataFrame(rows, columns=["problem", "batch_size", "ratio", "largest"])}
 
 
 IDENTITIES = Experiment(
-    "identities", ("P5-C1", "P5-X3"), lambda settings: run(configure(Identities, settings)), estimates, tables
-)
+    "identities", small=Identities(), large=Identities(Share(times=10)),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

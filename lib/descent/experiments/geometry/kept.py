@@ -1,8 +1,11 @@
-"""Where SGD stays: the minima that trained networks end at, against the bound on ‖G‖_F and the exact edge."""
+"""Where SGD stays: the minima that trained networks end at, against the bound on ‖G‖_F and the exact edge.
+
+Tanh nets begin sharp, on odd and even digits. If noise is what stops them, they end at the edge of SGD, whatever the
+edge of full-batch descent.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,54 +14,29 @@ import torch
 from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.data.images import centred, load
+from descent.data.images import centred, load, signs
+from descent.engine import Factors, Schedule, sgd
+from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
-from descent.engine.rules import Factors, Schedule, repeat, sgd
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.measure.gram import gram
 from descent.measure.stability import threshold
-from descent.nets.dense import MLP, SquaredError
-from descent.nets.supervised import Supervised
-from descent.stats.intervals import exact, mean
+from descent.nets import MLP, SquaredError, Supervised
+from descent.stats import exact, mean
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Tanh nets from sharp initial weights on odd and even digits; the rate rises over `warm` steps.
+    """Tanh nets from sharp initial weights on odd and even digits; the rate rises over `warm` steps."""
 
-    arms: (lr, batch size). Who has a loss above `fitted` at the end has found no minimum and says nothing.
-    """
-
-    replicas: int
-    seed: int
-    device: str
+    replicas: Share = Share(over=30, least=32, most=48)
     sizes: tuple[int, ...] = (64, 32, 1)
     images: int = 64
-    arms: tuple[tuple[float, int], ...] = ((0.05, 1), (0.1, 4), (0.2, 4), (0.2, 16), (0.4, 16))
+    arms: tuple[tuple[float, int], ...] = ((0.05, 1), (0.1, 4), (0.2, 4), (0.2, 16), (0.4, 16))  # lr, batch size
     spread: float = 1.5  # initial weights, as a multiple of the usual ones
     warm: int = 500
     steps: int = 4000
-    fitted: float = 1e-4
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Kept:
-        """Train a few dozen nets per arm."""
-        return cls(max(32, min(settings.replicas // 30, 48)), settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Kept:
-        """Train wider nets on more digits for longer."""
-        return cls(
-            max(64, settings.replicas // 10),
-            settings.seed,
-            settings.device,
-            sizes=(64, 64, 1),
-            images=256,
-            steps=40_000,
-        )
+    fitted: float = 1e-4  # the loss above which a net has found no minimum and says nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,36 +44,33 @@ class KeptResult:
     """Per arm and net (A, N): lr·‖G‖_F·√p, lr over its exact edge, lr·λ₁/2; not a number where no minimum was found."""
 
     config: Kept
+    lab: Lab
     frobenius: Array
     edge: Array
     descent: Array
-    seconds: float
 
 
-def run(config: Kept) -> KeptResult:
+def run(config: Kept, lab: Lab) -> KeptResult:
     """Train every arm and measure where it ends."""
-    clock = time.perf_counter()
-    parts = [_arm(config, lr, batch_size) for lr, batch_size in config.arms]
-    frobenius, edge, descent = (np.array(values) for values in zip(*parts, strict=True))
-    return KeptResult(config, frobenius, edge, descent, time.perf_counter() - clock)
+    found = np.array([_arm(config, lab, *arm) for arm in config.arms])
+    return KeptResult(config, lab, *found.swapaxes(0, 1))
 
 
-def _arm(config: Kept, lr: float, batch_size: int) -> tuple[Array, Array, Array]:
+def _arm(config: Kept, lab: Lab, lr: float, batch_size: int) -> list[Array]:
+    """Return what is measured where the nets of an arm end, three times (N,)."""
     data = load("digits").take(config.images)
-    inputs = centred(data.images).to(config.device)
-    targets = (2.0 * (data.labels % 2) - 1).unsqueeze(1).to(config.device)
+    inputs, targets = lab.bring(centred(data.images), signs(data.labels % 2).unsqueeze(1))
     problem = Supervised(MLP(config.sizes, "tanh"), SquaredError(), inputs, targets, batch_size)
-    streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
-    start = {name: config.spread * leaf for name, leaf in problem.model.initial(streams).items()}
-    hyper = repeat(sgd(lr), config.replicas).to(config.device)
-    done = train(problem, start, hyper, config.steps, streams, schedule=warmed(config.warm), limit=1e3)
+    arms = lab.arms(sgd(lr), config.replicas)
+    start = {name: config.spread * leaf for name, leaf in problem.model.initial(arms.streams).items()}
+    done = arms.run(problem, start, config.steps, schedule=warmed(config.warm), limit=1e3)
     params = cast(Leaves, done.params)
-    fitted = (problem.value(params) < config.fitted) & (done.diverged_at < 0)
+    fitted = (problem.value(params) < config.fitted) & (done.whole.diverged_at < 0)
     kernel = gram(problem.model, params, inputs).double()
     kernel = torch.where(fitted[:, None, None], kernel, torch.eye(len(inputs)).to(kernel))
     size, largest = kernel.square().mean((-2, -1)).sqrt(), torch.linalg.eigvalsh(kernel)[:, -1] / len(inputs)
     values = lr * size / batch_size**0.5, lr / threshold(kernel, batch_size), lr * largest / 2
-    return cast(tuple[Array, Array, Array], tuple(to_numpy(v.masked_fill(~fitted, torch.nan)) for v in values))
+    return [to_numpy(value.masked_fill(~fitted, torch.nan)) for value in values]
 
 
 def warmed(steps: int) -> Schedule:
@@ -105,7 +80,7 @@ def warmed(steps: int) -> Schedule:
 
 
 def estimates(result: KeptResult) -> Estimates:
-    """Return what the minima say about P5-W1."""
+    """Return what the minima say about P5-W1 and P5-X6."""
     edge, descent = result.edge[-1], result.descent[result.config.arms.index((0.2, 4))]
     return {
         "P5-W1.networks": exact(float(np.nanmax(result.frobenius))),
@@ -114,24 +89,23 @@ def estimates(result: KeptResult) -> Estimates:
     }
 
 
-def tables(result: KeptResult) -> dict[str, DataFrame]:
-    """Return largest and mean values, one row per arm."""
-    rows = [
-        {
-            "lr": lr,
-            "batch_size": b,
-            "minima": int(np.isfinite(f).sum()),
-            "of": len(f),
-            "frobenius": np.nanmean(f),
-            "largest": np.nanmax(f),
-            "edge": np.nanmean(e),
-            "largest_edge": np.nanmax(e),
-            "descent": np.nanmean(d),
-        }
-        for (lr, b), f, e, d in zip(result.config.arms, result.frobenius, result.edge, result.descent, strict=True)
-        if np.isfinite(f).any()
-    ]
-    return {"kept": DataFrame(rows)}
+def tables(result: KeptResult) -> Tables:
+    """Return largest and mean values, one row per arm; none of an arm that has found no minimum."""
+    found = np.isfinite(result.frobenius).any(axis=1)
+    lr, batch_size = np.array(result.config.arms)[found].T
+    frobenius, edge, descent = (v[found] for v in (result.frobenius, result.edge, result.descent))
+    return {
+        "kept": DataFrame({
+            "lr": lr, "batch_size": batch_size.astype(int),
+            "minima": np.isfinite(frobenius).sum(axis=1), "of": frobenius.shape[1],
+            "frobenius": np.nanmean(frobenius, axis=1), "largest": np.nanmax(frobenius, axis=1),
+            "edge": np.nanmean(edge, axis=1), "largest_edge": np.nanmax(edge, axis=1),
+            "descent": np.nanmean(descent, axis=1),
+        })
+    }  # fmt: skip
 
 
-KEPT = Experiment("kept", ("P5-W1", "P5-X6"), lambda settings: run(configure(Kept, settings)), estimates, tables)
+KEPT = Experiment(
+    "kept", small=Kept(), large=Kept(Share(over=10, least=64), sizes=(64, 64, 1), images=256, steps=40_000),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -1,48 +1,117 @@
-"""What is looked at along the training of a network of one output: its noise against loss and curvature."""
+"""What is looked at along the training of networks of one output: their noise against loss and curvature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from dataclasses import dataclass, fields, replace
+from typing import Self, cast
 
+import numpy as np
 import torch
+from pandas import DataFrame
 from torch import Tensor
 
+from descent.arrays import Array, BoolArray, IntArray
+from descent.engine import ArmRun, Arms, every
+from descent.engine.arms import in_parts
 from descent.engine.probes import Leaves, Params
-from descent.experiments.arms import in_parts
 from descent.measure.alignment import directional_alignment, loss_alignment, trace_of_noise, weighted
 from descent.measure.gram import gram
-from descent.nets.dense import LogisticError
-from descent.nets.supervised import Supervised
+from descent.nets import LogisticError, Supervised
+from descent.stats import Estimate, mean
+
+__all__ = ["Course", "fitted_slopes", "follow", "furthest", "look", "square_form"]
 
 
-def look(problem: Supervised, keep: int = 0) -> Callable[[Params], Mapping[str, Tensor]]:
+@dataclass(frozen=True, eq=False)
+class Course:
+    """N nets along training: steps (T,), and per look and net uncentred, centred, loss, noise, stable_rank (T, N).
+
+    curvature, along (T, N, q): the leading curvatures, and the centred alignment along their eigenvectors.
+    """
+
+    steps: IntArray
+    uncentred: Array
+    centred: Array
+    loss: Array
+    noise: Array
+    stable_rank: Array
+    curvature: Array
+    along: Array
+
+    @classmethod
+    def of(cls, run: ArmRun, arm: int = 0) -> Self:
+        """Return what an arm's probe "" has seen, `look` and whatever else this course has fields for."""
+        seen = {name: run[f".{name}"][arm].swapaxes(0, 1) for name in cls._seen()}
+        return cls(run.at(".loss"), **seen)
+
+    @property
+    def within(self) -> BoolArray:
+        """Whether noise along an eigenvector is within a factor three of loss times curvature, (T, N, q)."""
+        return np.asarray((self.along > 1 / 3) & (self.along < 3))
+
+    @property
+    def tracking(self) -> Array:
+        """The exponent of the noise along an eigenvector in its curvature, at the end, (N,)."""
+        curvature = self.curvature[-1]
+        return fitted_slopes(curvature.T, (curvature * self.along[-1].clip(1e-12)).T)
+
+    def among(self, who: BoolArray) -> Self:
+        """Return the course of some of the nets."""
+        return replace(self, **{name: getattr(self, name)[:, who] for name in self._seen()})
+
+    def table(self) -> DataFrame:
+        """Return means over the nets, one row per look."""
+        columns = ("uncentred", "centred", "loss", "noise", "stable_rank")
+        means = {name: getattr(self, name).mean(axis=1) for name in columns}
+        return DataFrame({"step": self.steps} | means | {"within": self.within.mean(axis=(1, 2))})
+
+    @classmethod
+    def _seen(cls) -> list[str]:
+        return [item.name for item in fields(cls) if item.name != "steps"]
+
+
+def follow(problem: Supervised, arms: Arms, steps: int, looks: int, directions: int) -> Course:
+    """Train one arm from the model's own initial weights and look at it along the way."""
+    probe = every(steps // looks, look(problem, directions))
+    return Course.of(arms.run(problem, problem.model.initial, steps, probes={"": probe}))
+
+
+def fitted_slopes(x: Array, y: Array) -> Array:
+    """Return the least-squares slope of log y on log x along the first axis, (…)."""
+    u, v = np.log(x), np.log(y)
+    u, v = u - u.mean(axis=0), v - v.mean(axis=0)
+    return np.asarray((u * v).sum(axis=0) / (u * u).sum(axis=0))
+
+
+def furthest(*courses: Course) -> Estimate:
+    """Return the mean uncentred alignment that is furthest from one, as a factor, over looks and courses."""
+    cells = [mean(row) for found in courses for row in found.uncentred]
+    return max(cells, key=lambda cell: abs(np.log(cell.value)))
+
+
+def look(problem: Supervised, keep: int) -> Callable[[Params], Mapping[str, Tensor]]:
     """Return the probe (R, …): uncentred and centred alignment, loss, trace of the noise, stable rank ‖G‖²/λ₁².
 
-    With `keep`, also the leading curvatures (R, keep) and the centred alignment along their eigenvectors. Under the
+    Of the `keep` leading eigenvectors also the curvatures (R, keep) and the centred alignment along them. Under the
     logistic loss the alignment is normalised by the loss itself.
     """
 
     def measured(params: Params) -> Mapping[str, Tensor]:
         leaves = cast(Leaves, params)
         kernel = gram(problem.model, leaves, problem.inputs).double()
-        outputs = _outputs(problem, leaves).double()
-        kernel, residuals, twice = square_form(problem, kernel, outputs)
+        kernel, residuals, twice = square_form(problem, kernel, _outputs(problem, leaves).double())
         found = loss_alignment(kernel, residuals, twice)
-        values = {
+        along = directional_alignment(kernel, residuals, keep, twice)
+        return {
             "uncentred": found.uncentred,
             "centred": found.centred,
             "loss": twice / 2,
             "noise": trace_of_noise(kernel, residuals),
+            "curvature": along.curvature,
+            "along": along.centred,
+            "stable_rank": found.scores.mean(-1) / along.curvature[:, 0].square(),
         }
-        if keep:
-            along = directional_alignment(kernel, residuals, keep, twice)
-            values |= {
-                "curvature": along.curvature,
-                "along": along.centred,
-                "stable_rank": found.scores.mean(-1) / along.curvature[:, 0].square(),
-            }
-        return values
 
     return measured
 
@@ -61,11 +130,11 @@ def square_form(problem: Supervised, kernel: Tensor, outputs: Tensor) -> tuple[T
 
 def _outputs(problem: Supervised, leaves: Leaves) -> Tensor:
     """Return the one output for every example, (R, n), of as many nets at a time as fit into memory."""
-    inputs = problem.inputs
+    inputs, replicas = problem.inputs, len(next(iter(leaves.values())))
 
     def forward(rows: slice) -> Tensor:
         some = {name: leaf[rows] for name, leaf in leaves.items()}
         shared = inputs.expand(len(next(iter(some.values()))), *inputs.shape)
         return problem.model.forward(some, shared)[..., 0]
 
-    return in_parts(forward, len(next(iter(leaves.values()))), problem.model.footprint(inputs, len(inputs)))
+    return in_parts(forward, replicas, problem.model.footprint(inputs, len(inputs)))

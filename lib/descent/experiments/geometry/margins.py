@@ -1,166 +1,136 @@
-"""Examples of small margin, the logistic loss, and what is left of alignment once the others are learnt."""
+"""Examples of small margin, the logistic loss, and what is left of alignment once the others are learnt.
+
+Three arms: equal margins, a tenth of the examples with small ones, and these with momentum at equal effective step.
+Small margins keep their residuals when the others have none: is alignment then their score over the mean score?
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import cast
 
 import numpy as np
 import torch
-from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.arrays import Array
+from descent.arrays import Array, IntArray
+from descent.engine import ArmRun, Purpose, every, heavy_ball
+from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves, Params
-from descent.engine.rules import heavy_ball, repeat
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.engine.train import every, train
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.alignment import Alignment, loss_alignment
 from descent.measure.gram import gram
-from descent.nets.dense import MLP, LogisticError
-from descent.nets.supervised import Supervised
-from descent.stats.intervals import mean, paired_difference
+from descent.nets import MLP, LogisticError, Supervised
+from descent.stats import mean, paired_difference
 
-Points = tuple[Array, Array, Array]
-EVEN, SMALL, MOMENTUM = "equal margins", "small margins", "small margins, momentum"
+NAMES = ("equal margins", "small margins", "small margins, momentum")
+SEEN = ("alignment", "carried", "relative")
+
+
+class Arm(IntEnum):
+    """The arms, in the order of NAMES."""
+
+    EVEN, SMALL, MOMENTUM = range(3)
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Inputs y·s·e + noise orthogonal to e, s = 1 but `signal` for a `share` of the examples; a two-layer tanh net.
+    """Inputs y·s·e + noise orthogonal to e, s = 1 but `signal` for a `share` of the examples; a two-layer tanh net."""
 
-    lr is the effective one: with momentum the rate is lr·(1 − momentum).
-    """
-
-    replicas: int
-    seed: int
-    device: str
-    momentum: float
+    replicas: Share = Share(over=30, least=32, most=48)
     examples: int = 256
     dimension: int = 40
     hidden: int = 32
     share: float = 0.1
     signal: float = 0.3
     scale: float = 8.0  # of the signal, against noise of unit variance in every coordinate
-    lr: float = 0.2
+    lr: float = 0.2  # the effective one: with momentum the rate is lr·(1 − momentum)
     batch_size: int = 32
     steps: int = 400
     looks: int = 20
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Margins:
-        """Train a few dozen nets per arm."""
-        return cls(max(32, min(settings.replicas // 30, 48)), settings.seed, settings.device, settings.momentum)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Margins:
-        """Train a hundred nets for longer."""
-        return cls(max(64, settings.replicas // 10), settings.seed, settings.device, settings.momentum, steps=4000)
-
-    @property
-    def arms(self) -> tuple[tuple[str, float, float], ...]:
-        """Name, signal of the small-margin examples, momentum."""
-        return (EVEN, 1.0, 0.0), (SMALL, self.signal, 0.0), (MOMENTUM, self.signal, self.momentum)
-
 
 @dataclass(frozen=True, eq=False)
 class MarginsResult:
-    """Per arm and look (A, T, N): alignment, the share of Σ r² and the relative score of the small-margin examples."""
+    """Per arm and look (A, T, N): alignment, the share of Σ r² and the relative score of the small-margin examples.
+
+    steps (T,). points: squared residuals, scores, and which examples are small, of one net with small margins, at the
+    end, (n,) each.
+    """
 
     config: Margins
-    steps: Array
+    lab: Lab
+    steps: IntArray
     alignment: Array
     carried: Array
     relative: Array
-    points: Points  # squared residuals, scores, and which are small, of one net at the end
-    seconds: float
+    points: tuple[Array, Array, Array]
 
 
-def run(config: Margins) -> MarginsResult:
-    """Train every arm, each net on a data set of its own."""
-    clock = time.perf_counter()
-    parts = [_arm(config, signal, momentum) for _, signal, momentum in config.arms]
-    steps = parts[0][0]
-    alignment, carried, relative = (np.array([part[1][i] for part in parts]) for i in range(3))
-    return MarginsResult(config, steps, alignment, carried, relative, parts[1][2], time.perf_counter() - clock)
+def run(config: Margins, lab: Lab) -> MarginsResult:
+    """Train every arm, all nets on one data set."""
+    arms = (1.0, 0.0), (config.signal, 0.0), (config.signal, lab.momentum)
+    runs = [_arm(config, lab, signal, momentum) for signal, momentum in arms]
+    seen = {name: np.stack([done[f".{name}"][0].T for done in runs]) for name in SEEN}
+    last, power = _aligned(cast(Supervised, runs[Arm.SMALL].objective), runs[Arm.SMALL].params)
+    points = to_numpy(power[0]), to_numpy(last.scores[0]), to_numpy(margin_data(config, lab, config.signal)[2])
+    return MarginsResult(config, lab, runs[Arm.EVEN].at(".alignment"), **seen, points=points)
 
 
-def _arm(config: Margins, signal: float, momentum: float) -> tuple[Array, tuple[Array, ...], Points]:
-    """Return the looks (T,), what was seen at them (T, N) each, and the points of the first net at the end."""
-    streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
+def _arm(config: Margins, lab: Lab, signal: float, momentum: float) -> ArmRun:
+    """Train the nets of an arm and look at them."""
+    inputs, targets, small = margin_data(config, lab, signal)
     model = MLP((config.dimension, config.hidden, 1), "tanh")
-    inputs, targets, small = margin_data(config, signal)
     problem = Supervised(model, LogisticError(), inputs, targets, config.batch_size)
-    hyper = repeat(heavy_ball(config.lr * (1 - momentum), momentum), config.replicas).to(config.device)
 
     def seen(params: Params) -> Mapping[str, Tensor]:
-        found, power = _aligned(problem, cast(Leaves, params))
-        scores = found.scores
-        return {
-            "alignment": found.uncentred,
-            "carried": power[:, small].sum(-1) / power.sum(-1),
-            "relative": scores[:, small].mean(-1) / scores.mean(-1),
-        }
+        found, power = _aligned(problem, params)
+        carried = power[:, small].sum(-1) / power.sum(-1)
+        relative = found.scores[:, small].mean(-1) / found.scores.mean(-1)
+        return dict(zip(SEEN, (found.uncentred, carried, relative), strict=True))
 
-    probe = every(config.steps // config.looks, seen)
-    done = train(problem, model.initial(streams), hyper, config.steps, streams, probes={"": probe})
-    last, power = _aligned(problem, cast(Leaves, done.params))
-    values = tuple(to_numpy(done.records[f".{name}"].values) for name in ("alignment", "carried", "relative"))
-    points = to_numpy(power[0]), to_numpy(last.scores[0]), to_numpy(small)
-    return to_numpy(done.records[".alignment"].steps), values, points
+    arms = lab.arms(heavy_ball(config.lr * (1 - momentum), momentum), config.replicas)
+    return arms.run(problem, model.initial, config.steps, probes={"": every(config.steps // config.looks, seen)})
 
 
-def margin_data(config: Margins, signal: float) -> tuple[Tensor, Tensor, Tensor]:
+def margin_data(config: Margins, lab: Lab, signal: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs (n, d), targets ±1 (n, 1), and which examples are small (n,); one data set for all nets."""
-    streams = Streams(replica_seeds(config.seed + 1, 1, config.device))
-    inputs = streams.normal(Purpose.DATA, 0, (config.examples, config.dimension))[0]
-    targets = 2.0 * (torch.arange(config.examples, device=inputs.device) % 2) - 1
-    small = torch.arange(config.examples, device=inputs.device) < config.share * config.examples
+    inputs = lab.streams(1, apart=1).normal(Purpose.DATA, 0, (config.examples, config.dimension))[0]
+    place = torch.arange(config.examples, device=inputs.device)
+    targets, small = 2.0 * (place % 2) - 1, place < config.share * config.examples
     inputs[:, 0] = targets * config.scale * torch.where(small, signal, 1.0)
     return inputs, targets.unsqueeze(1), small
 
 
-def _aligned(problem: Supervised, params: Leaves) -> tuple[Alignment, Tensor]:
+def _aligned(problem: Supervised, params: Params) -> tuple[Alignment, Tensor]:
     """Return the alignment with G = mean ∇f∇fᵀ, and the squared slopes of the loss in the output, (R, n)."""
-    kernel = gram(problem.model, params, problem.inputs).double()
-    outputs = problem.model.forward(params, problem.inputs.expand(len(kernel), *problem.inputs.shape))
+    leaves = cast(Leaves, params)
+    kernel = gram(problem.model, leaves, problem.inputs).double()
+    outputs = problem.model.forward(leaves, problem.inputs.expand(len(kernel), *problem.inputs.shape))
     slopes = problem.targets[:, 0] * torch.sigmoid(-problem.targets[:, 0] * outputs[..., 0]).double()
     return loss_alignment(kernel, slopes), slopes.square()
 
 
 def estimates(result: MarginsResult) -> Estimates:
-    """Return what the arms say about P5-X2; without momentum the last test is left out."""
-    names = [name for name, _, _ in result.config.arms]
-    end = dict(zip(names, result.alignment[:, -1], strict=True))
-    found = {
-        "P5-X2.broken": mean(end[SMALL]),
-        "P5-X2.control": mean(end[EVEN]),
-        "P5-X2.predicted": mean(end[SMALL] / result.relative[names.index(SMALL), -1]),
+    """Return what the arms say about P5-X2."""
+    end = result.alignment[:, -1]
+    return {
+        "P5-X2.broken": mean(end[Arm.SMALL]),
+        "P5-X2.control": mean(end[Arm.EVEN]),
+        "P5-X2.predicted": mean(end[Arm.SMALL] / result.relative[Arm.SMALL, -1]),
+        "P5-X2.momentum": paired_difference(end[Arm.MOMENTUM], end[Arm.SMALL]),
     }
-    if result.config.momentum:
-        found["P5-X2.momentum"] = paired_difference(end[MOMENTUM], end[SMALL])
-    return found
 
 
-def tables(result: MarginsResult) -> dict[str, DataFrame]:
+def tables(result: MarginsResult) -> Tables:
     """Return means over the nets, one row per arm and look."""
-    rows = [
-        DataFrame(
-            {
-                "arm": name,
-                "step": result.steps.astype(int),
-                "alignment": result.alignment[i].mean(axis=1),
-                "carried": result.carried[i].mean(axis=1),
-                "relative": result.relative[i].mean(axis=1),
-            }
-        )
-        for i, (name, _, _) in enumerate(result.config.arms)
-    ]
-    return {"margins": concat(rows, ignore_index=True)}
+    means = {name: getattr(result, name).mean(axis=-1) for name in SEEN}
+    return {"margins": tidy({"arm": NAMES, "step": result.steps}, **means)}
 
 
-MARGINS = Experiment("margins", ("P5-X2",), lambda settings: run(configure(Margins, settings)), estimates, tables)
+MARGINS = Experiment(
+    "margins", small=Margins(), large=Margins(Share(over=10, least=64), steps=4000),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -17,10 +17,9 @@ from descent.data.images import channels_first, load, pair, pooled, signs
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves, Params
 from descent.experiments.geometry.looks import look
+from descent.experiments.lab import Lab
 from descent.measure.noise import flat
-from descent.nets.convolutional import ResNet
-from descent.nets.dense import SquaredError
-from descent.nets.supervised import Supervised
+from descent.nets import ResNet, SquaredError, Supervised
 
 Watch = Callable[[Params], Mapping[str, Tensor]]
 
@@ -49,14 +48,14 @@ class Pictures:
         """Return a small net on few images at 8 × 8 pixels."""
         return cls(examples, measured, directions=5, pool=4, blocks=(1, 1, 1), widths=(8, 8, 8))
 
-    def problem(self, device: str) -> tuple[str, Supervised]:
+    def problem(self, lab: Lab) -> tuple[str, Supervised]:
         """Return the name of the data, and the loss over all training images.
 
         Raises: DataMissing without the images.
         """
         data = pair(load("cifar10"), "airplane", "automobile").take(self.examples)
         data = pooled(data, self.pool) if self.pool > 1 else data
-        inputs, targets = channels_first(data.images).to(device), signs(data.labels).unsqueeze(1).to(device)
+        inputs, targets = lab.bring(channels_first(data.images), signs(data.labels).unsqueeze(1))
         model = ResNet(blocks=self.blocks, widths=self.widths, classes=1)
         return data.title, Supervised(model, SquaredError(), inputs, targets, sampling="full", precision=self.precision)
 
@@ -83,11 +82,10 @@ class Pictures:
             return {name: torch.where(sound, value, torch.nan) for name, value in found.items()}
 
         def measured(params: Params) -> Mapping[str, Tensor]:
-            nets = [slice(r, r + 1) for r in range(len(lr))]
-            each = [
-                one({name: leaf[r] for name, leaf in cast(Leaves, params).items()}, lr[r], batch_size[r]) for r in nets
-            ]
-            return {name: torch.cat([found[name] for found in each]) for name in each[0]}
+            rows = [slice(r, r + 1) for r in range(len(lr))]
+            nets = [{name: leaf[r] for name, leaf in cast(Leaves, params).items()} for r in rows]
+            seen = [one(net, lr[r], batch_size[r]) for net, r in zip(nets, rows, strict=True)]
+            return {name: torch.cat([found[name] for found in seen]) for name in seen[0]}
 
         return measured
 

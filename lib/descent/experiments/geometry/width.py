@@ -1,23 +1,24 @@
-"""Does alignment depend on the number of parameters? Architectures of every width, and a net built to fail."""
+"""Does alignment depend on the number of parameters? Architectures of every width, and a net built to fail.
+
+Random networks are measured against the residuals to other networks of their kind, which is the typical case, and at
+the least score, which is the floor under all residuals. One ReLU neuron shows that the floor can be zero.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pandas import DataFrame
+from pandas import concat
 from torch import Tensor
 
-from descent.arrays import Array
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.experiments.arms import configure, in_parts, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.arrays import Array, BoolArray
+from descent.engine import Purpose, Streams
+from descent.engine.arms import in_parts, to_numpy
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.alignment import loss_alignment
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import exact, mean
+from descent.stats import Estimate, exact, mean
 from descent.theory.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
 
 DEEP, FEATURES = "deep linear", "random features"
@@ -27,34 +28,35 @@ DEEP, FEATURES = "deep linear", "random features"
 class Width:
     """Random networks of growing width on Gaussian inputs; residuals against other networks of the same kind."""
 
-    replicas: int
-    seed: int
-    device: str
+    replicas: Share = Share(over=20, least=32, most=128)
     examples: int = 100
     inputs: int = 50
     activations: tuple[str, ...] = ("linear", "leaky", "relu", "tanh", "softplus")
     widths: tuple[int, ...] = (2, 8, 32, 128, 512, 2048)
-    deep: tuple[int, ...] = (32, 128, 512)
+    deep: tuple[int, ...] = (32, 128, 512)  # widths of the deep linear net
     depth: int = 4
     probes: int = 8  # residuals per network
     wide: int = 128  # slopes are fitted from this width on: below, the finite net's own fluctuation shows
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Width:
-        """Draw a few dozen networks of each width, up to eight hundred thousand parameters."""
-        return cls(max(32, min(settings.replicas // 20, 128)), settings.seed, settings.device)
+    @property
+    def grid(self) -> dict[str, tuple[int, ...]]:
+        """The widths by architecture."""
+        return {**dict.fromkeys(self.activations, self.widths), DEEP: self.deep, FEATURES: self.widths}
 
-    @classmethod
-    def paper(cls, settings: Settings) -> Width:
-        """Draw widths up to tens of thousands, five million parameters of a deep linear net."""
-        return cls(
-            max(64, settings.replicas // 10),
-            settings.seed,
-            settings.device,
-            examples=1000,
-            widths=(2, 8, 32, 128, 512, 2048, 8192),
-            deep=(32, 128, 512, 1600),
-        )
+    def layers(self, width: int) -> list[tuple[int, int]]:
+        """Return the shapes of the layers of a deep linear net."""
+        return [(width, self.inputs), *[(width, width)] * (self.depth - 2), (1, width)]
+
+    def trained(self, name: str, width: int) -> int:
+        """Return the number of parameters trained."""
+        if name == DEEP:
+            return sum(a * b for a, b in self.layers(width))
+        return width if name == FEATURES else width * self.inputs
+
+    def bytes_each(self, name: str, width: int) -> int:
+        """Return about what a network takes in float64: n × n matrices, one per residual too, activations, weights."""
+        n, weights = self.examples, self.trained(name, width) if name == DEEP else width * self.inputs
+        return 8 * ((6 + self.probes) * n**2 + 8 * n * width + 8 * weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,91 +68,72 @@ class WidthResult:
     """
 
     config: Width
+    lab: Lab
     parameters: dict[str, Array]
     typical: dict[str, Array]
     worst: dict[str, Array]
     floor_ratio: Array
     dead: Array
-    seconds: float
 
-    def wide(self, name: str) -> NDArray[np.bool_]:
+    def wide(self, name: str) -> BoolArray:
         """Tell which widths of an architecture slopes are fitted to."""
-        widths = self.config.deep if name == DEEP else self.config.widths
-        return np.array(widths) >= self.config.wide
+        return np.array(self.config.grid[name]) >= self.config.wide
 
 
-def run(config: Width) -> WidthResult:
+def run(config: Width, lab: Lab) -> WidthResult:
     """Measure every architecture at every width."""
-    clock = time.perf_counter()
-    streams = Streams(replica_seeds(config.seed, config.replicas, config.device), torch.float64)
+    streams = lab.streams(config.replicas, torch.float64)
     inputs = streams.normal(Purpose.DATA, 0, (config.examples, config.inputs))
     parameters, typical, worst = {}, {}, {}
-    for name in (*config.activations, DEEP, FEATURES):
-        widths = config.deep if name == DEEP else config.widths
-        parameters[name] = np.array([_trained(config, name, width) for width in widths], dtype=np.float64)
-        found = np.stack([to_numpy(_aligned(config, streams, inputs, name, width)) for width in widths])
+    for name, widths in config.grid.items():
+        parameters[name] = np.array([config.trained(name, width) for width in widths], dtype=np.float64)
+        found = np.stack([_aligned(config, streams, inputs, name, width) for width in widths])
         typical[name], worst[name] = np.moveaxis(found, -1, 0)
-    floor = to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
-    return WidthResult(
-        config, parameters, typical, worst, worst["leaky"] / floor, _dead(streams, inputs), time.perf_counter() - clock
-    )
+    floor_ratio = worst["leaky"] / to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
+    return WidthResult(config, lab, parameters, typical, worst, floor_ratio, _dead(streams, inputs))
 
 
-def _trained(config: Width, name: str, width: int) -> int:
-    """Return the number of parameters trained."""
-    if name == DEEP:
-        return sum(a * b for a, b in _shapes(config, width))
-    return width if name == FEATURES else width * config.inputs
-
-
-def _shapes(config: Width, width: int) -> list[tuple[int, int]]:
-    """Return the shapes of the layers of a deep linear net."""
-    return [(width, config.inputs), *[(width, width)] * (config.depth - 2), (1, width)]
-
-
-def _aligned(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> Tensor:
+def _aligned(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> Array:
     """Return alignment and least score over mean score of every network, (N, 2), some networks at a time."""
+    network = {DEEP: _deep, FEATURES: _features}.get(name, _two_layer)
 
     def measure(rows: slice) -> Tensor:
-        gram, residuals = _network(config, streams.subset(rows), inputs[rows], name, width)
+        gram, residuals = network(config, streams.subset(rows), inputs[rows], name, width)
         found = loss_alignment(gram.unsqueeze(-3), residuals)
         return torch.stack([found.uncentred.mean(-1), (found.scores.amin(-1) / found.scores.mean(-1))[:, 0]], dim=-1)
 
-    return in_parts(measure, config.replicas, _bytes(config, name, width))
+    return to_numpy(in_parts(measure, streams.replicas, config.bytes_each(name, width)))
 
 
-def _bytes(config: Width, name: str, width: int) -> int:
-    """Return about what one network takes in float64: n × n matrices, one per residual too, activations, weights."""
-    n = config.examples
-    weights = 2 * _trained(config, name, width) if name == DEEP else 2 * width * config.inputs
-    return 8 * ((6 + config.probes) * n**2 + 8 * n * width + 4 * weights)
+# Each returns the Gram matrix (N, n, n) and residuals against a few other nets (N, P, n), which share their lower
+# layers: it is the outer one that makes them differ.
 
 
-def _network(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor]:
-    """Return the Gram matrix (N, n, n) and residuals against a few other nets (N, P, n).
+def _deep(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor]:
+    first, second = (
+        [_weights(streams, 20 * width + 10 * draw + i, shape) for i, shape in enumerate(config.layers(width))]
+        for draw in range(2)
+    )
+    outputs, gram = deep_linear(inputs, first)
+    outer = torch.cat([second[-1], _weights(streams, 20 * width + 19, (config.probes - 1, width))], dim=1)
+    hidden = inputs
+    for weight in second[:-1]:
+        hidden = hidden @ weight.mT
+    return gram, outputs.unsqueeze(-2) - (hidden @ outer.mT).mT
 
-    The other nets share their lower layers: it is the outer one that makes them differ.
-    """
-    d = config.inputs
-    if name == DEEP:
-        first, second = (
-            [_weights(streams, 20 * width + 10 * draw + i, s) for i, s in enumerate(_shapes(config, width))]
-            for draw in range(2)
-        )
-        outputs, gram = deep_linear(inputs, first)
-        outer = torch.cat([second[-1], _weights(streams, 20 * width + 19, (config.probes - 1, width))], dim=1)
-        hidden = inputs
-        for weight in second[:-1]:
-            hidden = hidden @ weight.mT
-        return gram, outputs.unsqueeze(-2) - (hidden @ outer.mT).mT
-    if name == FEATURES:
-        features = torch.tanh(inputs @ _weights(streams, 7 * width + 100_000, (width, d)).mT)
-        change = streams.normal(Purpose.INIT, 7 * width + 300_000, (config.probes, width))
-        return features @ features.mT, (features @ change.mT).mT
-    inner = [_weights(streams, 7 * width + 100_000 * (draw + 1), (width, d)) for draw in range(2)]
-    signs = streams.signs(Purpose.INIT, 7 * width + 100_000, (config.probes + 1, width)) / width**0.5
-    outputs, gram = two_layer(ACTIVATIONS[name], inputs, inner[0], signs[:, 0])
-    others = (ACTIVATIONS[name].value(inputs @ inner[1].mT) @ signs[:, 1:].mT).mT
+
+def _features(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor]:
+    features = torch.tanh(inputs @ _weights(streams, 7 * width + 100_000, (width, config.inputs)).mT)
+    change = streams.normal(Purpose.INIT, 7 * width + 300_000, (config.probes, width))
+    return features @ features.mT, (features @ change.mT).mT
+
+
+def _two_layer(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> tuple[Tensor, Tensor]:
+    step, shape = 7 * width + 100_000, (width, config.inputs)
+    inner, other = _weights(streams, step, shape), _weights(streams, step + 100_000, shape)
+    signs = streams.signs(Purpose.INIT, step, (config.probes + 1, width)) / width**0.5
+    outputs, gram = two_layer(ACTIVATIONS[name], inputs, inner, signs[:, 0])
+    others = (ACTIVATIONS[name].value(inputs @ other.mT) @ signs[:, 1:].mT).mT
     return gram, outputs.unsqueeze(-2) - others
 
 
@@ -197,16 +180,20 @@ def _per_decade(result: WidthResult, name: str) -> Array:
     return np.asarray(logs @ result.typical[name][wide] / (logs @ logs))
 
 
-def tables(result: WidthResult) -> dict[str, DataFrame]:
+def tables(result: WidthResult) -> Tables:
     """Return mean alignments, one row per architecture and width."""
-    rows = [
-        {"architecture": name, "parameters": count, "typical": values.mean(), "worst": result.worst[name][i].mean()}
-        for name in result.typical
-        for i, (count, values) in enumerate(zip(result.parameters[name], result.typical[name], strict=True))
-    ]
-    return {"width": DataFrame(rows)}
+    parts = [
+        tidy({"architecture": [name], "parameters": result.parameters[name]},
+             typical=found.mean(axis=1), worst=result.worst[name].mean(axis=1))
+        for name, found in result.typical.items()
+    ]  # fmt: skip
+    return {"width": concat(parts, ignore_index=True)}
 
 
 WIDTH = Experiment(
-    "width", ("P5-C4", "P5-C5", "P5-C6", "P5-W4"), lambda settings: run(configure(Width, settings)), estimates, tables
-)
+    "width", small=Width(),
+    large=Width(
+        Share(over=10, least=64), examples=1000, widths=(2, 8, 32, 128, 512, 2048, 8192), deep=(32, 128, 512, 1600)
+    ),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

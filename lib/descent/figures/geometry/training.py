@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from descent.experiments.geometry.cifar import CifarResult
 from descent.experiments.geometry.cyclic import BELOW, PHASES, CyclicResult
 from descent.experiments.geometry.kept import KeptResult
-from descent.experiments.geometry.margins import MarginsResult
-from descent.experiments.geometry.training import Course, TrainingResult
+from descent.experiments.geometry.looks import Course
+from descent.experiments.geometry.margins import NAMES, Arm, MarginsResult
+from descent.experiments.geometry.training import TrainingResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, theory
 from descent.figures.geometry.alignment import RAMP
 from descent.stats.intervals import mean
@@ -62,10 +63,10 @@ def margins(result: MarginsResult) -> Figure:
         )
     axes[0].set(yscale="log", xlabel="score / mean score", ylabel="squared residual / mean", xlim=(0, None))
     axes[0].legend(loc="lower left")
-    for (name, _, _), rows, look in zip(result.config.arms, result.alignment, (RAMP[0], RAMP[3], RAMP[5]), strict=True):
+    for name, rows, look in zip(NAMES, result.alignment, (RAMP[0], RAMP[3], RAMP[5]), strict=True):
         marks(axes[1], result.steps, [mean(row) for row in rows], look, label=name)
         line(axes[1], result.steps, rows.mean(axis=1), look)
-    predicted = result.relative[1].mean(axis=1)
+    predicted = result.relative[Arm.SMALL].mean(axis=1)
     theory(axes[1], result.steps[1:], predicted[1:])
     axes[1].set(xlabel="steps", ylabel="loss alignment A₁", ylim=(0, 1.3))
     axes[1].legend(loc="upper right", fontsize=7)
