@@ -20,10 +20,11 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
+from descent.arrays import Array
 from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.theory.mode import mode_edge
-from descent.theory.weights import Array, Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
+from descent.theory.weights import Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
 
 __all__ = [
     "Features",

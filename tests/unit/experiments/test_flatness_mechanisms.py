@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 from descent.experiments.flatness import mechanisms
-from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BARRIER, BETWEEN, LAWS, LOGARITHM, POWER
+from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BETWEEN
 from descent.experiments.lab import Lab
 from descent.figures.flatness.exits import exit_laws
+from descent.measure.exit_laws import BARRIER, LAWS, LOGARITHM, POWER, prediction_error, slope_of
 from descent.theory.weights import lyapunov
 
 RADII = np.array([1.0, 1.5, 2.5, 4.0])
@@ -25,13 +26,13 @@ def result() -> mechanisms.MechanismsResult:
 
 @pytest.mark.parametrize("law", LAWS)
 def test_a_law_predicts_what_follows_it_and_nothing_else(law: str) -> None:
-    errors = {other: float(mechanisms.prediction_error(other, TIMES[law][None], RADII)[0]) for other in LAWS}
+    errors = {other: float(prediction_error(other, TIMES[law][None], RADII)[0]) for other in LAWS}
     assert errors[law] < 1e-12
     assert min(error for other, error in errors.items() if other != law) > 0.003
 
 
 def test_slopes_of_the_laws() -> None:
-    slopes = {law: float(mechanisms.slope_of(law, TIMES[law][None], RADII)[0]) for law in LAWS}
+    slopes = {law: float(slope_of(law, TIMES[law][None], RADII)[0]) for law in LAWS}
     assert slopes == pytest.approx({BARRIER: 0.3, POWER: 1.3, LOGARITHM: 5.0})
 
 

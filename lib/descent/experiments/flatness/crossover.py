@@ -142,10 +142,9 @@ def tables(result: CrossoverResult) -> Tables:
         {"momentum": momenta, "batch_size": [batch_name(k) for k in sizes]},
         value=[[result.c50(Cell(k, m)) for k in sizes] for m in momenta],
         mean_square=[[config.threshold(k, m) for k in sizes] for m in momenta],
-        ratio=ratios,
+        ratio=ratios, crossover=[[config.predicted(m)] for m in momenta],
         ratio_matched=[[ratio.value / (1 - m) for ratio in row] for m, row in zip(momenta, ratios, strict=True)],
-        crossover=[[config.predicted(m)] for m in momenta],
-    )
+    )  # fmt: skip
     return {"momentum_c50": frame.rename(columns={"value": "c50"})}
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from pandas import DataFrame
+from pandas import concat
 
 from descent.arrays import Array
 from descent.engine import heavy_ball
@@ -54,9 +54,13 @@ class Threshold:
     lr: Array
     growth: Array
 
+    def at(self, drawn: Array) -> Array:
+        """Return the lr at which runs neither grow nor shrink, of several draws (B, N, 3) → (B,)."""
+        return crossing(self.lr, drawn.mean(1))
+
     def almost_sure(self, seed: int, unit: float = 1.0) -> Estimate:
-        """Return the lr at which single runs neither grow nor shrink, over `unit`, by the bootstrap over runs."""
-        return bootstrap(lambda g: crossing(self.lr, g.mean(1)) / unit, self.growth, seed=seed)
+        """Estimate it, over `unit`, by the bootstrap over runs."""
+        return bootstrap(lambda drawn: self.at(drawn) / unit, self.growth, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +123,7 @@ def rises(found: Iterable[Threshold], seed: int) -> list[Estimate]:
     """Return by how much each threshold exceeds the one before."""
 
     def rise(low: Threshold, high: Threshold) -> Estimate:
-        def between(g: Array, h: Array) -> Array:
-            return crossing(high.lr, h.mean(1)) - crossing(low.lr, g.mean(1))
-
-        return bootstrap(between, low.growth, high.growth, seed=seed)
+        return bootstrap(lambda g, h: high.at(h) - low.at(g), low.growth, high.growth, seed=seed)
 
     return [rise(low, high) for low, high in pairwise(found)]
 
@@ -143,21 +144,16 @@ def tables(result: DimensionResult) -> Tables:
     """Return the gap per dimension and batch size, exact and measured, and the thresholds with momentum."""
     dimensions, sizes, momenta = result.config.dimensions, result.config.batch_sizes, list(result.momentum)
     edges = [[mean_square_threshold(Features(d), k) for k in sizes] for d in dimensions]
-    gaps = [(d, k, result.measured_gap(d, k)) for d, k in result.features]
-    measured = DataFrame(
-        [(d, k, gap.value, gap.low, gap.high) for d, k, gap in gaps],
-        columns=["dimension", "batch_size", "gap", "low", "high"],
-    )
     exact = tidy({"dimension": dimensions, "batch_size": sizes}, mean_square=edges, gap_exact=result.gap)
+    gaps = [tidy({"dimension": [d], "batch_size": [k]}, value=result.measured_gap(d, k)) for d, k in result.features]
     with_momentum = tidy(
-        {"batch_size": momenta},
-        value=[found.almost_sure(result.lab.seed) for found in result.momentum.values()],
+        {"batch_size": momenta}, value=[found.almost_sure(result.lab.seed) for found in result.momentum.values()],
         mean_square=mode_edge(1.0, MOMENTUM, FEATURE.variance / np.array(momenta)),
         almost_sure_plain=[almost_sure_threshold(FEATURE, k) for k in momenta],
         mean_square_plain=[mean_square_threshold(FEATURE, k) for k in momenta],
-    )
+    )  # fmt: skip
     return {
-        "dimension_gap": exact.merge(measured, how="left"),
+        "dimension_gap": exact.merge(concat(gaps).rename(columns={"value": "gap"}), how="left"),
         "momentum_thresholds": with_momentum.rename(columns={"value": "almost_sure"}),
     }
 

@@ -49,10 +49,8 @@ class Exits:
         """Return the settings a share of the way between the thresholds, and at multiples of the almost-sure one."""
         edges = {k: almost_sure_threshold(self.law, k) for k, _ in (*self.between, *self.above)}
         between = [(mean_square_threshold(self.law, k), k, share) for k, share in self.between]
-        return (
-            [Walk(self.law, low + share * (edges[k] - low), k) for low, k, share in between],
-            [Walk(self.law, multiple * edges[k], k) for k, multiple in self.above],
-        )
+        above = [Walk(self.law, multiple * edges[k], k) for k, multiple in self.above]
+        return [Walk(self.law, low + share * (edges[k] - low), k) for low, k, share in between], above
 
     def followed(self, walks: int) -> tuple[float, ...]:
         """Return the decays that the chance to leave is followed to: down to where some twenty walks are left."""

@@ -11,17 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from pandas import DataFrame
 
-from descent.engine import Objective, Purpose, heavy_ball
+from descent.engine import Purpose, heavy_ball
 from descent.experiments.flatness.batches import farthest
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.measure.growth import Descent, Growth, resampled_growth
-from descent.problems.exponents import Features
-from descent.problems.quadratics import FOUR_ATOMS, Ensemble, GaussianFeatures, RandomWeights
+from descent.problems.quadratics import FOUR_ATOMS, Atoms, sampled, single_growth
 from descent.stats import Estimate, mean
 from descent.theory.moments import Gaussian, Weighted, growth_rate, threshold
-from descent.theory.weights import Gamma, lyapunov
-
-Atoms = tuple[tuple[float, ...], ...]
 
 ATOMS, FEATURES, WEIGHTS = "four atoms", "Gaussian features", "exponential weights"
 
@@ -37,25 +33,13 @@ class Case:
     momentum: float = 0.0
 
     @property
-    def objective(self) -> Objective:
-        """What is descended, one block of replicas per batch size."""
-        if isinstance(self.problem, Gaussian):
-            return GaussianFeatures(self.problem.spectrum, self.batch_sizes)
-        if isinstance(self.problem, Weighted):
-            return RandomWeights(Gamma(1 / self.problem.variance), self.problem.spectrum, self.batch_sizes)
-        return Ensemble(self.problem, self.batch_sizes)
-
-    @property
     def dimension(self) -> int:
         """Number of coordinates."""
         return len(self.problem[0] if isinstance(self.problem, tuple) else self.problem.spectrum)
 
     def single_runs(self, lr: float, batch_size: int) -> float | None:
-        """Return the exact growth of single runs, where one is known: one direction, or equally curved ones."""
-        if self.momentum or isinstance(self.problem, tuple) or len(set(self.problem.spectrum)) > 1:
-            return None
-        law = Features(self.dimension) if isinstance(self.problem, Gaussian) else Gamma(1 / self.problem.variance)
-        return lyapunov(law, lr * self.problem.spectrum[0], batch_size)
+        """Return the exact growth of single runs, where one is known."""
+        return None if self.momentum else single_growth(self.problem, lr, batch_size)
 
 
 def ensembles(scale: int, many: tuple[int, ...], few: tuple[int, ...], dimension: int) -> tuple[Case, ...]:
@@ -120,10 +104,10 @@ def run(config: Rates, lab: Lab) -> RatesResult:
 
 
 def _measure(case: Case, config: Rates, lab: Lab) -> Iterator[Cell]:
-    edges = {k: threshold(case.problem, k, case.momentum) for k in case.batch_sizes}
-    places = [(k, multiple, multiple * edges[k]) for k in case.batch_sizes for multiple in config.multiples]
+    edges = ((k, threshold(case.problem, k, case.momentum)) for k in case.batch_sizes)
+    places = [(k, multiple, multiple * edge) for k, edge in edges for multiple in config.multiples]
     arms = lab.arms(heavy_ball([lr for *_, lr in places], case.momentum), case.replicas, torch.float64)
-    step = Descent(case.objective, arms.hyper, arms.streams)
+    step = Descent(sampled(case.problem, case.batch_sizes), arms.hyper, arms.streams)
     start = step.state(arms.streams.normal(Purpose.INIT, 0, (case.dimension,)))
     grown = resampled_growth(step, start, config.steps, arms.streams, arms=len(arms), burn=config.burn)
     for (k, multiple, lr), growth in zip(places, grown, strict=True):

@@ -5,7 +5,7 @@ Each mechanism has its own exact law. Each law, fitted to all radii but the larg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,13 @@ from pandas import DataFrame, concat
 
 from descent.arrays import Array, BoolArray
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.measure.exit_laws import BARRIER, LAWS, LOGARITHM, POWER, prediction_error, slope_of
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exponent_threshold
 from descent.stats import Estimate, blocks, bootstrap, censored_mean, mean
 from descent.theory.mode import stationary_variance
 from descent.theory.weights import Gamma, TwoPoint
 
-BARRIER, POWER, LOGARITHM = "barrier", "power", "logarithm"
 ADDITIVE, BETWEEN, ABOVE = range(3)  # the mechanisms that claims are stated at come first, in this order
 BLOCKS = 200  # of runs, which the bootstrap resamples whole
 WEIGHTS = Gamma(1.0)
@@ -123,41 +123,11 @@ def run(config: Mechanisms, lab: Lab) -> MechanismsResult:
     return MechanismsResult(config, lab, [passage.times for passage in found], [passage.seen for passage in found])
 
 
-LAWS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    BARRIER: (np.square, np.log),
-    POWER: (np.log, np.log),
-    LOGARITHM: (np.log, np.asarray),
-}
-"""What each law says is a straight line: a function of the radius, and a function of the mean exit time."""
-
-
 def _mean_times(samples: Array) -> Array:
     """Return mean exit times (B, L) from samples (B, blocks, L, 2): time followed over exits seen."""
     followed, exits = np.moveaxis(samples.mean(1), -1, 0)
     with np.errstate(divide="ignore"):  # nobody got there: an infinite time, which the bootstrap refuses by name
         return np.asarray(followed / exits)
-
-
-def slope_of(law: str, times: Array, radii: Array) -> Array:
-    """Return the least-squares slope of a law's straight line, (B, L) → (B,)."""
-    x, y = LAWS[law][0](radii), LAWS[law][1](times)
-    return np.asarray(y @ (x - x.mean()) / ((x - x.mean()) ** 2).sum())
-
-
-def predicted(law: str, times: Array, radii: Array, at: Array) -> Array:
-    """Return the log exit times at radii `at` (M,) by a law fitted to mean times at `radii`, (B, L) → (B, M).
-
-    Where the logarithmic law passes below one step, one step is predicted.
-    """
-    x, y = LAWS[law][0](radii), LAWS[law][1](times)
-    line = y.mean(1)[:, None] + np.multiply.outer(slope_of(law, times, radii), LAWS[law][0](at) - x.mean())
-    return np.asarray(np.log(np.maximum(line, 1.0)) if law == LOGARITHM else line)
-
-
-def prediction_error(law: str, times: Array, radii: Array) -> Array:
-    """Return how far a law, fitted to all but the largest radius, misses the log mean time there, (B, L) → (B,)."""
-    guess = predicted(law, times[:, :-1], radii[:-1], radii[-1:])[:, 0]
-    return np.asarray(np.abs(guess - np.log(times[:, -1])))
 
 
 def slope(result: MechanismsResult, row: int, law: str) -> Estimate:

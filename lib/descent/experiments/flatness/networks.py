@@ -140,7 +140,7 @@ class NetworksResult:
     config: Networks
     lab: Lab
     groups: tuple[Trained, ...]
-    tracks: tuple[Track, Track]
+    tracks: tuple[Track, ...]
     growth: Array
     one: Array
 
@@ -152,6 +152,11 @@ class NetworksResult:
 def run(config: Networks, lab: Lab) -> NetworksResult:
     """Train every group, then take the Gram matrices of those that interpolate."""
     task = config.task(lab)
+
+    def track(done: ArmRun) -> Track:
+        load = config.gentle / done[".single"][0]
+        return Track(done.at(".single").astype(np.float64), done[".sharpness"][0], load)
+
     watch = {"": every(config.pause, lambda params: _look(task, lab.count(config.replicas), params))}
     runs = [fit(task, config, lab, group, {} if i else watch) for i, group in enumerate(config.groups)]
     gentle = fit(task, config, lab, Group(None, (config.gentle,), config.patience), watch)
@@ -159,14 +164,8 @@ def run(config: Networks, lab: Lab) -> NetworksResult:
     groups = tuple(_weigh(task, config, group, done, initial) for group, done in zip(config.groups, runs, strict=True))
     few = next(i for i, group in enumerate(config.groups) if group.batch_size == FEW)
     one = {name: leaf[:1] for name, leaf in cast(Leaves, gentle.params).items()}
-    return NetworksResult(
-        config,
-        lab,
-        groups,
-        tracks=(_track(runs[0], config.gentle), _track(gentle, config.gentle)),
-        growth=grow(task, config, lab, runs[few], groups[few]),
-        one=to_numpy(task.gram(one)[0]),
-    )
+    tracks, grown = tuple(map(track, (runs[0], gentle))), grow(task, config, lab, runs[few], groups[few])
+    return NetworksResult(config, lab, groups, tracks, grown, to_numpy(task.gram(one)[0]))
 
 
 def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[str, Probe]) -> ArmRun:
@@ -186,10 +185,6 @@ def _look(task: Parity, count: int, params: Params) -> dict[str, Tensor]:
     return {name: torch.nn.functional.pad(v, (0, blank), value=torch.nan) for name, v in found.items()}
 
 
-def _track(done: ArmRun, gentle: float) -> Track:
-    return Track(done.at(".single").astype(np.float64), done[".sharpness"][0], gentle / done[".single"][0])
-
-
 def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: Array) -> Trained:
     """Compare every net that interpolates with its thresholds."""
     loss = task.objective(None).value(done.params)
@@ -207,15 +202,9 @@ def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: 
         return done.arms.split(full)
 
     own = laid(threshold(k, group.batch_size))
-    return Trained(
-        group,
-        diverged=done.lost,
-        initial=np.broadcast_to(initial, own.shape),
-        sharpness=laid(leading(k).sharpness),
-        threshold=own,
-        single=own if group.batch_size == 1 else laid(threshold(k, 1)),
-        lower=laid(bounds(k, 1).lower),
-    )
+    single = own if group.batch_size == 1 else laid(threshold(k, 1))
+    start, sharp, lower = np.broadcast_to(initial, own.shape), leading(k).sharpness, bounds(k, 1).lower
+    return Trained(group, done.lost, start, laid(sharp), own, single, laid(lower))
 
 
 def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun, trained: Trained) -> Array:
@@ -305,14 +294,10 @@ def _arms(trained: Trained) -> DataFrame:
     largest = np.where(trained.found, trained.load, -np.inf).max(axis=1)
     return tidy(
         {"batch_size": [batch_name(trained.group.batch_size)], "lr": trained.group.lr},
-        started=trained.load.shape[1],
-        diverged=trained.diverged.sum(axis=1),
-        interpolate=trained.found.sum(axis=1),
-        above=(trained.load > SLACK).sum(axis=1),
-        load_median=middle(trained.load),
-        load_largest=np.where(trained.found.any(axis=1), largest, np.nan),
-        sharpness_median=middle(trained.sharpness),
-    )
+        started=trained.load.shape[1], diverged=trained.diverged.sum(axis=1), interpolate=trained.found.sum(axis=1),
+        above=(trained.load > SLACK).sum(axis=1), load_median=middle(trained.load),
+        load_largest=np.where(trained.found.any(axis=1), largest, np.nan), sharpness_median=middle(trained.sharpness),
+    )  # fmt: skip
 
 
 def _way(track: Track, batch_size: str) -> DataFrame:

@@ -70,20 +70,21 @@ class SandwichResult:
 def run(config: Sandwich, lab: Lab) -> SandwichResult:
     """Bound the threshold of every ensemble; nothing here is simulated."""
     drawn, sizes = draw(config, lab)
-    atoms = Finite(FOUR_ATOMS)
+    atoms, curve, large = Finite(FOUR_ATOMS), config.curve, config.large
     named: list[Moments] = [atoms, STEEP, ISOTROPIC, Weighted()]
+    edges = [(k, *bounds(atoms, k)) for k in curve]
+    lacking = [2 / atoms.curvatures.max() - threshold(atoms, k) for k in large]
     return SandwichResult(
-        config,
-        lab,
+        config, lab,
         single=np.array([row(problem, 1) for problem in drawn]),
         batched=np.array([row(problem, int(k)) for problem, k in zip(drawn, sizes, strict=True)]),
         batch_size=sizes,
-        limit=np.array([threshold(p, config.large[-1]) * p.curvatures.max() / 2 for p in (*drawn, *named)]),
-        atoms=np.array([row(atoms, k) for k in config.curve]),
-        steep=np.array([row(STEEP, k) for k in config.curve]),
-        steps=np.array([_one_step(atoms, k) for k in config.curve]),
-        rate=_rate(atoms, config.large),
-    )
+        limit=np.array([threshold(p, large[-1]) * p.curvatures.max() / 2 for p in (*drawn, *named)]),
+        atoms=np.array([row(atoms, k) for k in curve]),
+        steep=np.array([row(STEEP, k) for k in curve]),
+        steps=np.array([(step_range(atoms, 0.99 * a, k)[1], step_range(atoms, 1.01 * b, k)[0]) for k, a, b in edges]),
+        rate=float(np.polyfit(np.log(large), np.log(lacking), 1)[0]),
+    )  # fmt: skip
 
 
 def row(problem: Moments, batch_size: int) -> tuple[float, ...]:
@@ -109,17 +110,6 @@ def draw(config: Sandwich, lab: Lab) -> tuple[list[Moments], NDArray[np.int64]]:
     return drawn, np.array(config.batch_sizes)[picked[3]]
 
 
-def _one_step(problem: Moments, batch_size: int) -> tuple[float, float]:
-    low, high = bounds(problem, batch_size)
-    return step_range(problem, 0.99 * low, batch_size)[1], step_range(problem, 1.01 * high, batch_size)[0]
-
-
-def _rate(problem: Moments, batch_sizes: tuple[int, ...]) -> float:
-    """Return the slope of log(2/λ₁ − C*(k)) in log k."""
-    lacking = [2 / problem.curvatures.max() - threshold(problem, k) for k in batch_sizes]
-    return float(np.polyfit(np.log(batch_sizes), np.log(lacking), 1)[0])
-
-
 def estimates(result: SandwichResult) -> Estimates:
     """Return what the bounds say about P2-C4, P2-C5, P2-C7 and P2-X1."""
     both = np.concatenate([result.single, result.batched])
@@ -141,15 +131,9 @@ def tables(result: SandwichResult) -> Tables:
     """Return the bounds of all random ensembles, and those of two named ones against the batch size."""
     random = (result.single, 1), (result.batched, result.batch_size)
     named = ("four atoms", result.atoms), ("Gaussian 10, 1, 0.1", result.steep)
-    return {
-        "bounds_random": concat(
-            [DataFrame(values, columns=NAMES).assign(batch_size=k) for values, k in random], ignore_index=True
-        ),
-        "bounds_curves": concat(
-            [DataFrame(curve, columns=NAMES).assign(ensemble=n, batch_size=result.config.curve) for n, curve in named],
-            ignore_index=True,
-        ),
-    }
+    singles = [DataFrame(values, columns=NAMES).assign(batch_size=k) for values, k in random]
+    curves = [DataFrame(curve, columns=NAMES).assign(ensemble=n, batch_size=result.config.curve) for n, curve in named]
+    return {"bounds_random": concat(singles, ignore_index=True), "bounds_curves": concat(curves, ignore_index=True)}
 
 
 SANDWICH = Experiment(

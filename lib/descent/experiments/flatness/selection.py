@@ -11,14 +11,14 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pandas import DataFrame, concat
+from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
 from descent.engine import Params, Purpose, every, sgd
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.wells import release
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.problems.styblinski import FLAT, TOP, StyblinskiTang, share_flat
 from descent.stats import Estimate, paired_difference, proportion
 from descent.theory.weights import Gamma, TwoPoint, WeightLaw
@@ -155,16 +155,12 @@ def estimates(result: SelectionResult) -> Estimates:
 
 def tables(result: SelectionResult) -> Tables:
     """Return one row per arm, and the drawn paths of the main arms."""
-    paths = [
-        DataFrame(
-            {"batch_size": batch_name(arm.batch_size), "step": result.steps, "share_flat": arm.share, "loss": arm.loss}
-        )
-        for arm in result.arms_at(WIDE, 0.0)
-    ]
-    return {
-        "selection": DataFrame([_row(arm) for arm in result.arms]),
-        "selection_paths": concat(paths, ignore_index=True),
-    }
+    main = result.arms_at(WIDE, 0.0)
+    paths = tidy(
+        {"batch_size": [batch_name(arm.batch_size) for arm in main], "step": result.steps},
+        share_flat=[arm.share for arm in main], loss=[arm.loss for arm in main],
+    )  # fmt: skip
+    return {"selection": DataFrame([_row(arm) for arm in result.arms]), "selection_paths": paths}
 
 
 def _row(arm: Arm) -> dict[str, float | str]:

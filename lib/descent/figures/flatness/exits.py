@@ -9,18 +9,10 @@ from matplotlib.figure import Figure
 from descent.arrays import Array
 from descent.experiments.flatness.dimension import FEATURE, MOMENTUM, DimensionResult
 from descent.experiments.flatness.exits import ExitsResult
-from descent.experiments.flatness.mechanisms import (
-    ABOVE,
-    ADDITIVE,
-    BARRIER,
-    BETWEEN,
-    LOGARITHM,
-    POWER,
-    MechanismsResult,
-    predicted,
-)
+from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BETWEEN, MechanismsResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
+from descent.measure.exit_laws import BARRIER, LOGARITHM, POWER, predicted
 from descent.problems.exponents import almost_sure_threshold
 from descent.stats import mean
 from descent.theory.mode import mode_edge
