@@ -20,13 +20,16 @@ import torch
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine.arms import Arms, in_parts
 from descent.engine.rules import Hyper
 from descent.engine.streams import Purpose, Streams
 from descent.engine.train import Objective
 from descent.stats.estimate import Estimate
 from descent.stats.intervals import mean
 
-__all__ = ["Descent", "Growth", "Step", "onset", "resampled_growth", "resampled_mean"]
+__all__ = [
+    "Descent", "Growth", "Step", "crossing", "growth_of_runs", "onset", "resampled_growth", "resampled_mean",
+]  # fmt: skip
 
 Step = Callable[[Tensor, int], Tensor]
 """(states, t) → states one step later, (R, …) → (R, …): linear in the state of each replica."""
@@ -114,6 +117,39 @@ def resampled_growth(
         kept = _copies(squares, dice.uniform(Purpose.PROBE, t))
         weighted = weighted[kept] / grown[kept]
     return _summary(factors.cpu().numpy(), (logs / (steps - burn)).view(arms, -1).cpu().numpy(), burn, blocks)
+
+
+def growth_of_runs(
+    objective: Objective, rule: Hyper, start: Tensor, steps: int, streams: Streams, *, burn: int = 0, held: int = 20
+) -> Array:
+    """Return log growth per step of single runs, (N, A), every arm of the rule on the same random numbers.
+
+    start: (1, d). The state is scaled back to unit length after every step, so that nothing over- or underflows. `burn`
+    steps come before those counted. held: numbers that a run holds, about: as many run at a time as fit into memory.
+    """
+
+    def watched(rows: slice) -> Tensor:
+        arms = Arms.paired(rule, streams.subset(rows))
+        step = Descent(objective, arms.hyper, arms.streams)
+        state = step.state(cast(Tensor, arms.stack(start)))
+        total = torch.zeros_like(state[:, 0, 0])
+        for t in range(burn + steps):
+            state = step(state, t)
+            size = state.flatten(1).norm(dim=1)
+            state = state / size[:, None, None]
+            if t >= burn:
+                total += size.log()
+        return total.div(steps).view(len(arms), -1).T
+
+    grown = in_parts(watched, streams.replicas, start.element_size() * rule.replicas * held)
+    return np.asfortranarray(grown.cpu())  # arm by arm: sums go that way
+
+
+def crossing(steps: Array, growth: Array) -> Array:
+    """Return the learning rate at which growth (B, 3) vanishes, by inverse interpolation through its values, (B,)."""
+    others = [(i, [j for j in range(3) if j != i]) for i in range(3)]
+    shares = [np.prod([growth[:, j] / (growth[:, j] - growth[:, i]) for j in rest], axis=0) for i, rest in others]
+    return np.asarray(np.stack(shares, axis=1) @ steps)
 
 
 def onset(steps: Array, growth: Array) -> Array:

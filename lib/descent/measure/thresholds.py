@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from descent.arrays import Array
+from descent.arrays import Array, BoolArray
 from descent.engine.probes import Params
 from descent.engine.streams import Streams
 from descent.engine.train import Objective
 from descent.stats.estimate import Estimate
-from descent.stats.intervals import bootstrap
+from descent.stats.intervals import blocks, bootstrap
 
 __all__ = ["Curve", "Scan", "median_step", "median_steps"]
 
@@ -57,14 +57,14 @@ class Curve:
     """Who has left at which step: lr (A,) rising, left (N, A)."""
 
     lr: Array
-    left: NDArray[np.bool_]
+    left: BoolArray
 
     @property
     def share(self) -> Array:
         """Share of runs that have left, (A,)."""
         return np.asarray(self.left.mean(axis=0))
 
-    def at(self, lr: float) -> NDArray[np.bool_]:
+    def at(self, lr: float) -> BoolArray:
         """Return who has left at one of the steps, (N,)."""
         if lr not in self.lr:
             raise KeyError(f"the step {lr} is not in the scan; it has {self.lr}")
@@ -101,16 +101,10 @@ def median_steps(function: Callable[..., Array], *curves: Curve, seed: int) -> E
     The bootstrap resamples replicas, the same ones in every curve.
     """
     ends = np.cumsum([len(curve.lr) for curve in curves])[:-1]
-    together = _blocks(np.concatenate([curve.left for curve in curves], axis=1))
+    together = blocks(np.concatenate([curve.left for curve in curves], axis=1), BLOCKS)
 
     def statistic(drawn: Array) -> Array:
         shares = np.split(drawn.mean(axis=1), ends, axis=-1)
         return function(*(median_step(c.lr, s) for c, s in zip(curves, shares, strict=True)))
 
     return replace(bootstrap(statistic, together, seed=seed), n=len(curves[0].left))
-
-
-def _blocks(left: NDArray[np.bool_]) -> Array:
-    """Average the replicas in at most BLOCKS equal blocks, (N, …) → (blocks, …); the last few may drop out."""
-    count = min(BLOCKS, len(left))
-    return np.asarray(left[: len(left) // count * count].reshape(count, -1, *left.shape[1:]).mean(axis=1))

@@ -20,15 +20,17 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
+from descent.arrays import Array
 from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.theory.mode import mode_edge
-from descent.theory.weights import Array, Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
+from descent.theory.weights import Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
 
 __all__ = [
     "Features",
     "Law",
     "Minimum",
+    "Walk",
     "almost_sure_threshold",
     "exit_spread",
     "exit_time",
@@ -111,6 +113,31 @@ class Minimum:
             return x * self.law.batch_mean(streams, step, batch_size).unsqueeze(-1)
         rows = streams.normal(Purpose.BATCH, step, (batch_size, self.law.dimension))
         return torch.bmm((rows @ x.unsqueeze(-1)).mT, rows).squeeze(1).div_(batch_size)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Plain descent at a minimiser at one lr, along one direction: log|x| is a random walk."""
+
+    law: WeightLaw
+    lr: float
+    batch_size: int
+    jitter: float = 0.0
+
+    @property
+    def minimum(self) -> Minimum:
+        """The objective."""
+        return Minimum(self.law, self.batch_size, self.jitter)
+
+    @property
+    def exponent(self) -> float:
+        """The exact α of the chance to leave."""
+        return exponent(self.law, self.lr, self.batch_size)
+
+    @property
+    def growth(self) -> float:
+        """The exact γ of single runs."""
+        return lyapunov(self.law, self.lr, self.batch_size)
 
 
 def mean_square_threshold(law: Law, batch_size: int | None = 1) -> float:

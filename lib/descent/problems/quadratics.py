@@ -20,7 +20,9 @@ from scipy import special
 from torch import Tensor
 
 from descent.engine.probes import Params
+from descent.engine.stack import Objective
 from descent.engine.streams import Purpose, Streams
+from descent.problems.exponents import Features, Law
 from descent.theory.moments import (
     Bounds,
     CheapBounds,
@@ -42,17 +44,21 @@ from descent.theory.moments import (
     step_range,
     threshold,
 )
-from descent.theory.weights import BatchSize, Gamma, WeightLaw
+from descent.theory.weights import BatchSize, Gamma, WeightLaw, lyapunov
 
 __all__ = [
-    "FOUR_ATOMS", "Bounds", "CheapBounds", "Ensemble", "Finite", "Gaussian", "GaussianFeatures", "Moments", "Problem",
-    "RandomWeights", "Weighted", "bounds", "cheap_bounds", "gaussian_threshold", "growth_rate", "moment_operator",
-    "nesterov_growth", "nesterov_threshold", "noise_floor", "noise_range", "residuals", "step_range", "threshold",
+    "FOUR_ATOMS", "Atoms", "Bounds", "CheapBounds", "Ensemble", "Finite", "Gaussian", "GaussianFeatures", "Moments",
+    "Problem", "RandomWeights", "Weighted", "bounds", "cheap_bounds", "gaussian_threshold", "growth_rate",
+    "moment_operator", "nesterov_growth", "nesterov_threshold", "noise_floor", "noise_range", "residuals", "sampled",
+    "single_growth", "step_range", "threshold",
 ]  # fmt: skip
 
 
 FOUR_ATOMS = ((2.0, 0.0), (1.0, 1.0), (1.0, -1.0), (0.0, 0.5))
 """Rows of a small ensemble in which all thresholds and bounds differ."""
+
+Atoms = tuple[tuple[float, ...], ...]
+"""Rows of a finite ensemble."""
 
 _TABLE = 1 << 16  # batches that are listed rather than drawn example by example
 
@@ -159,6 +165,23 @@ class RandomWeights:
         x = cast(Tensor, params)
         weight = _batch_mean(self.law, streams, step, _sizes(self.batch_size))
         return weight[:, None].to(x) * x.new_tensor(self.spectrum) * x
+
+
+def sampled(problem: Atoms | Gaussian | Weighted, batch_size: BatchSize) -> Objective:
+    """Return what is descended where these are the moments; the weights are Gamma distributed."""
+    if isinstance(problem, Gaussian):
+        return GaussianFeatures(problem.spectrum, batch_size)
+    if isinstance(problem, Weighted):
+        return RandomWeights(Gamma(1 / problem.variance), problem.spectrum, batch_size)
+    return Ensemble(problem, batch_size)
+
+
+def single_growth(problem: Atoms | Gaussian | Weighted, lr: float, batch_size: int) -> float | None:
+    """Return the exact growth of single runs, where one is known: one direction, or equally curved ones."""
+    if isinstance(problem, tuple) or len(set(problem.spectrum)) > 1:
+        return None
+    law: Law = Gamma(1 / problem.variance) if isinstance(problem, Weighted) else Features(len(problem.spectrum))
+    return lyapunov(law, lr * problem.spectrum[0], batch_size)
 
 
 # Two populations on the same random numbers ask for the same draw one after the other.

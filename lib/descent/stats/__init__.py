@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from descent.stats.estimate import Estimate
 from descent.stats.intervals import (
+    blocks,
     bootstrap,
     censored_mean,
     censored_ratio,
@@ -29,7 +30,7 @@ from descent.stats.intervals import (
 )
 
 __all__ = [
-    "Estimate", "bootstrap", "censored_mean", "censored_ratio", "exact", "geometric_ratio", "ks_distance",
+    "Estimate", "blocks", "bootstrap", "censored_mean", "censored_ratio", "exact", "geometric_ratio", "ks_distance",
     "mean", "median", "paired_difference", "paired_ratio", "power", "proportion", "quantile", "ratio_of_means",
     "ratio_of_medians", "replicas_for_power", "replicas_to_settle", "slope", "slope_of_mean", "spearman",
     "tost", "variance_ratio",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,17 @@ from descent.engine.probes import FirstPassage
 from descent.engine.rules import repeat, sgd
 from descent.engine.streams import Streams, replica_seeds
 from descent.engine.train import train
-from descent.experiments.common import Settings
 from descent.experiments.flatness import circle, crossover, phase
-from descent.experiments.flatness.circle import Rings, RingsResult
-from descent.experiments.flatness.crossover import FAR, Crossover, CrossoverResult
+from descent.experiments.flatness.batches import farthest
+from descent.experiments.flatness.circle import CIRCLE, RingsResult
+from descent.experiments.flatness.crossover import CROSSOVER, FAR, Crossover, CrossoverResult
 from descent.experiments.flatness.hyperbola import Continuum
-from descent.experiments.flatness.leaving import Cell, leave, worst
-from descent.experiments.flatness.phase import Phase
+from descent.experiments.flatness.leaving import Cell, leave
+from descent.experiments.flatness.phase import PHASE
+from descent.experiments.lab import Experiment, Lab
 from descent.problems.circle import Circle
 from descent.results import digest
+from descent.runs.perform import perform, undefined
 from descent.stats.intervals import exact
 from numpy.testing import assert_allclose
 
@@ -30,19 +33,18 @@ KEYS = {f"{claim.id}.{test.key}" for claim in load_paper("P2").claims for test i
 
 @pytest.fixture(scope="module")
 def rings() -> RingsResult:
-    return circle.run(replace(Rings.cpu(Settings(replicas=100)), steps=1000, stated=1000, horizons=(250, 1000)))
+    return circle.run(replace(CIRCLE.small, steps=1000, stated=1000, horizons=(250, 1000)), Lab(replicas=100))
 
 
 @pytest.fixture(scope="module")
 def momenta() -> CrossoverResult:
-    config = Crossover.cpu(Settings(replicas=120))
-    return crossover.run(replace(config, momentum=(0.0, 0.9), steps=1000, arms=12))
+    return crossover.run(replace(CROSSOVER.small, momentum=(), steps=1000, arms=12), Lab(replicas=120))
 
 
 def test_one_run_is_what_the_recursion_says() -> None:
     """Against a loop over single steps in plain numbers, until each run leaves."""
     lr, batch, steps, start = 2.4, 2, 300, 1e-3
-    found = leave(Circle(), [Cell(batch)], np.array([[lr]]), start, steps, 40, 3, "cpu")
+    found = leave(Lab(seed=3), 40, Circle(), [Cell(batch)], np.array([[lr]]), start, steps)
     streams, law = Streams(replica_seeds(3, 40), torch.float64), Circle().weights
     position, left = np.full(40, 10 - start), np.full(40, -1)
     for step in range(steps):
@@ -58,9 +60,9 @@ def test_one_run_is_what_the_recursion_says() -> None:
 
 def test_cells_do_not_disturb_each_other() -> None:
     cells, lr = [Cell(1), Cell(4, 0.5), Cell(None)], np.array([[1.5, 2.5], [1.9, 2.2], [1.9, 2.1]])
-    together = leave(Circle(jitter=0.1), cells, lr, 1e-3, 300, 20, 0, "cpu")
+    together = leave(Lab(), 20, Circle(jitter=0.1), cells, lr, 1e-3, 300)
     for i, cell in enumerate(cells):
-        alone = leave(Circle(jitter=0.1), [cell], lr[i : i + 1], 1e-3, 300, 20, 0, "cpu")
+        alone = leave(Lab(), 20, Circle(jitter=0.1), [cell], lr[i : i + 1], 1e-3, 300)
         assert np.array_equal(alone.basin[0], together.basin[i])
         assert np.array_equal(alone.neighbourhood[0], together.neighbourhood[i])
     assert together.curve(None).at(2.1).all()
@@ -71,7 +73,7 @@ def test_cells_do_not_disturb_each_other() -> None:
 def test_tangential_jitter_changes_nothing() -> None:
     """Runs in the plane, with jitter along the ring too, leave as often as those on a line."""
     lr, steps, count = 1.45, 600, 800
-    line = leave(Circle(jitter=0.1), [Cell(1)], np.array([[lr]]), 1e-3, steps, count, 0, "cpu").curve(1).share[0]
+    line = leave(Lab(), count, Circle(jitter=0.1), [Cell(1)], np.array([[lr]]), 1e-3, steps).curve(1).share[0]
     plane = Circle(jitter=0.1, batch_size=1)
     start = torch.tensor([[10.0, 0.0]]).expand(count, -1)
     streams = Streams(replica_seeds(1, count))
@@ -91,7 +93,7 @@ def test_the_neighbourhood_is_left_before_the_basin(rings: RingsResult) -> None:
 def test_full_descent_leaves_where_its_growth_takes_it_to_the_boundary(rings: RingsResult) -> None:
     config = rings.config
     exact_step = 1 + (config.circle.room / config.starts[0]) ** (1 / config.steps)
-    found, scanned = circle.c50(rings, rings.jitter, None), rings.jitter.curve(None).lr
+    found, scanned = rings.c50(rings.jitter, None), rings.jitter.curve(None).lr
     assert found.value == pytest.approx(exact_step, abs=float(np.diff(scanned[1:]).max()))
     assert found.low == found.high
 
@@ -110,20 +112,20 @@ def test_jitter_orders_the_batch_sizes_and_exact_noise_reverses_them(rings: Ring
 
 def test_the_mirrored_sum_gives_its_bowl_up_at_the_same_step(rings: RingsResult) -> None:
     for k in (4, 32):
-        ring, bowl = (circle.c50(rings, found, k).value for found in (rings.jitter, rings.mirror))
+        ring, bowl = (rings.c50(found, k).value for found in (rings.jitter, rings.mirror))
         assert bowl == pytest.approx(ring, rel=0.03)
 
 
 def test_more_iterations_lower_the_step_runs_can_stand(rings: RingsResult) -> None:
     for k in rings.config.followed:
-        assert circle.by(rings, k, 250).value > circle.by(rings, k, 1000).value
-        assert circle.rule(rings, k, 250) > circle.rule(rings, k, 1000)
+        assert rings.c50(rings.jitter, k, steps=250).value > rings.c50(rings.jitter, k, steps=1000).value
+        assert rings.rule(k, 250) > rings.rule(k, 1000)
 
 
 def test_claims_are_stated_after_a_number_of_iterations_of_their_own(rings: RingsResult) -> None:
     early = replace(rings, config=replace(rings.config, stated=250))
-    assert circle.c50(early, early.jitter, 4) == circle.by(rings, 4, 250)
-    assert circle.over_threshold(early, 4).value > circle.over_threshold(rings, 4).value
+    assert early.c50(early.jitter, 4) == rings.c50(rings.jitter, 4, steps=250)
+    assert early.over(1.0, 4).value > rings.over(1.0, 4).value
 
 
 def test_tables_of_the_circle(rings: RingsResult) -> None:
@@ -142,27 +144,29 @@ def test_momentum_tolerates_less_below_the_crossover_and_more_above(momenta: Cro
     assert found["P2-X5.full_batch"].low > 1.8  # type: ignore[union-attr]
     assert 0.4 < found["P2-X5.crossover"].value < 1.2  # type: ignore[union-attr]
     assert found["P2-X5.matched"].low > 1.5  # type: ignore[union-attr]
-    assert momenta.c50(FAR, 0.9).value == pytest.approx(3.54, rel=0.05)
+    assert momenta.c50(Cell(FAR, 0.9)).value == pytest.approx(3.54, rel=0.05)
     table = crossover.tables(momenta)["momentum_c50"]
     assert_allclose(table["ratio"][table["momentum"] == 0], 1)
 
 
 def test_the_batch_sizes_follow_the_headline_momentum() -> None:
-    assert Crossover.cpu(Settings()).around == (7, 11, 19, 32)
-    half = Crossover.cpu(Settings(momentum=0.5))
-    assert half.momentum == (0.0, 0.5)
-    assert half.around == (1, 2, 3, 5)
-    assert Crossover.cpu(Settings(momentum=0.0)).momentum == (0.0, 0.5)
+    assert Crossover().around(0.9) == (7, 11, 19, 32)
+    assert Crossover().around(0.5) == (1, 2, 3, 5)
+    assert Lab(momentum=0.5).momenta(Crossover().momentum) == (0.0, 0.5)
+    assert Lab(momentum=0.0).momenta(Crossover().momentum) == (0.0, 0.5)
 
 
-def test_without_headline_momentum_nothing_is_compared() -> None:
-    config = replace(Crossover.cpu(Settings(replicas=96, momentum=0.0)), steps=500)
-    assert crossover.estimates(crossover.run(config)) == {}
+def test_without_headline_momentum_everything_is_compared_with_itself() -> None:
+    found = crossover.estimates(crossover.run(replace(CROSSOVER.small, steps=500), Lab(replicas=96, momentum=0.0)))
+    same = [found[f"P2-X5.{key}"] for key in ("small_batch", "full_batch", "crossover", "matched")]
+    assert [(one.low, one.value, one.high) for one in same] == [(1.0, 1.0, 1.0)] * 4  # type: ignore[union-attr]
+    tests = {test.key: test for claim in load_paper("P2").claims if claim.id == "P2-X5" for test in claim.tests}
+    assert all(undefined(test, Lab(momentum=0.0)) and not undefined(test, Lab()) for test in tests.values())
 
 
 def test_the_map_fills_up_between_the_right_thresholds() -> None:
-    config = replace(Phase.cpu(Settings(replicas=1000)), batch_sizes=(1, 4, 64), steps=1000)
-    found = phase.run(config)
+    config = replace(PHASE.small, batch_sizes=(1, 4, 64), steps=1000)
+    found = phase.run(config, Lab(replicas=1000))
     jitter, clean = (found.share(noise) for noise in phase.NOISES)
     lr, law = np.array(config.lr), config.circle.weights
     for row, k in enumerate(config.batch_sizes):
@@ -179,23 +183,23 @@ def test_the_map_fills_up_between_the_right_thresholds() -> None:
 
 
 def test_worst_is_the_ratio_farthest_from_one() -> None:
-    assert worst([exact(1.1), exact(0.7), exact(1.2)]).value == 0.7
+    assert farthest([exact(1.1), exact(0.7), exact(1.2)], of=1).value == 0.7
+    assert farthest([exact(1.1), exact(0.7), exact(-1.2)], of=0).value == -1.2
 
 
-@pytest.mark.parametrize("kind", [Rings, Crossover, Phase])
-def test_configurations_differ_by_scale_and_agree_on_the_sum(kind: type[Rings]) -> None:
-    cpu, paper = kind.cpu(Settings()), kind.paper(Settings(momentum=0.95))
+@pytest.mark.parametrize("item", [CIRCLE, CROSSOVER, PHASE])
+def test_configurations_differ_by_scale_and_agree_on_the_sum(item: Experiment[Any, Any]) -> None:
+    cpu, paper = item.small, item.large
     assert digest(cpu) != digest(paper)
     assert cpu.circle.radius == paper.circle.radius == 10
-    assert kind.cpu(Settings(replicas=2)).replicas == 32
-    assert paper.replicas > cpu.replicas
+    assert Lab(replicas=2).count(cpu.replicas) == 32
+    assert Lab().count(paper.replicas) > Lab().count(cpu.replicas)
+    with pytest.raises(FrozenInstanceError):
+        cpu.steps = 3
 
 
 def test_stronger_momentum_is_given_the_time_it_takes_and_too_strong_one_refused() -> None:
-    steps = {
-        m: (Crossover.cpu(Settings(momentum=m)).steps, Continuum.cpu(Settings(momentum=m)).steps)
-        for m in (0.9, 0.95, 0.98, 0.99)
-    }
+    steps = {m: (Crossover().patience(m), Continuum().patience(m)) for m in (0.9, 0.95, 0.98, 0.99)}
     assert steps == {0.9: (2000, 4000), 0.95: (2000, 4000), 0.98: (5000, 4000), 0.99: (10_000, 8000)}
     with pytest.raises(ValueError, match=r"momentum must be at most 0\.99 .* leave too slowly with 0\.999"):
-        Crossover.cpu(Settings(momentum=0.999))
+        perform(CROSSOVER, Lab(momentum=0.999))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from descent.engine.streams import Streams, replica_seeds
-from descent.experiments.common import Settings
 from descent.experiments.flatness import exits
-from descent.experiments.flatness.passages import Passages, first_passages
+from descent.experiments.lab import Lab
 from descent.figures.flatness.exits import chance_to_leave
-from descent.problems.exponents import Minimum
+from descent.measure.passages import Passages, first_passages
+from descent.problems.exponents import Walk
 from descent.theory.weights import Gamma, TwoPoint
 
 RADII = np.array([2.0, 5.0, 20.0])
@@ -20,25 +20,26 @@ RADII = np.array([2.0, 5.0, 20.0])
 
 @pytest.fixture(scope="module")
 def result() -> exits.ExitsResult:
-    settings = Settings(replicas=200)
-    config = exits.Exits.cpu(settings)
-    return exits.run(dataclasses.replace(config, between=((1, 0.5), (4, 0.5)), above=((4, 1.1), (4, 1.5)), head=(0, 1)))
+    config = dataclasses.replace(
+        exits.EXITS.small, between=((1, 0.5), (4, 0.5)), above=((4, 1.1), (4, 1.5)), head=(0, 1)
+    )
+    return exits.run(config, Lab(replicas=200))
 
 
-def passages(minimum: Minimum, rows: slice = slice(None), floor: float = 0.0) -> Passages:
+def passages(walk: Walk, rows: slice = slice(None), floor: float = 0.0) -> Passages:
     streams = Streams(replica_seeds(0, 300), torch.float64).subset(rows)
-    return first_passages(minimum, 2.2, 1.0, RADII, 60, streams, floor)
+    return first_passages(walk, 1.0, RADII, 60, streams, floor)
 
 
 def test_first_passages_are_those_of_the_whole_path() -> None:
-    minimum = Minimum(Gamma(1.0), 4, jitter=0.1)
+    walk = Walk(Gamma(1.0), 2.2, 4, jitter=0.1)
     streams = Streams(replica_seeds(0, 300), torch.float64)
     x, path = torch.ones(300, 1, dtype=torch.float64), []
     for step in range(60):
-        x = x - 2.2 * minimum.gradient(x, streams, step)
+        x = x - 2.2 * walk.minimum.gradient(x, streams, step)
         path.append(x[:, 0].abs())
     out = (torch.stack(path)[:, :, None] >= torch.from_numpy(RADII)).cummax(0).values
-    found = passages(minimum)
+    found = passages(walk)
     assert np.array_equal(found.seen, out[-1].numpy())
     waited = 60 - out.sum(0).numpy() + found.seen
     assert np.array_equal(found.times[:, -1], waited[:, -1])
@@ -47,14 +48,14 @@ def test_first_passages_are_those_of_the_whole_path() -> None:
 
 
 def test_a_run_does_not_depend_on_its_neighbours() -> None:
-    minimum = Minimum(Gamma(1.0), 4)
-    every, some = passages(minimum, floor=1e-3), passages(minimum, slice(40, 70), floor=1e-3)
+    walk = Walk(Gamma(1.0), 2.2, 4)
+    every, some = passages(walk, floor=1e-3), passages(walk, slice(40, 70), floor=1e-3)
     assert np.array_equal(every.times[40:70], some.times)
     assert np.array_equal(every.seen[40:70], some.seen)
 
 
 def test_runs_that_never_step_too_far_stay() -> None:
-    found = passages(Minimum(TwoPoint(0.0), 1), floor=1e-9)  # |1 − 2.2| = 1.2: every run leaves
+    found = passages(Walk(TwoPoint(0.0), 2.2, 1), floor=1e-9)  # |1 − 2.2| = 1.2: every run leaves
     assert found.seen.all()
     assert (found.times == np.ceil(np.log(RADII) / np.log(1.2))).all()
 
@@ -95,6 +96,9 @@ def test_the_figure_shows_every_setting(result) -> None:
 
 
 def test_the_chance_is_followed_only_as_far_down_as_walks_reach() -> None:
-    few, many = (exits.Exits.paper(Settings(scale="gpu", replicas=n)) for n in (4, 1000))
-    assert max(few.decays) < max(many.decays) == 8
-    assert few.walks * np.exp(-max(few.decays)) > 20
+    config = exits.EXITS.large
+    few, many = (Lab(replicas=n).count(config.walks) for n in (4, 1000))
+    assert max(config.followed(few)) < max(config.followed(many)) == 8
+    assert few * np.exp(-max(config.followed(few))) > 20
+    small = exits.EXITS.small
+    assert small.followed(Lab(replicas=2).count(small.walks)) == small.decays

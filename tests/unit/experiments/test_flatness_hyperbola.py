@@ -8,25 +8,21 @@ import numpy as np
 import pytest
 import torch
 from descent.claims import load_paper
-from descent.engine.rules import repeat, sgd
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.common import Settings
+from descent.engine import sgd
 from descent.experiments.flatness import hyperbola
-from descent.experiments.flatness.hyperbola import CONVERGED, EDGE, INFINITE, MOVING, Continuum, ContinuumResult
+from descent.experiments.flatness.hyperbola import CONVERGED, EDGE, HYPERBOLA, INFINITE, MOVING, ContinuumResult
+from descent.experiments.lab import Lab
 from descent.figures import flatness as figures
 from descent.problems.hyperbola import Hyperbola
 from descent.results import digest
 from numpy.testing import assert_allclose
 
-SMALL = replace(
-    Continuum.cpu(Settings(replicas=200)), batch_sizes=(1, 4, None), jittered=(1,), jitter_replicas=300, steps=1500
-)
+SMALL = replace(HYPERBOLA.small, batch_sizes=(1, 4, None), jittered=(1,), jitter_replicas=300, steps=1500)
 
 
 @pytest.fixture(scope="module")
 def result() -> ContinuumResult:
-    return hyperbola.run(SMALL)
+    return hyperbola.run(SMALL, Lab(replicas=200))
 
 
 def test_full_descent_never_stays_beyond_the_edge_and_small_batches_do(result: ContinuumResult) -> None:
@@ -42,20 +38,17 @@ def test_a_little_jitter_takes_the_sharp_tail_away(result: ContinuumResult) -> N
 def test_most_runs_converge_and_momentum_keeps_sharper_ones(result: ContinuumResult) -> None:
     for arm in result.arms:
         assert (arm.fate == CONVERGED).mean() > 0.75
-    momentum = max(SMALL.momentum)
+    momentum = max(result.momentum)
     assert np.quantile(result.arm(None, momentum).kept, 0.99) > 1.5 * np.quantile(result.arm(None).kept, 0.99)
 
 
 def test_dropping_runs_that_are_over_changes_none_of_them() -> None:
     """Against one uninterrupted run of all starts."""
-    seeds = replica_seeds(2, 60)
-    start = 3 * Streams(seeds, torch.float64).normal(0, 0, (2,))
-    config = replace(SMALL, steps=300, stride=30)
-    problem, hyper = Hyperbola(batch_size=4), repeat(sgd(0.1), 60)
-    end, fate = hyperbola._follow(config, problem, hyper, start, Streams(seeds, torch.float64))
-    whole = train(problem, start, hyper, 300, Streams(seeds, torch.float64), check=10)
+    arms, problem = Lab(seed=2).arms(sgd(0.1), 60, torch.float64), Hyperbola(batch_size=4)
+    end, fate = hyperbola.follow(replace(SMALL, stride=30), problem, arms, 300)
+    whole = arms.run(problem, 3 * arms.streams.normal(0, 0, (2,)), 300, check=10)
     assert {CONVERGED, INFINITE} <= set(fate.tolist())
-    assert torch.equal(fate == INFINITE, whole.diverged_at >= 0)
+    assert np.array_equal(fate.numpy() == INFINITE, whole.lost[0])
     kept = fate != INFINITE
     assert_allclose(end[kept].numpy(), whole.params[kept].numpy(), atol=1e-9)  # type: ignore[index]
 
@@ -80,8 +73,8 @@ def test_figure_draws_the_tails_and_the_sharpest_per_cent(result: ContinuumResul
 
 
 def test_without_headline_momentum_there_is_one_column() -> None:
-    config = replace(Continuum.cpu(Settings(replicas=20, momentum=0.0)), batch_sizes=(1, None), jittered=(), steps=400)
-    found = hyperbola.run(config)
+    config = replace(HYPERBOLA.small, batch_sizes=(1, None), jittered=(), steps=400)
+    found = hyperbola.run(config, Lab(replicas=20, momentum=0.0))
     assert [arm.momentum for arm in found.arms] == [0.0, 0.0]
     assert (found.arm(None).fate != MOVING).mean() > 0.9
     with pytest.raises(KeyError, match="no arm"):
@@ -89,6 +82,7 @@ def test_without_headline_momentum_there_is_one_column() -> None:
 
 
 def test_configurations() -> None:
-    cpu, paper = Continuum.cpu(Settings()), Continuum.paper(Settings())
-    assert cpu.replicas == 10_000
-    assert len({digest(cpu), digest(paper), digest(Continuum.cpu(Settings(seed=1)))}) == 3
+    cpu, paper = HYPERBOLA.small, HYPERBOLA.large
+    assert Lab().count(cpu.replicas) == 10_000
+    assert Lab(replicas=7).count(cpu.jitter_replicas) == Lab(replicas=7).count(cpu.replicas) // 5
+    assert len({digest(cpu), digest(paper), digest(replace(cpu, effective=0.2))}) == 3

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from descent.experiments.common import Settings
 from descent.experiments.flatness import mechanisms
-from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BARRIER, BETWEEN, LAWS, LOGARITHM, POWER
+from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BETWEEN
+from descent.experiments.lab import Lab
 from descent.figures.flatness.exits import exit_laws
+from descent.measure.exit_laws import BARRIER, LAWS, LOGARITHM, POWER, prediction_error, slope_of
 from descent.theory.weights import lyapunov
 
 RADII = np.array([1.0, 1.5, 2.5, 4.0])
@@ -18,29 +19,30 @@ TIMES = {BARRIER: np.exp(1 + 0.3 * RADII**2), POWER: 7 * RADII**1.3, LOGARITHM: 
 
 @pytest.fixture(scope="module")
 def result() -> mechanisms.MechanismsResult:
-    config = mechanisms.Mechanisms.cpu(Settings(replicas=100))
-    return mechanisms.run(dataclasses.replace(config, mechanisms=config.mechanisms[:3], steps=3000))
+    config = mechanisms.MECHANISMS.small
+    small = dataclasses.replace(config, mechanisms=config.mechanisms[:3], steps=3000)
+    return mechanisms.run(small, Lab(replicas=100))
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_a_law_predicts_what_follows_it_and_nothing_else(law: str) -> None:
-    errors = {other: float(mechanisms.prediction_error(other, TIMES[law][None], RADII)[0]) for other in LAWS}
+    errors = {other: float(prediction_error(other, TIMES[law][None], RADII)[0]) for other in LAWS}
     assert errors[law] < 1e-12
     assert min(error for other, error in errors.items() if other != law) > 0.003
 
 
 def test_slopes_of_the_laws() -> None:
-    slopes = {law: float(mechanisms.slope_of(law, TIMES[law][None], RADII)[0]) for law in LAWS}
+    slopes = {law: float(slope_of(law, TIMES[law][None], RADII)[0]) for law in LAWS}
     assert slopes == pytest.approx({BARRIER: 0.3, POWER: 1.3, LOGARITHM: 5.0})
 
 
 def test_exact_slopes_of_the_mechanisms() -> None:
-    additive, between, above = mechanisms.Mechanisms.cpu(Settings()).mechanisms[:3]
+    additive, between, above = mechanisms.MECHANISMS.small.mechanisms[:3]
     assert additive.variance == pytest.approx(1 / 3)
     assert additive.unit == pytest.approx(1.5)
     assert np.array(additive.radii) ** 2 * additive.unit == pytest.approx([1.5, 2.25, 3.25, 4.25, 5.5, 6.75])
     assert between.unit == pytest.approx(1.0)
-    assert above.unit * lyapunov(above.law, above.lr, above.batch_size) == pytest.approx(1)
+    assert above.unit * lyapunov(above.walk.law, above.walk.lr, above.walk.batch_size) == pytest.approx(1)
 
 
 def test_each_mechanism_follows_its_own_law(result) -> None:
@@ -65,7 +67,7 @@ def test_tables_carry_censoring(result) -> None:
 
 def test_a_radius_nobody_reaches_is_refused_by_name(result) -> None:
     config = dataclasses.replace(result.config, mechanisms=result.config.mechanisms[:1], steps=20)
-    short = mechanisms.run(config)
+    short = mechanisms.run(config, result.lab)
     with pytest.raises(ValueError, match="the statistic is not finite"):
         mechanisms.slope(short, ADDITIVE, BARRIER)
     assert mechanisms.tables(short)["exit_law_errors"].empty

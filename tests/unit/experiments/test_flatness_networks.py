@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from descent.data import images
-from descent.experiments.common import Settings
 from descent.experiments.flatness import networks
+from descent.experiments.lab import Lab
 from descent.figures.flatness import network_bounds, network_loads, network_sharpness
 from descent.theory.linear import gram_rows
 from descent.theory.moments import growth_rate
@@ -21,25 +21,28 @@ KEYS = {
 }  # fmt: skip
 
 
+LAB = Lab(replicas=6)
+
+
 def small() -> networks.Networks:
     groups = (
         networks.Group(1, (0.1, 0.2), 2500),
         networks.Group(4, (0.3,), 1500),
         networks.Group(None, (0.8, 2.0), 800),
     )
-    config = networks.Networks.cpu(Settings(replicas=6))
-    return replace(config, examples=32, groups=groups, fitted=1e-3, pause=500, patience=1500, copies=60)
+    return replace(
+        networks.NETWORKS.small, examples=32, groups=groups, fitted=1e-3, pause=500, patience=1500, copies=60
+    )
 
 
 @pytest.fixture(scope="module")
 def result() -> networks.NetworksResult:
-    return networks.run(small())
+    return networks.run(small(), LAB)
 
 
 def test_the_constant_input_makes_the_biases_of_the_first_layer() -> None:
-    config = small()
-    task = config.task
-    leaves = task.start(networks._streams(config, 1))
+    task = small().task(LAB)
+    leaves = task.start(LAB.streams(6))
     module = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 1, bias=False))
     first = leaves["0.weight"]
     named = {"0.weight": first[:, :, :64], "0.bias": first[:, :, 64], "2.weight": leaves["2.weight"]}
@@ -51,7 +54,7 @@ def test_the_constant_input_makes_the_biases_of_the_first_layer() -> None:
 
 
 def test_another_master_seed_sees_other_images() -> None:
-    first, second = (replace(small(), seed=seed).task.inputs for seed in (0, 1))
+    first, second = (small().task(Lab(seed=seed)).inputs for seed in (0, 1))
     assert first.shape == second.shape
     assert not torch.equal(first, second)
 
@@ -84,9 +87,9 @@ def test_loads_are_rates_over_thresholds(result: networks.NetworksResult) -> Non
 def test_runs_of_the_linearised_net_grow_as_the_operator_says(result: networks.NetworksResult) -> None:
     config = replace(small(), around=(1.15, 1.3), copies=200, horizon=150)
     few = result.of(4)
-    task = config.task
-    done = networks._fit(task, config, few.group, {})
-    mean_square, single = networks._grow(task, config, done, few)
+    task = config.task(LAB)
+    done = networks.fit(task, config, LAB, few.group, {})
+    mean_square, single = networks.grow(task, config, LAB, done, few)
     rows = few.found[0].nonzero()[0]
     k = task.interpolating(done.params, torch.from_numpy(rows)).numpy()
     exact = [
@@ -104,14 +107,14 @@ def test_onset_is_a_straight_line_between_the_steps_around_it(
     result: networks.NetworksResult, growth: tuple[float, ...], expected: float
 ) -> None:
     other = replace(result, growth=np.tile([[growth]], (2, 5, 1)))
-    assert networks.onset(other, 0).value == pytest.approx(expected)
+    assert networks.onset(other, "mean square").value == pytest.approx(expected)
 
 
 def test_a_group_in_which_nobody_interpolates_is_named() -> None:
     config = small()
     groups = (*config.groups[:2], networks.Group(None, (0.8,), 3))
     with pytest.raises(ValueError, match=r"batch size all reached a loss of 0\.001 within 3 steps"):
-        networks.run(replace(config, groups=groups, patience=10))
+        networks.run(replace(config, groups=groups, patience=10), LAB)
 
 
 def test_tables_and_figures_show_every_net(result: networks.NetworksResult) -> None:
@@ -126,13 +129,12 @@ def test_tables_and_figures_show_every_net(result: networks.NetworksResult) -> N
     assert len(network_bounds(result).axes[0].lines) == 6
 
 
-@pytest.mark.parametrize("kind", [networks.Networks.cpu, networks.Networks.paper])
-def test_both_scales_follow_the_settings(kind: object) -> None:
-    config = kind(Settings(seed=7, replicas=20))
-    assert (config.seed, config.replicas, config.device) == (7, 20, "cpu")
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+def test_both_scales_follow_the_lab(scale: str) -> None:
+    config = networks.NETWORKS.config(scale)
     assert config.groups[0].batch_size == 1
     assert {networks.FEW, None} <= {group.batch_size for group in config.groups}
-    assert kind(Settings()).replicas == 32
+    assert [Lab(replicas=n).count(config.replicas) for n in (20, 1000)] == [20, 32]
 
 
 def test_digits_stay_balanced_for_every_seed() -> None:
@@ -142,8 +144,8 @@ def test_digits_stay_balanced_for_every_seed() -> None:
 
 
 def test_the_objective_is_half_the_mean_square() -> None:
-    task = small().task
-    leaves = task.start(networks._streams(small(), 1))
+    task = small().task(LAB)
+    leaves = task.start(LAB.streams(6))
     outputs = task.net.forward(leaves, task.inputs.expand(6, -1, -1))
     expected = (outputs - task.targets).square().mean((1, 2)) / 2
     torch.testing.assert_close(task.objective(None).value(leaves), expected)

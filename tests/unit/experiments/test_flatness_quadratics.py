@@ -10,29 +10,31 @@ from typing import Any
 import numpy as np
 import pytest
 from descent.claims import load_paper
-from descent.experiments.arms import planned
-from descent.experiments.common import Experiment, Settings
 from descent.experiments.flatness import FLOORS, GROWTH, SAMPLES, SANDWICH, floors, growth, samples, sandwich
 from descent.experiments.flatness.growth import ATOMS, FEATURES, WEIGHTS
+from descent.experiments.lab import Experiment, Lab
 from descent.figures.flatness import quadratics as figures
 from descent.results import digest
 from numpy.testing import assert_allclose
 
-SMALL = Settings(replicas=200)
-MODULES: dict[str, tuple[ModuleType, Experiment]] = {
+SMALL = Lab(replicas=200)
+MODULES: dict[str, tuple[ModuleType, Experiment[Any, Any]]] = {
     "growth": (growth, GROWTH),
     "sandwich": (sandwich, SANDWICH),
     "floors": (floors, FLOORS),
     "samples": (samples, SAMPLES),
 }
 SHORTER: dict[str, dict[str, int]] = {"growth": {"steps": 150}, "floors": {"steps": 500}}
+OTHER: dict[str, dict[str, Any]] = {
+    "growth": {"burn": 60}, "sandwich": {"most": 9}, "floors": {"burn": 200}, "samples": {"lr": 1.4},
+}  # fmt: skip
 RESULTS: dict[str, Any] = {}
 
 
 def result_of(name: str) -> Any:
     module, experiment = MODULES[name]
     if name not in RESULTS:
-        RESULTS[name] = module.run(replace(planned(experiment.run, SMALL), **SHORTER.get(name, {})))
+        RESULTS[name] = module.run(replace(experiment.small, **SHORTER.get(name, {})), SMALL)
     return RESULTS[name]
 
 
@@ -41,9 +43,8 @@ def test_estimates_carry_keys_of_the_claims_and_tables_are_tidy(name: str) -> No
     module, experiment = MODULES[name]
     assert experiment.name == name
     found = module.estimates(result_of(name))
-    tests = {f"{claim.id}.{test.key}" for claim in load_paper("P2").claims for test in claim.tests}
-    assert set(found) <= tests
-    assert {key.split(".")[0] for key in found} == set(experiment.claims)
+    tests = {f"{claim.id}.{test.key}": test.by for claim in load_paper("P2").claims for test in claim.tests}
+    assert set(found) == {key for key, by in tests.items() if by == name}
     for frame in module.tables(result_of(name)).values():
         numbers = frame.drop(columns="single_exact", errors="ignore").select_dtypes("number")
         assert len(frame) > 0
@@ -52,10 +53,10 @@ def test_estimates_carry_keys_of_the_claims_and_tables_are_tidy(name: str) -> No
 
 @pytest.mark.parametrize("name", MODULES)
 def test_configurations_exist_at_both_scales_and_differ(name: str) -> None:
-    run = MODULES[name][1].run
-    chosen = [Settings(), Settings(scale="gpu"), Settings(seed=1), Settings(replicas=2000)]
-    assert len({digest(planned(run, settings)) for settings in chosen}) == 4
-    assert digest(planned(run, Settings())) == digest(planned(run, Settings()))
+    experiment = MODULES[name][1]
+    small, large = experiment.small, experiment.large
+    assert len({digest(small), digest(large), digest(replace(small, **OTHER[name]))}) == 3
+    assert digest(small) == digest(type(small)())
 
 
 def test_growth_is_exact_and_vanishes_at_the_threshold() -> None:
@@ -86,8 +87,9 @@ def test_the_largest_deviation_is_the_one_reported_and_momentum_is_left_out() ->
     result = result_of("growth")
     sizes = [abs(c.deviation.value) for c in result.cells if c.case.momentum == 0 and c.multiple > 1]
     assert abs(growth.estimates(result)["P2-C5.rate"].value) == max(sizes)  # type: ignore[union-attr]
-    plain = growth.Rates.cpu(replace(SMALL, momentum=0.0))
-    assert {case.momentum for case in plain.cases} == {0.0}
+    short = replace(GROWTH.small, cases=GROWTH.small.cases[:1], steps=60, burn=10)
+    plain = growth.run(short, Lab(replicas=20, momentum=0.0))
+    assert [case.momentum for case in plain.cases] == [0.0]
 
 
 def test_bounds_enclose_every_threshold_and_the_batch_brings_descent_back() -> None:
@@ -113,11 +115,11 @@ def test_the_four_atoms_are_the_known_ones() -> None:
 
 
 def test_random_ensembles_have_all_dimensions_and_ranks_and_do_not_depend_on_their_number() -> None:
-    config = sandwich.Sandwich.cpu(SMALL)
-    drawn, sizes = sandwich._ensembles(config)
+    config = SANDWICH.small
+    drawn, sizes = sandwich.draw(config, SMALL)
     assert {len(problem.curvatures) for problem in drawn} == {2, 3, 4}
     assert set(sizes) == set(config.batch_sizes)
-    fewer, same = sandwich._ensembles(replace(config, ensembles=50))
+    fewer, same = sandwich.draw(replace(config, ensembles=50), SMALL)
     assert np.array_equal(sizes[:50], same)
     assert all(np.array_equal(a.curvatures, b.curvatures) for a, b in zip(drawn, fewer, strict=False))
 
@@ -139,15 +141,14 @@ def test_sample_means_fall_behind_the_exact_mean_that_resampling_follows() -> No
     assert (np.log10(result.theory / result.means)[:, config.horizon] > 1).all()
     early = result.groups.mean(0)[1:4]
     assert_allclose(early, result.theory[1:4], rtol=0.25)  # for a few steps samples are still good
-    assert abs(samples.resampled_path(result)[-1] - np.log10(result.theory[-1])) < 0.5
+    assert abs(result.resampled_path[-1] - np.log10(result.theory[-1])) < 0.5
     slope = result.median[-1] / config.steps * math.log(10) / 2
     assert slope == pytest.approx(config.exact_single, abs=0.06)
     assert result.paths.shape == (config.shown, config.steps + 1)
 
 
 def test_smaller_samples_are_the_first_of_larger_ones() -> None:
-    config = samples.Samples(runs=40_000, group=400, seed=3, device="cpu", steps=6)
-    result = samples.run(replace(config, horizon=6, watched=40))
+    result = samples.run(samples.Samples(40_000, 400, steps=6, horizon=6, watched=40), Lab(seed=3))
     assert result.sizes == (4, 40, 400, 4000, 40_000)
     assert_allclose(result.means[2], result.groups[0])
     assert_allclose(result.means[4], result.groups.mean(0))

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from descent.claims import load_paper
-from descent.experiments.common import Settings
 from descent.experiments.flatness import selection
 from descent.experiments.flatness.selection import (
     BELOW_LR,
@@ -16,18 +15,19 @@ from descent.experiments.flatness.selection import (
     HEAD_LR,
     JITTER,
     NARROW,
+    SELECTION,
     WIDE,
     Grid,
-    Selection,
     SelectionResult,
 )
+from descent.experiments.lab import Lab
 from descent.figures import flatness as figures
 from descent.problems.styblinski import FLAT, StyblinskiTang
 from descent.results import digest
 from numpy.testing import assert_allclose
 
 SMALL = replace(
-    Selection.cpu(Settings(replicas=64)),
+    SELECTION.small,
     grids=(
         Grid(WIDE, 0.0, (BELOW_LR, HEAD_LR), (1, HEAD, None)),
         Grid(WIDE, JITTER, (HEAD_LR,), (1, 2, HEAD)),
@@ -39,7 +39,7 @@ SMALL = replace(
 
 @pytest.fixture(scope="module")
 def result() -> SelectionResult:
-    return selection.run(SMALL)
+    return selection.run(SMALL, Lab(replicas=64))
 
 
 def test_the_right_batch_finds_the_flattest_minimiser_and_full_descent_does_not(result: SelectionResult) -> None:
@@ -96,9 +96,9 @@ def test_a_missing_arm_is_named(result: SelectionResult) -> None:
 
 
 def test_configurations_and_what_the_controls_are() -> None:
-    cpu, paper = Selection.cpu(Settings()), Selection.paper(Settings())
-    assert len({digest(cpu), digest(paper), digest(Selection.cpu(Settings(seed=1)))}) == 3
-    assert cpu.replicas >= 300
+    cpu, paper = SELECTION.small, SELECTION.large
+    assert len({digest(cpu), digest(paper), digest(replace(cpu, radius=0.2))}) == 3
+    assert Lab().count(cpu.replicas) >= 300
     narrow = next(grid for grid in cpu.grids if grid.weights == NARROW)
     assert StyblinskiTang(NARROW).lyapunov(narrow.lr[0], 1).sharp > 0  # gives the sharp well up, yet never hops
     assert all(HEAD_LR in grid.lr for grid in cpu.grids)

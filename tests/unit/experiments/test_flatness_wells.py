@@ -7,10 +7,9 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
+from descent.arrays import Array
 from descent.claims import load_paper
-from descent.engine.probes import every
-from descent.engine.streams import replica_seeds
-from descent.experiments.common import Settings
+from descent.engine import column, every, sgd
 from descent.experiments.flatness import wells
 from descent.experiments.flatness.wells import (
     ABOVE,
@@ -22,20 +21,21 @@ from descent.experiments.flatness.wells import (
     RIGHT,
     SETTLED_FLAT,
     SETTLED_SHARP,
-    Wells,
+    WELLS,
     WellsResult,
 )
+from descent.experiments.lab import Lab
 from descent.figures import flatness as figures
 from descent.problems.styblinski import FLAT, SHARP, StyblinskiTang, crisis, cycle
 from descent.results import digest
 from numpy.testing import assert_allclose
 
-SMALL = replace(Wells.cpu(Settings(replicas=80)), multiples=(0.9, INSIDE, ABOVE, 1.6), steps=2500)
+SMALL = replace(WELLS.small, multiples=(0.9, INSIDE, ABOVE, 1.6), steps=2500)
 
 
 @pytest.fixture(scope="module")
 def result() -> WellsResult:
-    return wells.run(SMALL)
+    return wells.run(SMALL, Lab(replicas=80))
 
 
 def share(result: WellsResult, k: int | None, multiple: float, *outcomes: int) -> float:
@@ -101,18 +101,20 @@ def test_every_run_is_drawn_once(result: WellsResult) -> None:
 
 def test_arms_see_the_same_starts_and_the_same_luck() -> None:
     """One arm of a large stack is that arm alone, number for number."""
-    seeds = replica_seeds(0, 6)
     start = torch.linspace(-3, 3, 6, dtype=torch.float64)[:, None]
-    lr = np.array([[0.03, 0.05], [0.03, 0.05]])
-    both = wells.release(StyblinskiTang(batch_size=(2, 8)), lr, start, seeds, 60, every(10, wells._coordinate))
-    alone = wells.release(StyblinskiTang(batch_size=8), lr[1:, 1:], start, seeds, 60, every(10, wells._coordinate))
-    assert both.tail.shape == (2, 2, 6, 11)
-    assert np.array_equal(both.tail[1, 1], alone.tail[0, 0])
+
+    def tail(batch_size: int | tuple[int, ...], *lr: float) -> Array:
+        arms, problem = Lab().arms(sgd(lr), 6, torch.float64), StyblinskiTang(batch_size=batch_size)
+        return wells.release(arms, problem, start, 60, every(10, column(0)))[1]["tail"]
+
+    both, alone = tail((2, 8), 0.03, 0.05, 0.03, 0.05), tail(8, 0.05)
+    assert both.shape == (4, 6, 11)
+    assert np.array_equal(both[3], alone[0])
 
 
 def test_configurations() -> None:
-    cpu, paper = Wells.cpu(Settings()), Wells.paper(Settings())
-    assert len({digest(cpu), digest(paper), digest(Wells.cpu(Settings(seed=1)))}) == 3
+    cpu, paper = WELLS.small, WELLS.large
+    assert len({digest(cpu), digest(paper), digest(replace(cpu, near=0.01))}) == 3
     assert {INSIDE, ABOVE} <= set(cpu.multiples) & set(paper.multiples)
     with pytest.raises(FrozenInstanceError):
-        cpu.seed = 3  # type: ignore[misc]
+        cpu.near = 3  # type: ignore[misc]

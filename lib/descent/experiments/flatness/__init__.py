@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from descent.experiments.common import Experiment
+from typing import Any
+
 from descent.experiments.flatness.circle import CIRCLE
 from descent.experiments.flatness.crossover import CROSSOVER
 from descent.experiments.flatness.dimension import DIMENSION
@@ -17,42 +18,17 @@ from descent.experiments.flatness.samples import SAMPLES
 from descent.experiments.flatness.sandwich import SANDWICH
 from descent.experiments.flatness.selection import SELECTION
 from descent.experiments.flatness.wells import WELLS
+from descent.experiments.lab import Experiment
+
+__all__ = [
+    "CIRCLE", "CROSSOVER", "DIMENSION", "EXITS", "EXPERIMENTS", "FLOORS", "GROWTH", "HYPERBOLA", "MECHANISMS",
+    "NETWORKS", "PAPER", "PHASE", "SAMPLES", "SANDWICH", "SELECTION", "WELLS",
+]  # fmt: skip
 
 PAPER = "P2"
 
-EXPERIMENTS: tuple[Experiment, ...] = (
-    GROWTH,
-    SANDWICH,
-    FLOORS,
-    SAMPLES,
-    EXITS,
-    MECHANISMS,
-    CIRCLE,
-    PHASE,
-    CROSSOVER,
-    DIMENSION,
-    WELLS,
-    SELECTION,
-    HYPERBOLA,
-    NETWORKS,
-)
+EXPERIMENTS: tuple[Experiment[Any, Any], ...] = (
+    GROWTH, SANDWICH, FLOORS, SAMPLES, EXITS, MECHANISMS, CIRCLE, PHASE, CROSSOVER, DIMENSION, WELLS, SELECTION,
+    HYPERBOLA, NETWORKS,
+)  # fmt: skip
 """In the order of the chapter."""
-
-__all__ = [
-    "CIRCLE",
-    "CROSSOVER",
-    "DIMENSION",
-    "EXITS",
-    "EXPERIMENTS",
-    "FLOORS",
-    "GROWTH",
-    "HYPERBOLA",
-    "MECHANISMS",
-    "NETWORKS",
-    "PAPER",
-    "PHASE",
-    "SAMPLES",
-    "SANDWICH",
-    "SELECTION",
-    "WELLS",
-]

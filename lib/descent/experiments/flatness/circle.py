@@ -1,27 +1,27 @@
 """At which step the sharp minimisers of a quadratic–circle sum are given up, batch size by batch size.
 
-C50, η½ in the text, is the step at which half of the runs have left, here always times the sharpness.
+C50, η½ in the text, is the step at which half of the runs have left, here always times the sharpness. Noise that stays
+at the minimiser and noise that vanishes there are compared: only with the first do small batches leave sooner.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
 from descent.arrays import Array
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave, worst
+from descent.experiments.flatness.batches import Batch, batch_name, farthest
+from descent.experiments.flatness.leaving import Cell, Departures, leave
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.thresholds import Curve, median_steps
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, mean_square_threshold
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import paired_difference
+from descent.stats import Estimate, paired_difference
 
 JITTER_STEP, EXACT_STEP = 1.7, 2.2  # lr × sharpness at which shares of runs are compared
 SMALL, LARGE = (1, 2, 4), (32, 200, 1000)
@@ -35,42 +35,27 @@ class Rings:
     spread: standard deviation of the minimiser of one example; the jitter is this times the curvature.
     """
 
-    replicas: int
-    seed: int
-    device: str
-    starts: tuple[float, ...]  # distances from the minimiser; the first is the one claims are stated at
-    arms: int
-    steps: int
-    horizons: tuple[int, ...]
-    circle: Circle = field(default_factory=Circle)
-    mirror: Circle = field(default_factory=lambda: Circle(bowl=10.0, ring=1.0))
+    replicas: Share = Share(least=32)
+    starts: tuple[float, ...] = (1e-3,)  # distances from the minimiser; the first is the one claims are stated at
+    arms: int = 20
+    steps: int = 2000
+    horizons: tuple[int, ...] = (250, 500, 1000, 2000)
+    circle: Circle = Circle()
+    mirror: Circle = Circle(bowl=10.0, ring=1.0)
     spread: float = 0.01
     batch_sizes: tuple[Batch, ...] = (1, 2, 4, 8, 32, 200, 1000, None)
     mirrored: tuple[Batch, ...] = (1, 4, 32)
     stated: int = 2000  # iterations after which claims are stated
     followed: tuple[int, ...] = (1, 4, 32)  # batch sizes for which the horizon is varied
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Rings:
-        """Take 20 steps per batch size and 2000 iterations."""
-        replicas = max(32, settings.replicas)
-        return cls(replicas, settings.seed, settings.device, (1e-3,), 20, 2000, (250, 500, 1000, 2000))
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Rings:
-        """Take ten times the replicas, 60 steps, ten times the iterations and more starts."""
-        starts, horizons = (1e-3, 0.1, 1e-6), (250, 500, 1000, 2000, 5000, 10_000, 20_000)
-        return cls(10 * settings.replicas, settings.seed, settings.device, starts, 60, 20_000, horizons)
-
     def noisy(self, circle: Circle) -> Circle:
         """Return the sum with jitter."""
         return replace(circle, jitter=self.spread * circle.sharpness)
 
-    def grid(self, circle: Circle, start: float) -> Array:
-        """Return the steps scanned at every batch size, times the sharpness, (K, A): around where theory has C50."""
+    def grid(self, circle: Circle, start: float, batch_size: Batch) -> Array:
+        """Return the steps scanned at a batch size, times the sharpness, (A,): around where theory has C50."""
         shown = JITTER_STEP if circle.jitter else EXACT_STEP
-        ends = [self.window(circle, start, k) for k in self.batch_sizes]
-        return np.array([np.sort(np.append(np.linspace(*e, self.arms - 1), shown)) for e in ends])
+        return np.sort(np.append(np.linspace(*self.window(circle, start, batch_size), self.arms - 1), shown))
 
     def window(self, circle: Circle, start: float, batch_size: Batch) -> tuple[float, float]:
         """Return the ends of a scan: from between the thresholds to beyond what slow growth of full descent takes."""
@@ -90,166 +75,118 @@ class RingsResult:
     """
 
     config: Rings
+    lab: Lab
     jitter: Departures
     exact: tuple[Departures, ...]
     mirror: Departures
-    seconds: float
+
+    def curve(self, found: Departures, batch_size: Batch, steps: int | None = None) -> Curve:
+        """Return who had left after a number of steps, when claims are stated if none is given."""
+        return found.curve(batch_size, steps=steps or self.config.stated)
+
+    def c50(
+        self, found: Departures, *sizes: Batch, of: Callable[..., Array] = lambda c: c, steps: int | None = None
+    ) -> Estimate:
+        """Return a function of the steps at which half of the runs left, times the sharpness, at some batch sizes."""
+        return median_steps(of, *(self.curve(found, k, steps) for k in sizes), seed=self.lab.seed)
+
+    def over(self, number: float, batch_size: int) -> Estimate:
+        """Return C50 with jitter over a number."""
+        return self.c50(self.jitter, batch_size, of=lambda c: c / number)
+
+    def rule(self, batch_size: int, steps: int | None = None) -> float:
+        """Return the finite-horizon rule for C50 with jitter, times the sharpness."""
+        circle = self.config.noisy(self.config.circle)
+        return circle.finite_horizon(batch_size, steps or self.config.stated) * circle.sharpness
 
 
-def run(config: Rings) -> RingsResult:
+def run(config: Rings, lab: Lab) -> RingsResult:
     """Release all runs, every arm on the same random numbers."""
-    clock = time.perf_counter()
-    near = config.starts[0]
-    mirrored = replace(config, batch_sizes=config.mirrored)
-    return RingsResult(
-        config=config,
-        jitter=_release(config, config.noisy(config.circle), near, config.steps),
-        exact=tuple(_release(config, config.circle, start, config.stated) for start in config.starts),
-        mirror=_release(mirrored, config.noisy(config.mirror), near, config.stated),
-        seconds=time.perf_counter() - clock,
-    )
 
+    def release(circle: Circle, start: float, steps: int, batch_sizes: tuple[Batch, ...]) -> Departures:
+        lr = np.stack([config.grid(circle, start, k) for k in batch_sizes])
+        return leave(lab, config.replicas, circle, [Cell(k) for k in batch_sizes], lr, start, steps)
 
-def _release(config: Rings, circle: Circle, start: float, steps: int) -> Departures:
-    cells = [Cell(k) for k in config.batch_sizes]
-    lr = config.grid(circle, start)
-    return leave(circle, cells, lr, start, steps, config.replicas, config.seed, config.device)
-
-
-def curve(result: RingsResult, found: Departures, batch_size: Batch) -> Curve:
-    """Return who had left when claims are stated."""
-    return found.curve(batch_size, steps=result.config.stated)
-
-
-def c50(result: RingsResult, found: Departures, batch_size: Batch, over: float = 1.0) -> Estimate:
-    """Return the step at which half of the runs left, times the sharpness, over a number."""
-    return median_steps(lambda c: c / over, curve(result, found, batch_size), seed=result.config.seed)
-
-
-def over_threshold(result: RingsResult, batch_size: int) -> Estimate:
-    """Return C50 with jitter over the mean-square threshold."""
-    return c50(result, result.jitter, batch_size, mean_square_threshold(result.config.circle.weights, batch_size))
-
-
-def rule(result: RingsResult, batch_size: int, steps: int | None = None) -> float:
-    """Return the finite-horizon rule for C50 with jitter, times the sharpness."""
-    circle = result.config.noisy(result.config.circle)
-    return circle.finite_horizon(batch_size, steps or result.config.stated) * circle.sharpness
-
-
-def by(result: RingsResult, batch_size: int, steps: int) -> Estimate:
-    """Return C50 with jitter after another number of iterations."""
-    return median_steps(lambda c: c, result.jitter.curve(batch_size, steps=steps), seed=result.config.seed)
-
-
-def rise(result: RingsResult, found: Departures, low: Batch, high: Batch) -> Estimate:
-    """Return C50 at one batch size minus at another."""
-    curves = (curve(result, found, k) for k in (low, high))
-    return median_steps(lambda a, b: b - a, *curves, seed=result.config.seed)
-
-
-def over_full(result: RingsResult, batch_size: int) -> Estimate:
-    """Return C50 with jitter over that of full-batch descent."""
-    curves = (curve(result, result.jitter, k) for k in (batch_size, None))
-    return median_steps(lambda a, b: a / b, *curves, seed=result.config.seed)
-
-
-def share(result: RingsResult, found: Departures, batch_size: Batch, lr: float) -> Array:
-    """Return 1 for every run that left at one of the steps scanned, (N,)."""
-    return curve(result, found, batch_size).at(lr).astype(np.float64)
+    near, sizes = config.starts[0], config.batch_sizes
+    jitter = release(config.noisy(config.circle), near, config.steps, sizes)
+    exact = tuple(release(config.circle, start, config.stated, sizes) for start in config.starts)
+    mirror = release(config.noisy(config.mirror), near, config.stated, config.mirrored)
+    return RingsResult(config, lab, jitter, exact, mirror)
 
 
 def estimates(result: RingsResult) -> Estimates:
     """Return what the circle says about P2-C1, C3, C9, C10, C14, X3 and X8."""
-    jitter, exact = result.jitter, result.exact[0]
+    jitter, exact, law = result.jitter, result.exact[0], result.config.circle.weights
+
+    def gap(found: Departures, lr: float) -> Estimate:
+        """Return how much more often runs leave at k = 1 than in full descent."""
+        return paired_difference(*(result.curve(found, k).at(lr).astype(np.float64) for k in (1, None)))
+
+    def rise(found: Departures, low: Batch, high: Batch) -> Estimate:
+        return result.c50(found, low, high, of=lambda a, b: b - a)
+
+    over_edge = {k: result.over(mean_square_threshold(law, k), k) for k in (*SMALL, *LARGE)}
+    full = {k: result.c50(jitter, k, None, of=lambda a, b: a / b) for k in (200, 1000)}
     return {
-        "P2-C1.jitter": paired_difference(*(share(result, jitter, k, JITTER_STEP) for k in (1, None))),
-        "P2-C1.exact": paired_difference(*(share(result, exact, k, EXACT_STEP) for k in (1, None))),
-        "P2-C3.moderate": over_threshold(result, 32),
-        "P2-C3.small": over_threshold(result, 1),
-        "P2-C9.jitter": [rise(result, jitter, a, b) for a, b in pairwise(RISING)],
-        "P2-C9.exact": rise(result, exact, 1, 32),
-        "P2-C10.batch200": over_full(result, 200),
-        "P2-C10.batch1000": over_full(result, 1000),
-        "P2-C14.large": worst([over_threshold(result, k) for k in LARGE]),
-        "P2-C14.small": worst([over_threshold(result, k) for k in SMALL]),
-        "P2-X3.rule": worst([c50(result, jitter, k, rule(result, k)) for k in RISING]),
-        "P2-X8.circle": rise(result, exact, None, 1),
-        "P2-X8.undone": rise(result, jitter, None, 1),
+        "P2-C1.jitter": gap(jitter, JITTER_STEP),
+        "P2-C1.exact": gap(exact, EXACT_STEP),
+        "P2-C3.moderate": over_edge[32],
+        "P2-C3.small": over_edge[1],
+        "P2-C9.jitter": [rise(jitter, a, b) for a, b in pairwise(RISING)],
+        "P2-C9.exact": rise(exact, 1, 32),
+        "P2-C10.batch200": full[200],
+        "P2-C10.batch1000": full[1000],
+        "P2-C14.large": farthest((over_edge[k] for k in LARGE), of=1),
+        "P2-C14.small": farthest((over_edge[k] for k in SMALL), of=1),
+        "P2-X3.rule": farthest((result.over(result.rule(k), k) for k in RISING), of=1),
+        "P2-X8.circle": rise(exact, None, 1),
+        "P2-X8.undone": rise(jitter, None, 1),
     }
 
 
-def tables(result: RingsResult) -> dict[str, DataFrame]:
+def tables(result: RingsResult) -> Tables:
     """Return C50 by noise and batch size, C50 by horizon, and the curves they are read off."""
-    config = result.config
-    arms = [("jitter", config.starts[0], result.jitter), ("jitter, sharp bowl", config.starts[0], result.mirror)]
+    config, near = result.config, result.config.starts[0]
+    arms = [("jitter", near, result.jitter), ("jitter, sharp bowl", near, result.mirror)]
     arms += [("exact", start, found) for start, found in zip(config.starts, result.exact, strict=True)]
-    rows = [_row(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells]
-    horizons = [_horizon(result, k, steps) for k in config.followed for steps in config.horizons]
-    curves = [_curve(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells]
-    names = ("circle_c50", "circle_horizons", "circle_curves")
-    return dict(
-        zip(names, (DataFrame(rows), DataFrame(horizons), DataFrame([r for c in curves for r in c])), strict=True)
+    axes = {"batch_size": config.followed, "steps": config.horizons}
+    by = [[result.c50(result.jitter, k, steps=n) for n in config.horizons] for k in config.followed]
+    rules = [[result.rule(k, n) for n in config.horizons] for k in config.followed]
+    return {
+        "circle_c50": concat([_steps(result, *arm) for arm in arms], ignore_index=True),
+        "circle_horizons": tidy(axes, value=by, rule=rules).rename(columns={"value": "c50"}),
+        "circle_curves": concat(
+            [_curve(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells], ignore_index=True
+        ),
+    }
+
+
+def _steps(result: RingsResult, noise: str, start: float, found: Departures) -> DataFrame:
+    law, sizes = result.config.circle.weights, [cell.batch_size for cell in found.cells]
+    frame = tidy(
+        {"noise": [noise], "start": [start], "batch_size": [batch_name(k) for k in sizes]},
+        value=[result.c50(found, k) for k in sizes],
+        mean_square=[mean_square_threshold(law, k) for k in sizes],
+        almost_sure=[almost_sure_threshold(law, k) for k in sizes],
+        rule=[result.rule(k) if k and noise != "exact" else math.nan for k in sizes],
     )
+    return frame.rename(columns={"value": "c50"})
 
 
-def _row(
-    result: RingsResult, noise: str, start: float, found: Departures, batch_size: Batch
-) -> dict[str, float | str | None]:
-    law, steps = result.config.circle.weights, c50(result, found, batch_size)
-    predicted = rule(result, batch_size) if batch_size and noise != "exact" else None
-    return {
-        "noise": noise,
-        "start": start,
-        "batch_size": name_of(batch_size),
-        "c50": steps.value,
-        "low": steps.low,
-        "high": steps.high,
-        "mean_square": mean_square_threshold(law, batch_size),
-        "almost_sure": almost_sure_threshold(law, batch_size),
-        "rule": predicted,
-    }
-
-
-def _horizon(result: RingsResult, batch_size: int, steps: int) -> dict[str, float]:
-    found, predicted = by(result, batch_size, steps), rule(result, batch_size, steps)
-    return {
-        "batch_size": batch_size,
-        "steps": steps,
-        "c50": found.value,
-        "low": found.low,
-        "high": found.high,
-        "rule": predicted,
-    }
-
-
-def _curve(
-    result: RingsResult, noise: str, start: float, found: Departures, batch_size: Batch
-) -> list[dict[str, float | str]]:
-    basin = curve(result, found, batch_size)
-    near = found.curve(batch_size, steps=result.config.stated, near=True)
-    return [
-        {
-            "noise": noise,
-            "start": start,
-            "batch_size": name_of(batch_size),
-            "lr_sharpness": lr,
-            "left_basin": left,
-            "left_neighbourhood": away,
-        }
-        for lr, left, away in zip(basin.lr, basin.share, near.share, strict=True)
-    ]
-
-
-def name_of(batch_size: Batch) -> str:
-    """Return a batch size as tables name it."""
-    return "all" if batch_size is None else str(batch_size)
+def _curve(result: RingsResult, noise: str, start: float, found: Departures, batch_size: Batch) -> DataFrame:
+    basin, near = (found.curve(batch_size, steps=result.config.stated, near=near) for near in (False, True))
+    return tidy(
+        {"noise": [noise], "start": [start], "batch_size": [batch_name(batch_size)], "lr_sharpness": basin.lr},
+        left_basin=basin.share, left_neighbourhood=near.share,
+    )  # fmt: skip
 
 
 CIRCLE = Experiment(
     "circle",
-    ("P2-C1", "P2-C3", "P2-C9", "P2-C10", "P2-C14", "P2-X3", "P2-X8"),
-    lambda settings: run(configure(Rings, settings)),
-    estimates,
-    tables,
-)
+    small=Rings(),
+    large=Rings(
+        Share(times=10), starts=(1e-3, 0.1, 1e-6), arms=60, steps=20_000,
+        horizons=(250, 500, 1000, 2000, 5000, 10_000, 20_000),
+    ),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -5,20 +5,18 @@ C50, η½ in the text, is the step at which half of the runs have left.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.flatness.circle import name_of
-from descent.experiments.flatness.leaving import Batch, Cell, Departures, leave
+from descent.experiments.flatness.batches import Batch, batch_name
+from descent.experiments.flatness.leaving import Cell, Departures, leave
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.thresholds import median_steps
 from descent.problems.circle import Circle
-from descent.stats.estimate import Estimate
+from descent.stats import Estimate
 from descent.theory.mode import crossover_batch
 
 MODERATE = 0.5
@@ -32,47 +30,25 @@ AROUND = (0.35, 0.6, 1.0, 1.7)  # batch sizes over the predicted crossover at wh
 class Crossover:
     """Runs with jitter released next to the sharp ring, with several momenta and batch sizes."""
 
-    momentum: tuple[float, ...]
-    headline: float
-    batch_sizes: tuple[Batch, ...]
-    replicas: int
-    seed: int
-    device: str
-    arms: int
-    circle: Circle = field(default_factory=lambda: Circle(jitter=0.1))
+    momentum: tuple[float, ...] = (MODERATE,)  # and none, and the headline
+    batch_sizes: tuple[int, ...] = (1, 4, 64, FAR)  # and those around the crossover of the headline, and all
+    replicas: Share = Share(over=3, least=32)
+    arms: int = 16
+    circle: Circle = Circle(jitter=0.1)
     start: float = 1e-3
-    steps: int = 2000
+    steps: int = 2000  # at least: strong momentum is given the time it takes
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Crossover:
-        """Take a third of the replicas, one momentum beside none and the headline one, 16 steps."""
-        return cls._of(settings, (MODERATE,), (1, 4, 64, FAR), settings.replicas // 3, 16)
+    def around(self, momentum: float) -> tuple[int, ...]:
+        """Return the batch sizes around the crossover of a momentum."""
+        return tuple(sorted({max(1, round(share * self.predicted(momentum))) for share in AROUND}))
 
-    @classmethod
-    def paper(cls, settings: Settings) -> Crossover:
-        """Take five times the replicas, ten momenta, ten batch sizes and 40 steps."""
-        momentum = (0.1, 0.2, 0.3, 0.4, MODERATE, 0.6, 0.7, 0.8, 0.9, 0.95)
-        return cls._of(settings, momentum, (1, 2, 4, 8, 16, 32, 64, 128, FAR, 1024), 5 * settings.replicas, 40)
+    def predicted(self, momentum: float) -> float:
+        """Return the batch size from which on momentum raises the mean-square threshold at equal step."""
+        return float(crossover_batch(1.0, momentum, self.circle.weights.variance))
 
-    @classmethod
-    def _of(
-        cls, settings: Settings, momentum: tuple[float, ...], batch_sizes: tuple[int, ...], replicas: int, arms: int
-    ) -> Crossover:
-        head = settings.momentum
-        if head > STRONGEST:
-            raise ValueError(
-                f"momentum must be at most {STRONGEST} for the experiment crossover, whose runs would leave too slowly "
-                f"with {head}"
-            )
-        sizes: tuple[Batch, ...] = (*sorted({*batch_sizes, *_around(Circle(), head)}), None)
-        momenta = tuple(sorted({0.0, *momentum, head}))
-        steps = max(cls.steps, round(MEMORIES / (1 - head)))
-        return cls(momenta, head, sizes, max(32, replicas), settings.seed, settings.device, arms, steps=steps)
-
-    @property
-    def around(self) -> tuple[int, ...]:
-        """Batch sizes around the crossover of the headline momentum."""
-        return _around(self.circle, self.headline)
+    def patience(self, momentum: float) -> int:
+        """Return how long runs are waited for."""
+        return max(self.steps, round(MEMORIES / (1 - momentum)))
 
     def threshold(self, batch_size: Batch, momentum: float) -> float:
         """Return the exact mean-square threshold, times the sharpness."""
@@ -87,13 +63,13 @@ class Crossover:
         return np.linspace(0.995 * low, low * (1.02 + min(0.9, 1.2 * (full / low - 1))), self.arms)
 
 
-def predicted(circle: Circle, momentum: float) -> float:
-    """Return the batch size from which on momentum raises the mean-square threshold at equal step."""
-    return float(crossover_batch(1.0, momentum, circle.weights.variance))
-
-
-def _around(circle: Circle, momentum: float) -> tuple[int, ...]:
-    return tuple(sorted({max(1, round(share * predicted(circle, momentum))) for share in AROUND}))
+def check(config: Crossover, lab: Lab) -> None:
+    """Refuse a momentum with which runs leave too slowly to be waited for."""
+    if lab.momentum > STRONGEST:
+        raise ValueError(
+            f"momentum must be at most {STRONGEST} for the experiment crossover, whose runs would leave too slowly "
+            f"with {lab.momentum}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,83 +77,83 @@ class CrossoverResult:
     """Departures of every momentum and batch size."""
 
     config: Crossover
+    lab: Lab
+    momentum: tuple[float, ...]
+    batch_sizes: tuple[Batch, ...]
     departures: Departures
-    seconds: float
 
-    def c50(self, batch_size: Batch, momentum: float, over: float = 1.0) -> Estimate:
-        """Return the step at which half of the runs left, times the sharpness, over a number."""
-        curve = self.departures.curve(batch_size, momentum)
-        return median_steps(lambda c: c / over, curve, seed=self.config.seed)
+    def c50(self, *cells: Cell, of: Callable[..., Array] = lambda c: c) -> Estimate:
+        """Return a function of the steps at which half of the runs left, times the sharpness, in some cells."""
+        return median_steps(of, *(self.departures.curve(*cell) for cell in cells), seed=self.lab.seed)
 
     def ratio(self, batch_size: Batch, momentum: float, *, matched: bool = False) -> Estimate:
         """Return C50 with momentum over C50 without, as steps or (`matched`) as effective steps lr/(1 − momentum)."""
         unit = 1 - momentum if matched else 1.0
-        curves = (self.departures.curve(batch_size, m) for m in (momentum, 0.0))
-        return median_steps(lambda a, b: a / unit / b, *curves, seed=self.config.seed)
+        return self.c50(Cell(batch_size, momentum), Cell(batch_size), of=lambda a, b: a / unit / b)
 
 
-def run(config: Crossover) -> CrossoverResult:
+def run(config: Crossover, lab: Lab) -> CrossoverResult:
     """Release all runs, every momentum and batch size on the same random numbers."""
-    clock = time.perf_counter()
-    cells = [Cell(k, m) for m in config.momentum for k in config.batch_sizes]
-    lr = np.stack([config.scan(cell) for cell in cells])
-    found = leave(config.circle, cells, lr, config.start, config.steps, config.replicas, config.seed, config.device)
-    return CrossoverResult(config, found, time.perf_counter() - clock)
+    momentum = lab.momenta(config.momentum)
+    sizes: tuple[Batch, ...] = (*sorted({*config.batch_sizes, *config.around(lab.momentum)}), None)
+    cells = [Cell(k, m) for m in momentum for k in sizes]
+    lr, steps = np.stack([config.scan(cell) for cell in cells]), config.patience(lab.momentum)
+    found = leave(lab, config.replicas, config.circle, cells, lr, config.start, steps)
+    return CrossoverResult(config, lab, momentum, sizes, found)
 
 
 def crossing(result: CrossoverResult) -> Estimate:
     """Return the batch size at which momentum stops lowering C50 and starts to raise it, over its predicted value.
 
     The zero of the straight line through log C50 with momentum over C50 without, against the logarithm of the batch
-    size, at the batch sizes around the prediction.
+    size, at the batch sizes around the prediction; the prediction itself where the line is level.
     """
-    config = result.config
-    sizes = np.log(np.array(config.around) / predicted(config.circle, config.headline))
-    curves = [result.departures.curve(k, m) for m in (config.headline, 0.0) for k in config.around]
+    config, head = result.config, result.lab.momentum
+    around = config.around(head)
+    sizes = np.log(np.array(around) / config.predicted(head))
 
     def zero(*steps: Array) -> Array:
         strong, plain = np.split(np.log(np.stack(steps, axis=-1)), 2, axis=-1)
         slope, intercept = np.polyfit(sizes, (strong - plain).T, 1)
-        return np.asarray(np.exp(-intercept / slope))
+        return np.asarray(np.exp(np.divide(-intercept, slope, out=np.zeros_like(slope), where=slope != 0)))
 
-    return median_steps(zero, *curves, seed=config.seed)
+    return result.c50(*(Cell(k, m) for m in (head, 0.0) for k in around), of=zero)
 
 
 def estimates(result: CrossoverResult) -> Estimates:
-    """Return what momentum says about P2-X5; nothing where the headline momentum is 0."""
-    config, head = result.config, result.config.headline
-    if head == 0:
-        return {}
-    matched = [result.ratio(k, head, matched=True) for k in config.batch_sizes]
+    """Return what momentum says about P2-X5."""
+    head = result.lab.momentum
+    far, edge = Cell(FAR, head), result.config.threshold(FAR, head)
+    matched = [result.ratio(k, head, matched=True) for k in result.batch_sizes]
     return {
         "P2-X5.small_batch": result.ratio(1, head),
         "P2-X5.full_batch": result.ratio(None, head),
         "P2-X5.crossover": crossing(result),
-        "P2-X5.threshold": result.c50(FAR, head, config.threshold(FAR, head)),
+        "P2-X5.threshold": result.c50(far, of=lambda c: c / edge),
         "P2-X5.matched": min(matched, key=lambda estimate: estimate.value),
     }
 
 
-def tables(result: CrossoverResult) -> dict[str, DataFrame]:
+def tables(result: CrossoverResult) -> Tables:
     """Return C50, its threshold and its ratio to that of plain descent, one row per momentum and batch size."""
-    return {"momentum_c50": DataFrame([_row(result, cell) for cell in result.departures.cells])}
+    config, momenta, sizes = result.config, result.momentum, result.batch_sizes
+    ratios = [[result.ratio(k, m) for k in sizes] for m in momenta]
+    frame = tidy(
+        {"momentum": momenta, "batch_size": [batch_name(k) for k in sizes]},
+        value=[[result.c50(Cell(k, m)) for k in sizes] for m in momenta],
+        mean_square=[[config.threshold(k, m) for k in sizes] for m in momenta],
+        ratio=ratios, crossover=[[config.predicted(m)] for m in momenta],
+        ratio_matched=[[ratio.value / (1 - m) for ratio in row] for m, row in zip(momenta, ratios, strict=True)],
+    )  # fmt: skip
+    return {"momentum_c50": frame.rename(columns={"value": "c50"})}
 
 
-def _row(result: CrossoverResult, cell: Cell) -> dict[str, float | str]:
-    found, ratio = result.c50(*cell), result.ratio(*cell)
-    return {
-        "momentum": cell.momentum,
-        "batch_size": name_of(cell.batch_size),
-        "c50": found.value,
-        "low": found.low,
-        "high": found.high,
-        "mean_square": result.config.threshold(*cell),
-        "ratio": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
-        "ratio_matched": ratio.value / (1 - cell.momentum),
-        "crossover": predicted(result.config.circle, cell.momentum),
-    }
-
-
-CROSSOVER = Experiment("crossover", ("P2-X5",), lambda settings: run(configure(Crossover, settings)), estimates, tables)
+CROSSOVER = Experiment(
+    "crossover",
+    small=Crossover(),
+    large=Crossover(
+        (0.1, 0.2, 0.3, 0.4, MODERATE, 0.6, 0.7, 0.8, 0.9, 0.95), (1, 2, 4, 8, 16, 32, 64, 128, FAR, 1024),
+        replicas=Share(times=5, least=32), arms=40,
+    ),
+    run=run, estimates=estimates, tables=tables, check=check,
+)  # fmt: skip

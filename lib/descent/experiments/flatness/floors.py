@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
-from pandas import DataFrame
-from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import every
-from descent.engine.rules import heavy_ball, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.engine import Params, column, every, heavy_ball
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.problems.quadratics import Ensemble, noise_floor
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import mean, slope_of_mean
+from descent.stats import mean, slope_of_mean
 
 ROOTS = ((0.2**0.5,), (0.2**0.5,), (1.8**0.5,), (1.8**0.5,))
 OFFSETS = ((1.0,), (-1.0,), (1.0,), (-1.0,))
@@ -45,27 +36,12 @@ class Arm:
 class Floors:
     """The arms of the two stated floors, and small steps for the exponent, over three decades of lr/batch_size."""
 
-    replicas: int
-    seed: int
-    device: str
+    replicas: Share = Share(times=2)
+    small_replicas: Share = Share(over=2, least=32)
     stated: tuple[Arm, Arm] = (Arm(0.5, 0.0, 4), Arm(0.2, 0.9, 4))
     small: tuple[Arm, ...] = tuple(Arm(lr, 0.0, k) for k in (1, 4, 16) for lr in (0.02, 0.05, 0.1))
     steps: int = 1200  # that are watched, after `burn` of them; the small steps for half as long
     burn: int = 300
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Floors:
-        """Take two runs for every replica."""
-        return cls(2 * settings.replicas, settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Floors:
-        """Take a hundred times more, and steps ten times smaller.
-
-        Batches larger than 64 would have to be drawn example by example, which takes all the time there is.
-        """
-        small = tuple(Arm(lr, 0.0, k) for k in (1, 4, 16, 64) for lr in (0.002, 0.005, 0.01))
-        return cls(200 * settings.replicas, settings.seed, settings.device, small=small, steps=12_000, burn=3000)
 
     @property
     def every(self) -> int:
@@ -78,63 +54,62 @@ class FloorsResult:
     """Time means of v² of every replica: stated (2, N), small (S, N/4)."""
 
     config: Floors
+    lab: Lab
     stated: Array
     small: Array
-    seconds: float
 
 
-def run(config: Floors) -> FloorsResult:
+def run(config: Floors, lab: Lab) -> FloorsResult:
     """Start at the minimiser and watch v² settle."""
-    clock = time.perf_counter()
-    stated = _watch(config.stated, config.replicas, config.steps, config)
-    small = _watch(config.small, max(32, config.replicas // 4), config.steps // 2, config)
-    return FloorsResult(config, stated, small, time.perf_counter() - clock)
+    stated = _watch(config.stated, config.replicas, config.steps, config, lab)
+    small = _watch(config.small, config.small_replicas, config.steps // 2, config, lab)
+    return FloorsResult(config, lab, stated, small)
 
 
-def _watch(arms: tuple[Arm, ...], replicas: int, steps: int, config: Floors) -> Array:
+def _watch(settings: tuple[Arm, ...], replicas: Share, steps: int, config: Floors, lab: Lab) -> Array:
     """Return the mean of v² over `steps` steps, (A, N)."""
-    objective = Ensemble(ROOTS, tuple(arm.batch_size for arm in arms), OFFSETS)
-    rule = repeat(heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms]), replicas)
-    streams = Streams(replica_seeds(config.seed, replicas, config.device).repeat(len(arms)), torch.float64)
-    start = torch.zeros(len(streams.seeds), 1, dtype=torch.float64, device=config.device)
-    probes = {"square": every(config.every, lambda params: cast(Tensor, params)[:, 0].square())}
-    run = train(objective, start, rule.to(config.device), config.burn + steps, streams, probes=probes)
-    record = run.records["square"]
-    return np.asarray(record.values[int((record.steps <= config.burn).sum()) :].mean(0).view(len(arms), -1).cpu())
 
+    def square(params: Params) -> torch.Tensor:
+        return column(0)(params).square()
 
-def floor(result: FloorsResult, arm: int) -> Estimate:
-    """Return the measured over the exact floor of a stated arm."""
-    return mean(result.stated[arm] / result.config.stated[arm].exact)
+    objective = Ensemble(ROOTS, tuple(arm.batch_size for arm in settings), OFFSETS)
+    arms = lab.arms(
+        heavy_ball([arm.lr for arm in settings], [arm.momentum for arm in settings]), replicas, torch.float64
+    )
+    start, probes = torch.zeros(1, 1, dtype=torch.float64), {"square": every(config.every, square)}
+    record = arms.run(objective, start, config.burn + steps, probes=probes).whole.records["square"]
+    return arms.split(record.values[int((record.steps <= config.burn).sum()) :].mean(0))
 
 
 def estimates(result: FloorsResult) -> Estimates:
     """Return what the floors say about P2-C6."""
-    ratios = [arm.lr / arm.batch_size for arm in result.config.small]
+    config, small = result.config, result.config.small
+    plain, strong = (mean(v / arm.exact) for arm, v in zip(config.stated, result.stated, strict=True))
+    ratios = np.array([arm.lr / arm.batch_size for arm in small])
     return {
-        "P2-C6.floor": floor(result, 0),
-        "P2-C6.momentum": floor(result, 1),
-        "P2-C6.proportional": slope_of_mean(ratios, result.small.T, result.config.seed),
+        "P2-C6.floor": plain,
+        "P2-C6.momentum": strong,
+        "P2-C6.proportional": slope_of_mean(ratios, result.small.T, result.lab.seed),
     }
 
 
-def tables(result: FloorsResult) -> dict[str, DataFrame]:
+def tables(result: FloorsResult) -> Tables:
     """Return measured and exact floors, one row per arm."""
-    config, records = result.config, []
-    for arm, squares in zip((*config.stated, *config.small), (*result.stated, *result.small), strict=True):
-        found = mean(squares)
-        records.append(
-            {
-                "lr": arm.lr,
-                "momentum": arm.momentum,
-                "batch_size": arm.batch_size,
-                "exact": arm.exact,
-                "floor": found.value,
-                "low": found.low,
-                "high": found.high,
-            }
-        )
-    return {"noise_floors": DataFrame(records)}
+    arms = (*result.config.stated, *result.config.small)
+    frame = tidy(
+        {"lr": [arm.lr for arm in arms]}, momentum=[arm.momentum for arm in arms],
+        batch_size=[arm.batch_size for arm in arms], exact=[arm.exact for arm in arms],
+        value=[*each(mean, result.stated), *each(mean, result.small)],
+    )  # fmt: skip
+    return {"noise_floors": frame.rename(columns={"value": "floor"})}
 
 
-FLOORS = Experiment("floors", ("P2-C6",), lambda settings: run(configure(Floors, settings)), estimates, tables)
+FLOORS = Experiment(
+    "floors",
+    small=Floors(),
+    large=Floors(
+        Share(times=200), Share(times=50, least=32), steps=12_000, burn=3000,
+        small=tuple(Arm(lr, 0.0, k) for k in (1, 4, 16, 64) for lr in (0.002, 0.005, 0.01)),
+    ),  # batches larger than 64 would have to be drawn example by example, which takes all the time there is
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -1,9 +1,12 @@
-"""A continuum of minimisers: how sharp the ones are that descent with small and with full batches converges to."""
+"""A continuum of minimisers: how sharp the ones are that descent with small and with full batches converges to.
+
+Every arm starts from the same points and takes the same effective step. Full-batch descent must leave what is sharper
+than that step allows; the question is whether small batches leave sooner, with noise that vanishes at the minimisers.
+"""
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,15 +18,13 @@ from scipy.stats import quantile_test
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.rules import Hyper, heavy_ball, repeat
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.arms import BLOCKS, configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.flatness.wells import Batch, batch_name
+from descent.engine import Arms, Purpose, Streams, heavy_ball, train
+from descent.engine.arms import to_numpy
+from descent.experiments.flatness.batches import Batch, batch_name
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.problems.exponents import almost_sure_threshold
 from descent.problems.hyperbola import Hyperbola, flow_sharpness, residual, sharpness
-from descent.stats.intervals import bootstrap, proportion
+from descent.stats import blocks, bootstrap, proportion
 from descent.theory.mode import matched_lr
 
 MOVING, CONVERGED, INFINITE = range(3)
@@ -34,39 +35,26 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class Continuum:
-    """Normal starts (u, v), every batch size and momentum at one effective step lr/(1 − momentum), on the same luck."""
+    """Normal starts (u, v), every batch size without and with the headline momentum at one effective step.
 
-    batch_sizes: tuple[Batch, ...]
-    momentum: tuple[float, ...]
-    replicas: int
-    jitter_replicas: int
-    seed: int
-    device: str
+    The effective step is lr/(1 − momentum); all arms are on the same luck.
+    """
+
+    batch_sizes: tuple[Batch, ...] = (1, 2, 4, 16, 64, None)
+    replicas: Share = Share(times=10, least=100)
+    jitter_replicas: Share | int = Share(times=2, least=20)
     jittered: tuple[int, ...] = (1, 4)  # batch sizes run again, without momentum, with noise left at the minimisers
     jitter: float = 0.001
     effective: float = 0.1
     spread: float = 3.0  # standard deviation of the starts
-    steps: int = 4000
+    steps: int = 4000  # at least: strong momentum is given the time it takes
     stride: int = 100  # steps after which runs that are over leave the stack
     tolerance: float = 1e-12  # of uv − 1 and of the velocity: too close to come back
     near: float = 0.1  # of uv − 1, for runs that jitter keeps moving
 
-    @classmethod
-    def cpu(cls, settings: Settings) -> Continuum:
-        """Take ten times the replicas as starts."""
-        return cls._of(settings, 10, (1, 2, 4, 16, 64, None))
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Continuum:
-        """Take a thousand times the replicas, and more batch sizes."""
-        return cls._of(settings, 1000, (1, 2, 4, 8, 16, 32, 64, 256, None))
-
-    @classmethod
-    def _of(cls, settings: Settings, times: int, batch_sizes: tuple[Batch, ...]) -> Continuum:
-        momentum = tuple(sorted({0.0, settings.momentum}))
-        starts = max(100, times * settings.replicas)
-        steps = max(cls.steps, round(MEMORIES / (1 - settings.momentum)))
-        return cls(batch_sizes, momentum, starts, starts // 5, settings.seed, settings.device, steps=steps)
+    def patience(self, momentum: float) -> int:
+        """Return how long runs are waited for."""
+        return max(self.steps, round(MEMORIES / (1 - momentum)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +78,10 @@ class ContinuumResult:
     """All arms; flow (N,): effective step × sharpness of the minimisers that gradient flow from the starts ends in."""
 
     config: Continuum
+    lab: Lab
+    momentum: tuple[float, ...]
     arms: tuple[Arm, ...]
     flow: Array
-    seconds: float
 
     def arm(self, batch_size: Batch, momentum: float = 0.0, jitter: float = 0.0) -> Arm:
         """Return one arm; raise KeyError naming it when it was not run."""
@@ -103,51 +92,41 @@ class ContinuumResult:
         raise KeyError(f"no arm of batch size, momentum, jitter {wanted} in this configuration")
 
 
-def run(config: Continuum) -> ContinuumResult:
+def run(config: Continuum, lab: Lab) -> ContinuumResult:
     """Descend from every start in every arm."""
-    clock = time.perf_counter()
-    seeds = replica_seeds(config.seed, config.replicas, config.device)
-    start = config.spread * Streams(seeds, torch.float64).normal(Purpose.INIT, 0, (2,))
-    arms = [arm for k in config.batch_sizes for arm in _descend(config, k, config.momentum, 0.0, start, seeds)]
-    few = slice(config.jitter_replicas)
+    momentum = lab.momenta(())
+    arms = [arm for k in config.batch_sizes for arm in _descend(config, lab, k, 0.0, momentum)]
     for k in config.jittered:
-        arms += _descend(config, k, (0.0,), config.jitter, start[few], seeds[few])
-    flow = config.effective * flow_sharpness(start).cpu().numpy()
-    return ContinuumResult(config, tuple(arms), flow, time.perf_counter() - clock)
+        arms += _descend(config, lab, k, config.jitter, (0.0,))
+    flow = config.effective * to_numpy(flow_sharpness(_starts(config, lab.streams(config.replicas, torch.float64))))
+    return ContinuumResult(config, lab, momentum, tuple(arms), flow)
 
 
-def _descend(
-    config: Continuum, batch_size: Batch, momentum: tuple[float, ...], jitter: float, start: Tensor, seeds: Tensor
-) -> list[Arm]:
+def _starts(config: Continuum, streams: Streams) -> Tensor:
+    """Return where every run starts, (R, 2)."""
+    return config.spread * streams.normal(Purpose.INIT, 0, (2,))
+
+
+def _descend(config: Continuum, lab: Lab, batch_size: Batch, jitter: float, momentum: tuple[float, ...]) -> list[Arm]:
     """Return the arms of one batch size, one per momentum."""
-    arms = heavy_ball(torch.from_numpy(matched_lr(config.effective, momentum)), list(momentum))
-    hyper, streams = repeat(arms, len(start)).to(config.device), Streams(seeds.repeat(len(momentum)), start.dtype)
+    rule = heavy_ball(matched_lr(config.effective, momentum).tolist(), momentum)
+    arms = lab.arms(rule, config.jitter_replicas if jitter else config.replicas, torch.float64)
     problem = Hyperbola(batch_size=batch_size, jitter=jitter)
-    end, fate = _follow(config, problem, hyper, start.repeat(len(momentum), 1), streams)
+    end, fate = follow(config, problem, arms, config.patience(lab.momentum))
     if jitter:
         fate[(fate == MOVING) & (residual(end).abs() < config.near)] = CONVERGED
-    hardness = config.effective * sharpness(end)
-    fates, hardnesses = (part.view(len(momentum), -1).cpu().numpy() for part in (fate, hardness))
-    return [Arm(batch_size, m, jitter, *found) for m, *found in zip(momentum, fates, hardnesses, strict=True)]
+    parts = arms.split(fate).astype(np.int64), arms.split(config.effective * sharpness(end))
+    return [Arm(batch_size, m, jitter, *found) for m, *found in zip(momentum, *parts, strict=True)]
 
 
-def _follow(
-    config: Continuum, problem: Hyperbola, hyper: Hyper, start: Tensor, streams: Streams
-) -> tuple[Tensor, Tensor]:
+def follow(config: Continuum, problem: Hyperbola, arms: Arms, steps: int) -> tuple[Tensor, Tensor]:
     """Return where every run ended (R, 2), and its fate (R,); most are over long before the last step."""
-    end, fate = start.clone(), torch.full((len(start),), MOVING, device=start.device)
-    rows, x, velocity = torch.arange(len(start), device=start.device), start, torch.zeros_like(start)
-    for begin in range(0, config.steps, config.stride):
-        done = train(
-            problem,
-            x,
-            hyper.subset(rows),
-            begin + config.stride,
-            streams.subset(rows),
-            velocity=velocity,
-            begin=begin,
-            check=10,
-        )
+    start, device = _starts(config, arms.streams), arms.streams.device
+    end, fate = start.clone(), torch.full((arms.rows,), MOVING, device=device)
+    rows, x, velocity = torch.arange(arms.rows, device=device), start, torch.zeros_like(start)
+    for begin in range(0, steps, config.stride):
+        hyper, streams = arms.hyper.subset(rows), arms.streams.subset(rows)
+        done = train(problem, x, hyper, begin + config.stride, streams, velocity=velocity, begin=begin, check=10)
         x, velocity = cast(Tensor, done.params), cast(Tensor, done.velocity)
         at_rest = torch.maximum(residual(x).abs(), velocity.abs().amax(dim=1)) < config.tolerance
         end[rows], fate[rows] = x, torch.where(at_rest, CONVERGED, MOVING)
@@ -161,8 +140,8 @@ def _follow(
 
 def estimates(result: ContinuumResult) -> Estimates:
     """Return what the hyperbola says about P2-X8."""
-    samples = [_blocks(_above(result.arm(k))) for k in (1, None)]
-    return {"P2-X8.hyperbola": bootstrap(_excess, *samples, seed=result.config.seed)}
+    samples = [blocks(_above(result.arm(k))) for k in (1, None)]
+    return {"P2-X8.hyperbola": bootstrap(_excess, *samples, seed=result.lab.seed)}
 
 
 def _above(arm: Arm) -> Array:
@@ -171,19 +150,13 @@ def _above(arm: Arm) -> Array:
     return np.stack([converged, converged & (arm.hardness > EDGE)], axis=1).astype(np.float64)
 
 
-def _blocks(runs: Array) -> Array:
-    """Average runs (N, 2) in at most BLOCKS equal blocks, which the bootstrap resamples whole."""
-    count = min(BLOCKS, len(runs))
-    return np.asarray(runs[: len(runs) // count * count].reshape(count, -1, 2).mean(axis=1))
-
-
 def _excess(runs: Array, full: Array) -> Array:
     """Return the difference of the shares beyond the edge among converged runs, (B, blocks, 2) twice → (B,)."""
     (kept, above), (full_kept, full_above) = runs.mean(axis=1).T, full.mean(axis=1).T
     return np.asarray(above / kept - full_above / full_kept)
 
 
-def tables(result: ContinuumResult) -> dict[str, DataFrame]:
+def tables(result: ContinuumResult) -> Tables:
     """Return who converged in every arm and how sharp the minimisers are, and the same for gradient flow."""
     return {
         "hyperbola": DataFrame([_row(result.config, arm) for arm in result.arms]),
@@ -196,19 +169,11 @@ def _row(config: Continuum, arm: Arm) -> dict[str, float | str]:
     mean_square = problem.threshold(arm.batch_size, arm.momentum) / matched
     plain = almost_sure_threshold(problem.weights, arm.batch_size) if arm.momentum == 0 else math.nan
     return {
-        "batch_size": batch_name(arm.batch_size),
-        "momentum": arm.momentum,
-        "jitter": arm.jitter,
-        "lr": config.effective * matched,
-        "mean_square": mean_square,
-        "almost_sure": plain,
-        "starts": len(arm.fate),
-        "converged": counts[CONVERGED],
-        "infinite": counts[INFINITE],
-        "moving": counts[MOVING],
-        "above_mean_square": float((arm.kept > mean_square).mean()),
-        **_quantiles(arm.kept),
-    }
+        "batch_size": batch_name(arm.batch_size), "momentum": arm.momentum, "jitter": arm.jitter,
+        "lr": config.effective * matched, "mean_square": mean_square, "almost_sure": plain, "starts": len(arm.fate),
+        "converged": counts[CONVERGED], "infinite": counts[INFINITE], "moving": counts[MOVING],
+        "above_mean_square": float((arm.kept > mean_square).mean()), **_quantiles(arm.kept),
+    }  # fmt: skip
 
 
 def _quantiles(hardness: Array) -> dict[str, float]:
@@ -222,4 +187,11 @@ def _quantiles(hardness: Array) -> dict[str, float]:
     return found | {"largest": float(hardness.max())}
 
 
-HYPERBOLA = Experiment("hyperbola", ("P2-X8",), lambda settings: run(configure(Continuum, settings)), estimates, tables)
+HYPERBOLA = Experiment(
+    "hyperbola",
+    small=Continuum(),
+    large=Continuum(
+        (1, 2, 4, 8, 16, 32, 64, 256, None), Share(times=1000, least=100), Share(times=200, least=20)
+    ),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import FirstPassage, Params
-from descent.engine.rules import heavy_ball, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
+from descent.engine import FirstPassage, Params, heavy_ball
+from descent.experiments.flatness.batches import Batch
+from descent.experiments.lab import Lab, Share
 from descent.measure.thresholds import Curve, Scan
 from descent.problems.circle import Circle, Section
-from descent.stats.estimate import Estimate
-
-Batch = int | None  # examples per step, None for all
 
 LOOK = 10  # steps between two looks at who has left: a run that crossed the boundary stays across
 NEAR = 0.1  # of the room the sharper minimiser has: its neighbourhood
@@ -43,8 +37,8 @@ class Departures:
 
     cells: tuple[Cell, ...]
     lr: Array
-    basin: NDArray[np.int64]
-    neighbourhood: NDArray[np.int64]
+    basin: Array
+    neighbourhood: Array
 
     def curve(self, batch_size: Batch, momentum: float = 0.0, *, steps: int | None = None, near: bool = False) -> Curve:
         """Return who had left the basin (with `near`: the neighbourhood) by a number of steps, of one cell."""
@@ -57,7 +51,7 @@ class Departures:
 
 
 def leave(
-    circle: Circle, cells: Sequence[Cell], lr: Array, start: float, steps: int, replicas: int, seed: int, device: str
+    lab: Lab, runs: Share | int, circle: Circle, cells: Sequence[Cell], lr: Array, start: float, steps: int
 ) -> Departures:
     """Start at that distance from the minimiser, all cells and steps on the same random numbers.
 
@@ -65,19 +59,12 @@ def leave(
     """
     dtype = torch.float32 if circle.jitter else torch.float64
     section = Section(replace(circle, batch_size=tuple(cell.batch_size for cell in cells)))
-    streams = Streams(replica_seeds(seed, replicas, device).repeat(len(cells)), dtype)
-    hyper = repeat(heavy_ball(1.0, [cell.momentum for cell in cells]), replicas).to(device)
-    begin = torch.full((hyper.replicas, lr.shape[1]), -start, dtype=dtype, device=device)
+    begin = torch.full((1, lr.shape[1]), -start, dtype=dtype)
 
     def outside(params: Params) -> Tensor:
         return torch.stack([section.left(params), cast(Tensor, params).abs() > NEAR * circle.room], dim=1)
 
-    scan = Scan(section, lr / circle.sharpness)
-    done = train(scan, begin, hyper, steps, streams, probes={"out": FirstPassage(outside, LOOK)}, check=steps)
-    times = done.records["out"].values.view(len(cells), replicas, 2, -1).cpu().numpy()
+    arms = lab.arms(heavy_ball(1.0, [cell.momentum for cell in cells]), runs, dtype)
+    scan, probes = Scan(section, lr / circle.sharpness), {"out": FirstPassage(outside, LOOK)}
+    times = arms.run(scan, begin, steps, probes=probes, check=steps)["out"]
     return Departures(tuple(cells), lr, times[:, :, 0], times[:, :, 1])
-
-
-def worst(found: Sequence[Estimate]) -> Estimate:
-    """Return the ratio that is farthest from 1."""
-    return max(found, key=lambda estimate: abs(estimate.value - 1))

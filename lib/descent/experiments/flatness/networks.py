@@ -1,31 +1,30 @@
-"""Small networks trained to interpolation: where each sits relative to the exact threshold of its own minimum."""
+"""Small networks trained to interpolation: where each sits relative to the exact threshold of its own minimum.
+
+The threshold follows from the Gram matrix of a network's gradients. The question is whether it binds at every batch
+size, and whether it says more than the sharpness, which alone is silent at small batches.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pandas import DataFrame, concat
 from torch import Tensor
 
-from descent.arrays import Array
-from descent.engine.probes import FirstPassage, Params, Probe, every
-from descent.engine.rules import repeat, sgd
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.engine.train import Run, train
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.flatness.task import Leaves, Task
-from descent.experiments.flatness.wells import batch_name
+from descent.arrays import Array, BoolArray
+from descent.engine import ArmRun, FirstPassage, Params, Probe, Purpose, Streams, every, sgd
+from descent.engine.arms import to_numpy
+from descent.engine.probes import Leaves
+from descent.experiments.flatness.batches import Batch, batch_name
+from descent.experiments.flatness.parity import Parity
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure import growth
 from descent.measure.stability import bounds, cheap_bounds, leading, threshold
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import bootstrap, exact, mean, median, paired_difference, proportion
+from descent.stats import Estimate, bootstrap, exact, mean, median, paired_difference, proportion
 
 FEW = 4
 """The batch size whose linearised networks are run."""
@@ -36,12 +35,15 @@ SLACK = 1.02
 BELOW = 0.7
 """Runs with k = 1 count as well below their threshold up to here."""
 
+KINDS = ("mean square", "single runs")
+"""What the growth of a linearised network is that of."""
+
 
 @dataclass(frozen=True)
 class Group:
     """Networks trained with one batch size (None: all examples) at several learning rates, for at most `steps`."""
 
-    batch_size: int | None
+    batch_size: Batch
     lr: tuple[float, ...]
     steps: int
 
@@ -55,66 +57,31 @@ class Networks:
     run, in `copies`, for `horizon` steps at `around` times their C*(4).
     """
 
-    data: str
-    examples: int
-    hidden: tuple[int, ...]
-    groups: tuple[Group, ...]
-    patience: int
-    pause: int
-    replicas: int
-    seed: int
-    device: str
+    data: str = "digits"
+    examples: int = 64
+    hidden: tuple[int, ...] = (16,)
+    groups: tuple[Group, ...] = (
+        Group(1, (0.06, 0.1, 0.15, 0.2), 20_000),
+        Group(FEW, (0.2, 0.5, 0.8), 9_000),
+        Group(16, (0.4, 0.8, 1.1), 4_000),
+        Group(None, (0.4, 0.8, 1.2, 1.6, 2.0), 4_000),
+    )
+    patience: int = 12_000
+    pause: int = 2_000
+    replicas: Share = Share(most=32)
     fitted: float = 1e-5  # mean loss below which a network counts as interpolating
     copies: int = 100
     around: tuple[float, ...] = (0.96, 1.0, 1.04, 1.08)
     horizon: int = 250
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Networks:
-        """Take 64 digits and 16 hidden units."""
-        groups = (
-            Group(1, (0.06, 0.1, 0.15, 0.2), 20_000),
-            Group(4, (0.2, 0.5, 0.8), 9_000),
-            Group(16, (0.4, 0.8, 1.1), 4_000),
-            Group(None, (0.4, 0.8, 1.2, 1.6, 2.0), 4_000),
-        )
-        return cls._of(settings, "digits", 64, (16,), groups, 12_000, 2_000)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Networks:
-        """Take 512 images of MNIST and two layers of 64 hidden units."""
-        groups = (
-            Group(1, (0.005, 0.01, 0.015, 0.02, 0.025), 300_000),
-            Group(4, (0.02, 0.04, 0.06), 150_000),
-            Group(16, (0.05, 0.1, 0.15), 80_000),
-            Group(64, (0.1, 0.2, 0.3), 40_000),
-            Group(None, (0.1, 0.2, 0.3, 0.45, 0.6), 40_000),
-        )
-        return cls._of(settings, "mnist", 512, (64, 64), groups, 200_000, 20_000)
-
-    @classmethod
-    def _of(
-        cls,
-        settings: Settings,
-        data: str,
-        examples: int,
-        hidden: tuple[int, ...],
-        groups: tuple[Group, ...],
-        patience: int,
-        pause: int,
-    ) -> Networks:
-        replicas = min(settings.replicas, 32)
-        return cls(data, examples, hidden, groups, patience, pause, replicas, settings.seed, settings.device)
 
     @property
     def gentle(self) -> float:
         """The learning rate at which single examples and full batches are compared on the way."""
         return self.groups[0].lr[0]
 
-    @property
-    def task(self) -> Task:
-        """The net and its data."""
-        return Task.of(self.data, self.examples, self.hidden, self.seed, self.device)
+    def task(self, lab: Lab) -> Parity:
+        """Return the net and its data."""
+        return Parity.of(lab, self.data, self.examples, self.hidden)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +93,7 @@ class Trained:
     """
 
     group: Group
-    diverged: NDArray[np.bool_]
+    diverged: BoolArray
     initial: Array
     sharpness: Array
     threshold: Array
@@ -144,90 +111,81 @@ class Trained:
         return self.lr / self.threshold
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def found(self) -> BoolArray:
         """Who interpolates, (A, N)."""
         return np.isfinite(self.threshold)
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """A run at the gentle learning rate: sharpness λ₁ and C/C*(1) on the way, (T, N) at steps (T,)."""
+    """A run at the gentle learning rate: sharpness λ₁ and C/C*(1) on the way, (N, T) at steps (T,)."""
 
     steps: Array
     sharpness: Array
     load: Array
+
+    def band(self, name: str) -> Array:
+        """Return the middle four fifths of the nets and their median, low, middle and high, (3, T)."""
+        return np.asarray(np.quantile(getattr(self, name), [0.1, 0.5, 0.9], axis=0))
 
 
 @dataclass(frozen=True, eq=False)
 class NetworksResult:
     """Groups by batch size, and the gentle runs with k = 1 and with the full batch.
 
-    growth: (2, M, S) per step, of the mean square and of single runs of M linearised nets, at `around` times C*(4).
-    one: the Gram matrix (n, n) of the gentle full-batch run's first net, whose bounds are drawn.
+    growth: (2, M, S) per step, by KINDS, of M linearised nets at `around` times C*(4). one: the Gram matrix (n, n) of
+    the gentle full-batch run's first net, whose bounds are drawn.
     """
 
     config: Networks
+    lab: Lab
     groups: tuple[Trained, ...]
-    tracks: tuple[Track, Track]
+    tracks: tuple[Track, ...]
     growth: Array
     one: Array
-    seconds: float
 
-    def of(self, batch_size: int | None) -> Trained:
+    def of(self, batch_size: Batch) -> Trained:
         """Return the networks of one batch size."""
         return next(trained for trained in self.groups if trained.group.batch_size == batch_size)
 
 
-def run(config: Networks) -> NetworksResult:
+def run(config: Networks, lab: Lab) -> NetworksResult:
     """Train every group, then take the Gram matrices of those that interpolate."""
-    clock = time.perf_counter()
-    task = config.task
-    watch = every(config.pause, lambda params: _look(task, config, params))
-    runs = [_fit(task, config, group, {} if i else {"watch": watch}) for i, group in enumerate(config.groups)]
-    gentle = _fit(task, config, Group(None, (config.gentle,), config.patience), {"watch": watch})
-    groups = tuple(_weigh(task, config, group, done) for group, done in zip(config.groups, runs, strict=True))
+    task = config.task(lab)
+
+    def track(done: ArmRun) -> Track:
+        load = config.gentle / done[".single"][0]
+        return Track(done.at(".single").astype(np.float64), done[".sharpness"][0], load)
+
+    watch = {"": every(config.pause, lambda params: _look(task, lab.count(config.replicas), params))}
+    runs = [fit(task, config, lab, group, {} if i else watch) for i, group in enumerate(config.groups)]
+    gentle = fit(task, config, lab, Group(None, (config.gentle,), config.patience), watch)
+    initial = to_numpy(leading(task.gram(task.start(lab.streams(config.replicas)))).sharpness)
+    groups = tuple(_weigh(task, config, group, done, initial) for group, done in zip(config.groups, runs, strict=True))
     few = next(i for i, group in enumerate(config.groups) if group.batch_size == FEW)
-    return NetworksResult(
-        config=config,
-        groups=groups,
-        tracks=(_track(runs[0], config), _track(gentle, config)),
-        growth=_grow(task, config, runs[few], groups[few]),
-        one=_numpy(task.gram({name: leaf[:1] for name, leaf in cast(Leaves, gentle.params).items()})[0]),
-        seconds=time.perf_counter() - clock,
-    )
+    one = {name: leaf[:1] for name, leaf in cast(Leaves, gentle.params).items()}
+    tracks, grown = tuple(map(track, (runs[0], gentle))), grow(task, config, lab, runs[few], groups[few])
+    return NetworksResult(config, lab, groups, tracks, grown, to_numpy(task.gram(one)[0]))
 
 
-def _streams(config: Networks, arms: int) -> Streams:
-    return Streams(replica_seeds(config.seed, config.replicas, config.device).repeat(arms))
-
-
-def _fit(task: Task, config: Networks, group: Group, probes: dict[str, Probe]) -> Run:
+def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[str, Probe]) -> ArmRun:
     """Train a group from the same starts on the same batches, until all interpolate or the steps are used up."""
-    streams, objective = _streams(config, len(group.lr)), task.objective(group.batch_size)
+    objective = task.objective(group.batch_size)
     fitted = FirstPassage(lambda params: objective.value(params) < config.fitted, every=200, stop=True)
-    hyper = repeat(sgd(list(group.lr)), config.replicas)
-    return train(
-        objective, task.start(streams), hyper, group.steps, streams, probes=probes | {"fitted": fitted}, check=10
-    )
+    arms = lab.arms(sgd(group.lr), config.replicas)
+    return arms.run(objective, task.start, group.steps, probes={**probes, "fitted": fitted}, check=10)
 
 
-def _look(task: Task, config: Networks, params: Params) -> dict[str, Tensor]:
+def _look(task: Parity, count: int, params: Params) -> dict[str, Tensor]:
     """Measure the gentle runs, the first of the stack; the others are left blank."""
     leaves = cast(Leaves, params)
-    first, rows = slice(config.replicas), len(next(iter(leaves.values())))
-    k = task.gram({name: leaf[first] for name, leaf in leaves.items()})
+    k = task.gram({name: leaf[:count] for name, leaf in leaves.items()})
     found = {"sharpness": leading(k).sharpness, "single": threshold(k, 1, tolerance=1e-4)}
-    return {name: torch.nn.functional.pad(v, (0, rows - len(v)), value=torch.nan) for name, v in found.items()}
+    blank = len(next(iter(leaves.values()))) - count
+    return {name: torch.nn.functional.pad(v, (0, blank), value=torch.nan) for name, v in found.items()}
 
 
-def _track(done: Run, config: Networks) -> Track:
-    sharpness, single = (done.records[f"watch.{name}"] for name in ("sharpness", "single"))
-    first = slice(config.replicas)
-    load = config.gentle / _numpy(single.values[:, first])
-    return Track(_numpy(sharpness.steps), _numpy(sharpness.values[:, first]), load)
-
-
-def _weigh(task: Task, config: Networks, group: Group, done: Run) -> Trained:
+def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: Array) -> Trained:
     """Compare every net that interpolates with its thresholds."""
     loss = task.objective(None).value(done.params)
     rows = (loss < config.fitted).nonzero().squeeze(1)
@@ -237,38 +195,30 @@ def _weigh(task: Task, config: Networks, group: Group, done: Run) -> Trained:
             f"{group.steps} steps at lr {group.lr}; give it more steps or another lr"
         )
     k = task.interpolating(done.params, rows)
-    start = leading(task.gram(task.start(_streams(config, 1)))).sharpness
 
     def laid(values: Tensor) -> Array:
-        full = torch.full((len(loss),), torch.nan, dtype=torch.float64, device=loss.device)
+        full = torch.full_like(loss, torch.nan, dtype=torch.float64)
         full[rows] = values.double()
-        return _numpy(full).reshape(len(group.lr), config.replicas)
+        return done.arms.split(full)
 
-    own = threshold(k, group.batch_size)
-    single = own if group.batch_size == 1 else threshold(k, 1)
-    return Trained(
-        group=group,
-        diverged=(done.diverged_at >= 0).cpu().numpy().reshape(len(group.lr), -1),
-        initial=np.broadcast_to(_numpy(start), (len(group.lr), config.replicas)),
-        sharpness=laid(leading(k).sharpness),
-        threshold=laid(own),
-        single=laid(single),
-        lower=laid(bounds(k, 1).lower),
-    )
+    own = laid(threshold(k, group.batch_size))
+    single = own if group.batch_size == 1 else laid(threshold(k, 1))
+    start, sharp, lower = np.broadcast_to(initial, own.shape), leading(k).sharpness, bounds(k, 1).lower
+    return Trained(group, done.lost, start, laid(sharp), own, single, laid(lower))
 
 
-def _grow(task: Task, config: Networks, done: Run, trained: Trained) -> Array:
-    """Return the growth per step of each linearised net, (2, M, S): of its mean square and of single runs.
+def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun, trained: Trained) -> Array:
+    """Return the growth per step of each linearised net, (2, M, S), by KINDS.
 
     Its residuals r obey r ← r − C/k Σ_j K_·j r_j over the batch: the Gram matrix is all there is.
     """
-    arm = len(trained.group.lr) // 2
-    kept = torch.from_numpy(trained.found[arm].nonzero()[0]).to(config.device)
-    k = task.interpolating(done.params, kept + arm * config.replicas).float()
-    lr = k.new_tensor(trained.threshold[arm])[kept].unsqueeze(1) * k.new_tensor(config.around) / FEW
+    arm, around = len(trained.group.lr) // 2, config.around
+    (kept,) = lab.bring(torch.from_numpy(trained.found[arm].nonzero()[0]))
+    k = task.interpolating(done.params, kept + arm * done.arms.replicas).float()
+    lr = k.new_tensor(trained.threshold[arm])[kept].unsqueeze(1) * k.new_tensor(around) / FEW
     rate = lr.flatten().repeat_interleave(config.copies).unsqueeze(1)
-    seeds = replica_seeds(config.seed, len(k) * config.copies, config.device)
-    streams = Streams(seeds.view(len(k), 1, -1).expand(-1, len(config.around), -1).flatten())
+    seeds = lab.streams(len(k) * config.copies).seeds.view(len(k), 1, -1)
+    streams = Streams(seeds.expand(-1, len(around), -1).flatten())  # the steps of a net are on the same luck
 
     def step(residuals: Tensor, t: int) -> Tensor:
         batch = streams.integers(Purpose.BATCH, t, config.examples, (FEW,))
@@ -276,13 +226,9 @@ def _grow(task: Task, config: Networks, done: Run, trained: Trained) -> Array:
         return residuals - rate * (drive.view(len(k), -1, config.examples) @ k).view_as(residuals)
 
     begin = streams.normal(Purpose.PROBE, 0, (config.examples,))
-    found = growth.resampled_growth(step, begin, config.horizon, streams, arms=len(lr.flatten()))
+    found = growth.resampled_growth(step, begin, config.horizon, streams, arms=lr.numel())
     values = [[one.mean_square.value for one in found], [one.lyapunov.value for one in found]]
     return np.array(values).reshape(2, len(k), -1)
-
-
-def _numpy(values: Tensor) -> Array:
-    return np.asarray(values.detach().to("cpu", torch.float64))
 
 
 def estimates(result: NetworksResult) -> Estimates:
@@ -291,18 +237,18 @@ def estimates(result: NetworksResult) -> Estimates:
     unstable = full.found & (full.lr * full.initial / 2 > 1)
     kept = full.lr[full.found] > full.single[full.found]
     slow, fast = result.tracks
-    gentle = slow.load[-1] < BELOW
-    rise = [track.sharpness[-1, gentle] / track.sharpness[0, gentle] for track in (slow, fast)]
+    gentle = slow.load[:, -1] < BELOW
+    rise = [track.sharpness[gentle, -1] / track.sharpness[gentle, 0] for track in (slow, fast)]
     return {
         "P2-C3.necessary": _above(result.groups),
         "P2-C8.networks": _above((one, result.of(FEW))),
         "P2-C8.edge": mean(full.load[unstable]),
-        "P2-X1.network": median((one.single / one.lower)[one.found], result.config.seed),
+        "P2-X1.network": median((one.single / one.lower)[one.found], result.lab.seed),
         "P2-X6.rejects": proportion(int(kept.sum()), kept.size),
         "P2-X6.sharpness_silent": exact(float(np.nanmax(one.lr * one.sharpness / 2))),
-        "P2-X6.simulated": onset(result, 0),
+        "P2-X6.simulated": onset(result, "mean square"),
         "P2-X11.flattens": paired_difference(*rise),
-        "P2-X11.far_below": exact(float(slow.load[:, gentle].max())),
+        "P2-X11.far_below": exact(float(slow.load[gentle].max())),
     }
 
 
@@ -312,29 +258,24 @@ def _above(groups: Sequence[Trained]) -> Estimate:
     return proportion(int((loads > SLACK).sum()), len(loads))
 
 
-def onset(result: NetworksResult, kind: int) -> Estimate:
-    """Return where the mean growth of the linearised nets (0 mean square, 1 single runs) changes sign, over C*(4).
+def onset(result: NetworksResult, kind: str) -> Estimate:
+    """Return where the mean growth of the linearised nets, of one of KINDS, changes sign, over C*(4).
 
     Between neighbouring steps the growth is taken as a straight line; nets are resampled.
     """
-    around = np.array(result.config.around)
-
-    def crossing(drawn: Array) -> Array:
-        return growth.onset(around, drawn.mean(1))
-
-    return bootstrap(crossing, result.growth[kind], seed=result.config.seed)
+    around, found = np.array(result.config.around), result.growth[KINDS.index(kind)]
+    return bootstrap(lambda drawn: growth.onset(around, drawn.mean(1)), found, seed=result.lab.seed)
 
 
-def tables(result: NetworksResult) -> dict[str, DataFrame]:
+def tables(result: NetworksResult) -> Tables:
     """Return every net that interpolates, every group and step, the gentle runs, the bounds, the onset of growth."""
+    tracks = zip(result.tracks, ("1", "all"), strict=True)
     return {
         "networks": concat([_nets(trained) for trained in result.groups], ignore_index=True),
-        "network_arms": DataFrame([row for trained in result.groups for row in _arms(trained)]),
-        "network_tracks": concat(
-            [_way(track, k) for track, k in zip(result.tracks, ("1", "all"), strict=True)], ignore_index=True
-        ),
+        "network_arms": concat([_arms(trained) for trained in result.groups], ignore_index=True),
+        "network_tracks": concat([_way(track, k) for track, k in tracks], ignore_index=True),
         "network_bounds": bound_curves(result),
-        "network_onset": _onsets(result),
+        "network_onset": tidy({"of": KINDS}, value=[onset(result, kind) for kind in KINDS]),
     }
 
 
@@ -345,38 +286,25 @@ def _nets(trained: Trained) -> DataFrame:
     return DataFrame({"batch_size": batch_name(trained.group.batch_size), "replica": replica, **columns})
 
 
-def _arms(trained: Trained) -> list[dict[str, float | str]]:
-    rows = []
-    columns = (trained.group.lr, trained.load, trained.sharpness, trained.diverged)
-    for lr, loads, sharpness, diverged in zip(*columns, strict=True):
-        kept = loads[np.isfinite(loads)]
-        rows.append(
-            {
-                "batch_size": batch_name(trained.group.batch_size),
-                "lr": lr,
-                "started": len(loads),
-                "diverged": int(diverged.sum()),
-                "interpolate": len(kept),
-                "above": int((kept > SLACK).sum()),
-                "load_median": float(np.median(kept)) if len(kept) else np.nan,
-                "load_largest": kept.max(initial=-np.inf) if len(kept) else np.nan,
-                "sharpness_median": float(np.nanmedian(sharpness)) if len(kept) else np.nan,
-            }
-        )
-    return rows
+def _arms(trained: Trained) -> DataFrame:
+    def middle(values: Array) -> list[float]:
+        rows = zip(values, trained.found, strict=True)
+        return [float(np.median(row[found])) if found.any() else np.nan for row, found in rows]
+
+    largest = np.where(trained.found, trained.load, -np.inf).max(axis=1)
+    return tidy(
+        {"batch_size": [batch_name(trained.group.batch_size)], "lr": trained.group.lr},
+        started=trained.load.shape[1], diverged=trained.diverged.sum(axis=1), interpolate=trained.found.sum(axis=1),
+        above=(trained.load > SLACK).sum(axis=1), load_median=middle(trained.load),
+        load_largest=np.where(trained.found.any(axis=1), largest, np.nan), sharpness_median=middle(trained.sharpness),
+    )  # fmt: skip
 
 
 def _way(track: Track, batch_size: str) -> DataFrame:
-    frame = {"batch_size": batch_size, "step": track.steps}
-    for name in ("sharpness", "load"):
-        low, middle, high = np.quantile(getattr(track, name), [0.1, 0.5, 0.9], axis=1)
-        frame |= {f"{name}_low": low, f"{name}_median": middle, f"{name}_high": high}
-    return DataFrame(frame)
-
-
-def _onsets(result: NetworksResult) -> DataFrame:
-    found = {"mean square": onset(result, 0), "single runs": onset(result, 1)}
-    return DataFrame([{"of": name, "value": e.value, "low": e.low, "high": e.high} for name, e in found.items()])
+    bands = {name: track.band(name) for name in ("sharpness", "load")}
+    names = [f"{name}_{end}" for name in bands for end in ("low", "median", "high")]
+    ends = dict(zip(names, np.concatenate(list(bands.values())), strict=True))
+    return tidy({"batch_size": [batch_size], "step": track.steps}, **ends)
 
 
 def bound_curves(result: NetworksResult) -> DataFrame:
@@ -390,8 +318,17 @@ def bound_curves(result: NetworksResult) -> DataFrame:
 
 NETWORKS = Experiment(
     "networks",
-    ("P2-C3", "P2-C8", "P2-X1", "P2-X6", "P2-X11"),
-    lambda settings: run(configure(Networks, settings)),
-    estimates,
-    tables,
-)
+    small=Networks(),
+    large=Networks(
+        "mnist", examples=512, hidden=(64, 64),
+        groups=(
+            Group(1, (0.005, 0.01, 0.015, 0.02, 0.025), 300_000),
+            Group(FEW, (0.02, 0.04, 0.06), 150_000),
+            Group(16, (0.05, 0.1, 0.15), 80_000),
+            Group(64, (0.1, 0.2, 0.3), 40_000),
+            Group(None, (0.1, 0.2, 0.3, 0.45, 0.6), 40_000),
+        ),
+        patience=200_000, pause=20_000,
+    ),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
 from descent.experiments.flatness.leaving import Cell, Departures, leave
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, exponent_threshold
 from descent.theory.weights import WeightLaw
@@ -20,35 +17,26 @@ NOISES = ("jitter", "exact")
 ALPHAS = (2, 1, 0)
 
 
+def _steps(count: int) -> tuple[float, ...]:
+    return tuple(np.linspace(0.8, 3.0, count).tolist())
+
+
+def _sizes(count: int) -> tuple[int, ...]:
+    """Return at most that many different batch sizes."""
+    return tuple(np.unique(np.geomspace(1, 1000, count).round()).astype(int).tolist())
+
+
 @dataclass(frozen=True)
 class Phase:
     """Runs released next to the sharp ring over a grid of steps (times the sharpness) and batch sizes."""
 
-    lr: tuple[float, ...]
-    batch_sizes: tuple[int, ...]
-    replicas: int
-    seed: int
-    device: str
-    circle: Circle = field(default_factory=Circle)
+    lr: tuple[float, ...] = _steps(45)
+    batch_sizes: tuple[int, ...] = _sizes(18)
+    replicas: Share = Share(over=16, least=32)
+    circle: Circle = Circle()
     jitter: float = 0.1
     start: float = 1e-3
     steps: int = 2000
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Phase:
-        """Take 45 steps, about 16 batch sizes and a sixteenth of the replicas."""
-        return cls._of(settings, 45, 18, settings.replicas // 16)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Phase:
-        """Take 120 steps, 40 batch sizes and as many replicas as given."""
-        return cls._of(settings, 120, 40, settings.replicas)
-
-    @classmethod
-    def _of(cls, settings: Settings, steps: int, sizes: int, replicas: int) -> Phase:
-        batch_sizes = tuple(int(k) for k in np.unique(np.geomspace(1, 1000, sizes).round()))
-        lr = tuple(float(c) for c in np.linspace(0.8, 3.0, steps))
-        return cls(lr, batch_sizes, max(32, replicas), settings.seed, settings.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +44,23 @@ class PhaseResult:
     """Departures at every batch size and step, per noise."""
 
     config: Phase
+    lab: Lab
     departures: dict[str, Departures]
-    seconds: float
 
     def share(self, noise: str) -> Array:
         """Return the share of runs that left, (K, A)."""
         return np.asarray((self.departures[noise].basin >= 0).mean(axis=1))
 
 
-def run(config: Phase) -> PhaseResult:
+def run(config: Phase, lab: Lab) -> PhaseResult:
     """Release all runs, with jitter and with exact noise on the same random numbers."""
-    clock = time.perf_counter()
     cells = [Cell(k) for k in config.batch_sizes]
     lr = np.broadcast_to(np.array(config.lr), (len(cells), len(config.lr)))
     sums = {"jitter": replace(config.circle, jitter=config.jitter), "exact": config.circle}
-    found = {
-        noise: leave(circle, cells, lr, config.start, config.steps, config.replicas, config.seed, config.device)
-        for noise, circle in sums.items()
-    }
-    return PhaseResult(config, found, time.perf_counter() - clock)
+    given = (cells, lr, config.start, config.steps)
+    return PhaseResult(
+        config, lab, {name: leave(lab, config.replicas, circle, *given) for name, circle in sums.items()}
+    )
 
 
 def threshold(law: WeightLaw, batch_size: int, alpha: float) -> float:
@@ -87,18 +73,18 @@ def estimates(result: PhaseResult) -> Estimates:
     return {}
 
 
-def tables(result: PhaseResult) -> dict[str, DataFrame]:
+def tables(result: PhaseResult) -> Tables:
     """Return the share that left per noise, batch size and step, and the thresholds per batch size."""
-    config = result.config
-    rows = [
-        {"noise": noise, "batch_size": k, "lr_sharpness": lr, "left": left}
-        for noise in NOISES
-        for k, shares in zip(config.batch_sizes, result.share(noise), strict=True)
-        for lr, left in zip(config.lr, shares, strict=True)
-    ]
-    law = config.circle.weights
-    curves = [{"batch_size": k} | {f"alpha_{a}": threshold(law, k, a) for a in ALPHAS} for k in config.batch_sizes]
-    return {"phase_map": DataFrame(rows), "phase_thresholds": DataFrame(curves)}
+    config, law, sizes = result.config, result.config.circle.weights, result.config.batch_sizes
+    left = np.stack([result.share(noise) for noise in NOISES])
+    edges = {f"alpha_{a}": [threshold(law, k, a) for k in sizes] for a in ALPHAS}
+    return {
+        "phase_map": tidy({"noise": NOISES, "batch_size": sizes, "lr_sharpness": config.lr}, left=left),
+        "phase_thresholds": tidy({"batch_size": sizes}, **edges),
+    }
 
 
-PHASE = Experiment("phase", (), lambda settings: run(configure(Phase, settings)), estimates, tables)
+PHASE = Experiment(
+    "phase", small=Phase(), large=Phase(_steps(120), _sizes(40), Share(least=32)),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

@@ -1,31 +1,32 @@
-"""Which of 1024 minimisers descent on a Styblinski–Tang sum ends in, with controls for the noise and the weights."""
+"""Which of 1024 minimisers descent on a Styblinski–Tang sum ends in, with controls for the noise and the weights.
+
+One of them is flat in all ten coordinates, and it is the highest. Every arm starts from the same points of a cube.
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pandas import DataFrame, concat
+from pandas import DataFrame
 from torch import Tensor
 
-from descent.arrays import Array
-from descent.engine.probes import Params, every
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.flatness.wells import Batch, batch_name, release
+from descent.arrays import Array, BoolArray
+from descent.engine import Params, Purpose, every, sgd
+from descent.experiments.flatness.batches import Batch, batch_name
+from descent.experiments.flatness.wells import release
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.problems.styblinski import FLAT, TOP, StyblinskiTang, share_flat
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import paired_difference, proportion
+from descent.stats import Estimate, paired_difference, proportion
 from descent.theory.weights import Gamma, TwoPoint, WeightLaw
 
 HEAD, HEAD_LR, BELOW_LR, JITTER = 4, 0.068, 0.060, 0.1  # what claims are stated at
 WIDE, NARROW, EXPONENTIAL = TwoPoint(0.5), TwoPoint(0.3), Gamma(1.0)
 LAWS = {WIDE: "1 ± 0.5", NARROW: "1 ± 0.3", EXPONENTIAL: "exponential"}
+FEW = (1, 2, HEAD, 8)
 
 
 @dataclass(frozen=True)
@@ -38,43 +39,28 @@ class Grid:
     batch_sizes: tuple[Batch, ...]
 
 
+CONTROLS = (
+    Grid(WIDE, 0.001, (0.0635, HEAD_LR), FEW),
+    Grid(WIDE, JITTER, (0.0635, HEAD_LR), FEW),
+    Grid(NARROW, 0.0, (HEAD_LR, 0.072), FEW),
+    Grid(EXPONENTIAL, 0.0, (HEAD_LR,), (1, HEAD, 16)),
+)
+STEPS = (0.057, 0.0585, BELOW_LR, 0.061, 0.062, 0.063, 0.0635, 0.064, 0.065, 0.066, 0.067, HEAD_LR)
+"""Of the main grid at paper scale."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """Starts uniform in a cube, descended in every arm on the same noise; the first grid is the main one."""
 
-    grids: tuple[Grid, ...]
-    replicas: int
-    seed: int
-    device: str
+    grids: tuple[Grid, ...] = (Grid(WIDE, 0.0, (BELOW_LR, 0.0635, 0.066, HEAD_LR), (*FEW, None)), *CONTROLS)
+    replicas: Share = Share(over=2, least=32)
     dimension: int = 10
     half_width: float = 4.0  # of the cube of starts
     steps: int = 3000
     look: int = 20  # steps between two points of a drawn path: even, since full descent alternates; divides the steps
     window: int = 100  # last steps, over which a run must stay in the flattest basin
     radius: float = 0.1  # within which it must stay of the minimiser to count as settled
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Selection:
-        """Take half the replicas."""
-        return cls._of(settings, max(32, settings.replicas // 2), (BELOW_LR, 0.0635, 0.066, HEAD_LR))
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Selection:
-        """Take twenty times the replicas and steps between; paths of fewer points, which fit into memory."""
-        steps = (0.057, 0.0585, BELOW_LR, 0.061, 0.062, 0.063, 0.0635, 0.064, 0.065, 0.066, 0.067, HEAD_LR)
-        return replace(cls._of(settings, 20 * settings.replicas, steps), look=100)
-
-    @classmethod
-    def _of(cls, settings: Settings, replicas: int, lr: tuple[float, ...]) -> Selection:
-        small = (1, 2, HEAD, 8)
-        grids = (
-            Grid(WIDE, 0.0, lr, (*small, None)),
-            Grid(WIDE, 0.001, (0.0635, HEAD_LR), small),
-            Grid(WIDE, JITTER, (0.0635, HEAD_LR), small),
-            Grid(NARROW, 0.0, (HEAD_LR, 0.072), small),
-            Grid(EXPONENTIAL, 0.0, (HEAD_LR,), (1, HEAD, 16)),
-        )
-        return cls(grids, replicas, settings.seed, settings.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +75,9 @@ class Arm:
     jitter: float
     batch_size: Batch
     lr: float
-    flattest: NDArray[np.bool_]
-    settled: NDArray[np.bool_]
-    lost: NDArray[np.bool_]
+    flattest: BoolArray
+    settled: BoolArray
+    lost: BoolArray
     share: Array
     loss: Array
 
@@ -106,9 +92,9 @@ class SelectionResult:
     """All arms, with paths over the steps (T,)."""
 
     config: Selection
+    lab: Lab
     arms: tuple[Arm, ...]
     steps: NDArray[np.int64]
-    seconds: float
 
     def arm(self, batch_size: Batch, lr: float = HEAD_LR, jitter: float = 0.0, weights: WeightLaw = WIDE) -> Arm:
         """Return one arm; raise KeyError naming it when it was not run."""
@@ -118,40 +104,35 @@ class SelectionResult:
                 return found
         raise KeyError(f"no arm of weights, jitter, batch size, lr {wanted}: add it to the grids of the configuration")
 
+    def arms_at(self, weights: WeightLaw, jitter: float) -> list[Arm]:
+        """Return the arms of one weight law and one jitter at the step that claims are stated at."""
+        return [arm for arm in self.arms if (arm.weights, arm.jitter, arm.lr) == (weights, jitter, HEAD_LR)]
 
-def run(config: Selection) -> SelectionResult:
+
+def run(config: Selection, lab: Lab) -> SelectionResult:
     """Descend from every start in every arm."""
-    clock = time.perf_counter()
-    seeds = replica_seeds(config.seed, config.replicas, config.device)
-    uniform = Streams(seeds, torch.float64).uniform(Purpose.INIT, 0, (config.dimension,))
+    uniform = lab.streams(config.replicas, torch.float64).uniform(Purpose.INIT, 0, (config.dimension,))
     start = config.half_width * (2 * uniform - 1)
-    arms = [arm for grid in config.grids for arm in _descend(config, grid, start, seeds)]
-    steps = np.arange(len(arms[0].share)) * config.look
-    return SelectionResult(config, tuple(arms), steps, time.perf_counter() - clock)
+    arms = [arm for grid in config.grids for arm in _descend(config, lab, grid, start)]
+    return SelectionResult(config, lab, tuple(arms), np.arange(len(arms[0].share)) * config.look)
 
 
-def _descend(config: Selection, grid: Grid, start: Tensor, seeds: Tensor) -> list[Arm]:
+def _descend(config: Selection, lab: Lab, grid: Grid, start: Tensor) -> list[Arm]:
     """Return the arms of one grid."""
     problem = StyblinskiTang(grid.weights, grid.batch_sizes, grid.jitter)
-    lr = np.tile(grid.lr, (len(grid.batch_sizes), 1))
-    probes = {"share": every(config.look, share_flat), "loss": every(config.look, problem.loss)}
-    done = release(problem, lr, start, seeds, config.steps, every(config.window, _extent), probes)
-    lowest, farthest = done.tail[..., 0].min(axis=-1), done.tail[..., 1].max(axis=-1)
-    flattest, settled = (lowest > TOP.x) & ~done.lost, (farthest < config.radius) & ~done.lost
-    return [
-        Arm(
-            grid.weights,
-            grid.jitter,
-            k,
-            rate,
-            flattest[i, a],
-            settled[i, a],
-            done.lost[i, a],
-            *(path[:, i, a, ~done.lost[i, a]].mean(axis=1) for path in done.records.values()),
-        )
-        for i, k in enumerate(grid.batch_sizes)
-        for a, rate in enumerate(grid.lr)
+    cells = [(k, lr) for k in grid.batch_sizes for lr in grid.lr]
+    arms = lab.arms(sgd([lr for _, lr in cells]), config.replicas, torch.float64)
+    share, loss = every(config.look, share_flat), every(config.look, problem.loss)
+    last = every(config.window, _extent)
+    early, late = release(arms, problem, start, config.steps, last, share=share, loss=loss)
+    tail, lost = late["tail"], late.lost
+    flattest = (tail[..., 0].min(axis=-1) > TOP.x) & ~lost
+    settled = (tail[..., 1].max(axis=-1) < config.radius) & ~lost
+    means = [
+        [row[~gone].mean(axis=0) for row, gone in zip(early[name], lost, strict=True)] for name in ("share", "loss")
     ]
+    parts = zip(cells, flattest, settled, lost, *means, strict=True)
+    return [Arm(grid.weights, grid.jitter, *cell, *found) for cell, *found in parts]
 
 
 def _extent(params: Params) -> Tensor:
@@ -172,41 +153,34 @@ def estimates(result: SelectionResult) -> Estimates:
     }
 
 
-def tables(result: SelectionResult) -> dict[str, DataFrame]:
+def tables(result: SelectionResult) -> Tables:
     """Return one row per arm, and the drawn paths of the main arms."""
-    main = [arm for arm in result.arms if (arm.weights, arm.jitter, arm.lr) == (WIDE, 0.0, HEAD_LR)]
-    paths = [
-        DataFrame(
-            {"batch_size": batch_name(arm.batch_size), "step": result.steps, "share_flat": arm.share, "loss": arm.loss}
-        )
-        for arm in main
-    ]
-    drawn = concat(paths, ignore_index=True)
-    return {"selection": DataFrame([_row(arm) for arm in result.arms]), "selection_paths": drawn}
+    main = result.arms_at(WIDE, 0.0)
+    paths = tidy(
+        {"batch_size": [batch_name(arm.batch_size) for arm in main], "step": result.steps},
+        share_flat=[arm.share for arm in main], loss=[arm.loss for arm in main],
+    )  # fmt: skip
+    return {"selection": DataFrame([_row(arm) for arm in result.arms]), "selection_paths": paths}
 
 
 def _row(arm: Arm) -> dict[str, float | str]:
     problem, found = StyblinskiTang(arm.weights), arm.chosen
     edge, growth = problem.thresholds(arm.batch_size), problem.lyapunov(arm.lr, arm.batch_size)
     return {
-        "weights": LAWS[arm.weights],
-        "jitter": arm.jitter,
-        "batch_size": batch_name(arm.batch_size),
-        "lr": arm.lr,
-        "of_sharp_threshold": arm.lr / edge.sharp,
-        "of_flat_threshold": arm.lr / edge.flat,
-        "lyapunov_sharp": growth.sharp,
-        "lyapunov_flat": growth.flat,
-        "flattest": found.value,
-        "low": found.low,
-        "high": found.high,
-        "settled": float(arm.settled.mean()),
-        "share_flat": float(arm.share[-1]),
-        "loss": float(arm.loss[-1]),
-        "infinite": float(arm.lost.mean()),
-    }
+        "weights": LAWS[arm.weights], "jitter": arm.jitter, "batch_size": batch_name(arm.batch_size), "lr": arm.lr,
+        "of_sharp_threshold": arm.lr / edge.sharp, "of_flat_threshold": arm.lr / edge.flat,
+        "lyapunov_sharp": growth.sharp, "lyapunov_flat": growth.flat,
+        "flattest": found.value, "low": found.low, "high": found.high, "settled": float(arm.settled.mean()),
+        "share_flat": float(arm.share[-1]), "loss": float(arm.loss[-1]), "infinite": float(arm.lost.mean()),
+    }  # fmt: skip
 
 
 SELECTION = Experiment(
-    "selection", ("P2-C1", "P2-C15"), lambda settings: run(configure(Selection, settings)), estimates, tables
-)
+    "selection",
+    small=Selection(),
+    large=Selection(
+        grids=(Grid(WIDE, 0.0, STEPS, (*FEW, None)), *CONTROLS),
+        replicas=Share(times=20), look=100,  # paths of fewer points, which fit into memory
+    ),
+    run=run, estimates=estimates, tables=tables,
+)  # fmt: skip

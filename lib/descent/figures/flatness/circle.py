@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from descent.experiments.flatness import circle as rings
+from descent.experiments.flatness.batches import Batch
 from descent.experiments.flatness.circle import RingsResult
-from descent.experiments.flatness.crossover import CrossoverResult, predicted
-from descent.experiments.flatness.leaving import Batch
+from descent.experiments.flatness.crossover import CrossoverResult
 from descent.experiments.flatness.phase import ALPHAS, PhaseResult, threshold
 from descent.figures import INK, Look, label_panels, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
@@ -56,7 +55,7 @@ def _curves(axis: Axes, result: RingsResult) -> None:
     for k in SHOWN:
         look = batch_look(k)
         for found, dashes in ((result.jitter, "-"), (result.exact[0], "--")):
-            curve = rings.curve(result, found, k)
+            curve = result.curve(found, k)
             axis.plot(
                 curve.lr, curve.share, color=look.color, linestyle=dashes, label=f"batch {k}" if dashes == "-" else None
             )
@@ -89,7 +88,7 @@ def _by_batch(axis: Axes, result: RingsResult) -> None:
         edge = [threshold(law, int(k), alpha) for k in DENSE]
         theory(axis, DENSE, edge)
         axis.annotate(f"α = {alpha}", (0.85, edge[0]), color=INK, fontsize=8, ha="right", va="center")
-    theory(axis, DENSE, [rings.rule(result, int(k)) for k in DENSE], dashed=True)
+    theory(axis, DENSE, [result.rule(int(k)) for k in DENSE], dashed=True)
     _arm(axis, [c.batch_size for c in result.exact[0].cells], result, "exact", EXACT)
     _arm(axis, [c.batch_size for c in result.jitter.cells], result, "jitter", JITTER)
     axis.plot([], [], color=INK, linewidth=1, linestyle="--", label="finite-horizon rule")
@@ -108,7 +107,7 @@ def _by_batch(axis: Axes, result: RingsResult) -> None:
 
 def _arm(axis: Axes, sizes: Sequence[Batch], result: RingsResult, noise: str, look: Look) -> None:
     found = result.jitter if noise == "jitter" else result.exact[0]
-    steps = [rings.c50(result, found, k) for k in sizes]
+    steps = [result.c50(found, k) for k in sizes]
     label = "with jitter" if noise == "jitter" else "exact noise"
     marks(axis, [k or FULL for k in sizes], steps, look, label=label, mfc=look.color if noise == "jitter" else "none")
 
@@ -117,9 +116,9 @@ def _by_horizon(axis: Axes, result: RingsResult) -> None:
     config = result.config
     for k in config.followed:
         look, edge = batch_look(k), mean_square_threshold(config.circle.weights, k)
-        found = [rings.by(result, k, n) for n in config.horizons]
+        found = [result.c50(result.jitter, k, steps=n) for n in config.horizons]
         marks(axis, config.horizons, found, look, label=f"batch {k}")
-        theory(axis, config.horizons, [rings.rule(result, k, n) for n in config.horizons], dashed=True)
+        theory(axis, config.horizons, [result.rule(k, n) for n in config.horizons], dashed=True)
         axis.axhline(edge, color=look.color, linewidth=0.8, linestyle=":")
     axis.set(xscale="log", ylim=(0.9, 2.95), xlabel="iterations", title="and by when")
     axis.set_xticks(config.horizons, [f"{n:g}" for n in config.horizons], rotation=45)
@@ -162,7 +161,7 @@ def momentum_crossover(result: CrossoverResult) -> Figure:
     """Draw η½ with momentum over η½ without against the batch size, at equal step and at equal effective step."""
     figure, axes = panels(2, height=3.3)
     for axis, matched in zip(axes, (False, True), strict=True):
-        for momentum in (m for m in result.config.momentum if m > 0):
+        for momentum in (m for m in result.momentum if m > 0):
             _ratios(axis, result, momentum, matched=matched)
         axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
         title = "equal effective step" if matched else "equal step"
@@ -180,9 +179,9 @@ def _ratios(axis: Axes, result: CrossoverResult, momentum: float, *, matched: bo
     config, look = result.config, momentum_look(momentum)
     unit = 1 - momentum if matched else 1.0
     theory(axis, DENSE, [config.threshold(int(k), momentum) / config.threshold(int(k), 0.0) / unit for k in DENSE])
-    sizes = config.batch_sizes
+    sizes = result.batch_sizes
     found = [result.ratio(k, momentum, matched=matched) for k in sizes]
     marks(axis, [k or FULL for k in sizes], found, look, label=f"momentum {momentum:g}")
     if not matched:
-        crossover = predicted(config.circle, momentum)
+        crossover = config.predicted(momentum)
         axis.plot([crossover] * 2, [1 / 1.12, 1.12], color=look.color, linewidth=1.5)

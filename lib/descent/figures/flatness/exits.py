@@ -7,23 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from descent.arrays import Array
-from descent.experiments.flatness.dimension import FEATURE, MOMENTUM, DimensionResult, measured_gap, threshold
+from descent.experiments.flatness.dimension import FEATURE, MOMENTUM, DimensionResult
 from descent.experiments.flatness.exits import ExitsResult
-from descent.experiments.flatness.mechanisms import (
-    ABOVE,
-    ADDITIVE,
-    BARRIER,
-    BETWEEN,
-    LOGARITHM,
-    POWER,
-    MechanismsResult,
-    exit_time,
-    predicted,
-)
+from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BETWEEN, MechanismsResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
+from descent.measure.exit_laws import BARRIER, LOGARITHM, POWER, predicted
 from descent.problems.exponents import almost_sure_threshold
-from descent.stats.intervals import mean, proportion
+from descent.stats import mean
 from descent.theory.mode import mode_edge
 
 __all__ = ["chance_to_leave", "dimension_gap", "exit_laws"]
@@ -61,8 +52,7 @@ def _laws(axis: Axes, result: MechanismsResult, row: int) -> None:
     for law, look in LAW_LOOKS.items():
         guess = np.exp(np.minimum(predicted(law, times[None, :-1], radii[:-1], dense)[0], 50))
         line(axis, _place(dense, result, row), guess, look, label=f"{law} law")
-    found = [exit_time(t, s) for t, s in zip(result.times[row].T, result.seen[row].T, strict=True)]
-    places = _place(radii, result, row)
+    found, places = result.exit_times(row), _place(radii, result, row)
     marks(axis, places[:-1], found[:-1], RUNS, label="runs", zorder=5)
     marks(axis, places[-1:], found[-1:], RUNS, zorder=5, mfc="none")
     room = (times[-1] / times[0]) ** 0.15 if row != ABOVE else None
@@ -73,7 +63,7 @@ def _laws(axis: Axes, result: MechanismsResult, row: int) -> None:
 def _place(radii: Array, result: MechanismsResult, row: int) -> Array:
     """Return where radii go on the axis of a mechanism."""
     mechanism = result.config.mechanisms[row]
-    return radii**2 / (2 * mechanism.variance) if row == ADDITIVE else radii / mechanism.jitter
+    return radii**2 / (2 * mechanism.variance) if row == ADDITIVE else radii / mechanism.walk.jitter
 
 
 def chance_to_leave(result: ExitsResult) -> Figure:
@@ -89,10 +79,9 @@ def chance_to_leave(result: ExitsResult) -> Figure:
 
 def _chances(axis: Axes, result: ExitsResult) -> None:
     """Draw measured chances with lines of slope α through the first, and above them the runs above both thresholds."""
-    walks, sign = result.config.walks, "α = "
+    chances, sign = result.chances, "α = "
     for row in np.argsort([setting.exponent for setting in result.between]):
-        setting, start = result.between[row], 1 / result.ratios[row]
-        found = [proportion(round(share * walks), walks) for share in result.left[row].mean(0)]
+        setting, start, found = result.between[row], 1 / result.ratios[row], chances[row]
         look, exact = batch_look(setting.batch_size), found[0].value * (start / start[0]) ** setting.exponent
         marks(axis, start, found, look)
         theory(axis, start, exact)
@@ -150,7 +139,7 @@ def _gap(axis: Axes, result: DimensionResult) -> None:
         look = batch_look(k)
         line(axis, result.config.dimensions, exact, look, linewidth=1.0, label=f"batch {k}")
         places = [d for d, measured in result.features if measured == k]
-        marks(axis, places, [measured_gap(result, d, k) for d in places], look)
+        marks(axis, places, [result.measured_gap(d, k) for d in places], look)
     axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axis.set(
         xscale="log",
@@ -181,7 +170,7 @@ def _thresholds(axis: Axes, result: DimensionResult) -> None:
     for momentum, look in ((0.0, plain), (MOMENTUM, strong)):
         edge = mode_edge(1.0, momentum, FEATURE.variance / sizes)
         axis.plot(sizes, edge, color=look.color, linewidth=0.9, linestyle=":")
-    found = [threshold(result.momentum[int(k)], result.config.seed) for k in sizes]
+    found = [result.momentum[int(k)].almost_sure(result.lab.seed) for k in sizes]
     line(axis, sizes, [e.value for e in found], strong)
     marks(axis, sizes, found, strong, label=f"momentum {MOMENTUM:g}")
     axis.plot([], [], color=INK, linewidth=0.8, linestyle=":", label="mean-square threshold")

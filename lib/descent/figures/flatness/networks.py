@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from descent.experiments.flatness.batches import batch_name
 from descent.experiments.flatness.networks import NetworksResult, Track, bound_curves
-from descent.experiments.flatness.wells import batch_name
 from descent.figures import INK, Look, label_panels, line, panels, theory
 from descent.figures.flatness.looks import batch_look
 from descent.figures.flatness.quadratics import BOUNDS, LABELS
@@ -57,7 +56,7 @@ def network_sharpness(result: NetworksResult) -> Figure:
 
 def _band(axis: Axes, track: Track, name: str, look: Look, label: str) -> None:
     """Draw the median net and the middle four fifths."""
-    low, middle, high = np.quantile(getattr(track, name), [0.1, 0.5, 0.9], axis=1)
+    low, middle, high = track.band(name)
     axis.fill_between(track.steps, low, high, color=look.color, alpha=0.2, linewidth=0)
     line(axis, track.steps, middle, look, marker=look.marker)
     axis.annotate(

@@ -9,8 +9,8 @@ from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
 from descent.arrays import Array
 from descent.experiments.flatness.growth import ATOMS, FEATURES, WEIGHTS, Cell, RatesResult
-from descent.experiments.flatness.samples import SamplesResult, resampled_path
-from descent.experiments.flatness.sandwich import LOWER, MEAN, STEEP, THRESHOLD, TOP, UPPER, SandwichResult, ratios
+from descent.experiments.flatness.samples import SamplesResult
+from descent.experiments.flatness.sandwich import LOWER, MEAN, STEEP, THRESHOLD, TOP, UPPER, SandwichResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.quadratics import FOUR_ATOMS, Problem, growth_rate, threshold
@@ -39,7 +39,7 @@ def mean_and_runs(result: SamplesResult) -> Figure:
     axis.plot(steps, result.paths.T, color=INK, linewidth=0.4, alpha=0.35)
     axis.plot(steps, result.median, color=INK, linewidth=2.2)
     theory(axis, steps, np.log10(result.theory))
-    axis.plot(steps, resampled_path(result), "v", color=RESAMPLED, markersize=4)
+    axis.plot(steps, result.resampled_path, "v", color=RESAMPLED, markersize=4)
     ends = [("exact mean", float(np.log10(result.theory[-1])), INK), ("median run", float(result.median[-1]), INK)]
     strengths = np.linspace(0.25, 1, len(result.sizes))
     for size, values, strength in zip(result.sizes, np.log10(result.means), strengths, strict=True):
@@ -47,7 +47,7 @@ def mean_and_runs(result: SamplesResult) -> Figure:
         ends.append((f"mean of {size:,}".replace(",", " "), float(values[-1]), SAMPLED))
     axis.annotate(
         "resampled runs",
-        (steps[-9], resampled_path(result)[-9]),
+        (steps[-9], result.resampled_path[-9]),
         color=RESAMPLED,
         fontsize=8,
         ha="right",
@@ -82,7 +82,7 @@ def _differences(axis: Axes, result: RatesResult) -> None:
     multiples = result.config.multiples
     width = 0.8 * len(multiples) / len(result.cells)
     first = -0.4 + width / 2
-    for case in result.config.cases:
+    for case in result.cases:
         look = STRONG if case.momentum else ENSEMBLES[case.name]
         cells = result.of(case.name, case.momentum)
         offsets = {k: first + width * index for index, k in enumerate(case.batch_sizes)}
@@ -142,7 +142,7 @@ def bounds_by_batch(result: SandwichResult) -> Figure:
 def bound_ratios(result: SandwichResult) -> Figure:
     """Draw how far the bounds are from the threshold over random ensembles: share of ensembles within a factor."""
     figure, (axis,) = panels(1, height=3.0)
-    for label, values in ratios(result).items():
+    for label, values in result.ratios.items():
         ordered = np.sort(values)
         line(axis, ordered, np.arange(1, len(ordered) + 1) / len(ordered), BOUNDS[label], label=LABELS[label])
     axis.set(

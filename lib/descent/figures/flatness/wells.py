@@ -11,9 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from descent.arrays import Array
+from descent.experiments.flatness.batches import batch_name
 from descent.experiments.flatness.hyperbola import EDGE, ContinuumResult
 from descent.experiments.flatness.selection import EXPONENTIAL, HEAD_LR, JITTER, LAWS, NARROW, WIDE, SelectionResult
-from descent.experiments.flatness.wells import ABOVE, INSIDE, OUTCOMES, WellsResult, batch_name
+from descent.experiments.flatness.wells import ABOVE, INSIDE, OUTCOMES, WellsResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.styblinski import FLAT, SHARP
@@ -109,7 +110,7 @@ def selection_controls(result: SelectionResult) -> Figure:
 
 def _shares(axis: Axes, result: SelectionResult, weights: WeightLaw, jitter: float, look: Look, name: str) -> None:
     """Draw the arms of one jitter and one weight law at the claimed step."""
-    arms = [arm for arm in result.arms if (arm.weights, arm.jitter, arm.lr) == (weights, jitter, HEAD_LR)]
+    arms = result.arms_at(weights, jitter)
     places = [BATCHES.index(arm.batch_size) for arm in arms]
     line(axis, places, [arm.chosen.value for arm in arms], look, linewidth=1.0)
     marks(axis, places, [arm.chosen for arm in arms], look, label=name)
@@ -119,8 +120,8 @@ def continuum(result: ContinuumResult) -> Figure:
     """Draw how many converged runs ended beyond a sharpness, and the sharpest per cent against the batch size."""
     figure, axes = panels(2, height=3.2)
     _tails(axes[0], result)
-    config, sizes = result.config, result.config.batch_sizes
-    for momentum in config.momentum:
+    sizes = result.config.batch_sizes
+    for momentum in result.momentum:
         look = momentum_look(momentum)
         top = [float(np.quantile(result.arm(k, momentum).kept, 0.99)) for k in sizes]
         line(axes[1], range(len(sizes)), top, look, marker=look.marker, label=f"momentum {momentum:g}")

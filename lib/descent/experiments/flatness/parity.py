@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 from descent.data import images
-from descent.engine.probes import Leaves, Params
-from descent.engine.streams import Purpose, Streams
+from descent.engine import Params, Purpose, Streams
+from descent.engine.probes import Leaves
+from descent.experiments.flatness.batches import Batch
+from descent.experiments.lab import Lab
 from descent.measure.gram import gram
 from descent.measure.stability import interpolation_gram
-from descent.nets.dense import MLP, SquaredError
-from descent.nets.supervised import Supervised
-
-__all__ = ["Leaves", "Task"]
+from descent.nets import MLP, SquaredError, Supervised
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Parity:
     """A tanh net with one output, and images it is to tell apart, odd or even: another part for every master seed."""
 
     net: MLP
@@ -29,24 +28,24 @@ class Task:
     targets: Tensor
 
     @classmethod
-    def of(cls, name: str, count: int, hidden: tuple[int, ...], seed: int, device: str) -> Task:
+    def of(cls, lab: Lab, name: str, count: int, hidden: tuple[int, ...]) -> Parity:
         """Take grey levels less their mean image, a constant 1 that makes the first layer's biases, and ±1."""
         data = images.load(name)
-        part = data.take(count, count * (seed % (len(data) // count)))
+        part = data.take(count, count * (lab.seed % (len(data) // count)))
         pixels = part.images.flatten(1).to(torch.float32) / part.peak
-        inputs = torch.cat([pixels - pixels.mean(0), torch.ones(len(pixels), 1)], dim=1).to(device)
-        targets = images.signs(part.labels % 2).unsqueeze(1).to(device)
-        return cls(MLP((inputs.shape[1], *hidden, 1), "tanh", bias=False), inputs, targets)
+        inputs = torch.cat([pixels - pixels.mean(0), torch.ones(len(pixels), 1)], dim=1)
+        brought = lab.bring(inputs, images.signs(part.labels % 2).unsqueeze(1))
+        return cls(MLP((inputs.shape[1], *hidden, 1), "tanh", bias=False), *brought)
 
-    def objective(self, batch_size: int | None) -> Supervised:
+    def objective(self, batch_size: Batch) -> Supervised:
         """Return the loss, with replacement unless it is the full batch."""
         data = (self.net, SquaredError(), self.inputs, self.targets, batch_size)
         return Supervised(*data, "full") if batch_size is None else Supervised(*data)
 
     def start(self, streams: Streams) -> Leaves:
         """Draw weights of variance 4/fan_in in the first layer, 1/fan_in above it; biases are zero."""
-        sizes, leaves = self.net.sizes, {}
-        for layer, (fan_in, width) in enumerate(pairwise(sizes)):
+        leaves = {}
+        for layer, (fan_in, width) in enumerate(pairwise(self.net.sizes)):
             pixels = fan_in - (layer == 0)
             weight = streams.normal(Purpose.INIT, layer, (width, pixels)).mul_((2 if layer == 0 else 1) / pixels**0.5)
             leaves[f"{2 * layer}.weight"] = torch.nn.functional.pad(weight, (0, fan_in - pixels))

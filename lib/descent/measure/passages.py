@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from descent.arrays import Array
+from descent.arrays import Array, BoolArray
 from descent.engine.streams import Streams
-from descent.problems.exponents import Minimum
+from descent.problems.exponents import Walk
+
+__all__ = ["Passages", "first_passages"]
 
 DROP = 0.8  # share of rows still followed below which the stack is cut down to them
 
@@ -23,25 +23,25 @@ class Passages:
     """
 
     times: Array
-    seen: NDArray[np.bool_]
+    seen: BoolArray
 
 
 def first_passages(
-    minimum: Minimum, lr: float, start: float, radii: Array, steps: int, streams: Streams, floor: float = 0.0
+    walk: Walk, start: float, radii: Array, steps: int, streams: Streams, floor: float = 0.0
 ) -> Passages:
     """Follow plain descent in one dimension until it reaches the largest radius, falls below `floor` or time is up.
 
     Not `train`: only the farthest point matters, and most runs are over long before the last, so that cutting the
     stack down pays several times over.
     """
-    levels = torch.tensor(radii, device=streams.device)
+    minimum, levels = walk.minimum, torch.tensor(radii, device=streams.device)
     rows = torch.arange(streams.replicas, device=streams.device)
     x = torch.full((len(rows), 1), start, dtype=torch.float64, device=streams.device)
     far, times, active = x[:, 0].abs(), torch.zeros_like(x * levels), torch.ones_like(rows, dtype=torch.bool)
     farthest, waited = far.clone(), times.clone()
     for step in range(steps):
         waited += active[:, None] & (far[:, None] < levels)
-        x.sub_(minimum.gradient(x, streams, step), alpha=lr)
+        x.sub_(minimum.gradient(x, streams, step), alpha=walk.lr)
         size = x[:, 0].abs()
         far = torch.where(active, torch.fmax(far, size), far)  # a run that is over may overflow until it is dropped
         active &= (far < levels[-1]) & (size > floor)
