@@ -16,12 +16,10 @@ from descent.claims import Ledger, load_paper, restated
 from descent.claims.verdict import Direction
 from descent.data import images
 from descent.data.images import ImageSet
-from descent.experiments import saddles, smoothing
+from descent.experiments import saddles
 from descent.experiments.common import Settings
 from descent.experiments.saddles import resnet
 from descent.experiments.saddles.cifar import HEAD, MATCHED, MATCHED_ANNEALED, MOMENTUM, PLAIN, STEP
-from descent.experiments.smoothing import grid
-from descent.experiments.smoothing.headline import AVERAGED, HEAVY
 from descent.measure.noise import flat
 from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
@@ -55,12 +53,6 @@ def race(patched):
     return resnet.run(resnet.Residual.cpu(SMALL))
 
 
-@pytest.fixture(scope="module")
-def field(patched):
-    config = grid.Grid.cpu(SMALL)
-    return grid.run(replace(config, stages=config.stages[:1], gradients=320))
-
-
 def stated(paper, key="resnet"):
     return {f"{claim.id}.{key}" for claim in load_paper(paper).claims for test in claim.tests if test.key == key}
 
@@ -92,9 +84,8 @@ def test_they_learn_and_the_tables_say_so(race):
     assert len(found["resnet_curve"]) == 2 * 6 * 3
 
 
-def test_estimates_are_the_stated_ones(race, field):
+def test_estimates_are_the_stated_ones(race):
     assert set(resnet.estimates(race)) == stated("P3")
-    assert set(grid.estimates(field)) == stated("P1")
     still = replace(race, config=replace(race.config, momentum=0.0))
     assert resnet.estimates(still) == {}
 
@@ -124,85 +115,10 @@ def test_the_excess_is_that_over_the_mean_weights(patched):
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# The grid
-
-
-def test_the_noise_of_plain_descent_is_that_of_its_batches(field):
-    (found,) = field.stages
-    sizes = np.array(found.stage.batch_sizes)[:, None]
-    level = (found.degree[:, PLAIN] / found.stage.lr) ** 2 * sizes / found.variance[:, PLAIN]
-    assert 0.5 < level.mean() < 1.7
-    assert (found.degree[:, AVERAGED] < 0.6 * found.degree[:, PLAIN]).all()
-    assert (found.degree[:, HEAVY] > found.degree[:, PLAIN]).all()
-    assert (found.sharpness > 0).all()
-
-
-def test_full_gradients_from_some_images_are_freed_of_what_they_lack(patched, field):
-    config = replace(field.config, gradients=80)
-    few = grid.run(config).stages[0]
-    missed = few.variance * (1 / 80 - 1 / 320)
-    lr = few.stage.lr * np.array([1, 1, 1, 1 / (1 - config.momentum)])[:, None]
-    power = (few.degree / lr) ** 2
-    full = (field.stages[0].degree / lr) ** 2
-    assert abs((power - full)[:, AVERAGED].mean()) < 0.5 * missed[:, AVERAGED].mean()
-    assert missed[:, AVERAGED].mean() > full[:, AVERAGED].mean()  # uncorrected, it would be mostly what is missed
-    assert np.array_equal(few.accuracy, field.stages[0].accuracy)
-
-
-def synthetic(degree, other, lost=None, momentum=0.9):
-    """Return a result of one stage: cells × seeds, four arms at two batch sizes."""
-    shape = (2, 4, 5)
-    spread = np.random.Generator(np.random.Philox(1)).normal(0, 1e-3, shape)
-    values = [np.reshape(x, (2, 4, 1)) + spread for x in (degree, other)]
-    stage = grid.Stage("epochs", 0.02, (32, 128), 5, 1)
-    lost = np.zeros(shape, bool) if lost is None else lost
-    found = grid.StageResult(stage, values[1], values[1], lost, values[0], values[0], values[1])
-    return grid.GridResult(replace(grid.Grid.cpu(SMALL), stages=(stage,), momentum=momentum), "p", (found,), 0.0)
-
-
-@pytest.mark.parametrize(("other", "rho"), [(np.arange(8.0), 1.0), (-np.arange(8.0), -1.0)])
-def test_rank_correlation(other, rho):
-    result = synthetic(np.arange(8.0) ** 3, other)
-    found = grid.estimates(result)
-    assert found["P1-C21.resnet"].value == pytest.approx(rho)
-    assert found["P1-C16.resnet"].value == pytest.approx(1.0)  # its size
-    assert found["P1-C16.resnet"].low <= found["P1-C16.resnet"].high
-    assert grid.estimates(synthetic(np.arange(8.0), other, momentum=0.0)) == {}
-
-
-def test_the_heavy_ball_meets_its_control_at_the_middle_batch():
-    accuracy = np.array([[1.0, 0, 5, 3], [10, 0, 70, 30]])
-    found = grid.estimates(synthetic(np.arange(8.0), accuracy))
-    assert found["P1-C18.resnet"].value == pytest.approx(60, abs=0.01)  # largest batch, over plain descent
-    assert found["P1-C20.resnet"].value == pytest.approx(40, abs=0.01)  # batch 128, over the matched step
-
-
-def test_a_seed_that_diverged_anywhere_is_in_no_difference_and_in_the_table():
-    lost = np.zeros((2, 4, 5), bool)
-    lost[1, 3, 2] = True
-    result = synthetic(np.arange(8.0), np.arange(8.0), lost)
-    assert result.alive.tolist() == [True, True, False, True, True]
-    assert grid.estimates(result)["P1-C18.resnet"].n == 4
-    rows = grid.tables(result)["grid"]
-    assert rows["diverged"].tolist() == [0] * 7 + [1]
-    assert rows["replicas"].tolist() == [5] * 7 + [4]
-    lost[1, 3, :4] = True
-    with pytest.raises(ValueError, match="diverged"):
-        grid.estimates(synthetic(np.arange(8.0), np.arange(8.0), lost))
-
-
-def test_tables_of_the_grid(field):
-    found = grid.tables(field)
-    assert len(found["grid"]) == 2 * 4
-    assert np.isfinite(found["grid"].select_dtypes("number")).all().all()
-    assert found["grid_ranks"]["accuracy"].between(-1, 1).all()
-
-
-# ----------------------------------------------------------------------------------------------------------------
 # Stated for paper scale alone
 
 
-@pytest.mark.parametrize("kind", [resnet.Residual, grid.Grid])
+@pytest.mark.parametrize("kind", [resnet.Residual])
 def test_configurations_are_digestible_and_know_their_precision(kind):
     paper, cpu = kind.paper(Settings()), kind.cpu(Settings())
     assert (paper.precision, cpu.precision) == ("bf16", "float32")
@@ -215,12 +131,9 @@ def test_configurations_are_digestible_and_know_their_precision(kind):
 
 def test_their_work_is_counted_in_images():
     assert resnet.Residual.paper(Settings()).trained_images == {"ResNet-8": 16 * 60 * 5e4, "ResNet-18": 4 * 60 * 5e4}
-    stage = grid.Stage("a", 0.1, (100, 250), 3, epochs=2)
-    config = replace(grid.Grid.cpu(SMALL), examples=1000, stages=(stage, replace(stage, steps=7)))
-    assert config.trained_images == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}
 
 
-@pytest.mark.parametrize(("package", "name", "paper"), [(saddles, "resnet", "P3"), (smoothing, "grid", "P1")])
+@pytest.mark.parametrize(("package", "name", "paper"), [(saddles, "resnet", "P3")])
 def test_chapters_and_checks_leave_them_out_and_campaigns_do_not(package, name, paper):
     (experiment,) = [item for item in package.EXPERIMENTS if item.scales == ("gpu",)]
     assert experiment.name == name

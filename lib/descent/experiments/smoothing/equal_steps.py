@@ -49,13 +49,11 @@ class Cells:
     @property
     def gains(self) -> Array:
         """Accuracy of averaged minus plain descent in percentage points, per cell, Estimates."""
-        found: Array = each(paired_difference, *(self.accuracy[..., arm, :] for arm in (Arm.AVERAGED, Arm.PLAIN)))
-        return found
+        return np.asarray(each(paired_difference, *(self.accuracy[..., arm, :] for arm in reversed(PAIR))))
 
     def ratios(self, seed: int) -> Array:
         """Return the noise power of plain over that of averaged descent, per cell, Estimates."""
-        found: Array = each(ratio_of_means, *(self.power[..., arm, :] for arm in PAIR), seed=seed)
-        return found
+        return np.asarray(each(ratio_of_means, *(self.power[..., arm, :] for arm in PAIR), seed=seed))
 
 
 @dataclass(frozen=True, eq=False)

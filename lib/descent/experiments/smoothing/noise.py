@@ -94,7 +94,7 @@ def run(config: Noise, lab: Lab) -> NoiseResult:
     runs = [_watched(config, images, arms, problem) for problem in problems]
     alive = survivors(np.stack([done.lost for done in runs]))
     looks = [_looks(config, done, alive) for done in runs]
-    means = {name: np.stack([look[name].mean(axis=0) for look in looks], axis=1) for name in LEVELS}
+    means = {name: np.stack([look[name].mean(axis=0) for look in looks], axis=1).copy("C") for name in LEVELS}
     peak = np.stack([look["gradient"].mean(axis=-1).max(axis=0) for look in looks], axis=1)
     parts = np.stack([_dissected(config, *pair) for pair in zip(problems, runs, strict=True)])
     return NoiseResult(config, lab, **means, peak=peak, parts=parts[..., alive[: parts.shape[-1]]])
@@ -135,6 +135,7 @@ def estimates(result: NoiseResult) -> Estimates:
     sum_slack, average_slack = slack(result, heavy), slack(result, averaged)[:, :-1]
     left = ratio(power[:, -1], result.gradient[:, -1])  # at full batch
     direct = ratio(result.variance[:, :, averaged], result.variance[:, :, plain])
+    share = partial(bootstrap, lambda m, p: np.sqrt(m.mean(1) / p.mean(1)), seed=seed)  # of ω that the past foretells
     flat = float(flat_power(ema(1.0, result.lab.momentum))[0])
     slowest = power[result.config.slowest, :-1]
     return {
@@ -145,7 +146,7 @@ def estimates(result: NoiseResult) -> Estimates:
         "P1-C5.nshb_vanishes": largest(left[:, averaged]),
         "P1-C5.shb_floor": smallest(left[:, heavy]),
         "P1-C6.equal": largest(average_gain),
-        "P1-C7.momentum": smallest(_foreseen(result.memory[:, :-1, heavy], power[:, :-1, heavy], seed)),
+        "P1-C7.momentum": smallest(each(share, result.memory[:, :-1, heavy], power[:, :-1, heavy])),
         "P1-C13.direct": smallest(direct),
         "P1-C14.direct": furthest(direct),
         "P1-C15.shb": smallest(sum_gain),
@@ -160,17 +161,14 @@ def estimates(result: NoiseResult) -> Estimates:
 
 def gain(result: NoiseResult, arm: Arm) -> Array:
     """Return the power of an arm over that of plain descent, in batches, (L, S − 1) Estimates."""
-    found: Array = each(
-        ratio_of_means, result.power[:, :-1, arm], result.power[:, :-1, Arm.PLAIN], seed=result.lab.seed
-    )
-    return found
+    power, plain = result.power[:, :-1, arm], result.power[:, :-1, Arm.PLAIN]
+    return np.asarray(each(ratio_of_means, power, plain, seed=result.lab.seed))
 
 
 def slack(result: NoiseResult, arm: Arm) -> Array:
     """Return the paper's bound over the measured power, (L, S) Estimates."""
     power = np.maximum(result.power[:, :, arm], NONE)
-    found: Array = each(ratio_of_means, result.bound(arm), power, seed=result.lab.seed)
-    return found
+    return np.asarray(each(ratio_of_means, result.bound(arm), power, seed=result.lab.seed))
 
 
 def conventions(result: NoiseResult, rate: int, size: int) -> Estimate:
@@ -196,14 +194,8 @@ def _cosines(result: NoiseResult) -> Array:
         return np.asarray(along.mean(1) / np.sqrt(power.mean(1) * gradient.mean(1)))
 
     along, power, gradient = (part[:, -1, Arm.HEAVY] for part in (result.along, result.power, result.gradient))
-    found: Array = each(partial(bootstrap, cosine), along, np.maximum(power, NONE), gradient, seed=result.lab.seed)
-    return found
-
-
-def _foreseen(memory: Array, power: Array, seed: int) -> Array:
-    """Return the mean of ω given the past over the root of its power, of both (…, N), Estimates."""
-    found: Array = each(partial(bootstrap, lambda m, p: np.sqrt(m.mean(1) / p.mean(1))), memory, power, seed=seed)
-    return found
+    power = np.maximum(power, NONE)
+    return np.asarray(each(partial(bootstrap, cosine), along, power, gradient, seed=result.lab.seed))
 
 
 def tables(result: NoiseResult) -> Tables:
@@ -213,8 +205,8 @@ def tables(result: NoiseResult) -> Tables:
     power, bounds = mean["power"], np.stack([result.bound(Arm(arm)).mean(axis=-1) for arm in range(len(RULES))], axis=2)
     levels = tidy(
         {"lr": config.rates, "batch_size": config.sizes, "arm": names},
-        power=power, noise=mean["noise"], level=_over(power, mean["noise"]), bound=bounds, variance=mean["variance"],
-        gradient=mean["gradient"], peak=result.peak, foreseen=_over(mean["memory"], power),
+        **{name: mean[name] for name in ("power", "noise", "variance", "gradient")}, bound=bounds, peak=result.peak,
+        level=_over(power, mean["noise"]), foreseen=_over(mean["memory"], power),
         cosine=_over(mean["along"], np.sqrt(power * mean["gradient"])),
     )  # fmt: skip
     parts = dict(zip((*PARTS, "power"), np.moveaxis(result.parts.mean(axis=-1), 2, 0), strict=True))
