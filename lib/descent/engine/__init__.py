@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from descent.engine.arms import ArmRun, Arms
-from descent.engine.probes import Every, FirstPassage, Params, Probe, Series, column, every, outside
+from descent.engine.probes import Every, FirstPassage, Params, Probe, Series, Watch, column, every, outside
 from descent.engine.rules import (
     Factors,
     Hyper,
@@ -28,7 +28,7 @@ from descent.engine.train import Noisy, Run, train
 
 __all__ = [
     "ArmRun", "Arms", "Every", "Factors", "FirstPassage", "Hyper", "Noisy", "Objective", "Params", "Probe",
-    "Purpose", "Run", "Schedule", "Series", "Streams", "anneal_momentum", "column", "constant", "cosine",
+    "Purpose", "Run", "Schedule", "Series", "Streams", "Watch", "anneal_momentum", "column", "constant", "cosine",
     "cyclic", "dampened", "drop", "ema", "every", "heavy_ball", "nesterov", "outside", "qhm", "repeat",
     "replica_seeds", "sgd", "stack", "train",
 ]  # fmt: skip

@@ -152,6 +152,22 @@ class ArmRun:
             raise ValueError(f"{probe!r} is a series, not a first passage: read it as run[{probe!r}]")
         return np.where(times < 0, float(self.steps), times - (looks.every - 1) / 2)
 
+    def average(self, probe: str, since: int = 0) -> Array:
+        """Return the mean of a series over its steps from `since` on, (A, N, …), in the precision it was taken in."""
+        series = self._series(probe)
+        return self.arms.split(series.values[int((series.steps < since).sum()) :].mean(dim=0))
+
+    def few(self, count: int, among: slice = slice(None)) -> tuple[Arms, Params, Params]:
+        """Return the first `count` replicas of some arms as arms of their own, where they ended, and their buffers."""
+        arms = self.arms
+        rows = torch.arange(arms.rows, device=arms.streams.device).view(len(arms), -1)[among, :count].flatten()
+        some = Arms(arms.rule.subset(among), Streams(arms.streams.seeds[rows], arms.streams.dtype))
+        params, velocity = (
+            {name: leaf[rows] for name, leaf in leaves(part).items()}
+            for part in (self.whole.params, self.whole.velocity)
+        )
+        return some, params.get("", params), velocity.get("", velocity)
+
     def end(self, function: Callable[[Params], Tensor] | None = None) -> Array:
         """Return function(parameters) at the end, (A, N, …); the parameters themselves where they are one tensor."""
         found = self.whole.params if function is None else function(self.whole.params)

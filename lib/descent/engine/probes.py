@@ -19,6 +19,7 @@ __all__ = [
     "Recorder",
     "Series",
     "Trace",
+    "Watch",
     "column",
     "every",
     "outside",
@@ -50,6 +51,18 @@ class Every:
     def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
         """Return function(params)."""
         return self.function(params)
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """A probe made of a plain function of step, parameters and buffer, for what asks for more than the parameters."""
+
+    every: int
+    function: Callable[[int, Params, Params], Tensor | Mapping[str, Tensor]]
+
+    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
+        """Return function(step, params, velocity)."""
+        return self.function(step, params, velocity)
 
 
 def every(n: int, function: Callable[[Params], Tensor | Mapping[str, Tensor]]) -> Every:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from descent.stats.estimate import Estimate
+from descent.stats.extremes import furthest, largest, magnitude, smallest
 from descent.stats.intervals import (
     blocks,
     bootstrap,
@@ -30,8 +31,8 @@ from descent.stats.intervals import (
 )
 
 __all__ = [
-    "Estimate", "blocks", "bootstrap", "censored_mean", "censored_ratio", "exact", "geometric_ratio", "ks_distance",
-    "mean", "median", "paired_difference", "paired_ratio", "power", "proportion", "quantile", "ratio_of_means",
-    "ratio_of_medians", "replicas_for_power", "replicas_to_settle", "slope", "slope_of_mean", "spearman",
-    "tost", "variance_ratio",
+    "Estimate", "blocks", "bootstrap", "censored_mean", "censored_ratio", "exact", "furthest", "geometric_ratio",
+    "ks_distance", "largest", "magnitude", "mean", "median", "paired_difference", "paired_ratio", "power",
+    "proportion", "quantile", "ratio_of_means", "ratio_of_medians", "replicas_for_power", "replicas_to_settle", "slope",
+    "slope_of_mean", "smallest", "spearman", "tost", "variance_ratio",
 ]  # fmt: skip

@@ -145,10 +145,7 @@ def paired_ratio(x: ArrayLike, y: ArrayLike, seed: int, *, most: int = BLOCKS) -
 
 
 def blocks(values: ArrayLike, most: int = BLOCKS) -> Array:
-    """Average replicas in at most that many equal blocks, (R, …) → (blocks, …); the last few may drop out.
-
-    The mean stays, and a bootstrap of a million becomes cheap.
-    """
+    """Average replicas (R, …) in at most that many equal blocks: a bootstrap of a million becomes cheap."""
     x = np.asarray(values)
     count = min(most, len(x))
     return np.asarray(x[: len(x) // count * count].reshape(count, -1, *x.shape[1:]).mean(axis=1))

@@ -17,12 +17,10 @@ from descent.claims.verdict import Direction
 from descent.data import images
 from descent.data.images import ImageSet
 from descent.experiments import saddles, smoothing
-from descent.experiments.common import Settings
 from descent.experiments.lab import Lab
 from descent.experiments.saddles import resnet
 from descent.experiments.saddles.arms import SIX, Arm, rule
 from descent.experiments.smoothing import grid
-from descent.experiments.smoothing.headline import AVERAGED, HEAVY, PLAIN
 from descent.measure.noise import flat
 from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
@@ -34,7 +32,6 @@ from tidy import still
 
 ROOT = Path(__file__).parents[3]
 LAB = Lab(replicas=2)
-SMALL = Settings(replicas=2)
 
 
 def pictures(name, split="train"):
@@ -56,12 +53,6 @@ def patched():
 @pytest.fixture(scope="module")
 def race(patched):
     return resnet.run(resnet.Residual(), LAB)
-
-
-@pytest.fixture(scope="module")
-def field(patched):
-    config = grid.Grid.cpu(SMALL)
-    return grid.run(replace(config, stages=config.stages[:1], gradients=320))
 
 
 def stated(paper, key="resnet"):
@@ -95,9 +86,8 @@ def test_they_learn_and_the_tables_say_so(race):
     assert len(found["resnet_curve"]) == 2 * 6 * 3
 
 
-def test_estimates_are_the_stated_ones(race, field):
+def test_estimates_are_the_stated_ones(race):
     assert set(resnet.estimates(race)) == stated("P3")
-    assert set(grid.estimates(field)) == stated("P1")
     assert still("P3", "resnet") == set()
 
 
@@ -136,81 +126,6 @@ def test_the_excess_is_that_over_the_mean_weights(patched):
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# The grid
-
-
-def test_the_noise_of_plain_descent_is_that_of_its_batches(field):
-    (found,) = field.stages
-    sizes = np.array(found.stage.batch_sizes)[:, None]
-    level = (found.degree[:, PLAIN] / found.stage.lr) ** 2 * sizes / found.variance[:, PLAIN]
-    assert 0.5 < level.mean() < 1.7
-    assert (found.degree[:, AVERAGED] < 0.6 * found.degree[:, PLAIN]).all()
-    assert (found.degree[:, HEAVY] > found.degree[:, PLAIN]).all()
-    assert (found.sharpness > 0).all()
-
-
-def test_full_gradients_from_some_images_are_freed_of_what_they_lack(patched, field):
-    config = replace(field.config, gradients=80)
-    few = grid.run(config).stages[0]
-    missed = few.variance * (1 / 80 - 1 / 320)
-    lr = few.stage.lr * np.array([1, 1, 1, 1 / (1 - config.momentum)])[:, None]
-    power = (few.degree / lr) ** 2
-    full = (field.stages[0].degree / lr) ** 2
-    assert abs((power - full)[:, AVERAGED].mean()) < 0.5 * missed[:, AVERAGED].mean()
-    assert missed[:, AVERAGED].mean() > full[:, AVERAGED].mean()  # uncorrected, it would be mostly what is missed
-    assert np.array_equal(few.accuracy, field.stages[0].accuracy)
-
-
-def synthetic(degree, other, lost=None, momentum=0.9):
-    """Return a result of one stage: cells × seeds, four arms at two batch sizes."""
-    shape = (2, 4, 5)
-    spread = np.random.Generator(np.random.Philox(1)).normal(0, 1e-3, shape)
-    values = [np.reshape(x, (2, 4, 1)) + spread for x in (degree, other)]
-    stage = grid.Stage("epochs", 0.02, (32, 128), 5, 1)
-    lost = np.zeros(shape, bool) if lost is None else lost
-    found = grid.StageResult(stage, values[1], values[1], lost, values[0], values[0], values[1])
-    return grid.GridResult(replace(grid.Grid.cpu(SMALL), stages=(stage,), momentum=momentum), "p", (found,), 0.0)
-
-
-@pytest.mark.parametrize(("other", "rho"), [(np.arange(8.0), 1.0), (-np.arange(8.0), -1.0)])
-def test_rank_correlation(other, rho):
-    result = synthetic(np.arange(8.0) ** 3, other)
-    found = grid.estimates(result)
-    assert found["P1-C21.resnet"].value == pytest.approx(rho)
-    assert found["P1-C16.resnet"].value == pytest.approx(1.0)  # its size
-    assert found["P1-C16.resnet"].low <= found["P1-C16.resnet"].high
-    assert grid.estimates(synthetic(np.arange(8.0), other, momentum=0.0)) == {}
-
-
-def test_the_heavy_ball_meets_its_control_at_the_middle_batch():
-    accuracy = np.array([[1.0, 0, 5, 3], [10, 0, 70, 30]])
-    found = grid.estimates(synthetic(np.arange(8.0), accuracy))
-    assert found["P1-C18.resnet"].value == pytest.approx(60, abs=0.01)  # largest batch, over plain descent
-    assert found["P1-C20.resnet"].value == pytest.approx(40, abs=0.01)  # batch 128, over the matched step
-
-
-def test_a_seed_that_diverged_anywhere_is_in_no_difference_and_in_the_table():
-    lost = np.zeros((2, 4, 5), bool)
-    lost[1, 3, 2] = True
-    result = synthetic(np.arange(8.0), np.arange(8.0), lost)
-    assert result.alive.tolist() == [True, True, False, True, True]
-    assert grid.estimates(result)["P1-C18.resnet"].n == 4
-    rows = grid.tables(result)["grid"]
-    assert rows["diverged"].tolist() == [0] * 7 + [1]
-    assert rows["replicas"].tolist() == [5] * 7 + [4]
-    lost[1, 3, :4] = True
-    with pytest.raises(ValueError, match="diverged"):
-        grid.estimates(synthetic(np.arange(8.0), np.arange(8.0), lost))
-
-
-def test_tables_of_the_grid(field):
-    found = grid.tables(field)
-    assert len(found["grid"]) == 2 * 4
-    assert np.isfinite(found["grid"].select_dtypes("number")).all().all()
-    assert found["grid_ranks"]["accuracy"].between(-1, 1).all()
-
-
-# ----------------------------------------------------------------------------------------------------------------
 # Stated for paper scale alone
 
 
@@ -228,8 +143,8 @@ def test_their_work_is_counted_in_images():
     counted = {"ResNet-8": 16 * 60 * 5e4, "ResNet-18": 4 * 60 * 5e4}
     assert saddles.RESNET.large.trained_images(Lab()) == counted
     stage = grid.Stage("a", 0.1, (100, 250), 3, epochs=2)
-    config = replace(grid.Grid.cpu(SMALL), examples=1000, stages=(stage, replace(stage, steps=7)))
-    assert config.trained_images == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}
+    config = replace(grid.Grid(), examples=1000, stages=(stage, replace(stage, steps=7)))
+    assert config.trained_images(Lab()) == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}
 
 
 @pytest.mark.parametrize(("package", "name", "paper"), [(saddles, "resnet", "P3"), (smoothing, "grid", "P1")])

@@ -10,37 +10,39 @@ import pytest
 import torch
 from descent.claims import load_paper
 from descent.data.images import DataMissing
-from descent.engine.streams import Streams, replica_seeds
-from descent.experiments.common import Estimates, Settings
+from descent.engine import Streams, replica_seeds
 from descent.experiments.isotropic import Isotropic
+from descent.experiments.lab import Estimates, Lab, Share
 from descent.experiments.smoothing import equal_steps, headline, iso, structure
-from descent.experiments.smoothing.tasks import survivors, task
+from descent.experiments.smoothing.arms import Arm, survivors, task
+from descent.experiments.smoothing.minima import Minima
 from descent.figures.smoothing import generalisation
 from descent.measure.noise import full_gradient, gradient_noise
 from descent.measure.operators import flatten
-from descent.nets.dense import MLP
+from descent.stats import Estimate, magnitude
 
-SMALL = Settings(replicas=60, seed=11)
-STILL = Settings(replicas=60, seed=11, momentum=0.0)
+SMALL = Lab(replicas=60, seed=11)
+STILL = Lab(replicas=60, seed=11, momentum=0.0)
+SIX = Share(most=6)
 
 
 def test_a_task_keeps_test_images_apart_and_their_labels_true() -> None:
-    noisy, clean = task("digits", 0.2, "cpu"), task("digits", 0.0, "cpu")
-    assert (len(noisy.labels), len(noisy.test_labels)) == (1000, 797)
-    changed = (noisy.labels != clean.labels).double().mean()
+    noisy, clean = (task(SMALL, "digits", share, hidden=4) for share in (0.2, 0.0))
+    (_, truth), (test_inputs, test_labels) = noisy.tests, clean.tests
+    assert (len(noisy.full.targets), len(truth)) == (1000, 797)
+    changed = (noisy.full.targets != clean.full.targets).double().mean()
     assert changed == pytest.approx(0.18, abs=0.03)  # a tenth of the redrawn ones fall on the truth
-    assert torch.equal(noisy.test_labels, clean.test_labels)
-    assert noisy.inputs.square().mean().item() == pytest.approx(1, abs=1e-4)
-    model = MLP((64, 10))
-    params = model.initial(Streams(replica_seeds(0, 2)))
-    right = (model.forward(params, clean.test_inputs.expand(2, -1, -1)).argmax(-1) == clean.test_labels).double()
-    assert clean.accuracy(model, params).tolist() == pytest.approx((100 * right.mean(1)).tolist(), rel=1e-5)
+    assert torch.equal(truth, test_labels)
+    assert noisy.full.inputs.square().mean().item() == pytest.approx(1, abs=1e-4)
+    params = clean.model.initial(Streams(replica_seeds(0, 2)))
+    right = (clean.model.forward(params, test_inputs.expand(2, -1, -1)).argmax(-1) == test_labels).double()
+    assert clean.accuracy(params).tolist() == pytest.approx((100 * right.mean(1)).tolist(), rel=1e-5)
 
 
 def test_mnist_without_its_files_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path))
     with pytest.raises(DataMissing):
-        headline.MNIST.run(SMALL)
+        headline.MNIST.run(headline.MNIST.small, SMALL)
 
 
 def test_pairs_live_or_go_together() -> None:
@@ -53,74 +55,80 @@ def test_pairs_live_or_go_together() -> None:
 
 
 def test_the_control_follows_the_heavy_ball() -> None:
-    config = replace(headline.Headline.cpu(SMALL), replicas=6, batch_sizes=(20, 125, 500), epochs=16)
-    result = headline.run(config)
+    config = replace(headline.HEADLINE.small, replicas=SIX, batch_sizes=(20, 125, 500), epochs=16)
+    result = headline.run(config, SMALL)
     found = headline.estimates(result)
     assert _value(found, "P1-C18.sgd") > 15  # points that the heavy ball is ahead at the largest batch
     assert _value(found, "P1-C18.nshb") > _value(found, "P1-C18.sgd")  # the average also starts slowly
     assert abs(_value(found, "P1-X4.share")) < 0.25
     assert _value(found, "P1-C17.fixed_epochs") < 0
-    heavy, matched = (result.degree[0, arm].mean() for arm in (headline.HEAVY, headline.MATCHED))
+    heavy, matched = (result.degree[0, arm].mean() for arm in (Arm.HEAVY, Arm.MATCHED))
     assert matched > 3 * heavy  # … and the control's degree of smoothing is another
     assert set(found) | set(headline.mnist_estimates(result)) <= _keys()
-    assert set(headline.estimates(replace(result, config=replace(config, momentum=0.0)))) == {"P1-C17.fixed_epochs"}
+    assert set(found) - momentous("headline") == {"P1-C17.fixed_epochs"}
+    assert set(headline.mnist_estimates(result)) == momentous("mnist")
     assert len(generalisation.headline(result, result).axes) == 2
 
 
+def test_without_momentum_the_heavy_ball_gains_nothing_and_lacks_nothing() -> None:
+    config = replace(headline.HEADLINE.small, replicas=Share(most=2), batch_sizes=(125, 250, 500), epochs=2, looks=1)
+    found = headline.estimates(headline.run(config, STILL))
+    assert [_value(found, key) for key in sorted(momentous("headline"))] == [0.0, 0.0, 0.0]
+
+
 def test_the_arms_take_the_effective_rate_apart() -> None:
-    config = headline.Headline.cpu(SMALL)
-    lr = config.hyper.lr.view(4, -1)[:, 0]
-    gain = config.hyper.gain.view(4, -1)[:, 0]
-    reach = lr * gain / (1 - config.hyper.momentum.view(4, -1)[:, 0])
-    assert lr.tolist() == pytest.approx([0.03, 0.03, 0.03, 0.3])
+    rule = headline.HEADLINE.small.rule(SMALL.momentum)
+    reach = rule.lr * rule.gain / (1 - rule.momentum)
+    assert rule.lr.tolist() == pytest.approx([0.03, 0.03, 0.03, 0.3])
     assert reach.tolist() == pytest.approx([0.03, 0.03, 0.3, 0.3])  # lr × gain/(1 − momentum)
 
 
 def test_equal_steps_equal_accuracy_and_noise_far_apart() -> None:
     config = replace(
-        equal_steps.EqualSteps.cpu(SMALL), replicas=6, rates=(0.05,), batch_sizes=(16,), steps=500, edge=(0.3, 8)
+        equal_steps.EQUAL_STEPS.small, replicas=SIX, rates=(0.05,), batch_sizes=(16,), steps=500, edge=(0.3, 8)
     )
-    result = equal_steps.run(config)
+    result = equal_steps.run(config, SMALL)
     found = equal_steps.estimates(result)
     assert 8 < _value(found, "P1-C16.far_apart") < 25  # about (1 + momentum)/(1 − momentum) = 19
     assert 0 <= _value(found, "P1-C16.accuracy") < 1
     assert abs(_value(found, "P1-C20.advantage")) < 0.5
     assert set(found) <= _keys()
-    assert len(equal_steps.tables(result)["equal_steps"]) == len(config.cells) + 1
-    assert equal_steps.estimates(replace(result, config=replace(config, momentum=0.0))) == {}
+    table = equal_steps.tables(result)["equal_steps"]
+    assert table[["redrawn", "batch_size", "lr"]].values.tolist() == [[0.0, 16, 0.05], [0.2, 16, 0.05], [0.0, 8, 0.3]]
+    assert set(found) == momentous("equal_steps")
 
 
 def test_a_difference_is_turned_round_with_its_interval() -> None:
-    base = equal_steps.Cells(np.array([[[3.0, 4.0, 5.5], [2.0, 3.5, 4.0]]]), np.ones((1, 2, 3)), 0).gains[0]
-    turned = equal_steps._size(base)
+    base = equal_steps.Cells(np.array([[[3.0, 4.0, 5.5], [2.0, 3.5, 4.0]]]), np.ones((1, 2, 3))).gains[0]
+    turned = magnitude(base)
     assert (turned.value, turned.low, turned.high) == (-base.value, -base.high, -base.low)
-    assert equal_steps._size(turned) == turned
+    assert magnitude(turned) == turned
 
 
 def test_sharpness_follows_the_temperature() -> None:
-    result = iso.run(replace(iso.Iso.cpu(SMALL), replicas=10, flow=30.0, larger=(2, 16)))
+    result = iso.run(replace(iso.ISO.small, replicas=Share(most=10), flow=30.0, larger=(2, 16)), SMALL)
     found = iso.estimates(result)
     assert abs(_value(found, "P1-X6.iso_temperature")) < 0.06
     assert abs(_value(found, "P1-X6.nshb")) < 0.06
     assert _value(found, "P1-X6.batch") > 0.03
     assert set(found) <= _keys()
     lr, size = zip(*[arm[1:] for arm in result.config.arms], strict=True)
-    assert lr[iso.TEMPERATURE] / size[iso.TEMPERATURE] == pytest.approx(lr[0] / size[0])
-    assert lr[iso.DEGREE] / size[iso.DEGREE] ** 0.5 == pytest.approx(lr[0] / size[0] ** 0.5)
-    assert "P1-X6.nshb" not in iso.estimates(replace(result, config=iso.Iso.cpu(STILL)))
+    temperature, degree = iso.Held.TEMPERATURE, iso.Held.DEGREE
+    assert lr[temperature] / size[temperature] == pytest.approx(lr[0] / size[0])
+    assert lr[degree] / size[degree] ** 0.5 == pytest.approx(lr[0] / size[0] ** 0.5)
+    assert momentous("iso") == {"P1-X6.nshb"}
     assert len(generalisation.iso(result).axes) == 2
 
 
 def test_the_middle_is_compared_with_the_better_end() -> None:
     accuracy = np.array([[80.0, 82], [0, 0], [0, 0], [0, 0], [85, 86], [90, 91], [88, 90.0]])
-    config = iso.Iso.cpu(SMALL)
-    result = iso.IsoResult(config, np.zeros_like(accuracy), accuracy, accuracy, 0.0)
+    result = Minima(iso.ISO.small, SMALL, np.zeros_like(accuracy), accuracy, accuracy)
     assert iso.middle_gain(result).value == pytest.approx(90.5 - 89)
 
 
 def test_isotropic_noise_has_the_power_of_a_batch_and_no_direction() -> None:
-    images, model = task("digits", 0.2, "cpu", 200), MLP((64, 8, 10))
-    full = images.problem(model, None, "full")
+    images = task(SMALL, "digits", 0.2, 8, 200)
+    full, model = images.full, images.model
     noisy = Isotropic(full, 5)
     params = {k: v[:1].expand(400, *v.shape[1:]) for k, v in model.initial(Streams(replica_seeds(3, 1))).items()}
     streams = Streams(replica_seeds(4, 400))
@@ -137,8 +145,8 @@ def test_isotropic_noise_has_the_power_of_a_batch_and_no_direction() -> None:
 
 
 def test_batch_noise_flattens_and_isotropic_noise_does_not() -> None:
-    config = replace(structure.Structure.cpu(SMALL), replicas=8, examples=250, steps=300)
-    result = structure.run(config)
+    config = replace(structure.STRUCTURE.small, replicas=Share(most=8), examples=250, steps=300)
+    result = structure.run(config, SMALL)
     assert _value(structure.estimates(result), "P1-X5.sharpness") < -0.02
     shift = structure.tables(result)["structure"].set_index("arm")["shift"]
     assert shift["batch noise"] < 0 < shift["isotropic noise"]
@@ -148,8 +156,14 @@ def test_batch_noise_flattens_and_isotropic_noise_does_not() -> None:
 
 def _value(found: Estimates, key: str) -> float:
     estimate = found[key]
-    assert not isinstance(estimate, list)
+    assert isinstance(estimate, Estimate)
     return estimate.value
+
+
+def momentous(experiment: str) -> set[str]:
+    """Return the tests of an experiment that are dropped at headline momentum 0."""
+    tests = [(claim.id, test) for claim in load_paper("P1").claims for test in claim.tests]
+    return {f"{name}.{test.key}" for name, test in tests if test.by == experiment and "momentum" in test.needs}
 
 
 def _keys() -> set[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from descent.experiments.common import Experiment
+from typing import Any
+
+from descent.experiments.lab import Experiment
 from descent.experiments.smoothing.critical import CRITICAL
 from descent.experiments.smoothing.equal_steps import EQUAL_STEPS
 from descent.experiments.smoothing.escape import ESCAPE
@@ -17,7 +19,7 @@ from descent.experiments.smoothing.structure import STRUCTURE
 
 PAPER = "P1"
 
-EXPERIMENTS: tuple[Experiment, ...] = (
+EXPERIMENTS: tuple[Experiment[Any, Any], ...] = (
     NOISE,
     QUADRATIC,
     NORMALITY,

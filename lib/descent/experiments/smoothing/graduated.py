@@ -1,55 +1,40 @@
-"""Graduated optimisation: lowering the degree of smoothing during a run against keeping it."""
+"""Graduated optimisation: lowering the degree of smoothing during a run against keeping it.
+
+Walkers on the rugged parabola have a fixed number of steps, with each rule's constants or annealed: the learning rate
+of plain descent polynomially, the momentum of the two others in a straight line to 0. Only the first two lower the
+temperature.
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from pandas import DataFrame
-from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.rules import Factors, Hyper, Schedule, constant, ema, heavy_ball, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.arms import blocks, configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.engine import Factors, column, constant, ema, heavy_ball, repeat, stack
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.problems.smoothed import Rugged
-from descent.stats.intervals import ratio_of_means
+from descent.stats import paired_ratio
+
+ARMS = ("lr", "shb", "nshb")
+"""What is annealed: the learning rate of plain descent, the momentum of heavy ball, that of the averaged rule."""
 
 
 @dataclass(frozen=True)
 class Graduated:
-    """The rugged parabola from a side well with a fixed number of steps; each rule constant and annealed.
+    """The rugged parabola from a side well."""
 
-    Polynomial decay (1 − t/T)^power of the learning rate; momentum falls from its value to 0 in a straight line.
-    lr: of plain descent and of the averaged rule; heavy_lr: of heavy ball, whose effective rate is ten times larger.
-    """
-
-    replicas: int
-    seed: int
-    device: str
-    momentum: float
-    rugged: Rugged = field(default_factory=Rugged)
+    replicas: Share = Share()  # walkers
+    rugged: Rugged = Rugged()
     start: float = 0.9
     steps: int = 1500
-    lr: float = 0.12
-    heavy_lr: float = 0.012
-    power: float = 0.9
+    lr: float = 0.12  # of plain descent and of the averaged rule
+    heavy_lr: float = 0.012  # of heavy ball, whose effective rate is ten times larger
+    power: float = 0.9  # of the decay (1 − t/T)^power of the learning rate
     noise: float = 0.8  # standard deviation
     heavy_noise: float = 2.0
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Graduated:
-        """Send out as many walkers as the chapter has replicas."""
-        return cls(settings.replicas, settings.seed, settings.device, settings.momentum)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Graduated:
-        """Send out a hundred times as many, over ten times as many steps."""
-        return cls(100 * settings.replicas, settings.seed, settings.device, settings.momentum, steps=15_000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +42,13 @@ class GraduatedResult:
     """Final objective (A, 2, N) per arm, constant and annealed, and who is in the well at 0, likewise."""
 
     config: Graduated
+    lab: Lab
     final: Array
     home: Array
-    seconds: float
 
 
-ARMS = ("lr", "shb", "nshb")
-"""What is annealed: the learning rate of plain descent, the momentum of heavy ball, that of the averaged rule."""
-
-
-def run(config: Graduated) -> GraduatedResult:
+def run(config: Graduated, lab: Lab) -> GraduatedResult:
     """Run every arm with its constants, and annealed, on the same random numbers."""
-    clock = time.perf_counter()
 
     def decay(step: int) -> Factors:
         return Factors(lr=(1 - step / config.steps) ** config.power)
@@ -76,52 +56,37 @@ def run(config: Graduated) -> GraduatedResult:
     def release(step: int) -> Factors:
         return Factors(momentum=1 - step / config.steps)
 
-    arms: list[tuple[Hyper, float, Schedule]] = [
-        (ema(config.lr, 0.0), config.noise, decay),
-        (heavy_ball(config.heavy_lr, config.momentum), config.heavy_noise, release),
-        (ema(config.lr, config.momentum), config.noise, release),
-    ]
-    ends = np.array([[_run(config, rule, noise, s) for s in (constant(), schedule)] for rule, noise, schedule in arms])
-    home = (np.abs(ends) < config.rugged.home).astype(np.float64)
-    return GraduatedResult(config, config.rugged.value(ends), home, time.perf_counter() - clock)
-
-
-def _run(config: Graduated, rule: Hyper, noise: float, schedule: Schedule) -> Array:
-    """Return where the walkers end, (N,)."""
-    streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
-    start = torch.full((config.replicas, 1), config.start, device=config.device)
-    hyper = repeat(rule, config.replicas).to(config.device)
-    problem = replace(config.rugged, noise=noise**2)
-    final = train(problem, start, hyper, config.steps, streams, schedule=schedule).params
-    assert isinstance(final, Tensor)
-    return to_numpy(final[:, 0])
+    rule = stack(ema(config.lr, 0.0), heavy_ball(config.heavy_lr, lab.momentum), ema(config.lr, lab.momentum))
+    plans = [plan for annealed in (decay, release, release) for plan in (constant(), annealed)]
+    arms = lab.arms(repeat(rule, 2), config.replicas)
+    noise = np.repeat([config.noise, config.heavy_noise, config.noise], 2) ** 2
+    problem = replace(config.rugged, noise=arms.spread(noise))
+    done = arms.run(problem, torch.full((1, 1), config.start), config.steps, schedule=plans)
+    ends = done.end(column(0)).reshape(len(ARMS), 2, -1)
+    return GraduatedResult(config, lab, config.rugged.value(ends), (np.abs(ends) < config.rugged.home).astype(float))
 
 
 def estimates(result: GraduatedResult) -> Estimates:
-    """Return what annealing says about P1-C22; without momentum there is none to anneal."""
-    seed = result.config.seed
-    arms = ARMS if result.config.momentum > 0 else ARMS[:1]
+    """Return what annealing says about P1-C22."""
+    plain, heavy, averaged = (paired_ratio(held, annealed, result.lab.seed) for held, annealed in result.final)
+    return {"P1-C22.lr": plain, "P1-C22.shb": heavy, "P1-C22.nshb": averaged}
+
+
+def tables(result: GraduatedResult) -> Tables:
+    """Return mean final objective and share of walkers at home, one row per arm."""
+    (constant, annealed), (held, released) = (x.mean(axis=-1).T for x in (result.final, result.home))
     return {
-        f"P1-C22.{name}": ratio_of_means(blocks(held), blocks(annealed), seed)
-        for name, (held, annealed) in zip(arms, result.final, strict=False)
+        "graduated": tidy(
+            {"annealed": ARMS}, constant=constant, annealed_to=annealed, home_constant=held, home_annealed=released
+        )
     }
 
 
-def tables(result: GraduatedResult) -> dict[str, DataFrame]:
-    """Return mean final objective and share of walkers at home, one row per arm."""
-    rows = [
-        {
-            "annealed": name,
-            "constant": final[0].mean(),
-            "annealed_to": final[1].mean(),
-            "home_constant": home[0].mean(),
-            "home_annealed": home[1].mean(),
-        }
-        for name, final, home in zip(ARMS, result.final, result.home, strict=True)
-    ]
-    return {"graduated": DataFrame(rows)}
-
-
 GRADUATED = Experiment(
-    "graduated", ("P1-C22",), lambda settings: run(configure(Graduated, settings)), estimates, tables
+    "graduated",
+    small=Graduated(),
+    large=Graduated(Share(times=100), steps=15_000),
+    run=run,
+    estimates=estimates,
+    tables=tables,
 )

@@ -1,69 +1,45 @@
-"""Whether the noise of a network's batches is normal, and whether it points everywhere alike."""
+"""Whether the noise of a network's batches is normal, and whether it points everywhere alike.
+
+Batches are drawn at fixed parameters, before and after training; a few coordinates of every network are tested for
+normality, and the covariance over all examples says in how many directions the noise lives.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
-from descent.engine.rules import repeat, sgd
+from descent.engine import Params, sgd
+from descent.engine.arms import in_parts, to_numpy
 from descent.engine.stack import leaves
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.arms import configure, in_parts, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.smoothing.tasks import task
+from descent.engine.streams import Streams
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.smoothing.arms import task
 from descent.measure.noise import example_gradients, flat
 from descent.measure.normality import noise_draws, normality
-from descent.nets.dense import MLP
-from descent.nets.supervised import Supervised
-from descent.stats.intervals import mean
+from descent.nets import Supervised
+from descent.stats import mean
 
 MOMENTS = ("initial", "trained")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A two-layer net on digits, plain descent; the noise of `draws` batches at fixed parameters, before and after.
+    """A two-layer net on digits, plain descent."""
 
-    `coordinates` random ones are tested per network; the spectrum is that of the covariance over all examples.
-    """
-
-    replicas: int
-    seed: int
-    device: str
+    replicas: Share = Share(over=30, least=32)
     lr: float = 0.03
     batch_size: int = 16
     steps: int = 600
     examples: int = 250
     hidden: int = 32
-    draws: int = 1000
-    coordinates: int = 64
+    draws: int = 1000  # batches at fixed parameters
+    coordinates: int = 64  # tested per network, at random
     level: float = 0.01  # false discovery rate
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Shape:
-        """Train a few dozen nets."""
-        return cls(max(32, settings.replicas // 30), settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Shape:
-        """Train some hundred nets on a thousand digits; draw four thousand batches in 200 coordinates."""
-        return cls(
-            max(64, settings.replicas // 8),
-            settings.seed,
-            settings.device,
-            steps=2000,
-            examples=1000,
-            draws=4000,
-            coordinates=200,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +51,13 @@ class ShapeResult:
     """
 
     config: Shape
+    lab: Lab
     title: str
+    parameters: int
     rejected: Array
     kurtosis: Array
     spectrum: Array
     sample: Array
-    parameters: int
-    seconds: float
 
     @property
     def participation(self) -> Array:
@@ -89,25 +65,19 @@ class ShapeResult:
         return np.asarray(1 / (self.spectrum**2).sum(axis=-1))
 
 
-def run(config: Shape) -> ShapeResult:
+def run(config: Shape, lab: Lab) -> ShapeResult:
     """Look at the noise, train, look again."""
-    clock = time.perf_counter()
-    images = task("digits", 0.0, config.device, config.examples)
-    model = MLP((images.inputs.shape[1], config.hidden, 10))
-    problem = images.problem(model, config.batch_size, "with_replacement")
-    streams = Streams(replica_seeds(config.seed, config.replicas, config.device))
-    start = model.initial(streams)
-    end = train(problem, start, repeat(sgd(config.lr), config.replicas).to(config.device), config.steps, streams)
-    looks = [_look(config, problem, params) for params in (start, end.params)]
-    found = {name: np.stack([look[name] for look in looks]) for name in looks[0]}
-    return ShapeResult(
-        config, images.title, **found, parameters=flat(start).shape[1], seconds=time.perf_counter() - clock
-    )
+    images = task(lab, "digits", 0.0, config.hidden, config.examples)
+    problem, arms = images.batches(config.batch_size), lab.arms(sgd(config.lr), config.replicas)
+    start, fresh = arms.stack(images.model.initial), lab.streams(config.replicas, apart=1)
+    end = arms.run(problem, start, config.steps)
+    looks = [_look(config, problem, params, fresh) for params in (start, end.params)]
+    found = (np.stack(parts) for parts in zip(*looks, strict=True))
+    return ShapeResult(config, lab, images.title, flat(start).shape[1], *found)
 
 
-def _look(config: Shape, problem: Supervised, params: Params) -> dict[str, Array]:
-    """Test the coordinates and take the spectrum at fixed parameters; from batches never trained on."""
-    fresh = Streams(replica_seeds(config.seed + 1, config.replicas, config.device))
+def _look(config: Shape, problem: Supervised, params: Params, fresh: Streams) -> tuple[Array, Array, Array, Array]:
+    """Return rejected, kurtosis, spectrum and sample at fixed parameters, from batches never trained on."""
     shown: list[Array] = []
 
     def test(rows: slice) -> Tensor:
@@ -118,13 +88,8 @@ def _look(config: Shape, problem: Supervised, params: Params) -> dict[str, Array
             shown.append(_typical(samples[0], tested.kurtosis[0]))
         return torch.from_numpy(np.column_stack([tested.rejected(config.level), tested.kurtosis]))
 
-    found = to_numpy(in_parts(test, config.replicas, 8 * 8 * config.draws * config.coordinates))
-    return {
-        "rejected": found[:, 0],
-        "kurtosis": found[:, 1:],
-        "spectrum": _spectrum(problem, params),
-        "sample": shown[0],
-    }
+    found = to_numpy(in_parts(test, fresh.replicas, 8 * 8 * config.draws * config.coordinates))
+    return found[:, 0], found[:, 1:], spectrum(problem, params), shown[0]
 
 
 def _typical(samples: Tensor, kurtosis: Array) -> Array:
@@ -134,7 +99,7 @@ def _typical(samples: Tensor, kurtosis: Array) -> Array:
     return np.asarray((chosen - chosen.mean()) / chosen.std())
 
 
-def _spectrum(problem: Supervised, params: Params) -> Array:
+def spectrum(problem: Supervised, params: Params) -> Array:
     """Return the eigenvalues of the covariance of the examples' gradients over their sum, falling, (N, n)."""
     named, found = leaves(params), []
     for replica in range(len(next(iter(named.values())))):
@@ -154,21 +119,22 @@ def estimates(result: ShapeResult) -> Estimates:
     }
 
 
-def tables(result: ShapeResult) -> dict[str, DataFrame]:
+def tables(result: ShapeResult) -> Tables:
     """Return one row before and one after training."""
-    kurtosis = np.nanmedian(result.kurtosis, axis=(1, 2))
-    rows = [
-        {
-            "moment": moment,
-            "rejected": result.rejected[i].mean(),
-            "kurtosis": kurtosis[i],
-            "participation": result.participation[i].mean(),
-            "largest": result.spectrum[i, :, 0].mean(),
-            "parameters": result.parameters,
-        }
-        for i, moment in enumerate(MOMENTS)
-    ]
-    return {"normality": DataFrame(rows)}
+    return {
+        "normality": tidy(
+            {"moment": MOMENTS}, rejected=result.rejected.mean(axis=-1),
+            kurtosis=np.nanmedian(result.kurtosis, axis=(1, 2)), participation=result.participation.mean(axis=-1),
+            largest=result.spectrum[..., 0].mean(axis=-1), parameters=result.parameters,
+        )
+    }  # fmt: skip
 
 
-NORMALITY = Experiment("normality", ("P1-C19",), lambda settings: run(configure(Shape, settings)), estimates, tables)
+NORMALITY = Experiment(
+    "normality",
+    small=Shape(),
+    large=Shape(Share(over=8, least=64), steps=2000, examples=1000, draws=4000, coordinates=200),
+    run=run,
+    estimates=estimates,
+    tables=tables,
+)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from descent.experiments.smoothing.headline import HeadlineResult
-from descent.experiments.smoothing.iso import AVERAGED, BASE, DEGREE, TEMPERATURE, IsoResult
-from descent.experiments.smoothing.structure import BATCH, ISOTROPIC, NONE, StructureResult
+from descent.experiments.smoothing.iso import Held, Iso
+from descent.experiments.smoothing.minima import Minima
+from descent.experiments.smoothing.structure import Noise, Structure
 from descent.figures import ARMS, INK, Look, label_panels, line, marks, panels
-from descent.stats.intervals import mean, paired_difference
+from descent.stats import mean, paired_difference
 
 LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"], ARMS["plain, matched step"])
 """Plain, averaged, heavy ball, plain at the effective learning rate."""
@@ -32,7 +36,7 @@ def _race(axis: Axes, result: HeadlineResult) -> None:
     """Draw one data set's arms, the control on top of what it explains."""
     config, sizes = result.config, np.array(result.config.batch_sizes)
     names = (
-        f"plain (SGD), lr {config.lr:.3g}",
+        f"plain (SGD), lr {result.lr[0]:.3g}",
         "averaged (NSHB), same lr",
         "heavy ball (SHB), same lr",
         f"plain (SGD), lr {config.effective:.3g}",
@@ -46,48 +50,43 @@ def _race(axis: Axes, result: HeadlineResult) -> None:
     axis.minorticks_off()
 
 
-def iso(result: IsoResult) -> Figure:
+def iso(result: Minima[Iso]) -> Figure:
     """Draw how sharpness and accuracy move away from the base along arms that hold one combination."""
-    figure, axes = panels(2, height=3.0)
     config = result.config
     held = {
-        TEMPERATURE: ("equal\nlr / size", LOOKS[0]),
-        DEGREE: ("equal\nlr / √size", LOOKS[2]),
+        Held.AVERAGED: ("both equal,\naveraged", LOOKS[1]),
+        Held.TEMPERATURE: ("equal\nlr / size", LOOKS[0]),
+        Held.DEGREE: ("equal\nlr / √size", LOOKS[2]),
         len(config.arms) - 1: ("equal\nlr", LOOKS[3]),
     }
-    held = {AVERAGED: ("both equal,\naveraged", LOOKS[1]), **held} if config.momentum > 0 else held
-    for axis, values in zip(axes, (result.sharpness, result.accuracy), strict=True):
-        for place, (arm, (_, look)) in enumerate(held.items()):
-            marks(axis, [place], [paired_difference(values[arm], values[BASE])], look)
-        labels = [f"{name}\n({config.arms[arm][1]:g}, {config.arms[arm][2]})" for arm, (name, _) in held.items()]
-        _places(axis, labels)
-        axis.set_xlabel(f"(lr, batch size), against plain at ({config.lr:g}, {config.batch_size})")
-    axes[0].set_title("shift of log sharpness")
-    axes[1].set_title("gain in accuracy, points")
-    label_panels(axes)
-    return figure
+    named = {
+        arm: (f"{name}\n({config.arms[arm][1]:g}, {config.arms[arm][2]})", look) for arm, (name, look) in held.items()
+    }
+    label = f"(lr, batch size), against plain at ({config.lr:g}, {config.batch_size})"
+    return _moved(result, Held.BASE, named, label, height=3.0)
 
 
-def structure(result: StructureResult) -> Figure:
+def structure(result: Minima[Structure]) -> Figure:
     """Draw how sharpness and accuracy move away from descent without noise, by the shape of the noise."""
-    figure, axes = panels(2, height=2.6)
-    arms = {BATCH: LOOKS[0], ISOTROPIC: LOOKS[2]}
-    for axis, values in zip(axes, (result.sharpness, result.accuracy), strict=True):
-        for place, (arm, look) in enumerate(arms.items()):
-            marks(axis, [place], [paired_difference(values[arm], values[NONE])], look)
-        _places(axis, ["batch noise", "isotropic noise\nof equal power"])
-        axis.set_xlabel("against descent without noise")
-    axes[0].set_title("shift of log sharpness")
-    axes[1].set_title("gain in accuracy, points")
+    arms = {
+        int(Noise.BATCH): ("batch noise", LOOKS[0]),
+        int(Noise.ISOTROPIC): ("isotropic noise\nof equal power", LOOKS[2]),
+    }
+    return _moved(result, Noise.NONE, arms, "against descent without noise", height=2.6)
+
+
+def _moved(result: Minima[Any], base: int, arms: Mapping[int, tuple[str, Look]], label: str, height: float) -> Figure:
+    """Draw the shift of log sharpness and the gain in accuracy of named arms over the base."""
+    figure, axes = panels(2, height=height)
+    titles = ("shift of log sharpness", "gain in accuracy, points")
+    for axis, values, title in zip(axes, (result.sharpness, result.accuracy), titles, strict=True):
+        for place, (arm, (_, look)) in enumerate(arms.items()):
+            marks(axis, [place], [paired_difference(values[arm], values[base])], look)
+        axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+        axis.set_xticks(range(len(arms)), [name for name, _ in arms.values()])
+        axis.set(xlim=(-0.5, len(arms) - 0.5), xlabel=label, title=title)
     label_panels(axes)
     return figure
-
-
-def _places(axis: Axes, labels: list[str]) -> None:
-    """Name the places along the axis and draw the level of no change."""
-    axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-    axis.set_xticks(range(len(labels)), labels)
-    axis.set_xlim(-0.5, len(labels) - 0.5)
 
 
 __all__ = ["headline", "iso", "structure"]

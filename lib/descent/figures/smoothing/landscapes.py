@@ -6,11 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from descent.experiments.smoothing.arms import RULES
 from descent.experiments.smoothing.critical import CriticalResult
 from descent.experiments.smoothing.escape import EscapeResult
 from descent.experiments.smoothing.graduated import GraduatedResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, plain_ticks, theory
-from descent.stats.intervals import mean
+from descent.stats import mean
 
 RATES = (
     Look("#3d85c6", "o", "-"),
@@ -28,9 +29,13 @@ def collapse(result: EscapeResult) -> Figure:
     heats = np.array(result.config.temperatures)
     for rate, home, look in zip(result.config.rates, result.home, RATES, strict=False):
         for axis, scale in zip(axes, (np.sqrt(2 * heats * rate), heats), strict=True):
-            line(axis, scale, home.mean(axis=0), look, marker=look.marker, label=f"lr = {rate:g}")
+            line(axis, scale, home.mean(axis=-1), look, marker=look.marker, label=f"lr = {rate:g}")
     axes[1].plot(
-        heats, result.averaged.mean(axis=0), "X", color=INK, label=f"averaged, momentum {result.config.momentum[1]:g}"
+        heats,
+        result.averaged.mean(axis=-1),
+        "X",
+        color=INK,
+        label=f"averaged, momentum {result.config.averaged.momentum:g}",
     )
     threshold = result.config.rugged.trap_threshold("gaussian")
     axes[0].axvline(threshold, color=INK, linewidth=1, linestyle="--")
@@ -100,7 +105,8 @@ def valleys(result: CriticalResult) -> Figure:
 
 def _variances(axis: Axes, result: CriticalResult) -> None:
     """Draw what the recipe reads off exact runs of three rules that share their gradient noise."""
-    read = result.virtual_recipe
+    rules = RULES if result.lab.momentum > 0 else RULES[:1]  # the recipe for heavy ball divides by the momentum
+    read = [result.virtual_recipe(rule) for rule in rules]
     positions = np.arange(len(read))
     axis.plot(positions, read, "v", color=RATES[3].color)
     theory(axis, [-0.5, len(read) - 0.5], [result.config.virtual_variance] * 2)

@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats as law
 
-from descent.engine.rules import ema
-from descent.experiments.smoothing.noise import AVERAGED, HEAVY, PARTS, PLAIN, NoiseResult, gain
+from descent.engine import ema
+from descent.experiments.smoothing.arms import RULES, Arm
+from descent.experiments.smoothing.noise import PARTS, NoiseResult, gain
 from descent.experiments.smoothing.normality import ShapeResult
 from descent.experiments.smoothing.quadratic import ParabolaResult
 from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
-from descent.stats.intervals import mean
+from descent.stats import mean
 from descent.theory.search_noise import flat_power, stationary_ratio
 
 LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"])
@@ -35,15 +36,15 @@ def direction(result: NoiseResult) -> Figure:
 
 def _levels(axis: Axes, result: NoiseResult) -> None:
     """Draw measured powers as solid marks and the bounds as hollow ones, at the smallest rate."""
-    config, rate = result.config, int(np.argmin(result.config.rates))
+    config, rate = result.config, result.config.slowest
     sizes = np.array(config.sizes)
-    for arm, (name, look) in enumerate(zip(TITLES, LOOKS, strict=True)):
+    for arm, name, look in zip(map(Arm, range(len(RULES))), TITLES, LOOKS, strict=True):
         found = [mean(values) for values in result.power[rate, :, arm]]
-        bounds = np.array([result.bound(arm, rate, size).mean() for size in range(len(sizes))])
-        there = slice(None, -1) if arm == PLAIN else slice(None)  # plain descent has no noise at full batch
+        bounds = result.bound(arm)[rate].mean(axis=-1)
+        there = slice(None, -1) if arm == Arm.PLAIN else slice(None)  # plain descent has no noise at full batch
         line(axis, sizes[there], [f.value for f in found][there], look, label=name)
         marks(axis, sizes[there], found[there], look)
-        if arm != PLAIN:
+        if arm != Arm.PLAIN:
             hollow = bounds > 0
             axis.plot(
                 sizes[hollow],
@@ -66,7 +67,7 @@ def _shares(axis: Axes, result: NoiseResult) -> None:
     """Draw the parts of ω as shares of their sum, stacked, one bar per batch size and arm."""
     sizes, width = result.config.sizes, 0.27
     for part, (name, shade) in enumerate(zip(PARTS, SHADES, strict=True)):
-        for arm in (PLAIN, AVERAGED, HEAVY):
+        for arm in range(len(RULES)):
             powers = result.parts[:, arm, : len(PARTS)].mean(axis=-1)
             total = powers.sum(axis=1)
             share = np.divide(100 * powers.T, total, out=np.zeros_like(powers.T), where=total > 0).T
@@ -77,7 +78,7 @@ def _shares(axis: Axes, result: NoiseResult) -> None:
                 width,
                 bottom=share[:, :part].sum(axis=1),
                 color=shade,
-                label=name if arm == PLAIN else None,
+                label=name if arm == Arm.PLAIN else None,
             )
     for arm, name in enumerate(SHORT):
         axis.text((arm - 1) * 1.1 * width, 101, name, color=INK, fontsize=6.5, rotation=90, ha="center", va="bottom")
@@ -102,13 +103,11 @@ def crossing(result: ParabolaResult, networks: NoiseResult | None = None) -> Fig
         textcoords="offset points",
         va="bottom",
     )
-    for momentum in sorted({m for _, m in result.config.cells}):
+    for momentum in sorted({m for _, m in result.cells}):
         look = momentum_look(momentum)
         grid = np.geomspace(0.03, 0.95 * 2 * (1 + momentum) / (1 - momentum), 300)
         theory(axes[0], grid, stationary_ratio(grid, momentum))
-        cells = [
-            (z, mean(power)) for (z, m), power in zip(result.config.cells, result.power, strict=True) if m == momentum
-        ]
+        cells = [(z, mean(power)) for (z, m), power in zip(result.cells, result.power, strict=True) if m == momentum]
         marks(axes[0], [z for z, _ in cells], [f for _, f in cells], look, label=f"momentum {momentum:g}")
     axes[0].set(
         xscale="log",
@@ -130,7 +129,7 @@ def _networks(axis: Axes, result: NoiseResult) -> None:
     config = result.config
     sizes = np.array(config.batch_sizes)
     axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    flat = float(flat_power(ema(1.0, config.momentum))[0])
+    flat = float(flat_power(ema(1.0, result.lab.momentum))[0])
     theory(axis, sizes[[0, -1]], [flat, flat])
     for text, height in (("the paper: equal", 1.0), ("flat objective", flat)):
         axis.annotate(
@@ -143,10 +142,10 @@ def _networks(axis: Axes, result: NoiseResult) -> None:
             xytext=(0, -4),
             textcoords="offset points",
         )
-    for rate, look in zip(range(len(config.rates)), (LOOKS[1], ARMS["plain, matched step"], LOOKS[0]), strict=False):
-        found = [gain(result, rate, size, AVERAGED) for size in range(len(sizes))]
-        marks(axis, sizes, found, look, label=f"lr {config.rates[rate]:g}")
-    axis.set(xscale="log", xlabel="batch size", title=f"digits, momentum {config.momentum:g}")
+    looks = (LOOKS[1], ARMS["plain, matched step"], LOOKS[0])
+    for rate, found, look in zip(config.rates, gain(result, Arm.AVERAGED), looks, strict=False):
+        marks(axis, sizes, found, look, label=f"lr {rate:g}")
+    axis.set(xscale="log", xlabel="batch size", title=f"digits, momentum {result.lab.momentum:g}")
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
     axis.legend(loc="upper left", fontsize=7, bbox_to_anchor=(0, 0.62))

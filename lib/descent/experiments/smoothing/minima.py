@@ -1,0 +1,58 @@
+"""Where arms of networks end: how sharp the minima are, and how well the networks do there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from descent.arrays import Array
+from descent.engine import ArmRun
+from descent.engine.stack import leaves
+from descent.experiments.lab import Lab, each
+from descent.experiments.smoothing.arms import Task, survivors
+from descent.measure.traces import gauss_newton_trace
+from descent.stats import paired_difference
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, eq=False)
+class Minima(Generic[C]):
+    """Per arm, (A, N): log trace of the Gauss–Newton matrix, test accuracy in percent, loss on the labels as they are.
+
+    The log trace is the mean over a few looks near the end, between which it fluctuates. A seed that diverged in some
+    arm is dropped from all.
+    """
+
+    config: C
+    lab: Lab
+    sharpness: Array
+    accuracy: Array
+    loss: Array
+
+    def over(self, base: int) -> dict[str, Any]:
+        """Return the columns of a table by arm; shifts of the log trace and gains in accuracy are over the base."""
+        return {
+            "log_trace": self.sharpness.mean(axis=-1),
+            "shift": each(paired_difference, self.sharpness, self.sharpness[base]),
+            "accuracy": self.accuracy.mean(axis=-1),
+            "gain": each(paired_difference, self.accuracy, self.accuracy[base]),
+            "loss": self.loss.mean(axis=-1),
+        }
+
+
+def measured(config: C, lab: Lab, images: Task, looks: Sequence[Sequence[ArmRun]]) -> Minima[C]:
+    """Measure the nets of every arm, each a run of its own, at its looks and, of all but the trace, at the last one."""
+    *found, lost = np.stack([_arm(images, several) for several in looks], axis=1)
+    return Minima(config, lab, *(values.compress(survivors(lost), axis=-1) for values in found))
+
+
+def _arm(images: Task, looks: Sequence[ArmRun]) -> Array:
+    """Return log trace, accuracy, loss and who diverged, (4, N)."""
+    end, traces = looks[-1], [gauss_newton_trace(images.full, leaves(look.params)).log() for look in looks]
+    trace = end.arms.split(torch.stack(traces).mean(dim=0))
+    return np.concatenate([trace, end.end(images.accuracy), end.end(images.full.value), end.lost])
