@@ -9,28 +9,33 @@ import numpy as np
 import pytest
 import torch
 from descent.data.images import data_root, load
-from descent.engine.rules import ema, heavy_ball, repeat
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
+from descent.engine import Arms, Streams, ema, heavy_ball, repeat, replica_seeds, train
+from descent.engine.probes import Leaves
 from descent.experiments import synthesis
-from descent.experiments.common import Settings
 from descent.experiments.isotropic import Isotropic
+from descent.experiments.lab import Lab, Share
 from descent.experiments.synthesis import batches, network, warmup
-from descent.experiments.synthesis.network import Arm, Blue, Draw, Look
-from descent.experiments.synthesis.task import CONTRAST, POOL, Leaves, Task, sharpness
+from descent.experiments.synthesis.batches import Case
+from descent.experiments.synthesis.lineup import Arm
+from descent.experiments.synthesis.network import Blue, Draw, Look, Treatment
+from descent.experiments.synthesis.task import CONTRAST, POOL, Task, sharpness
 from descent.measure.curvature import gauss_newton
 from descent.measure.gram import gram
 from descent.measure.noise import example_gradients, flat, gradient_noise
 from descent.measure.spectra import top_eigenpairs
-from descent.nets.supervised import Supervised
+from descent.nets import Supervised
 from descent.problems.saddle import Quadratic
+from descent.runs.campaign import claims_of
+from descent.stats import Estimate
 from numpy.testing import assert_allclose
 from tidy import check_answers
 from torch import Tensor
 
-SMALL = Settings(replicas=40, seed=7)
-FEW = Task.of(1, 0, "cpu", examples=40, hidden=6, flips=0.1)
-LOGISTIC = Task.of(1, 0, "cpu", examples=40, hidden=6, flips=0.1, loss="logistic")
+CLAIMS = claims_of("descent.experiments.synthesis")
+LAB = Lab(replicas=40, seed=7)
+ONE, THREE = Lab(seed=1), Lab(seed=3)
+FEW = Task.of(ONE, 0, examples=40, hidden=6, flips=0.1)
+LOGISTIC = Task.of(ONE, 0, examples=40, hidden=6, flips=0.1, loss="logistic")
 
 
 def streams(replicas: int, seed: int = 3) -> Streams:
@@ -50,7 +55,7 @@ def somewhere(task: Task, replicas: int = 3, steps: int = 40) -> Leaves:
     """Return parameters a little way down, with biases that are not zero."""
     source = streams(replicas)
     hyper = repeat(heavy_ball(0.2, 0.0), replicas)
-    found = train(task.objective(None), task.start(source), hyper, steps, source).params
+    found = train(task.objective(), task.start(source), hyper, steps, source).params
     assert not isinstance(found, Tensor)
     return found
 
@@ -59,7 +64,7 @@ def somewhere(task: Task, replicas: int = 3, steps: int = 40) -> Leaves:
 
 
 def test_seeds_and_draws_give_other_images_and_the_same_ones_again() -> None:
-    first, again, draw, seed = (Task.of(s, d, "cpu") for s, d in ((1, 0), (1, 0), (1, 1), (2, 0)))
+    first, again, draw, seed = (Task.of(Lab(seed=s), d) for s, d in ((1, 0), (1, 0), (1, 1), (2, 0)))
     assert torch.equal(first.inputs, again.inputs)
     assert torch.equal(first.targets, again.targets)
     for other in (draw, seed):
@@ -75,7 +80,7 @@ def test_images_are_from_the_pool_once_each_and_the_test_is_not() -> None:
     data = load("digits")
     grey = data.images.flatten(1).float() / data.peak
     grey = grey - grey[:POOL].mean(0)
-    clean = Task.of(3, 0, "cpu", faint=0.0, pixel_noise=0.0)
+    clean = Task.of(THREE, 0, faint=0.0, pixel_noise=0.0)
     gap = torch.cdist(clean.inputs, grey[:POOL], compute_mode="donot_use_mm_for_euclid_dist")
     place = gap.argmin(dim=1)
     assert float(gap.amin(dim=1).max()) < 1e-5
@@ -89,11 +94,11 @@ def test_images_are_from_the_pool_once_each_and_the_test_is_not() -> None:
 
 
 def test_shares_of_faint_and_of_mislabelled_images_are_right() -> None:
-    plain, noisy = (Task.of(3, 1, "cpu", faint=0.0, pixel_noise=size) for size in (0.0, 0.15))
+    plain, noisy = (Task.of(THREE, 1, faint=0.0, pixel_noise=size) for size in (0.0, 0.15))
     noise = noisy.inputs - plain.inputs
     assert float(noise.std()) == pytest.approx(0.15, rel=0.02)
     assert float(noise.mean()) == pytest.approx(0, abs=0.005)
-    faint = Task.of(3, 1, "cpu", flips=0.1)
+    faint = Task.of(THREE, 1, flips=0.1)
     torch.testing.assert_close(faint.inputs[:38], CONTRAST * noisy.inputs[:38])  # 15 % of 256
     assert torch.equal(faint.inputs[38:], noisy.inputs[38:])
     wrong = (faint.targets != noisy.targets).flatten()
@@ -103,7 +108,7 @@ def test_shares_of_faint_and_of_mislabelled_images_are_right() -> None:
 
 
 def test_weights_start_with_the_stated_variances_and_differ_between_nets() -> None:
-    start = Task.of(1, 0, "cpu").start(streams(200))
+    start = Task.of(ONE, 0).start(streams(200))
     assert float(start["0.weight"].var()) == pytest.approx(4 / 64, rel=0.02)
     assert float(start["2.weight"].var()) == pytest.approx(1 / 32, rel=0.05)
     assert not start["0.bias"].any()
@@ -130,7 +135,7 @@ def test_outputs_value_and_accuracy_are_those_of_the_module() -> None:
 def test_batches_are_drawn_with_replacement_and_the_whole_is_the_whole() -> None:
     assert FEW.objective(8).sampling == "with_replacement"
     assert FEW.objective(8).batch_size == 8
-    assert FEW.objective(None).sampling == "full"
+    assert FEW.objective().sampling == "full"
 
 
 def test_the_gram_matrix_is_that_of_all_gradients() -> None:
@@ -145,13 +150,13 @@ def test_the_weighted_gram_matrix_has_the_top_curvature_of_gauss_newton(task: Ta
     leaves = doubled(somewhere(LOGISTIC if task.loss is LOGISTIC.loss else FEW))
     matrix = task.curvature_gram(leaves)
     top = torch.linalg.eigvalsh(matrix)[:, -1] / 40
-    found = top_eigenpairs(gauss_newton(task.objective(None), leaves), 1, Streams(replica_seeds(5, 3), torch.float64))
+    found = top_eigenpairs(gauss_newton(task.objective(), leaves), 1, Streams(replica_seeds(5, 3), torch.float64))
     torch.testing.assert_close(top, found.values[:, 0], rtol=1e-6, atol=0)
     torch.testing.assert_close(sharpness(matrix, 300), top, rtol=1e-8, atol=0)
 
 
 def test_thirty_iterations_are_enough_for_the_sharpness_and_never_too_high() -> None:
-    task = Task.of(2, 0, "cpu")
+    task = Task.of(Lab(seed=2), 0)
     for steps in (0, 150):
         matrix = task.gram(somewhere(task, 4, steps))
         top = torch.linalg.eigvalsh(matrix)[:, -1] / 256
@@ -169,9 +174,9 @@ def test_a_look_equals_explicit_gradients(momentum: float) -> None:
     task, source, lr = FEW, streams(3), 0.1 * (1 - momentum)
     hyper, objective = repeat(heavy_ball(lr, momentum), 3), task.objective(8)
     before, after = (train(objective, task.start(source), hyper, steps, source) for steps in (6, 7))
-    found = Look(task, hyper, 1)(7, after.params, after.velocity)
+    found = Look(task, Arms(hyper, source), 1)(7, after.params, after.velocity)
     assert set(found) == set(network.RECORDS)
-    full = task.objective(None)
+    full = task.objective()
     each = example_gradients(full, after.params).double()  # (R, n, p)
     mean = each.mean(1)
     noise = (each - mean.unsqueeze(1)).square().sum(2).mean(1)
@@ -193,13 +198,11 @@ def test_a_look_equals_explicit_gradients(momentum: float) -> None:
 
 def test_an_average_of_gradients_has_less_noise_in_its_direction() -> None:
     """At matched step and small curvature (1 − β)/(1 + β) of plain SGD's."""
-    source = Streams(replica_seeds(3, 40).repeat(2))
-    hyper = repeat(heavy_ball([1e-3, 1e-4], [0.0, 0.9]), 40)
-    look = Look(FEW, hyper, 10)
-    done = train(FEW.objective(4), FEW.start(source), hyper, 400, source, probes={"": look})
-    power = done.records[".direction"].values[10:].view(-1, 2, 40).mean((0, 2))
+    arms = THREE.arms(heavy_ball([1e-3, 1e-4], [0.0, 0.9]), 40)
+    done = arms.run(FEW.objective(4), FEW.start, 400, probes={"": Look(FEW, arms, 10)})
+    power = done[".direction"][..., 10:].mean((1, 2))
     assert float(power[1] / power[0]) == pytest.approx(0.1 / 1.9, rel=0.15)
-    noise = done.records[".gradient_noise"].values[10:].view(-1, 2, 40).mean((0, 2))
+    noise = done[".gradient_noise"][..., 10:].mean((1, 2))
     assert float(power[0]) == pytest.approx(float(noise[0]) / 4, rel=0.05)
 
 
@@ -208,7 +211,7 @@ def test_an_average_of_gradients_has_less_noise_in_its_direction() -> None:
 
 def noise_of(problem: Any, leaves: Leaves, source: Streams, steps: int) -> Tensor:
     """Return what the gradients at fixed parameters have beyond the full one, (T, R, p)."""
-    full = flat(FEW.objective(None).gradient(leaves, source, 0))
+    full = flat(FEW.objective().gradient(leaves, source, 0))
     return torch.stack([flat(problem.gradient(leaves, source, t)) - full for t in range(steps)]).double()
 
 
@@ -231,26 +234,26 @@ def test_blue_noise_adds_power_and_takes_every_push_back() -> None:
 
 
 def test_blue_noise_does_not_share_the_batches_of_the_run() -> None:
-    config = replace(network.Network.cpu(SMALL), replicas=4)
-    arm = Arm("blue", 0.04, 0.0, 4, "blue", 3.0)
-    made = network._objective(FEW, arm, config)
+    config = network.Network(replicas=Share(most=4))
+    arm = Treatment("blue", 0.04, 0.0, 4, "blue", 3.0)
+    made = network.objective(FEW, arm, config, LAB)
     assert isinstance(made, Blue)
     seeds = [set(part.tolist()) for part in (replica_seeds(7, 4), made.twins[0].seeds, made.twins[1].seeds)]
     assert len(set.union(*seeds)) == 12
     assert made.size == 3.0
     assert made.remembers
-    plain = network._objective(FEW, Arm("SGD", 0.04, 0.0, 4), config)
+    plain = network.objective(FEW, Treatment("SGD", 0.04, 0.0, 4), config, LAB)
     assert isinstance(plain, Supervised)
     assert plain.batch_size == 4
-    spread = network._objective(FEW, Arm("GD + isotropic", 0.04, 0.0, 4, "isotropic"), config)
+    spread = network.objective(FEW, Treatment("GD + isotropic", 0.04, 0.0, 4, "isotropic"), config, LAB)
     assert isinstance(spread, Isotropic)
     assert spread.full.batch_size is None
 
 
 def test_isotropic_noise_has_the_power_of_a_batch_and_no_direction() -> None:
     leaves, source, steps = somewhere(FEW, 20), streams(20), 50
-    made = noise_of(Isotropic(FEW.objective(None), 4), leaves, source, steps)
-    white = gradient_noise(FEW.objective(None), leaves).double() / 4
+    made = noise_of(Isotropic(FEW.objective(), 4), leaves, source, steps)
+    white = gradient_noise(FEW.objective(), leaves).double() / 4
     assert float((made.square().sum(2).mean(0) / white).mean()) == pytest.approx(1, rel=0.02)
     assert not torch.allclose(made[0], made[1])
     unit = made / (white / made.shape[2]).sqrt()[:, None]
@@ -282,20 +285,20 @@ def test_the_correction_is_that_of_adam() -> None:
     assert not torch.allclose(lagging.params, x, rtol=0.01)
 
 
-CONFIG = batches.Batches.cpu(SMALL)
+CONFIG = batches.Batches()
 
 
 @pytest.mark.parametrize("setting", CONFIG.settings, ids=lambda setting: setting.name.replace(" ", "_"))
 def test_every_arm_of_a_setting_has_the_temperature_and_the_samples_of_the_reference(setting: batches.Setting) -> None:
     temperature = setting.lr / setting.batch
     arms = CONFIG.arms(setting)
-    assert arms[0] == (setting.lr, 0.0, setting.batch)
+    assert arms[0] == setting.reference == Arm(setting.lr, 0.0, batch=setting.batch)
     for arm in arms:
         assert arm.lr / (1 - arm.momentum) / arm.batch == pytest.approx(temperature)
         steps = CONFIG.samples // arm.batch
         assert CONFIG.samples - arm.batch < steps * arm.batch <= CONFIG.samples
     for m, size in zip(CONFIG.momenta, (6, 18, 38), strict=True):
-        twin, plain = CONFIG.twin(setting, m), CONFIG.at(setting, 0.0, size)
+        twin, plain = setting.twin(m), setting.at(0.0, size)
         assert twin.batch == size
         assert twin.lr == pytest.approx((1 + m) * setting.lr)
         assert plain.lr == pytest.approx(setting.lr * size / setting.batch)
@@ -310,7 +313,11 @@ def test_only_the_settings_that_are_scanned_are_asked_for_it() -> None:
     assert [setting.scan for setting in CONFIG.settings] == [False, True, False, False]
     assert {0.7, 0.95} <= set(CONFIG.scan)
     assert [setting.loss for setting in CONFIG.settings] == ["square"] * 3 + ["logistic"]
-    paper = batches.Batches.paper(SMALL)
+    assert [setting.name for setting in CONFIG.settings] == [
+        "square, large step", "square, large step, flips", "square, small step", "logistic",
+    ]  # fmt: skip
+    assert list(Case) == [0, 1, 2, 3]
+    paper = synthesis.BATCHES.large
     assert paper.settings[:4] == CONFIG.settings
     assert len({(setting.draw, setting.lr, setting.loss) for setting in paper.settings}) == len(paper.settings)
 
@@ -319,31 +326,32 @@ def test_only_the_settings_that_are_scanned_are_asked_for_it() -> None:
 def grown() -> batches.BatchesResult:
     """A step in the first setting so large that linear scaling diverges and the reference does not."""
     wild = CONFIG.settings[0]._replace(lr=0.4)
-    return batches.run(replace(CONFIG, replicas=4, samples=800, hidden=6, settings=(wild, *CONFIG.settings[1:])))
+    config = batches.Batches(Share(most=4), samples=800, hidden=6, settings=(wild, *CONFIG.settings[1:]))
+    return batches.run(config, LAB)
 
 
 def test_batches_answer_their_claims_and_mark_what_diverged(grown: batches.BatchesResult) -> None:
     check_answers("S", batches, grown)
     found, config = batches.estimates(grown), grown.config
-    assert {key.partition(".")[0] for key in found} == set(synthesis.BATCHES.claims)
+    assert {key.partition(".")[0] for key in found} == set(CLAIMS["batches"])
     wild = config.settings[0]
-    lost = config.at(wild, 0.0, 38)
+    lost = wild.at(0.0, 38)
     assert np.isnan(grown.of(0, lost, "loss")).all()
     assert grown.against(0, lost) is None
     assert "S-23.clean_scaling" not in found
     assert "S-23.flips_scaling" in found
     for index, setting in enumerate(config.settings):
         assert grown.ends[index]["loss"].shape == (len(config.arms(setting)), 4)
-        same = grown.against(index, config.reference(setting))
+        same = grown.against(index, setting.reference)
         assert same is not None
         assert (same.value, same.low, same.high) == (0, 0, 0)
-    twin, plain = config.twin(config.settings[1], 0.9), config.reference(config.settings[1])
+    twin, plain = config.settings[1].twin(0.9), config.settings[1].reference
     for record, change in (("sharpness", np.log), ("loss", np.log), ("accuracy", np.asarray)):
         shift = grown.against(1, twin, record)
         assert shift is not None
         one, other = (change(grown.of(1, arm, record)) for arm in (twin, plain))
         assert shift.value == pytest.approx((one - other).mean())
-    assert_allclose(grown.edge(1), 0.05 * 19 * grown.of(1, config.reference(config.settings[1]), "sharpness"))
+    assert_allclose(grown.edge(1), 0.05 * 19 * grown.of(1, plain, "sharpness"))
     frame = batches.tables(grown)["batches"]
     assert frame.loc[(frame["batch"] == 38) & (frame["setting"] == wild.name), "diverged"].max() == 4
     assert (frame.loc[frame["momentum"] == 0.98, "steps"] == 800 // 38).all()
@@ -351,8 +359,8 @@ def test_batches_answer_their_claims_and_mark_what_diverged(grown: batches.Batch
 
 def test_arms_of_a_batch_do_not_depend_on_their_neighbours(grown: batches.BatchesResult) -> None:
     config = replace(grown.config, settings=(grown.config.settings[2],), momenta=(0.5,))
-    alone = batches.run(config)
-    arm = config.twin(config.settings[0], 0.5)
+    alone = batches.run(config, LAB)
+    arm = config.settings[0].twin(0.5)
     assert_allclose(alone.of(0, arm, "loss"), grown.of(2, arm, "loss"), rtol=1e-5)
 
 
@@ -361,14 +369,16 @@ def test_arms_of_a_batch_do_not_depend_on_their_neighbours(grown: batches.Batche
 
 @pytest.fixture(scope="module")
 def watched() -> network.NetworkResult:
-    return network.run(replace(network.Network.cpu(SMALL), replicas=4, steps=40, every=10, target=0.42, late=0.42))
+    return network.run(network.Network(replicas=Share(most=4), steps=40, every=10, target=0.42, late=0.42), LAB)
 
 
 def test_the_network_answers_its_claims(watched: network.NetworkResult) -> None:
     check_answers("S", network, watched)
     found = network.estimates(watched)
-    assert {key.partition(".")[0] for key in found} == set(synthesis.NETWORK.claims)
-    assert found["S-20.power_flips"].low > 5  # type: ignore[union-attr]
+    assert {key.partition(".")[0] for key in found} == set(CLAIMS["network"])
+    power = found["S-20.power_flips"]
+    assert isinstance(power, Estimate)
+    assert power.low > 5
     assert set(found) >= {f"S-24.{name}" for name in network.INSTRUMENTS}
 
 
@@ -381,7 +391,7 @@ def test_arms_share_data_and_weights_and_are_looked_at_as_often(watched: network
         loss = draw.records["loss"]
         assert (loss[:, 0] == loss[:1, 0]).all()
         assert (loss[:, -1] < loss[:, 0]).all()
-        loaded = [arm.batch is not None and arm.kind == "minibatch" for arm in arms]
+        loaded = [arm.batch > 0 and arm.kind == "minibatch" for arm in arms]
         assert np.isfinite(draw.load).all(axis=1).tolist() == np.isfinite(draw.load).any(axis=1).tolist() == loaded
         assert np.nanmax(draw.load) < 1
     one, other = (draw.records["loss"][0, 0] for draw in watched.draws)
@@ -389,8 +399,8 @@ def test_arms_share_data_and_weights_and_are_looked_at_as_often(watched: network
 
 
 def test_all_arms_run_in_stacks_of_one_batch() -> None:
-    for config in (network.Network.cpu(SMALL), network.Network.paper(SMALL)):
-        groups = list(network._groups(config))
+    for config in (synthesis.NETWORK.small, synthesis.NETWORK.large):
+        groups = config.groups
         assert sorted(i for group in groups for i in group) == list(range(len(config.arms)))
         for group in groups:
             own = [config.arms[i] for i in group]
@@ -425,7 +435,7 @@ def test_at_equal_loss_a_record_is_read_between_looks() -> None:
 
 def test_an_order_must_hold_on_both_draws() -> None:
     arms = network.FEW[:4]
-    config = replace(network.Network.cpu(SMALL), arms=arms, target=0.5)
+    config = network.Network(arms, target=0.5)
     loss, up = [[1.0, 0.0]] * 4, [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
     swapped = [up[1], up[0], up[2], up[3]]
     same, partly, against = (hand_made(loss, accuracy=up, direction=values) for values in (up, swapped, up[::-1]))
@@ -435,33 +445,32 @@ def test_an_order_must_hold_on_both_draws() -> None:
         ((same, against), 0.0),
         ((against, against), 1.0),
     ):
-        result = network.NetworkResult(config, draws, 0.0)
-        assert network.order(result, "direction").value == pytest.approx(expected)
+        result = network.NetworkResult(config, LAB, draws)
+        assert result.order("direction").value == pytest.approx(expected)
 
 
 def test_differences_leave_out_pairs_that_did_not_get_there() -> None:
-    config = replace(network.Network.cpu(SMALL), arms=network.FEW[:2])
     draw = hand_made([[1.0, 0.0], [1.0, 0.0]], accuracy=[[5.0, 5.0], [1.0, 1.0]])
-    draw.records["accuracy"] = np.concatenate([draw.records["accuracy"]] * 2, axis=2)
-    draw.records["loss"] = np.concatenate([draw.records["loss"]] * 2, axis=2)
-    draw.records["loss"][0, :, 3] = 1.0  # one net never gets there
-    found = network.difference(draw, config, "accuracy", "SGD", "average", at_loss=0.5)
+    records = {name: np.concatenate([draw.records[name]] * 2, axis=2) for name in ("accuracy", "loss")}
+    records["loss"][0, :, 3] = 1.0  # one net never gets there
+    result = network.NetworkResult(network.Network(network.FEW[:2]), LAB, (replace(draw, records=records),))
+    found = result.difference(0, "accuracy", "SGD", "average", at_loss=0.5)
     assert (found.value, found.n) == (4, 3)
-    assert network.difference(draw, config, "accuracy", "SGD", "average").n == 4
+    assert result.difference(0, "accuracy", "SGD", "average").n == 4
 
 
 def test_the_load_of_an_arm_is_that_of_its_own_rule() -> None:
     task, leaves = FEW, somewhere(FEW)
-    plain, same = (network._load(task, Arm("", lr, m, 8), leaves) for lr, m in ((0.1, 0.0), (0.01, 0.9)))
+    plain, same = (network.load_of(task, Treatment("", lr, m, 8), leaves) for lr, m in ((0.1, 0.0), (0.01, 0.9)))
     assert (same < plain).all()  # at matched step, and not by much
     assert (same > 0.3 * plain).all()
     assert (plain > 0).all()
-    assert np.isnan(network._load(task, Arm("", 0.1, 0.0, None), leaves)).all()
+    assert np.isnan(network.load_of(task, Treatment("", 0.1, 0.0, 0), leaves)).all()
 
 
 @pytest.mark.skipif(not (data_root() / "mnist").is_dir(), reason="MNIST is not here; set DESCENT_DATA")
 def test_the_same_task_on_mnist_has_its_own_pixels() -> None:
-    task = Task.of(1, 0, "cpu", examples=40, hidden=6, data_set="mnist")
+    task = Task.of(ONE, 0, examples=40, hidden=6, data_set="mnist")
     assert task.inputs.shape == (40, 196)
     assert task.net.sizes == (196, 6, 1)
     assert len(task.test_targets) == 797

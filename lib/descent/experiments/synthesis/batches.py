@@ -7,24 +7,18 @@ steps.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from enum import IntEnum
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pandas import DataFrame, concat
-from torch import Tensor
+from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.engine.probes import Params, every
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import train
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.experiments.synthesis.lineup import rules_of
-from descent.experiments.synthesis.task import Leaves, Task, sharpness
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import mean, paired_difference
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.synthesis.lineup import Arm, rule_of
+from descent.experiments.synthesis.task import Task
+from descent.stats import Estimate, mean, paired_difference
 
 HEAD = 0.9
 RECORDS = ("sharpness", "accuracy", "loss")
@@ -44,6 +38,28 @@ class Setting(NamedTuple):
     draw: int
     scan: bool = False
 
+    @property
+    def reference(self) -> Arm:
+        """SGD(η, B)."""
+        return Arm(self.lr, 0.0, batch=self.batch)
+
+    def twin(self, momentum: float) -> Arm:
+        """Return the heavy ball that should do what the reference does, at a whole batch and the same e/B."""
+        return self.at(momentum, round(factor(momentum) * self.batch))
+
+    def at(self, momentum: float, batch: int) -> Arm:
+        """Return the arm of a momentum and batch with the reference's e/B."""
+        return Arm(self.lr / self.batch * batch * (1 - momentum), momentum, batch=batch)
+
+
+class Case(IntEnum):
+    """The settings that claims are stated for, which come first in every configuration."""
+
+    CLEAN = 0
+    FLIPS = 1
+    SMALL_STEP = 2
+    LOGISTIC = 3
+
 
 SETTINGS = (
     Setting("square, large step", "square", 0.05, 2, 0.0, 0),
@@ -53,199 +69,132 @@ SETTINGS = (
 )
 
 
-class Arm(NamedTuple):
-    """A heavy-ball rule at its raw rate and the batch it is fed."""
-
-    lr: float
-    momentum: float
-    batch: int
+def factor(momentum: float) -> float:
+    """Return (1 + β)/(1 − β), the factor on the batch."""
+    return (1 + momentum) / (1 - momentum)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Two-layer tanh nets on digits; every arm of a setting sees the same number of samples.
+    """Two-layer tanh nets on digits; every arm of a setting sees the same number of samples."""
 
-    momenta: of the equivalence, each at its own batch; scan: momenta at the batch of the headline momentum.
-    """
-
-    replicas: int
-    samples: int
-    seed: int
-    device: str
+    replicas: Share = Share(over=25, least=32, most=64)
+    samples: int = 20_000
     settings: tuple[Setting, ...] = SETTINGS
-    momenta: tuple[float, ...] = (0.5, 0.8, HEAD)
-    scan: tuple[float, ...] = (0.3, 0.5, 0.7, 0.8, 0.95, 0.98)
+    momenta: tuple[float, ...] = (0.5, 0.8, HEAD)  # of the equivalence, each at its own batch
+    scan: tuple[float, ...] = (0.3, 0.5, 0.7, 0.8, 0.95, 0.98)  # at the batch of the headline momentum
     hidden: int = 24
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Batches:
-        """Take forty nets and 20 000 samples."""
-        return cls(max(32, min(settings.replicas // 25, 64)), 20_000, settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Batches:
-        """Take more nets, six times the samples, three more draws and a strongly smoothed step."""
-        more = tuple(Setting(f"square, large step, draw {d}", "square", 0.05, 2, 0.1, d) for d in (2, 3, 4))
-        return cls(
-            max(64, settings.replicas // 8), 96_000, settings.seed, settings.device, (*SETTINGS, *more), hidden=64
-        )
-
-    def factor(self, momentum: float) -> float:
-        """Return (1 + β)/(1 − β), the factor on the batch."""
-        return (1 + momentum) / (1 - momentum)
-
-    def reference(self, setting: Setting) -> Arm:
-        """Return SGD(η, B)."""
-        return Arm(setting.lr, 0.0, setting.batch)
-
-    def twin(self, setting: Setting, momentum: float) -> Arm:
-        """Return the heavy ball that should do what the reference does, at a whole batch and the same e/B."""
-        size = round(self.factor(momentum) * setting.batch)
-        return self.at(setting, momentum, size)
-
-    def at(self, setting: Setting, momentum: float, size: int) -> Arm:
-        """Return the arm of a momentum and batch with the reference's e/B."""
-        return Arm(setting.lr / setting.batch * size * (1 - momentum), momentum, size)
 
     def arms(self, setting: Setting) -> tuple[Arm, ...]:
         """Return every arm of a setting: reference, twins, linear scaling at their batches, and the scan."""
-        twins = [self.twin(setting, m) for m in self.momenta]
-        scaled = [self.at(setting, 0.0, arm.batch) for arm in twins]
-        scan = [self.at(setting, m, twins[-1].batch) for m in self.scan if setting.scan]
-        return (self.reference(setting), *twins, *scaled, *scan)
+        twins = [setting.twin(m) for m in self.momenta]
+        scaled = [setting.at(0.0, arm.batch) for arm in twins]
+        scan = [setting.at(m, twins[-1].batch) for m in self.scan if setting.scan]
+        return tuple(dict.fromkeys((setting.reference, *twins, *scaled, *scan)))
 
 
 @dataclass(frozen=True, eq=False)
 class BatchesResult:
-    """Records of every setting and arm at the end, (A, N); a diverged net is not a number."""
+    """RECORDS of every setting and arm at the end, (A, N); a diverged net is not a number."""
 
     config: Batches
+    lab: Lab
     ends: tuple[dict[str, Array], ...]
-    seconds: float
 
-    def of(self, index: int, arm: Arm, record: str) -> Array:
+    def of(self, case: int, arm: Arm, record: str) -> Array:
         """Return a record of one arm of a setting, (N,)."""
-        return np.asarray(self.ends[index][record][self.config.arms(self.config.settings[index]).index(arm)])
+        return np.asarray(self.ends[case][record][self.config.arms(self.config.settings[case]).index(arm)])
 
-    def against(self, index: int, arm: Arm, record: str = "sharpness") -> Estimate | None:
+    def against(self, case: int, arm: Arm, record: str = "sharpness") -> Estimate | None:
         """Return log λ₁ (or another record, as it is) less the reference's; None where fewer than two nets are left."""
-        a, b = (self.of(index, which, record) for which in (arm, self.config.reference(self.config.settings[index])))
+        a, b = (self.of(case, which, record) for which in (arm, self.config.settings[case].reference))
         if record in ("sharpness", "loss"):
             a, b = np.log(a), np.log(b)
         both = np.isfinite(a) & np.isfinite(b)
         return paired_difference(a[both], b[both]) if both.sum() > 1 else None
 
-    def edge(self, index: int) -> Array:
+    def edge(self, case: int) -> Array:
         """Return e·λ₁ of the reference's end at the headline batch: above 2 SGD cannot keep its sharpness, (N,)."""
-        setting = self.config.settings[index]
-        reach = setting.lr * self.config.factor(HEAD)
-        return reach * self.of(index, self.config.reference(setting), "sharpness")
+        setting = self.config.settings[case]
+        return setting.lr * factor(HEAD) * self.of(case, setting.reference, "sharpness")
 
 
-def run(config: Batches) -> BatchesResult:
-    """Train every arm of every setting."""
-    clock = time.perf_counter()
-    ends = tuple(_ends(config, setting) for setting in config.settings)
-    return BatchesResult(config, ends, time.perf_counter() - clock)
+def run(config: Batches, lab: Lab) -> BatchesResult:
+    """Train every arm of every setting, those of one batch together, and measure them at the end."""
+    return BatchesResult(config, lab, tuple(_ends(config, lab, setting) for setting in config.settings))
 
 
-def _ends(config: Batches, setting: Setting) -> dict[str, Array]:
-    task = Task.of(
-        config.seed,
-        setting.draw,
-        config.device,
-        hidden=config.hidden,
-        flips=setting.flips,
-        faint=0.0,
-        loss=setting.loss,
-    )
+def _ends(config: Batches, lab: Lab, setting: Setting) -> dict[str, Array]:
+    """Return the records of a setting, (A, N)."""
+    task = Task.of(lab, setting.draw, hidden=config.hidden, flips=setting.flips, faint=0.0, loss=setting.loss)
+    looks = {"sharpness": task.sharpness, "accuracy": task.accuracy, "loss": task.value}
     arms = config.arms(setting)
     found: dict[Arm, dict[str, Array]] = {}
     for batch in sorted({arm.batch for arm in arms}):
-        group = [arm for arm in dict.fromkeys(arms) if arm.batch == batch]
-        found |= _train(config, task, group, config.samples // batch)
+        group = [arm for arm in arms if arm.batch == batch]
+        stack = lab.arms(rule_of(group), config.replicas)
+        done = stack.run(task.objective(batch), task.start, config.samples // batch, check=10, limit=1e3)
+        ends = {name: np.where(done.lost, np.nan, done.end(look)) for name, look in looks.items()}
+        found |= {arm: {name: ends[name][i] for name in RECORDS} for i, arm in enumerate(group)}
     return {name: np.stack([found[arm][name] for arm in arms]) for name in RECORDS}
 
 
-def _train(config: Batches, task: Task, arms: list[Arm], steps: int) -> dict[Arm, dict[str, Array]]:
-    """Train the arms of one batch size together and measure them at the end."""
-    n = config.replicas
-    streams = Streams(replica_seeds(config.seed, n, config.device).repeat(len(arms)))
-    hyper = rules_of(arms, n, config.device)
-
-    def look(params: Params) -> dict[str, Tensor]:
-        leaves = cast(Leaves, params)
-        curvature = task.curvature_gram(leaves)
-        return {"sharpness": sharpness(curvature), "accuracy": task.accuracy(leaves), "loss": task.value(leaves)}
-
-    done = train(
-        task.objective(arms[0].batch),
-        task.start(streams),
-        hyper,
-        steps,
-        streams,
-        probes={"": every(steps, look)},
-        check=10,
-        limit=1e3,
-    )
-    lost = to_numpy(done.diverged_at).reshape(len(arms), n) >= 0
-    last = {name: to_numpy(done.records[f".{name}"].values[-1]).reshape(len(arms), n) for name in RECORDS}
-    return {arm: {k: np.where(lost[i], np.nan, v[i]) for k, v in last.items()} for i, arm in enumerate(arms)}
-
-
 def estimates(result: BatchesResult) -> Estimates:
-    """Return what fixed samples say about S-23 and S-29 to S-31."""
-    config = result.config
-    found: dict[str, Estimate] = {}
-    keys = ("clean", "flips", "small_step", "logistic")
-    for index, key in enumerate(keys):
-        setting = config.settings[index]
-        twin = config.twin(setting, HEAD)
-        plain = config.at(setting, 0.0, twin.batch)
-        claim = "S-23" if index < 2 else "S-29"
-        for name, arm in (("momentum", twin), ("scaling", plain)):
-            value = result.against(index, arm)
-            if value is not None:
-                found[f"{claim}.{key}_{name}"] = value
-        found[f"{claim}.{key}_edge"] = mean(result.edge(index))
-        loss = result.against(index, twin, "loss")
-        if index < 2 and loss is not None:
-            found[f"S-30.{key}"] = loss
-    flips = config.settings[1]
-    for name, momentum in (("weaker", 0.7), ("stronger", 0.95)):
-        value = result.against(1, config.at(flips, momentum, config.twin(flips, HEAD).batch))
-        if value is not None:
-            found[f"S-31.{name}"] = value
-    return found
+    """Return what fixed samples say about S-23 and S-29 to S-31; of nets that diverge nothing is said."""
+    settings, against = result.config.settings, result.against
+    twin = {case: settings[case].twin(HEAD) for case in Case}
+    plain = {case: settings[case].at(0.0, twin[case].batch) for case in Case}
+    weaker, stronger = (settings[Case.FLIPS].at(m, twin[Case.FLIPS].batch) for m in (0.7, 0.95))
+    found = {
+        "S-23.clean_momentum": against(Case.CLEAN, twin[Case.CLEAN]),
+        "S-23.clean_scaling": against(Case.CLEAN, plain[Case.CLEAN]),
+        "S-23.clean_edge": mean(result.edge(Case.CLEAN)),
+        "S-23.flips_momentum": against(Case.FLIPS, twin[Case.FLIPS]),
+        "S-23.flips_scaling": against(Case.FLIPS, plain[Case.FLIPS]),
+        "S-23.flips_edge": mean(result.edge(Case.FLIPS)),
+        "S-29.small_step_momentum": against(Case.SMALL_STEP, twin[Case.SMALL_STEP]),
+        "S-29.small_step_scaling": against(Case.SMALL_STEP, plain[Case.SMALL_STEP]),
+        "S-29.small_step_edge": mean(result.edge(Case.SMALL_STEP)),
+        "S-29.logistic_momentum": against(Case.LOGISTIC, twin[Case.LOGISTIC]),
+        "S-29.logistic_scaling": against(Case.LOGISTIC, plain[Case.LOGISTIC]),
+        "S-29.logistic_edge": mean(result.edge(Case.LOGISTIC)),
+        "S-30.clean": against(Case.CLEAN, twin[Case.CLEAN], "loss"),
+        "S-30.flips": against(Case.FLIPS, twin[Case.FLIPS], "loss"),
+        "S-31.weaker": against(Case.FLIPS, weaker),
+        "S-31.stronger": against(Case.FLIPS, stronger),
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def tables(result: BatchesResult) -> dict[str, DataFrame]:
+def tables(result: BatchesResult) -> Tables:
     """Return every arm of every setting against the reference."""
-    return {"batches": concat([_rows(result, i) for i in range(len(result.config.settings))], ignore_index=True)}
+    config = result.config
+    cases = [(case, arm) for case, setting in enumerate(config.settings) for arm in config.arms(setting)]
+    return {"batches": DataFrame([_row(result, case, arm) for case, arm in cases])}
 
 
-def _rows(result: BatchesResult, index: int) -> DataFrame:
-    config, rows = result.config, []
-    setting = config.settings[index]
-    for arm in dict.fromkeys(config.arms(setting)):
-        row: dict[str, float | str] = {
-            "setting": setting.name,
-            "lr": arm.lr,
-            "momentum": arm.momentum,
-            "batch": arm.batch,
-            "steps": config.samples // arm.batch,
-            "edge": float(np.nanmean(result.edge(index))),
-            "diverged": int(np.isnan(result.of(index, arm, "loss")).sum()),
-        }
-        for name in RECORDS:
-            value = result.against(index, arm, name)
-            row[f"{name}"] = float(np.nanmean(result.of(index, arm, name))) if value else np.nan
-            row[f"{name}_shift"] = value.value if value else np.nan
-            row[f"{name}_low"], row[f"{name}_high"] = (value.low, value.high) if value else (np.nan, np.nan)
-        rows.append(row)
-    return DataFrame(rows)
+def _row(result: BatchesResult, case: int, arm: Arm) -> dict[str, object]:
+    """Return the row of an arm."""
+    row: dict[str, object] = {
+        "setting": result.config.settings[case].name,
+        "lr": arm.lr,
+        "momentum": arm.momentum,
+        "batch": arm.batch,
+        "steps": result.config.samples // arm.batch,
+        "edge": np.nanmean(result.edge(case)),
+        "diverged": np.isnan(result.of(case, arm, "loss")).sum(),
+    }
+    for name in RECORDS:
+        shift = result.against(case, arm, name)
+        ends = (shift.value, shift.low, shift.high) if shift else (np.nan,) * 3
+        row[name] = np.nanmean(result.of(case, arm, name)) if shift else np.nan
+        row |= zip((f"{name}_{end}" for end in ("shift", "low", "high")), ends, strict=True)
+    return row
 
+
+MORE = tuple(Setting(f"square, large step, draw {draw}", "square", 0.05, 2, 0.1, draw) for draw in (2, 3, 4))
 
 BATCHES = Experiment(
-    "batches", ("S-23", "S-29", "S-30", "S-31"), lambda settings: run(configure(Batches, settings)), estimates, tables
-)
+    "batches", small=Batches(), run=run, estimates=estimates, tables=tables,
+    large=Batches(Share(over=8, least=64), samples=96_000, settings=(*SETTINGS, *MORE), hidden=64),
+)  # fmt: skip

@@ -9,30 +9,12 @@ plain SGD at η, which is the same comparison at a smaller step; equal_power: th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-import torch
 from pandas import DataFrame
-from torch import Tensor
 
-from descent.engine.rules import Hyper, heavy_ball, repeat
-from descent.stats.estimate import Estimate
-
-__all__ = [
-    "COLUMNS",
-    "FRACTION",
-    "MOMENTA",
-    "UNDEFINED",
-    "Arm",
-    "Cell",
-    "Column",
-    "Lineup",
-    "cells_table",
-    "furthest",
-    "noise_of",
-    "rules_of",
-]
+from descent.engine import Hyper, heavy_ball
+from descent.stats import Estimate
 
 UNDEFINED = "control undefined: plain SGD is unstable at this step"
 FRACTION = "predicted only: the smaller batch is not a whole number of examples"
@@ -40,18 +22,35 @@ FRACTION = "predicted only: the smaller batch is not a whole number of examples"
 Column = Literal["equal_lr", "equal_step", "average", "equal_power"]
 COLUMNS: tuple[Column, ...] = ("equal_lr", "equal_step", "average", "equal_power")
 MOMENTA = (0.0, 0.5, 0.9, 0.99)
+MOVING = MOMENTA[1:]
+"""The momenta that are not zero: at zero every arm is plain SGD, and every ratio 1."""
+GRID = tuple((column, momentum) for column in COLUMNS for momentum in MOMENTA)
+"""The cells of a row."""
+
+TITLES = ("equal rate", "equal step", "average", "equal power")
+NAMES = {
+    "direction": "noise of the direction",
+    "tolerance, batch 4": "tolerance, batch 4",
+    "tolerance, batch 256": "tolerance, batch 256",
+    "escape": "time to leave a saddle",
+    "floor": "noise floor",
+    "small margins": "error on small margins",
+    "flat escape": "flat part of escape",
+    "barrier": "time over a barrier",
+}
+"""The mechanisms in the order of the table, and what it calls them."""
 
 
 class Arm(NamedTuple):
-    """A heavy-ball rule at its raw rate, and the factor on the variance of its gradient noise."""
+    """Heavy ball at its raw rate; a factor on the variance of its noise, or a batch of its own (0: all examples)."""
 
     lr: float
     momentum: float
     noise: float = 1.0
+    batch: int = 0
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A ratio to plain SGD: predicted (None where no formula applies), measured (None with the reason in `note`)."""
 
     mechanism: str
@@ -62,69 +61,38 @@ class Cell:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Lineup:
-    """Every arm that a row of the table needs at the learning rate `lr`; plain SGD comes first."""
+def arms_at(lr: float) -> tuple[Arm, ...]:
+    """Return every arm that a row of the table needs at a learning rate.
 
-    lr: float
-    momenta: tuple[float, ...] = MOMENTA
+    Plain SGD, then heavy ball, its control, the average and the average at a smaller batch per momentum.
+    """
+    found = [Arm(lr, 0.0)]
+    for m in MOVING:
+        average = lr * (1 - m)
+        found += [Arm(lr, m), Arm(lr / (1 - m), 0.0), Arm(average, m), Arm(average, m, (1 + m) / (1 - m))]
+    return tuple(found)
 
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """Plain SGD, then heavy ball, its control, the average and the average at a smaller batch per momentum."""
-        found = [Arm(self.lr, 0.0)]
-        for m in self.moving:
-            average = self.lr * (1 - m)
-            found += [Arm(self.lr, m), Arm(self.lr / (1 - m), 0.0), Arm(average, m), Arm(average, m, (1 + m) / (1 - m))]
-        return tuple(found)
 
-    @property
-    def moving(self) -> tuple[float, ...]:
-        """The momenta that are not zero: at zero every arm is plain SGD, and every ratio 1."""
-        return tuple(m for m in self.momenta if m)
+def pair(column: Column, momentum: float) -> tuple[int, int]:
+    """Return the places of an arm and of the plain SGD it is compared with."""
+    if momentum == 0:
+        return 0, 0
+    first = 1 + 4 * MOVING.index(momentum)
+    arm = first + {"equal_lr": 0, "equal_step": 0, "average": 2, "equal_power": 3}[column]
+    return arm, first + 1 if column == "equal_step" else 0
 
-    def pair(self, column: Column, momentum: float) -> tuple[int, int]:
-        """Return the places of an arm and of the plain SGD it is compared with."""
-        if momentum == 0:
-            return 0, 0
-        first = 1 + 4 * self.moving.index(momentum)
-        arm = first + {"equal_lr": 0, "equal_step": 0, "average": 2, "equal_power": 3}[column]
-        return arm, first + 1 if column == "equal_step" else 0
+
+class Rows(Protocol):
+    """A result that fills rows of the table."""
 
     @property
-    def cells(self) -> list[tuple[Column, float]]:
-        """Every column with every momentum."""
-        return [(column, m) for column in COLUMNS for m in self.momenta]
-
-    def hyper(self, replicas: int, device: str) -> Hyper:
-        """Return the rules of the stack, arm-major."""
-        return rules_of(self.arms, replicas, device)
-
-    def noise(self, replicas: int, device: str) -> Tensor:
-        """Return the factor on the noise variance of every row, (A·N, 1)."""
-        return noise_of(self.arms, replicas, device)
+    def cells(self) -> list[Cell]:
+        """The cells, of one mechanism or of several."""
 
 
-class HeavyBall(Protocol):
-    """A raw rate and a momentum."""
-
-    @property
-    def lr(self) -> float:
-        """The raw rate."""
-
-    @property
-    def momentum(self) -> float:
-        """The momentum."""
-
-
-def rules_of(arms: Sequence[HeavyBall], replicas: int, device: str) -> Hyper:
-    """Return the rules of a stack of arms, arm-major."""
-    return repeat(heavy_ball([a.lr for a in arms], [a.momentum for a in arms]), replicas).to(device)
-
-
-def noise_of(arms: Sequence[Arm], replicas: int, device: str) -> Tensor:
-    """Return the factor on the noise variance of every row of a stack, (A·N, 1)."""
-    return torch.tensor([a.noise for a in arms], device=device).repeat_interleave(replicas)[:, None]
+def rule_of(arms: Sequence[Arm]) -> Hyper:
+    """Return the rule of every arm."""
+    return heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms])
 
 
 def furthest(found: Sequence[Estimate]) -> Estimate:
@@ -132,21 +100,33 @@ def furthest(found: Sequence[Estimate]) -> Estimate:
     return max(found, key=lambda estimate: abs(estimate.value - 1))
 
 
+def lowest(found: Sequence[Estimate]) -> Estimate:
+    """Return the estimate whose interval reaches down furthest."""
+    return min(found, key=lambda estimate: estimate.low)
+
+
 def cells_table(cells: Sequence[Cell]) -> DataFrame:
     """Return the cells as a table, one row each; empty where nothing was predicted or measured."""
-    rows = []
-    for cell in cells:
-        ends = {name: getattr(cell.measured, name) if cell.measured else None for name in ("value", "low", "high")}
-        rows.append(
-            {
-                "mechanism": cell.mechanism,
-                "control": cell.column,
-                "momentum": cell.momentum,
-                "predicted": cell.predicted,
-                "measured": ends["value"],
-                "low": ends["low"],
-                "high": ends["high"],
-                "note": cell.note,
-            }
-        )
-    return DataFrame(rows)
+    frame = DataFrame(cells, columns=["mechanism", "control", "momentum", "predicted", "measured", "note"])
+    for name, end in (("low", "low"), ("high", "high"), ("measured", "value")):
+        frame[name] = [cell.measured and getattr(cell.measured, end) for cell in cells]
+    return frame
+
+
+def all_cells(*results: Rows) -> list[Cell]:
+    """Return the cells of several results."""
+    return [cell for result in results for cell in result.cells]
+
+
+def summary(cells: Sequence[Cell], momentum: float) -> DataFrame:
+    """Return the measured ratios at one momentum by mechanism and control, predictions in brackets."""
+    found = {(cell.mechanism, cell.column): _text(cell) for cell in cells if cell.momentum == momentum}
+    columns = {title: [found[row, column] for row in NAMES] for title, column in zip(TITLES, COLUMNS, strict=True)}
+    return DataFrame(columns, index=list(NAMES.values())).rename_axis(f"momentum {momentum:g}")
+
+
+def _text(cell: Cell) -> str:
+    predicted = "" if cell.predicted is None else f" ({cell.predicted:.3g})"
+    if cell.measured is None:
+        return predicted.strip() or "undefined"
+    return f"{cell.measured.value:.3g}{predicted}"

@@ -1,43 +1,40 @@
-"""One network, five instruments, and interventions that move one of them at a time."""
+"""One network, five instruments, and interventions that move one of them at a time.
+
+What momentum does to a net could come from the noise of its direction, from the noise of its gradients, from the
+sharpness or from the alignment. Blue noise raises the first alone; the full batch takes all noise away.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
-from descent.engine.rules import Hyper
-from descent.engine.streams import Streams, replica_seeds
-from descent.engine.train import Objective, train
-from descent.experiments.arms import configure, to_numpy
-from descent.experiments.common import Estimates, Experiment, Settings
+from descent.engine import Arms, Objective, Params, Streams, heavy_ball
+from descent.engine.arms import to_numpy
+from descent.engine.probes import Leaves
 from descent.experiments.isotropic import Isotropic
-from descent.experiments.synthesis.lineup import rules_of
-from descent.experiments.synthesis.task import DataSet, Leaves, Task, sharpness
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.synthesis.task import CONTRAST, DataSet, Task, sharpness
 from descent.measure.alignment import loss_alignment, trace_of_noise
 from descent.measure.stability import load
-from descent.nets.supervised import Supervised
-from descent.stats.estimate import Estimate
-from descent.stats.intervals import bootstrap, mean, paired_difference, spearman
-
-Kind = Literal["minibatch", "blue", "isotropic"]
+from descent.nets import Supervised
+from descent.stats import Estimate, bootstrap, paired_difference, spearman
 
 INSTRUMENTS = ("direction", "gradient_noise", "sharpness", "alignment")
 """What could predict accuracy: power of the direction's noise, C², λ₁ of G, loss alignment."""
-
 RECORDS = ("loss", "accuracy", "faint", *INSTRUMENTS)
 
 
-class Arm(NamedTuple):
-    """A heavy-ball rule at its raw rate; batch None: all examples. blue: size c of what is added and taken back.
+class Treatment(NamedTuple):
+    """A heavy-ball rule at its raw rate; batch 0: all examples. blue: size c of what is added and taken back.
 
     longer: factor on the steps of a run, and on the steps between two looks: small steps need more of them.
     """
@@ -45,86 +42,70 @@ class Arm(NamedTuple):
     name: str
     lr: float
     momentum: float
-    batch: int | None
-    kind: Kind = "minibatch"
+    batch: int
+    kind: Literal["minibatch", "blue", "isotropic"] = "minibatch"
     blue: float = 0.0
     longer: float = 1.0
 
 
 FEW = (
-    Arm("SGD", 0.04, 0.0, 16, longer=1.8),
-    Arm("average", 0.004, 0.9, 16, longer=1.8),
-    Arm("heavy ball", 0.04, 0.9, 16),
-    Arm("SGD, large step", 0.4, 0.0, 16),
-    Arm("SGD + blue noise", 0.04, 0.0, 16, "blue", 3.0, 1.8),
-    Arm("GD, large step", 0.4, 0.0, None),
-    Arm("heavy-ball GD", 0.04, 0.9, None),
+    Treatment("SGD", 0.04, 0.0, 16, longer=1.8),
+    Treatment("average", 0.004, 0.9, 16, longer=1.8),
+    Treatment("heavy ball", 0.04, 0.9, 16),
+    Treatment("SGD, large step", 0.4, 0.0, 16),
+    Treatment("SGD + blue noise", 0.04, 0.0, 16, "blue", 3.0, 1.8),
+    Treatment("GD, large step", 0.4, 0.0, 0),
+    Treatment("heavy-ball GD", 0.04, 0.9, 0),
 )
 """The arms that carry verdicts; effective step 0.04 in the first two and the fifth, 0.4 in the others."""
-
 MORE = (
     *FEW,
-    Arm("average, .99", 0.0004, 0.99, 16, longer=1.8),
-    Arm("average, batch 1", 0.004, 0.9, 1, longer=1.8),
-    Arm("SGD, batch 128", 0.04, 0.0, 128, longer=1.8),
-    Arm("GD", 0.04, 0.0, None, longer=1.8),
-    Arm("GD + isotropic", 0.04, 0.0, 16, "isotropic", longer=1.8),
-    Arm("GD, large step, + isotropic", 0.4, 0.0, 16, "isotropic"),
-    Arm("heavy ball, batch 128", 0.04, 0.9, 128),
-    Arm("SGD, large step, batch 128", 0.4, 0.0, 128),
-    Arm("SGD, large step, + blue noise", 0.4, 0.0, 16, "blue", 1.0),
+    Treatment("average, .99", 0.0004, 0.99, 16, longer=1.8),
+    Treatment("average, batch 1", 0.004, 0.9, 1, longer=1.8),
+    Treatment("SGD, batch 128", 0.04, 0.0, 128, longer=1.8),
+    Treatment("GD", 0.04, 0.0, 0, longer=1.8),
+    Treatment("GD + isotropic", 0.04, 0.0, 16, "isotropic", longer=1.8),
+    Treatment("GD, large step, + isotropic", 0.4, 0.0, 16, "isotropic"),
+    Treatment("heavy ball, batch 128", 0.04, 0.9, 128),
+    Treatment("SGD, large step, batch 128", 0.4, 0.0, 128),
+    Treatment("SGD, large step, + blue noise", 0.4, 0.0, 16, "blue", 1.0),
 )
+SHARPER, PLAINER = "heavy-ball GD", "GD, large step"
+"""Full batches at the same large step, of which momentum reaches the sharper end."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """Two-layer nets on 256 digits: draws with mislabelled digits, and clean ones.
+    """Two-layer nets on 256 digits, draws with mislabelled digits and clean ones; what claims are stated for first."""
 
-    flips, data: mislabelled share and images per draw; what claims are stated for comes first. Arms are compared at
-    equal training loss as well: `target` is one that all reach, `late` one that those of the large step reach.
-    """
-
-    arms: tuple[Arm, ...]
-    replicas: int
-    steps: int
-    every: int
-    seed: int
-    device: str
-    flips: tuple[float, ...] = (0.1, 0.0)
-    data: tuple[DataSet, ...] = ("digits", "digits")
-    target: float = 0.13
-    late: float = 0.04
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Network:
-        """Take the arms that carry verdicts and two draws."""
-        return cls(FEW, max(32, min(settings.replicas // 32, 64)), 1500, 75, settings.seed, settings.device)
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Network:
-        """Take all sixteen arms, two draws of MNIST as well, and nearly three times the steps."""
-        return cls(
-            MORE,
-            max(64, settings.replicas // 8),
-            4000,
-            50,
-            settings.seed,
-            settings.device,
-            (0.1, 0.0, 0.1, 0.0),
-            ("digits", "digits", "mnist", "mnist"),
-        )
+    arms: tuple[Treatment, ...] = FEW
+    replicas: Share = Share(over=32, least=32, most=64)
+    steps: int = 1500
+    every: int = 75
+    flips: tuple[float, ...] = (0.1, 0.0)  # mislabelled share of each draw
+    data: tuple[DataSet, ...] = ("digits", "digits")  # images of each draw
+    target: float = 0.13  # training loss that all arms reach
+    late: float = 0.04  # and one that those of the large step reach
 
     def place(self, name: str) -> int:
         """Return the index of an arm."""
         return [arm.name for arm in self.arms].index(name)
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The arms that can run as one stack: those of equal batch, noise and length; those with made noise alone."""
+        seen: dict[object, list[int]] = {}
+        for i, arm in enumerate(self.arms):
+            seen.setdefault((arm.batch, arm.longer) if arm.kind == "minibatch" else i, []).append(i)
+        return list(seen.values())
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
     """One training set: looks at steps (A, T); per record (A, T, N); load (A, N) at the end, NaN for full batches."""
 
-    steps: Array
-    records: dict[str, Array]
+    steps: NDArray[np.int64]
+    records: Mapping[str, Array]
     load: Array
 
     def last(self, record: str) -> Array:
@@ -148,8 +129,51 @@ class NetworkResult:
     """All draws."""
 
     config: Network
+    lab: Lab
     draws: tuple[Draw, ...]
-    seconds: float
+
+    def pairs(
+        self, draw: int, record: str, arm: str, control: str, at_loss: float | None = None
+    ) -> tuple[Array, Array]:
+        """Return a record of two arms, at the end or at a training loss, for the nets that have it in both, (N,)."""
+        found = self.draws[draw]
+        values = found.last(record) if at_loss is None else found.at_loss(record, at_loss)
+        a, b = (values[self.config.place(name)] for name in (arm, control))
+        both = np.isfinite(a) & np.isfinite(b)
+        return a[both], b[both]
+
+    def difference(self, draw: int, record: str, arm: str, control: str, at_loss: float | None = None) -> Estimate:
+        """Return the paired difference of a record, at the end or at equal training loss; see `pairs`."""
+        return paired_difference(*self.pairs(draw, record, arm, control, at_loss))
+
+    def sharper(self, draw: int) -> Estimate:
+        """Return the logarithm of the sharpness that momentum reaches on full batches, less that of plain descent."""
+        ends = np.log(self.draws[draw].last("sharpness"))
+        return paired_difference(*(ends[self.config.place(name)] for name in (SHARPER, PLAINER)))
+
+    def bluer(self, draw: int) -> Estimate:
+        """Return the power of the direction's noise with blue noise over that without, mean of looks but the first."""
+        power, config = self.draws[draw].records["direction"], self.config
+        a, b = (power[config.place(name), 1:].mean(axis=0) for name in ("SGD + blue noise", "SGD"))
+        return bootstrap(lambda x, y: x.mean(1) / y.mean(1), a, b, seed=self.lab.seed)
+
+    def order(self, record: str) -> Estimate:
+        """Return how well a record orders the arms by accuracy at equal loss, on two draws alike.
+
+        The smaller of the draws' two Spearman correlations over arms, in absolute value; 0 where their signs differ.
+        Replicas are resampled.
+        """
+        target = self.config.target
+        x, y = (np.stack([draw.at_loss(name, target) for draw in self.draws[:2]]) for name in (record, "accuracy"))
+        alive = np.isfinite(x).all(axis=(0, 1)) & np.isfinite(y).all(axis=(0, 1))
+
+        def common(a: Array, b: Array) -> Array:
+            found = spearman(a.mean(axis=1), b.mean(axis=1))  # (resamples, draws)
+            same = np.sign(found[:, 0]) == np.sign(found[:, 1])
+            return np.where(same, np.abs(found).min(axis=1), 0.0)
+
+        samples = (np.moveaxis(part[..., alive], -1, 0) for part in (x, y))
+        return bootstrap(common, *samples, seed=self.lab.seed)
 
 
 @dataclass(frozen=True)
@@ -157,37 +181,32 @@ class Look:
     """A probe of loss, accuracy and instruments; all exact, from the n × n Gram matrix."""
 
     task: Task
-    hyper: Hyper
+    arms: Arms
     every: int
 
     def __call__(self, step: int, params: Params, velocity: Params) -> dict[str, Tensor]:
         """Return the records, (R,)."""
-        gram = self.task.gram(params)
-        residual = self.task.outputs(params) - self.task.targets[:, 0]
-        lr, unit = (value.float()[:, None] for value in (self.hyper.lr, 1 - self.hyper.momentum))
+        task, hyper = self.task, self.arms.hyper
+        gram = task.gram(params)
+        residual = task.outputs(params) - task.targets[:, 0]
+        lr, unit = (value.float()[:, None] for value in (hyper.lr, 1 - hyper.momentum))
         old, moved = cast(Leaves, params), cast(Leaves, velocity)
         before = {k: old[k] + _shaped(lr, moved[k]) * moved[k] for k in old}
-        true = cast(Leaves, self.task.objective(None).gradient(before, _nobody(len(lr)), 0))
+        true = cast(Leaves, task.objective().gradient(before, self.arms.streams, 0))  # draws nothing
         power = sum((_shaped(unit, moved[k]) * moved[k] - true[k]).flatten(1).square().sum(1) for k in old)
-        found = (
-            residual.square().mean(1) / 2,
-            self.task.accuracy(params),
-            self.task.accuracy(params, 0.3),
-            torch.as_tensor(power),
-            trace_of_noise(gram, residual),
-            sharpness(gram),
-            loss_alignment(gram, residual).uncentred,
-        )
-        return dict(zip(RECORDS, found, strict=True))
+        return {
+            "loss": residual.square().mean(1) / 2,
+            "accuracy": task.accuracy(params),
+            "faint": task.accuracy(params, CONTRAST),
+            "direction": torch.as_tensor(power),
+            "gradient_noise": trace_of_noise(gram, residual),
+            "sharpness": sharpness(gram),
+            "alignment": loss_alignment(gram, residual).uncentred,
+        }
 
 
 def _shaped(column: Tensor, leaf: Tensor) -> Tensor:
     return column.view(-1, *[1] * (leaf.ndim - 1))
-
-
-def _nobody(replicas: int) -> Streams:
-    """Return streams for a full gradient, which draws nothing."""
-    return Streams(replica_seeds(0, replicas))
 
 
 @dataclass(eq=False)
@@ -215,158 +234,85 @@ class Blue:
         return found
 
 
-def run(config: Network) -> NetworkResult:
+def run(config: Network, lab: Lab) -> NetworkResult:
     """Train every arm on every draw."""
-    clock = time.perf_counter()
-    draws = tuple(_draw(config, i) for i in range(len(config.flips)))
-    return NetworkResult(config, draws, time.perf_counter() - clock)
+    draws = enumerate(zip(config.flips, config.data, strict=True))
+    tasks = [Task.of(lab, draw, flips=flips, data_set=data) for draw, (flips, data) in draws]
+    return NetworkResult(config, lab, tuple(_draw(config, lab, task) for task in tasks))
 
 
-def _groups(config: Network) -> Iterator[list[int]]:
-    """Yield the arms that can run as one stack: those of equal batch, noise and length, a blue arm alone."""
-    seen: dict[object, list[int]] = {}
-    for i, arm in enumerate(config.arms):
-        key = (arm.kind, arm.batch, arm.longer) if arm.kind == "minibatch" else i
-        seen.setdefault(key, []).append(i)
-    yield from seen.values()
-
-
-def _draw(config: Network, index: int) -> Draw:
-    task = Task.of(config.seed, index, config.device, flips=config.flips[index], data_set=config.data[index])
-    n, found, ends, looks = config.replicas, {}, {}, {}
-    for group in _groups(config):
+def _draw(config: Network, lab: Lab, task: Task) -> Draw:
+    """Train every arm on one training set."""
+    parts: dict[int, tuple[NDArray[np.int64], Array, Array]] = {}
+    for group in config.groups:
         arms = [config.arms[i] for i in group]
-        seeds = replica_seeds(config.seed, n, config.device)
-        streams = Streams(seeds.repeat(len(arms)))
-        hyper = rules_of(arms, n, config.device)
-        steps, every = (round(arms[0].longer * count) for count in (config.steps, config.every))
-        done = train(
-            _objective(task, arms[0], config),
-            task.start(streams),
-            hyper,
-            steps,
-            streams,
-            probes={"": Look(task, hyper, every)},
-            check=10,
-        )
+        stack = lab.arms(heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms]), config.replicas)
+        length, look = (round(arms[0].longer * count) for count in (config.steps, config.every))
+        problem, probes = objective(task, arms[0], config, lab), {"": Look(task, stack, look)}
+        done = stack.run(problem, task.start, length, probes=probes, check=10)
+        found, ends = np.stack([done[f".{name}"] for name in RECORDS]), cast(Leaves, done.params)
         for place, i in enumerate(group):
-            rows = slice(place * n, (place + 1) * n)
-            found[i] = {name: to_numpy(done.records[f".{name}"].values[:, rows]) for name in RECORDS}
-            ends[i] = _load(task, config.arms[i], {k: v[rows] for k, v in cast(Leaves, done.params).items()})
-            looks[i] = done.records[".loss"].steps.numpy()
-    order = range(len(config.arms))
-    records = {name: np.stack([found[i][name] for i in order]) for name in RECORDS}
-    seen, loads = (np.stack([part[i] for i in order]) for part in (looks, ends))
-    return Draw(seen, records, loads)
+            rows = slice(place * stack.replicas, (place + 1) * stack.replicas)
+            loaded = load_of(task, config.arms[i], {k: leaf[rows] for k, leaf in ends.items()})
+            parts[i] = done.at(".loss"), found[:, place].swapaxes(1, 2), loaded
+    steps, records, loads = zip(*(parts[i] for i in range(len(config.arms))), strict=True)
+    return Draw(np.stack(steps), dict(zip(RECORDS, np.stack(records, axis=1), strict=True)), np.stack(loads))
 
 
-def _objective(task: Task, arm: Arm, config: Network) -> Objective:
+def objective(task: Task, arm: Treatment, config: Network, lab: Lab) -> Objective:
+    """Return what an arm descends."""
     if arm.kind == "isotropic":
-        return Isotropic(task.objective(None), cast(int, arm.batch))
+        return Isotropic(task.objective(), arm.batch)
     if arm.kind == "blue":
-        one, other = (Streams(replica_seeds(config.seed + k, config.replicas, config.device)) for k in (10**6, 10**7))
+        one, other = (lab.streams(config.replicas, apart=apart) for apart in (10**6, 10**7))
         return Blue(task.objective(arm.batch), arm.blue, (one, other))
     return task.objective(arm.batch)
 
 
-def _load(task: Task, arm: Arm, params: Leaves) -> Array:
+def load_of(task: Task, arm: Treatment, params: Leaves) -> Array:
     """Return the mean-square load at the end, (N,)."""
-    if arm.batch is None or arm.kind != "minibatch":
+    if not arm.batch or arm.kind != "minibatch":
         return np.full(len(params["0.bias"]), np.nan)
     return to_numpy(load(task.gram(params), arm.lr, arm.batch, arm.momentum))
 
 
-def difference(
-    draw: Draw, config: Network, record: str, arm: str, control: str, *, at_loss: float | None = None
-) -> Estimate:
-    """Return the paired difference of a record, at the end or at equal training loss; of pairs that both got there."""
-    return paired_difference(*_pairs(draw, config, record, arm, control, at_loss))
-
-
-def _pairs(
-    draw: Draw, config: Network, record: str, arm: str, control: str, at_loss: float | None
-) -> tuple[Array, Array]:
-    """Return a record of two arms for the nets that have it in both, (N,) each."""
-    values = draw.last(record) if at_loss is None else draw.at_loss(record, at_loss)
-    a, b = (values[config.place(name)] for name in (arm, control))
-    both = np.isfinite(a) & np.isfinite(b)
-    return a[both], b[both]
-
-
-def order(result: NetworkResult, record: str) -> Estimate:
-    """Return how well a record orders the arms by accuracy at equal loss, on two draws alike; replicas are resampled.
-
-    The smaller of the draws' two Spearman correlations over arms, in absolute value; 0 where their signs differ.
-    """
-    config = result.config
-    x, y = (np.stack([draw.at_loss(name, config.target) for draw in result.draws[:2]]) for name in (record, "accuracy"))
-    alive = np.isfinite(x).all(axis=(0, 1)) & np.isfinite(y).all(axis=(0, 1))
-
-    def common(a: Array, b: Array) -> Array:
-        found = spearman(a.mean(axis=1), b.mean(axis=1))  # (resamples, draws)
-        same = np.sign(found[:, 0]) == np.sign(found[:, 1])
-        return np.where(same, np.abs(found).min(axis=1), 0.0)
-
-    samples = (np.moveaxis(part[..., alive], -1, 0) for part in (x, y))
-    return bootstrap(common, *samples, seed=config.seed)
-
-
 def estimates(result: NetworkResult) -> Estimates:
     """Return what the interventions say about S-20 to S-22 and S-28, and the instruments about S-24."""
-    config = result.config
-    noisy, clean = result.draws[:2]
-    pairs = {"flips": noisy, "clean": clean}
-    found: dict[str, Estimate] = {}
-    for name, draw in pairs.items():
-        found[f"S-20.{name}"] = difference(draw, config, "accuracy", "SGD + blue noise", "SGD")
-        found[f"S-20.power_{name}"] = _power(draw, config, "SGD + blue noise", "SGD")
-        found[f"S-21.{name}"] = _log_ratio(draw, config, "heavy-ball GD", "GD, large step")
-    sharp = ("accuracy", "heavy-ball GD", "GD, large step")
-    found["S-22.flips"] = difference(noisy, config, *sharp)
-    found["S-28.clean"] = difference(clean, config, *sharp, at_loss=config.late)
-    for instrument in INSTRUMENTS:
-        found[f"S-24.{instrument}"] = order(result, instrument)
-    return found
+    noisy, clean = 0, 1
+    blue = ("accuracy", "SGD + blue noise", "SGD")
+    return {
+        "S-20.flips": result.difference(noisy, *blue),
+        "S-20.clean": result.difference(clean, *blue),
+        "S-20.power_flips": result.bluer(noisy),
+        "S-20.power_clean": result.bluer(clean),
+        "S-21.flips": result.sharper(noisy),
+        "S-21.clean": result.sharper(clean),
+        "S-22.flips": result.difference(noisy, "accuracy", SHARPER, PLAINER),
+        "S-24.direction": result.order("direction"),
+        "S-24.gradient_noise": result.order("gradient_noise"),
+        "S-24.sharpness": result.order("sharpness"),
+        "S-24.alignment": result.order("alignment"),
+        "S-28.clean": result.difference(clean, "accuracy", SHARPER, PLAINER, at_loss=result.config.late),
+    }
 
 
-def _power(draw: Draw, config: Network, arm: str, control: str) -> Estimate:
-    """Return the power of the direction's noise over that of a control, averaged over all looks but the first."""
-    a, b = (draw.records["direction"][config.place(name), 1:].mean(axis=0) for name in (arm, control))
-    return bootstrap(lambda x, y: x.mean(1) / y.mean(1), a, b, seed=config.seed)
-
-
-def _log_ratio(draw: Draw, config: Network, arm: str, control: str) -> Estimate:
-    values = np.log(draw.last("sharpness"))
-    return paired_difference(values[config.place(arm)], values[config.place(control)])
-
-
-def tables(result: NetworkResult) -> dict[str, DataFrame]:
-    """Return every arm at the end of every draw, and the course of all records."""
-    config, rows, course = result.config, [], []
-    for i, draw in enumerate(result.draws):
-        for a, arm in enumerate(config.arms):
-            ends = {name: mean(draw.last(name)[a]).value for name in RECORDS}
-            rows.append(
-                {
-                    "draw": i,
-                    "data": config.data[i],
-                    "flips": config.flips[i],
-                    "arm": arm.name,
-                    "lr": arm.lr,
-                    "momentum": arm.momentum,
-                    "batch": str(arm.batch or "all"),
-                    **ends,
-                    "load": float(draw.load[a].mean()),
-                    "deterministic": arm.lr * ends["sharpness"] / (2 * (1 + arm.momentum)),
-                    "accuracy_at_loss": _mean_of_those(draw.at_loss("accuracy", config.target)[a]),
-                }
-            )
-            for t, step in enumerate(draw.steps[a]):
-                course.append(
-                    {"draw": i, "arm": arm.name, "step": int(step)}
-                    | {name: float(draw.records[name][a, t].mean()) for name in RECORDS}
-                )
-    return {"network": DataFrame(rows), "network_course": DataFrame(course), "network_sharper": _sharper(result)}
+def tables(result: NetworkResult) -> Tables:
+    """Return every arm at the end of every draw, the course of all records, and what the sharper end does."""
+    config, draws = result.config, result.draws
+    lr, momentum = (np.array([getattr(arm, name) for arm in config.arms]) for name in ("lr", "momentum"))
+    axes = {"draw": range(len(draws)), "arm": [arm.name for arm in config.arms]}
+    ends = {name: np.stack([draw.last(name).mean(axis=-1) for draw in draws]) for name in RECORDS}
+    met = [[_mean_of_those(row) for row in draw.at_loss("accuracy", config.target)] for draw in draws]
+    network = tidy(
+        axes, data=np.array(config.data)[:, None], flips=np.array(config.flips)[:, None], lr=lr, momentum=momentum,
+        batch=[str(arm.batch or "all") for arm in config.arms], **ends,
+        load=np.stack([draw.load.mean(axis=-1) for draw in draws]),
+        deterministic=lr * ends["sharpness"] / (2 * (1 + momentum)), accuracy_at_loss=met,
+    )  # fmt: skip
+    means = {name: np.stack([draw.records[name].mean(axis=-1) for draw in draws]) for name in RECORDS}
+    steps = np.stack([draw.steps for draw in draws])
+    course = tidy({**axes, "look": range(steps.shape[-1])}, step=steps, **means).drop(columns="look")
+    return {"network": network, "network_course": course, "network_sharper": _sharper(result)}
 
 
 def _mean_of_those(values: Array) -> float:
@@ -378,31 +324,20 @@ def _mean_of_those(values: Array) -> float:
 def _sharper(result: NetworkResult) -> DataFrame:
     """Return what the sharper end does to accuracy, at the end and at equal late loss, on every draw."""
     config, rows = result.config, []
-    for i, draw in enumerate(result.draws):
-        for when, target in (("the end", None), ("equal loss", config.late)):
-            pairs = _pairs(draw, config, "accuracy", "heavy-ball GD", "GD, large step", target)
-            if len(pairs[0]) < 2:  # too short a run: nobody got to that loss
-                continue
-            found = paired_difference(*pairs)
-            rows.append(
-                {
-                    "draw": i,
-                    "data": config.data[i],
-                    "flips": config.flips[i],
-                    "at": when,
-                    "difference": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "nets": found.n,
-                }
-            )
-    return DataFrame(rows)
+    for i, (data, flips) in enumerate(zip(config.data, config.flips, strict=True)):
+        for at, target in (("the end", None), ("equal loss", config.late)):
+            pairs = result.pairs(i, "accuracy", SHARPER, PLAINER, target)
+            if len(pairs[0]) > 1:  # in too short a run nobody gets to that loss
+                found = paired_difference(*pairs)
+                rows.append((i, data, flips, at, found.value, found.low, found.high, found.n))
+    return DataFrame(rows, columns=["draw", "data", "flips", "at", "difference", "low", "high", "nets"])
 
 
 NETWORK = Experiment(
-    "network",
-    ("S-20", "S-21", "S-22", "S-24", "S-28"),
-    lambda settings: run(configure(Network, settings)),
-    estimates,
-    tables,
-)
+    "network", small=Network(), run=run, estimates=estimates, tables=tables,
+    # all sixteen arms, two draws of MNIST as well, and nearly three times the steps
+    large=Network(
+        MORE, Share(over=8, least=64), steps=4000, every=50, flips=(0.1, 0.0, 0.1, 0.0),
+        data=("digits", "digits", "mnist", "mnist"),
+    ),
+)  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,38 +10,27 @@ from numpy.typing import ArrayLike
 from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.experiments.arms import configure
-from descent.experiments.common import Estimates, Experiment, Settings
-from descent.stats.intervals import exact
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.stats import exact
 from descent.theory.mode import growth
+
+FORCED = 0.1
+"""Effective step under the force; what is measured does not depend on it."""
 
 
 @dataclass(frozen=True)
 class Rescaling:
-    """Two-mode quadratics of condition κ, two features of a two-layer linear net, and a force switched on and off.
-
-    starts: shares of the slow mode's amplitude in the fast one's.
-    """
+    """Two-mode quadratics of condition κ, two features of a two-layer linear net, and a force switched on and off."""
 
     condition: float = 100.0
     others: tuple[float, ...] = (10.0, 1e3, 1e4)
     momenta: tuple[float, ...] = (0.0, 0.5, 0.669, 0.8, 0.9)
-    starts: tuple[float, ...] = (0.0, 0.1, 1.0)
+    starts: tuple[float, ...] = (0.0, 0.1, 1.0)  # shares of the slow mode's amplitude in the fast one's
     small: float = 1e-6
     features: tuple[float, float] = (1.0, 0.5)
     effective: float = 0.2
     seeds: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 0.3)  # amplitudes the features start from
     strong: tuple[float, ...] = (0.0, 0.5, 0.9, 0.99, 0.999)
-
-    @classmethod
-    def cpu(cls, settings: Settings) -> Rescaling:
-        """Take the only size there is: nothing here is random."""
-        return cls()
-
-    @classmethod
-    def paper(cls, settings: Settings) -> Rescaling:
-        """Take the same."""
-        return cls()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +44,13 @@ class RescalingResult:
     """
 
     config: Rescaling
+    lab: Lab
     matched: Array
     best: int
     gain: Array
     delays: Array
     lag: Array
     coast: Array
-    seconds: float
 
     @property
     def delay_ratio(self) -> Array:
@@ -70,22 +58,22 @@ class RescalingResult:
         return np.asarray(self.delays[..., 1] / self.delays[..., 0])
 
 
-def run(config: Rescaling) -> RescalingResult:
-    """Count the steps of every arm."""
-    clock = time.perf_counter()
-    h = np.array([1 / config.condition, 1.0])
-    own = 2 / h.sum()  # descent's best step
-    momenta = np.array(config.momenta)
+def run(config: Rescaling, lab: Lab) -> RescalingResult:
+    """Count the steps of every arm; nothing here is random."""
+    h, momenta, root = np.array([1 / config.condition, 1.0]), np.array(config.momenta), math.sqrt(config.condition)
+    roots = np.sqrt([*config.others, config.condition])
+    own = 2 / h.sum() * (1 - momenta)  # descent's best step
     starts = [np.array([1.0, share]) for share in config.starts]
-    matched = [_steps(h, own * (1 - momenta), momenta, start, config.small) for start in starts]
-    root = math.sqrt(config.condition)
-    tuned = ((root - 1) / (root + 1)) ** 2
-    rate = (2 / (1 + 1 / root)) ** 2
-    best = int(_steps(h, np.array([rate]), np.array([tuned]), starts[-1], config.small)[0])
-    delays = np.array([[_delays(config, amplitude, m) for m in config.strong] for amplitude in config.seeds])
+    rate, tuned = np.array([(2 / (1 + 1 / root)) ** 2]), np.array([((root - 1) / (root + 1)) ** 2])
     lag, coast = np.array([_force(m) for m in config.strong]).T
-    gain = np.array([_gain(k) for k in (*config.others, config.condition)])
-    return RescalingResult(config, np.array(matched), best, gain, delays, lag, coast, time.perf_counter() - clock)
+    return RescalingResult(
+        config, lab,
+        matched=np.array([_steps(h, own, momenta, start, config.small) for start in starts]),
+        best=int(_steps(h, rate, tuned, starts[-1], config.small)[0]),
+        gain=np.log((roots - 1) / (roots + 1)) / np.log((roots**2 - 1) / (roots**2 + 1)),
+        delays=np.array([[_delays(config, amplitude, m) for m in config.strong] for amplitude in config.seeds]),
+        lag=lag, coast=coast,
+    )  # fmt: skip
 
 
 def _steps(h: Array, lr: Array, momentum: Array, start: Array, goal: float) -> Array:
@@ -102,14 +90,8 @@ def _steps(h: Array, lr: Array, momentum: Array, start: Array, goal: float) -> A
     raise ValueError(f"an arm of lr {lr} and momentum {momentum} does not arrive; lower lr")
 
 
-def _gain(condition: float) -> float:
-    """Return log of the best heavy ball's rate over log of the best descent's."""
-    root = math.sqrt(condition)
-    return math.log((root - 1) / (root + 1)) / math.log((condition - 1) / (condition + 1))
-
-
-def _delays(config: Rescaling, amplitude: float, momentum: float) -> list[float]:
-    """Return the steps until u² reaches s/2 on the loss ½(s − u²)²/2, for both features."""
+def _delays(config: Rescaling, amplitude: float, momentum: float) -> Array:
+    """Return the steps until u² reaches s/2 on the loss ½(s − u²)²/2, for both features, (2,)."""
     s = np.array(config.features)
     u, v, found = np.full(2, amplitude), np.zeros(2), np.full(2, -1.0)
     lr, step = config.effective * (1 - momentum), 0
@@ -117,17 +99,17 @@ def _delays(config: Rescaling, amplitude: float, momentum: float) -> list[float]
         v = momentum * v - u * (s - u**2)
         u, step = u - lr * v, step + 1
         found[(u**2 >= s / 2) & (found < 0)] = step
-    return list(found)
+    return found
 
 
-def _force(momentum: float, effective: float = 0.1) -> tuple[float, float]:
+def _force(momentum: float) -> tuple[float, float]:
     """Return the lag behind a unit force once it is steady, and the travel after its end over the last step."""
-    lr, steps = effective * (1 - momentum), round(40 / (1 - momentum))
+    lr, steps = FORCED * (1 - momentum), round(40 / (1 - momentum))
     x = v = 0.0
     for _ in range(steps):
         v = momentum * v + 1.0
         x += lr * v
-    lag, end, last = steps - x / effective, x, lr * v
+    lag, end, last = steps - x / FORCED, x, lr * v
     for _ in range(steps):
         v *= momentum
         x += lr * v
@@ -143,42 +125,28 @@ def growth_ratio(config: Rescaling, momenta: ArrayLike) -> Array:
 
 def estimates(result: RescalingResult) -> Estimates:
     """Return what is left at equal effective step, for S-18, S-19 and S-27."""
-    config = result.config
-    ratios = result.matched[:, 1:] / result.matched[:, :1]
-    slow = ratios[list(config.starts).index(0.1)]
-    small = [i for i, amplitude in enumerate(config.seeds) if amplitude <= 1e-2]
-    falls = [
-        exact(float(a - b))
-        for i in small
-        for a, b in zip(result.delay_ratio[i, :-1], result.delay_ratio[i, 1:], strict=True)
-    ]
-    own = np.array(config.strong) / (1 - np.array(config.strong))
+    config, strong = result.config, np.array(result.config.strong)
+    slow = (result.matched[:, 1:] / result.matched[:, :1])[config.starts.index(0.1)]
+    small = result.delay_ratio[np.array(config.seeds) <= 1e-2]
+    own = strong / (1 - strong)
     return {
-        "S-18.least": exact(float(slow.min())),
-        "S-18.most": exact(float(slow.max())),
-        "S-18.tuned": exact(float(result.matched[-1, 0] / result.best)),
-        "S-19.falls": falls,
-        "S-27.lag": exact(float(np.abs(result.lag - own).max())),
-        "S-27.coast": exact(float(np.abs(result.coast - own).max())),
+        "S-18.least": exact(slow.min()),
+        "S-18.most": exact(slow.max()),
+        "S-18.tuned": exact(result.matched[-1, 0] / result.best),
+        "S-19.falls": [exact(fall) for fall in (small[:, :-1] - small[:, 1:]).ravel()],
+        "S-27.lag": exact(np.abs(result.lag - own).max()),
+        "S-27.coast": exact(np.abs(result.coast - own).max()),
     }
 
 
-def tables(result: RescalingResult) -> dict[str, DataFrame]:
+def tables(result: RescalingResult) -> Tables:
     """Return steps at descent's step by start and momentum, delays of features, lag and coasting."""
-    config = result.config
+    config, strong = result.config, result.config.strong
     stiff = DataFrame(result.matched, columns=[f"{m:g}" for m in config.momenta]).assign(fast_share=config.starts)
-    delays = DataFrame(result.delay_ratio, columns=[f"{m:g}" for m in config.strong]).assign(start=config.seeds)
-    force = DataFrame(
-        {
-            "momentum": config.strong,
-            "lag": result.lag,
-            "coast": result.coast,
-            "growth_ratio": growth_ratio(config, config.strong),
-        }
-    )
+    delays = DataFrame(result.delay_ratio, columns=[f"{m:g}" for m in strong]).assign(start=config.seeds)
+    ratios = growth_ratio(config, strong)
+    force = tidy({"momentum": strong}, lag=result.lag, coast=result.coast, growth_ratio=ratios)
     return {"stiffness": stiff, "feature_delays": delays, "lag": force}
 
 
-RESCALING = Experiment(
-    "rescaling", ("S-18", "S-19", "S-27"), lambda settings: run(configure(Rescaling, settings)), estimates, tables
-)
+RESCALING = Experiment("rescaling", small=Rescaling(), large=Rescaling(), run=run, estimates=estimates, tables=tables)

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from descent.data.images import load, pooled, signs
-from descent.engine.probes import Leaves, Params
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.nets.dense import MLP, LogisticError, Loss, SquaredError
-from descent.nets.supervised import Supervised
-
-__all__ = ["DataSet", "Leaves", "Task"]
+from descent.engine import Params, Purpose, Streams
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Lab
+from descent.nets import MLP, LogisticError, Loss, SquaredError, Supervised
 
 DataSet = Literal["digits", "mnist"]
 
@@ -42,9 +40,8 @@ class Task:
     @classmethod
     def of(
         cls,
-        seed: int,
+        lab: Lab,
         draw: int,
-        device: str,
         *,
         examples: int = 256,
         hidden: int = 32,
@@ -61,9 +58,9 @@ class Task:
         """
         data = load(data_set).take(POOL + TESTS)
         data = pooled(data) if data_set == "mnist" else data
-        grey = data.images.flatten(1).to(torch.float32) / data.peak
-        grey, labels = grey - grey[:POOL].mean(0), signs(data.labels % 2).unsqueeze(1)
-        luck = Streams(replica_seeds(seed, draw + 1)[-1:])
+        levels = data.images.flatten(1).to(torch.float32) / data.peak
+        grey, labels = lab.bring(levels - levels[:POOL].mean(0), signs(data.labels % 2).unsqueeze(1))
+        luck = lab.streams(1, skip=draw)
         rows = luck.permutation(Purpose.ORDER, 0, POOL, slice(0, examples))[0]
         inputs, targets = grey[rows], labels[rows].clone()
         inputs = inputs + pixel_noise * luck.normal(Purpose.DATA, 0, tuple(inputs.shape))[0]
@@ -71,13 +68,13 @@ class Task:
         wrong = luck.permutation(Purpose.LABEL, 0, examples, slice(0, round(flips * examples)))[0]
         targets[wrong] *= -1
         kind = SquaredError() if loss == "square" else LogisticError()
-        parts = (part.to(device) for part in (inputs, targets, grey[POOL:], labels[POOL:]))
-        return cls(MLP((inputs.shape[1], hidden, 1), "tanh"), kind, *parts)
+        net = MLP((inputs.shape[1], hidden, 1), "tanh")
+        return cls(net, kind, inputs, targets, grey[POOL:], labels[POOL:])
 
-    def objective(self, batch_size: int | None) -> Supervised:
-        """Return the mean loss, with replacement unless it is the full batch."""
-        data = (self.net, self.loss, self.inputs, self.targets, batch_size)
-        return Supervised(*data, "full") if batch_size is None else Supervised(*data)
+    def objective(self, batch_size: int = 0) -> Supervised:
+        """Return the mean loss over batches with replacement, over all images where no size is given."""
+        data = (self.net, self.loss, self.inputs, self.targets)
+        return Supervised(*data, batch_size) if batch_size else Supervised(*data, sampling="full")
 
     def start(self, streams: Streams) -> Leaves:
         """Draw weights of variance 4/fan_in in the first layer and 1/fan_in in the second; biases are zero."""
@@ -95,7 +92,7 @@ class Task:
 
     def value(self, params: Params) -> Tensor:
         """Return the training loss, (R,)."""
-        return self.objective(None).value(params)
+        return self.objective().value(params)
 
     def accuracy(self, params: Params, contrast: float = 1.0) -> Tensor:
         """Return the share of test images, at that contrast, on the right side, in per cent, (R,)."""
@@ -118,6 +115,10 @@ class Task:
         root = (share * (1 - share)).sqrt()
         weighted: Tensor = root.unsqueeze(1) * gram * root.unsqueeze(2)
         return weighted
+
+    def sharpness(self, params: Params) -> Tensor:
+        """Return the largest curvature of G, (R,)."""
+        return sharpness(self.curvature_gram(params))
 
 
 def sharpness(gram: Tensor, iterations: int = 30) -> Tensor:

@@ -141,8 +141,8 @@ def inertia(theories: TheoryResult, hopping: HoppingResult, features: FeaturesRe
 def _margins(axis: Axes, features: FeaturesResult) -> None:
     """Draw the error on small margins against λ = α/(1 − β)²: heavy ball and averages as one, plain descent apart."""
     rows = sorted(
-        (lr / (1 - m) ** 2, float(features.of(key).mean()), key[0])
-        for key, (lr, m, _) in features.config.arms.items()
+        (arm.lr / (1 - arm.momentum) ** 2, float(features.of(key).mean()), key[0])
+        for key, arm in features.config.arms.items()
         if key[0] != "noisy"
     )
     names = {"heavy": "heavy ball", "average": "average", "plain": "plain, larger step"}

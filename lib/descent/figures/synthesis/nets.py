@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from descent.experiments.synthesis.batches import HEAD, BatchesResult
-from descent.experiments.synthesis.batches import Arm as BatchArm
-from descent.experiments.synthesis.network import NetworkResult, difference
+from descent.experiments.synthesis.batches import HEAD, BatchesResult, Case
+from descent.experiments.synthesis.network import NetworkResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels
-from descent.stats.estimate import Estimate
+from descent.stats import Estimate
 
 __all__ = ["batches", "instruments", "interventions"]
 
@@ -75,7 +76,7 @@ def interventions(result: NetworkResult) -> Figure:
                 one, other = draw.last(record)[a], draw.last(record)[b]
                 if (other > 1e-9).all() and (one > 1e-9).all():
                     axis.plot(one.mean() / other.mean(), place, look.marker, color=look.color)
-            _bar(axes[2], difference(draw, config, "accuracy", arm, control), place, look)
+            _bar(axes[2], result.difference(d, "accuracy", arm, control), place, look)
     for axis, title, centre in zip(
         axes, ("noise, ratio", "sharpness, ratio", "accuracy, points"), (1, 1, 0), strict=True
     ):
@@ -97,24 +98,19 @@ def _bar(axis: Axes, found: Estimate, place: float, look: Look) -> None:
     axis.errorbar(found.value, place, xerr=reach, fmt=look.marker, color=look.color, elinewidth=1, capsize=2)
 
 
-SHOWN = (1, 2, 3)
-"""The settings drawn: a large step, a small step, the logistic loss."""
-
-
 def batches(result: BatchesResult) -> Figure:
     """Draw what is left of the reference as the batch grows at fixed samples: its sharpness, loss and accuracy."""
     figure, axes = panels(3, 2, height=2.5)
-    for axis, record, title in zip(
-        axes[:3],
-        ("sharpness", "loss", "accuracy"),
-        ("log sharpness", "log training loss", "accuracy, points"),
-        strict=True,
+    for axis, record, title in (
+        (axes[0], "sharpness", "log sharpness"),
+        (axes[1], "loss", "log training loss"),
+        (axes[2], "accuracy", "accuracy, points"),
     ):
-        _against(axis, result, SHOWN[0], record)
+        _against(axis, result, Case.FLIPS, record)
         axis.set_title(title)
     axes[0].set_ylabel("large step:\nless the reference's")
-    for axis, index, title in zip(axes[3:5], SHOWN[1:], ("small step", "logistic loss"), strict=True):
-        _against(axis, result, index, "sharpness")
+    for axis, case, title in ((axes[3], Case.SMALL_STEP, "small step"), (axes[4], Case.LOGISTIC, "logistic loss")):
+        _against(axis, result, case, "sharpness")
         axis.set_title(f"log sharpness, {title}")
         axis.set_ylim(-1, 0.3)
     axes[3].set_ylabel("less the reference's")
@@ -128,11 +124,10 @@ def batches(result: BatchesResult) -> Figure:
     return figure
 
 
-def _against(axis: Axes, result: BatchesResult, index: int, record: str) -> None:
-    config = result.config
-    setting = config.settings[index]
-    twins = [config.twin(setting, m) for m in config.momenta]
-    plain = [config.at(setting, 0.0, arm.batch) for arm in twins]
+def _against(axis: Axes, result: BatchesResult, case: Case, record: str) -> None:
+    setting = result.config.settings[case]
+    twins = [setting.twin(m) for m in result.config.momenta]
+    plain = [setting.at(0.0, arm.batch) for arm in twins]
     if record == "accuracy":
         axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
     else:
@@ -141,32 +136,21 @@ def _against(axis: Axes, result: BatchesResult, index: int, record: str) -> None
         (plain, momentum_look(0.0), "plain SGD, linear scaling"),
         (twins, momentum_look(HEAD), "heavy ball of the equivalence"),
     ):
-        _series(axis, result, index, arms, [a.batch for a in arms], record, look, name)
+        _series(axis, [(arm.batch, result.against(case, arm, record)) for arm in arms], look, name)
 
 
-def _series(
-    axis: Axes,
-    result: BatchesResult,
-    index: int,
-    arms: list[BatchArm],
-    x: list[float] | list[int],
-    record: str,
-    look: Look,
-    name: str,
-) -> None:
-    found = [result.against(index, arm, record) for arm in arms]
-    kept = [(place, value) for place, value in zip(x, found, strict=True) if value is not None]
+def _series(axis: Axes, found: Sequence[tuple[float, Estimate | None]], look: Look, name: str) -> None:
+    kept = [(place, value) for place, value in found if value is not None]
     marks(axis, [place for place, _ in kept], [value for _, value in kept], look)
     line(axis, [place for place, _ in kept], [value.value for _, value in kept], look, label=name)
 
 
 def _scan(axis: Axes, result: BatchesResult) -> None:
     """Draw the sharpness against momentum at the headline batch and the same effective step."""
-    config = result.config
-    setting = config.settings[SHOWN[0]]
-    size = config.twin(setting, HEAD).batch
-    momenta = sorted({0.0, *config.scan, HEAD})
-    arms = [config.at(setting, m, size) if m != HEAD else config.twin(setting, m) for m in momenta]
+    setting, twin = result.config.settings[Case.FLIPS], result.config.settings[Case.FLIPS].twin(HEAD)
+    momenta = sorted({0.0, *result.config.scan, HEAD})
+    arms = [setting.at(m, twin.batch) for m in momenta]
     axis.axhspan(-0.15, 0.15, color=INK, alpha=0.15, linewidth=0)
-    _series(axis, result, SHOWN[0], arms, [1 / (1 - m) for m in momenta], "sharpness", momentum_look(0.99), "")
+    found = [(1 / (1 - arm.momentum), result.against(Case.FLIPS, arm)) for arm in arms]
+    _series(axis, found, momentum_look(0.99), "")
     axis.set(xscale="log", xlabel="1/(1 − momentum), batch 38", title="log sharpness, large step")
