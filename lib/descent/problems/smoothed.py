@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 from torch import Tensor
 
+from descent.arrays import Array
 from descent.engine.probes import Params
 from descent.engine.streams import Streams
 from descent.problems.saddle import _white
-from descent.theory.mode import Array, Convention, convert
+from descent.theory.mode import Convention, convert
 
 __all__ = ["Kernel", "Rugged", "characteristic", "rastrigin", "second_moment"]
 

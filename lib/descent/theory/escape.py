@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from descent.arrays import Array
 from descent.theory.diffusion import Diffusion
-from descent.theory.mode import Array, _broadcast, _unstable, growth, roots
+from descent.theory.mode import _broadcast, _unstable, growth, roots
 
 # An escape is late by −log|ξ| growth times, ξ standard normal: mean ½(γ + log 2), deviation π/(2√2).
 _MEAN_SHIFT = (np.euler_gamma + math.log(2)) / 2

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike
 from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
+from descent.arrays import Array
 from descent.engine.rules import Coefficients, Hyper
-from descent.theory.mode import Array, _momentum, convert, search_noise_power
+from descent.theory.mode import _momentum, convert, search_noise_power
 
 __all__ = [
     "Moments",

@@ -146,7 +146,7 @@ def test_configurations_are_digestible_and_know_their_precision():
 def test_its_work_is_counted_in_images():
     stage = grid.Stage("a", 0.1, (100, 250), Share(most=3), epochs=2)
     config = replace(grid.GRID.small, examples=1000, stages=(stage, replace(stage, steps=7)))
-    assert config.trained_images == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}
+    assert config.trained_images(Lab()) == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}
 
 
 def test_no_more_seeds_are_trained_than_asked_for():

@@ -81,11 +81,10 @@ class Grid:
     compiled: bool = False  # a program per batch size would take longer than it saves
     check: int = 50  # steps between two looks for divergence
 
-    @property
-    def trained_images(self) -> dict[str, float]:
-        """How many training images all replicas go through, at most, by the net's name."""
+    def trained_images(self, lab: Lab) -> dict[str, float]:
+        """Return how many training images all replicas go through, by the net's name."""
         runs = [(stage, size) for stage in self.stages for size in stage.batch_sizes]
-        seen = sum(stage.replicas.most * stage.length(size, self.examples) * size for stage, size in runs)
+        seen = sum(lab.count(stage.replicas) * stage.length(size, self.examples) * size for stage, size in runs)
         return {"ResNet-8": float(len(NAMES) * seen)}
 
 
