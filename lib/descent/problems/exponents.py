@@ -23,7 +23,7 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
-from descent.theory.mode import mode_edge
+from descent.theory.mode import mode_edge, stationary_variance
 from descent.theory.weights import Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
 
 __all__ = [
@@ -138,6 +138,11 @@ class Walk:
     def growth(self) -> float:
         """The exact γ of single runs."""
         return lyapunov(self.law, self.lr, self.batch_size)
+
+    @property
+    def variance(self) -> float:
+        """The stationary variance under the jitter alone."""
+        return float(stationary_variance(1.0, self.lr, 0.0, self.jitter**2 / self.batch_size))
 
 
 def mean_square_threshold(law: Law, batch_size: int | None = 1) -> float:

@@ -38,7 +38,7 @@ def test_slopes_of_the_laws() -> None:
 
 def test_exact_slopes_of_the_mechanisms() -> None:
     additive, between, above = mechanisms.MECHANISMS.small.mechanisms[:3]
-    assert additive.variance == pytest.approx(1 / 3)
+    assert additive.walk.variance == pytest.approx(1 / 3)
     assert additive.unit == pytest.approx(1.5)
     assert np.array(additive.radii) ** 2 * additive.unit == pytest.approx([1.5, 2.25, 3.25, 4.25, 5.5, 6.75])
     assert between.unit == pytest.approx(1.0)

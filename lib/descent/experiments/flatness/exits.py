@@ -30,7 +30,7 @@ NEAR, FAR = 10.0, 1000.0  # radius over starting distance, at which runs above t
 
 @dataclass(frozen=True)
 class Exits:
-    """Walks between the two thresholds and above both; walks: runs of each whose way out is watched."""
+    """Settings between the two thresholds and above both; walks: runs of each whose way out is watched."""
 
     walks: Share = Share(times=30, least=960)
     replicas: Share = Share(least=32)

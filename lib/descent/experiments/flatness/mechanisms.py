@@ -18,7 +18,6 @@ from descent.measure.exit_laws import BARRIER, LAWS, LOGARITHM, POWER, predictio
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exponent_threshold
 from descent.stats import Estimate, blocks, bootstrap, censored_mean, mean
-from descent.theory.mode import stationary_variance
 from descent.theory.weights import Gamma, TwoPoint
 
 ADDITIVE, BETWEEN, ABOVE = range(3)  # the mechanisms that claims are stated at come first, in this order
@@ -36,33 +35,24 @@ class Mechanism:
     radii: tuple[float, ...]
 
     @property
-    def variance(self) -> float:
-        """Stationary variance under the additive noise alone."""
-        return _variance(self.walk)
-
-    @property
     def barrier(self) -> Array:
         """R²/(2 Var) of the radii where the noise is additive, else not a number, (L,)."""
-        height = np.array(self.radii) ** 2 / (2 * self.variance)
+        height = np.array(self.radii) ** 2 / (2 * self.walk.variance)
         return height if self.walk.law.variance == 0 else np.full_like(height, np.nan)
 
     @property
     def unit(self) -> float:
         """The exact slope of the law of this mechanism, in the coordinates of `LAWS`."""
         if self.walk.law.variance == 0:
-            return 1 / (2 * self.variance)
+            return 1 / (2 * self.walk.variance)
         alpha = self.walk.exponent
         return alpha if alpha > 0 else 1 / self.walk.growth
-
-
-def _variance(walk: Walk) -> float:
-    return float(stationary_variance(1.0, walk.lr, 0.0, walk.jitter**2 / walk.batch_size))
 
 
 def additive(*levels: float) -> Mechanism:
     """Return additive noise at lr 0.5, with radii at these values of R²/(2 Var)."""
     walk = Walk(CONSTANT, 0.5, 1, 1.0)
-    return Mechanism("additive noise", walk, tuple(np.sqrt(2 * _variance(walk) * np.array(levels)).tolist()))
+    return Mechanism("additive noise", walk, tuple(np.sqrt(2 * walk.variance * np.array(levels)).tolist()))
 
 
 def multiplicative(name: str, lr: float, batch_size: int, low: float, high: float) -> Mechanism:

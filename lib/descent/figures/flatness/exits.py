@@ -63,7 +63,7 @@ def _laws(axis: Axes, result: MechanismsResult, row: int) -> None:
 def _place(radii: Array, result: MechanismsResult, row: int) -> Array:
     """Return where radii go on the axis of a mechanism."""
     mechanism = result.config.mechanisms[row]
-    return radii**2 / (2 * mechanism.variance) if row == ADDITIVE else radii / mechanism.walk.jitter
+    return radii**2 / (2 * mechanism.walk.variance) if row == ADDITIVE else radii / mechanism.walk.jitter
 
 
 def chance_to_leave(result: ExitsResult) -> Figure:
