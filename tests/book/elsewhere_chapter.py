@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from descent.book.commands import compare, reference
+from descent.book.execute.chapter import load
 from descent.book.execute.execute import execute
 from descent.book.execute.process import Job
 from descent.book.execute.progress import Progress
@@ -27,7 +28,7 @@ def test_chapter_agrees_with_its_reference(tmp_path):
     chapter = BOOK.notebook(os.environ["DESCENT_CHAPTER"])
     place = Place(tmp_path / f"{chapter}.ipynb", tmp_path / "results", tmp_path / "stamp.json")
     execute(Job(BOOK, chapter, {}, place), Progress())
-    replay = reference.replay(BOOK, chapter, tmp_path / "replay", place)
+    replay = reference.replay(load(BOOK, chapter, place), tmp_path / "replay")
     result = nbval(replay.notebook)
     assert result.returncode == 0, result.stdout
     assert not disagreements(as_numerics(compare.published(BOOK, chapter)), records.read(place.results))

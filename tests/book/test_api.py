@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 from descent.book.commands import build
 from descent.book.pages import api
-from descent.book.sources import trace
+from descent.book.sources import provenance
 from descent.book.sources.project import find_project
 from toybook import REPOSITORY, edit
 
@@ -89,7 +89,7 @@ def test_the_page_shows_every_public_name_of_the_library(book):
 
 
 def test_every_line_leads_to_a_definition(book):
-    sources = {module: path.read_text().splitlines() for module, path in trace.modules(book).items()}
+    sources = {module: path.read_text().splitlines() for module, path in provenance.modules(book).items()}
     found = re.findall(r'<a href="code/([\w.]+)\.html#L(\d+)">`(\w+)`</a>', api.library(book))
     assert len(found) > 300
     for module, line, name in found:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from descent.book.commands import compare, reference
 from descent.book.commands.build import cores
+from descent.book.execute.chapter import load
 from descent.book.execute.digest import ABSENT, data_set
 from descent.book.execute.execute import execute_all
 from descent.book.execute.progress import Progress
@@ -30,7 +31,7 @@ def executed() -> None:
 @pytest.mark.parametrize("chapter", BOOK.notebooks)
 def test_chapter_prints_what_its_reference_says(chapter, tmp_path):
     executed()
-    replay = reference.replay(BOOK, chapter, tmp_path)
+    replay = reference.replay(load(BOOK, chapter), tmp_path)
     result = nbval(replay.notebook)
     assert result.returncode == 0, result.stdout
     assert f"{replay.compared} passed" in result.stdout
@@ -55,7 +56,7 @@ def needs() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("chapter", "data"), needs())
 def test_cells_that_need_images_are_compared_where_the_images_are(chapter, data, tmp_path):
     executed()
-    left_out = reference.replay(BOOK, chapter, tmp_path).left_out
+    left_out = reference.replay(load(BOOK, chapter), tmp_path).left_out
     if data_set(BOOK, data) == ABSENT:
         pytest.skip(f"{chapter}: {left_out[data]} cells need {data}, which is not here; set DESCENT_DATA")
     assert data not in left_out

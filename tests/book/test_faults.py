@@ -13,7 +13,7 @@ import pytest
 from descent.book.commands.build import build, is_current
 from descent.book.execute.process import Job, allow_workers, run_worker, stop_all
 from descent.book.execute.stamps import book_place
-from descent.book.sources import records
+from descent.book.sources import records, source
 from descent.book.sources.project import BookError
 from toybook import edit
 
@@ -112,10 +112,11 @@ def test_ctrl_c_stops_a_chapter_at_once_and_the_rest_is_kept(project):
 
 def test_a_worker_that_is_only_being_started_does_not_slip_through(project, log, tmp_path):
     slow_down(project)
+    notebook = source.read(project.source("alpha"))
     stop_all()
     try:
         with pytest.raises(BookError, match="alpha"):
-            run_worker(Job(project, "alpha", {}, book_place(project, "alpha")), tmp_path, log)
+            run_worker(Job(project, "alpha", {}, book_place(project, "alpha")), notebook, tmp_path, log)
     finally:
         allow_workers()
     assert not kernels(project)

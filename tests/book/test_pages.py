@@ -6,14 +6,15 @@ import importlib
 import inspect
 import re
 import shutil
+import sys
 
 import pytest
 from descent.book.commands import build
-from descent.book.execute.stamps import book_place, read_stamp
+from descent.book.execute.chapter import load, load_all
 from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page
 from descent.book.pages.picture import WIDTH, picture
 from descent.book.site import publish
-from descent.book.sources import records, trace, where
+from descent.book.sources import provenance, records, source
 from descent.book.sources.project import BookError, find_project
 from descent.claims import Outcome, Verdict
 from descent.claims import verdict as rules
@@ -35,6 +36,10 @@ def numbers(svg, pattern):
     return [tuple(map(float, found)) for found in re.findall(pattern, svg)]
 
 
+def figures(book, chapter):
+    return provenance.figures(book, chapter, source.read(book.source(chapter)))
+
+
 def draws_a_formula(drawn):
     """Tell whether a figure needs no result: every argument of what draws it has a default."""
     module, _, name = drawn.name.rpartition(".")
@@ -44,24 +49,57 @@ def draws_a_formula(drawn):
 
 def test_every_figure_is_traced_to_its_code_and_experiments(book):
     for chapter in book.notebooks:
-        found = trace.figures(book, chapter)
+        found, places = figures(book, chapter), provenance.experiments(book, chapter)
         assert found
         for made in found.values():
             assert made.drawn is not None
             assert made.experiments or draws_a_formula(made.drawn)
-            lines = trace.modules(book)[made.drawn.module].read_text().splitlines()
+            lines = provenance.modules(book)[made.drawn.module].read_text().splitlines()
             assert lines[made.drawn.line - 1].startswith(f"def {made.drawn.name.rpartition('.')[2]}(")
             for name in made.experiments:
-                code = trace.experiment(book, chapter, name)
-                assert code is not None
-                assert f".{chapter}" in code.module
+                assert f".{chapter}" in places[name].module
+
+
+def test_every_experiment_is_traced_to_the_line_that_defines_it(book):
+    for chapter in book.notebooks:
+        package = importlib.import_module(f"descent.experiments.{chapter}")
+        places = provenance.experiments(book, chapter)
+        assert set(places) == {item.name for item in package.EXPERIMENTS}
+        for item in package.EXPERIMENTS:
+            code = places[item.name]
+            constant = code.name.rpartition(".")[2]
+            assert getattr(importlib.import_module(code.module), constant) is item
+            line = provenance.modules(book)[code.module].read_text().splitlines()[code.line - 1]
+            assert line.startswith((f"{constant} =", f"{constant}:"))
+
+
+STEADY = """toy("steady", lambda config, lab: config.base)"""
+
+
+def test_an_experiment_is_found_as_what_it_is_whatever_makes_it(project, monkeypatch):
+    """The toy's are no calls of a class, one has a constant, and the cell names that under another name."""
+    monkeypatch.syspath_prepend(project.library)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "toy"]:
+        monkeypatch.delitem(sys.modules, name)
+    experiments = project.library / "toy" / "experiments" / "alpha.py"
+    edit(experiments, f"    {STEADY},\n", "    STEADY,\n")
+    edit(experiments, 'PAPER = "T1"\n', f'PAPER = "T1"\nSTEADY = {STEADY}\n')
+    run = "from toy.experiments import alpha as tried\n\nx = bench.run(tried.STEADY)"
+    edit(project.source("alpha"), "value = law", f"{run}\nvalue = law")
+    edit(project.source("alpha"), "display(Image", "print(x)\ndisplay(Image")
+    line = experiments.read_text().splitlines().index(f"STEADY = {STEADY}") + 1
+    module = "toy.experiments.alpha"
+    assert provenance.experiments(project, "alpha") == {"steady": provenance.Code(f"{module}.STEADY", module, line)}
+    (figure,) = figures(project, "alpha").values()
+    assert figure.experiments == ("steady",)
+    assert provenance.experiments(project, "beta") == {}
 
 
 def test_every_figure_has_a_title_and_a_place_without_formulas(book):
-    found = [made for chapter in book.notebooks for made in trace.figures(book, chapter).values()]
+    found = [made for chapter in book.notebooks for made in figures(book, chapter).values()]
     assert len({made.anchor for made in found}) == len(found)
     assert not [made.title for made in found if not made.title or set(made.title) & set("$\\{}")]
-    assert trace._spelled(r"from $\eta_{1/2}$ to $\sqrt{2\lambda\ln2}$") == "from η_1/2 to √(2λ ln2)"
+    assert provenance.spelled(r"from $\eta_{1/2}$ to $\sqrt{2\lambda\ln2}$") == "from η_1/2 to √(2λ ln2)"
 
 
 def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
@@ -69,26 +107,26 @@ def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
     assert "2 figures." in page
     assert page.count("A red square, standing for the finding</a></th>") == 2
     assert re.search(r'<a href="alpha.html">The alpha chapter</a>, executed \d{4}-\d\d-\d\d, fresh', page)
-    stamps = {"alpha": read_stamp(book_place(project, "alpha"))}
     edit(project.library / "toy" / "law.py", "2 * lr", "lr + lr")
     edit(project.library / "toy" / "base.py", "import csv", "import csv, sys")
-    table = landing.figure_table(project, stamps, {"alpha": "The alpha chapter"}, records.load(project))
+    table = landing.figure_table([load(project, "alpha")])
     assert "stale: library toy.base, save and 1 more" in table
 
 
 def test_a_figure_names_the_claims_that_came_of_its_experiments(project):
     (record, _) = records.load(project)
-    figure = trace.Trace(None, ("toy",), "A <title>", "fig-a")
+    figure = provenance.Trace(None, ("toy",), "A <title>", "fig-a")
     row = landing._figure("alpha", figure, [record])
     assert '<a href="alpha.html#fig-a">A &lt;title&gt;</a>' in row
     assert '<td>toy</td><td><a href="ledger.html#T1-C1">T1-C1</a></td>' in row
-    assert "<td>formulas alone</td><td>none</td>" in landing._figure("alpha", trace.Trace(None, (), "B", ""), [record])
+    alone = provenance.Trace(None, (), "B", "")
+    assert "<td>formulas alone</td><td>none</td>" in landing._figure("alpha", alone, [record])
 
 
 def test_a_claim_is_sent_to_the_section_that_quotes_it():
     text = "# Title\n\nT1-C1 and T1-C2\n\n## Before\n\nT1-C1 named\n\n## Where it is\n\n{glue:text}`T1-C1.verdict`\n"
-    assert where._section("alpha", text, "T1-C1") == ("alpha.html#where-it-is", "Where it is")
-    assert where._section("alpha", text, "T1-C2") == ("alpha.html", "Title")
+    assert provenance.section("alpha", text, "T1-C1") == ("alpha.html#where-it-is", "Where it is")
+    assert provenance.section("alpha", text, "T1-C2") == ("alpha.html", "Title")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +310,7 @@ def test_a_table_is_not_published_beside_a_note_of_another(project, tmp_path, sc
     (html := tmp_path / "html").mkdir()
     fault(folder / "table.csv")
     with pytest.raises(BookError, match=rf"{folder.relative_to(project.root)}/table\.csv: .*{why}"):
-        publish.publish(project, html, records.load(project))
+        publish.publish(project, load_all(project), html)
 
 
 def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):

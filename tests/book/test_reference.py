@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from descent.book.commands import reference
+from descent.book.execute.chapter import load
 from descent.book.execute.execute import execute_all
 from descent.book.execute.progress import Progress
 from descent.book.sources import source
@@ -22,7 +23,7 @@ SANITIZE = Path(__file__).with_name("sanitize.cfg")
 
 @pytest.fixture
 def project(project):
-    reference.renew(project, "alpha")
+    reference.renew(load(project, "alpha"))
     return project
 
 
@@ -59,7 +60,7 @@ def verdicts(built, tmp_path_factory):
     project = Project(shutil.copytree(built.root, tmp_path_factory.mktemp("verdicts") / "book"))
     edit(project.source("alpha"), 'print(f"T1-C1 value {value:.3f}")', VERDICTS)
     execute_all(project, ["alpha"], {}, Progress())
-    reference.renew(project, "alpha")
+    reference.renew(load(project, "alpha"))
     return project
 
 
@@ -74,7 +75,7 @@ def verdicts(built, tmp_path_factory):
     ids=["a tenth off", "half off", "verdict", "row"],
 )
 def test_words_are_compared_exactly_and_estimates_as_numerics(verdicts, tmp_path, printed, planted, agrees):
-    notebook = reference.replay(verdicts, "alpha", tmp_path).notebook
+    notebook = reference.replay(load(verdicts, "alpha"), tmp_path).notebook
     content = source.load(notebook)
     (output,) = content.cells[0].outputs
     assert printed in output.text
@@ -96,7 +97,7 @@ def test_reference_holds_text_and_no_path(project):
 
 
 def test_unchanged_execution_passes(project, tmp_path):
-    replay = reference.replay(project, "alpha", tmp_path)
+    replay = reference.replay(load(project, "alpha"), tmp_path)
     assert replay.compared == 1
     result = nbval(replay.notebook)
     assert result.returncode == 0, result.stdout
@@ -105,7 +106,7 @@ def test_unchanged_execution_passes(project, tmp_path):
 
 def test_planted_wrong_number_is_seen(project, tmp_path):
     edit(reference_path(project), "T1-C1 value 1.000", "T1-C1 value 1.001")
-    result = nbval(reference.replay(project, "alpha", tmp_path).notebook)
+    result = nbval(reference.replay(load(project, "alpha"), tmp_path).notebook)
     assert result.returncode == 1
     assert "1.001" in result.stdout
 
@@ -113,7 +114,7 @@ def test_planted_wrong_number_is_seen(project, tmp_path):
 def test_changed_library_is_seen_after_the_new_execution(project, tmp_path, log):
     edit(project.library / "toy" / "law.py", "2 * lr", "2.002 * lr")
     execute_all(project, ["alpha"], {}, log)
-    assert nbval(reference.replay(project, "alpha", tmp_path).notebook).returncode == 1
+    assert nbval(reference.replay(load(project, "alpha"), tmp_path).notebook).returncode == 1
 
 
 def test_reference_can_also_be_executed_by_nbval_alone(project, tmp_path):
@@ -127,31 +128,31 @@ def test_unexecuted_reference_is_refused(project, tmp_path):
     text = source.dump(source.read(project.source("alpha")))
     reference_path(project).write_text(text)
     with pytest.raises(BookError, match="never executed"):
-        reference.replay(project, "alpha", tmp_path)
+        reference.replay(load(project, "alpha"), tmp_path)
 
 
 def test_reference_without_a_checked_output_is_refused(project, tmp_path):
     edit(reference_path(project), "nbval-check-output", "nbval-ignore-output")
     with pytest.raises(BookError, match="proves nothing"):
-        reference.replay(project, "alpha", tmp_path)
+        reference.replay(load(project, "alpha"), tmp_path)
 
 
 def test_reference_of_other_code_is_refused(project, tmp_path):
     edit(reference_path(project), "law.value(lr)", "law.value(lr) + 0")
     with pytest.raises(BookError, match="no longer that of its reference"):
-        reference.replay(project, "alpha", tmp_path)
+        reference.replay(load(project, "alpha"), tmp_path)
 
 
 def test_missing_reference_is_refused(project, tmp_path):
     with pytest.raises(BookError, match="beta has no reference notebook"):
-        reference.replay(project, "beta", tmp_path)
+        reference.replay(load(project, "beta"), tmp_path)
 
 
 def test_cells_that_need_absent_data_are_left_out_and_counted(project, tmp_path, log):
     edit(project.source("alpha"), "[hide-input]", "[nbval-check-output, needs-toyset]")
     execute_all(project, ["alpha"], {}, log)
-    reference.renew(project, "alpha")
-    replay = reference.replay(project, "alpha", tmp_path)
+    reference.renew(load(project, "alpha"))
+    replay = reference.replay(load(project, "alpha"), tmp_path)
     assert (replay.compared, replay.left_out) == (1, {"toyset": 1})
 
 
@@ -159,4 +160,4 @@ def test_output_with_a_path_is_no_reference(project, log):
     edit(project.source("alpha"), 'print(f"', 'import os\nprint(os.getcwd())\nprint(f"')
     execute_all(project, ["alpha"], {}, log)
     with pytest.raises(BookError, match="an output shows the path"):
-        reference.renew(project, "alpha")
+        reference.renew(load(project, "alpha"))

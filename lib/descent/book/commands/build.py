@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from descent.book.execute import digest, signals
+from descent.book.execute.chapter import Chapter, load_all, recorded
 from descent.book.execute.disk_full import is_blameless, is_full
 from descent.book.execute.execute import Given, execute_all
 from descent.book.execute.lock import alone
 from descent.book.execute.process import TIMEOUT
 from descent.book.execute.progress import Progress
-from descent.book.execute.stamps import (
-    Stamp,
-    book_place,
-    read_site_stamp,
-    read_stamp,
-    site_files,
-    site_stamp,
-    write_site_stamp,
-)
+from descent.book.execute.stamps import book_place, read_site_stamp, site_files, site_stamp, write_site_stamp
 from descent.book.execute.work import own_folder, sweep
-from descent.book.pages import api, instruments, landing, ledger, page_frame, paper_scale_page, reports
+from descent.book.pages import api, instruments, landing, ledger, paper_scale_page, reports
 from descent.book.site import assemble, checks, finish, publish
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
-from descent.book.sources.where import homes
-from descent.claims import Record, quotes
 
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "pydata-sphinx-theme", "sphinx-mathjax-offline")
 
@@ -62,7 +52,7 @@ def _build(
         checks.require([*checks.source_faults(project), *checks.prose_faults(project)])
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
-        if why := ["asked for"] if force else outdated(project):
+        if why := ["asked for"] if force else outdated(project, before):
             progress.say(f"site: assembling because: {'; '.join(why)}")
             _site(project, before | executions(project))
         else:
@@ -120,29 +110,29 @@ def is_current(project: Project) -> bool:
     return not outdated(project)
 
 
-def outdated(project: Project) -> list[str]:
-    """Return why the site must be assembled again; none when it is whole and built from today's sources."""
+def outdated(project: Project, hashed: digest.Inputs | None = None) -> list[str]:
+    """Return why the site must be assembled again; none when it is whole and built from today's sources.
+
+    hashed: the sources, where that is known already.
+    """
     made = read_site_stamp(project)
     executed = all(book_place(project, name).stamp.is_file() for name in project.notebooks)
     if made is None or not executed or not project.html.is_dir():
         return ["no finished site"]
     found = {
         "its files were altered": digest.altered(made.files, site_files(project)),
-        "its sources moved": digest.moved(made.inputs, site_inputs(project)),
+        "its sources moved": digest.moved(made.inputs, (hashed or sources(project)) | executions(project)),
     }
     return [f"{what}: {digest.some(names)}" for what, names in found.items() if names]
 
 
 def _site(project: Project, inputs: digest.Inputs) -> None:
-    found = records.load(project)
-    stamps = {name: _read(project, name) for name in project.notebooks}
-    around = {name: page_frame.boxes(project, name, stamp, found) for name, stamp in stamps.items()}
-    hints = {record.claim.id: f"{record.claim.statement} — {record.verdict}".replace('"', "'") for record in found}
-    parts = _generated(project, stamps, found)
-    staged = assemble.stage(project, parts, quotes(found), around, hints)
+    chapters = load_all(project)
+    found = recorded(chapters)
+    staged = assemble.stage(project, chapters, _generated(project, chapters))
     with own_folder(project, "site") as work:
         html = assemble.render(project, staged, work)
-        publish.publish(project, html, found)
+        publish.publish(project, chapters, html)
         finish.finish(project, html, found)
         checks.require(checks.site_faults(project, html, [record.claim.id for record in found]))
         _replace(project, html, work, inputs)
@@ -158,33 +148,19 @@ def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) ->
         write_site_stamp(project, inputs)
 
 
-def _generated(project: Project, stamps: Mapping[str, Stamp], found: Sequence[Record]) -> dict[str, str]:
+def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     """Return what replaces the placeholders of the pages."""
-    titles = {name: _title(project, name) for name in stamps}
-    where, large = homes(project, found), records.paper_scale(project)
+    large = records.paper_scale(project)
     parts = {
-        "ledger-summary": landing.summary(found, titles),
-        "ledger-table": ledger.ledger_table(found, where, large),
-        "not-held": reports.not_held(found, where, titles),
-        "status-table": landing.status_table(stamps, titles),
-        "figure-table": landing.figure_table(project, stamps, titles, found),
+        "ledger-summary": landing.summary(chapters),
+        "ledger-table": ledger.ledger_table(chapters, large),
+        "not-held": reports.not_held(chapters),
+        "status-table": landing.status_table(chapters),
+        "figure-table": landing.figure_table(chapters),
     }
     if project.asks_for("oracle-table"):
         parts["oracle-table"] = reports.oracle_table(instruments.measured(project))
     if project.asks_for("paper-scale"):
+        titles = {chapter.name: chapter.title for chapter in chapters}
         parts["paper-scale"] = paper_scale_page.scale_table(project, titles, large)
     return parts | ({"api": api.library(project)} if project.asks_for("api") else {})
-
-
-def _read(project: Project, chapter: str) -> Stamp:
-    stamp = read_stamp(book_place(project, chapter))
-    if stamp is None:
-        raise BookError(f"{chapter}: its execution left no stamp")
-    return stamp
-
-
-def _title(project: Project, page: str) -> str:
-    found = re.search(r"^# (.+)$", project.source(page).read_text(encoding="utf-8"), re.M)
-    if found is None:
-        raise BookError(f"{page}.md has no title")
-    return found[1]

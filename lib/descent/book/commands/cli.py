@@ -203,6 +203,7 @@ def _compare(project: Project, options: argparse.Namespace) -> None:
 
 def _reference(project: Project, options: argparse.Namespace) -> None:
     from descent.book.commands import build, reference
+    from descent.book.execute.chapter import load
     from descent.book.execute.execute import execute_all
     from descent.book.execute.lock import alone
 
@@ -210,7 +211,7 @@ def _reference(project: Project, options: argparse.Namespace) -> None:
     with alone(project):
         execute_all(project, chapters, {}, Progress(), jobs=build.cores())
         for chapter in chapters:
-            for path in reference.renew(project, chapter):
+            for path in reference.renew(load(project, chapter)):
                 print(path.relative_to(project.root))
 
 

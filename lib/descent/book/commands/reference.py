@@ -15,10 +15,10 @@ from typing import Any
 
 from descent.book.commands.compare import published_file
 from descent.book.execute import digest
-from descent.book.execute.stamps import Place, book_place
+from descent.book.execute.chapter import Chapter
 from descent.book.site.publish import text_only
 from descent.book.sources import source
-from descent.book.sources.project import BookError, Project
+from descent.book.sources.project import BookError
 from descent.results import write_atomic
 
 CHECKED = "nbval-check-output"
@@ -33,19 +33,19 @@ class Replay:
     left_out: dict[str, int]
 
 
-def renew(project: Project, chapter: str) -> list[Path]:
-    """Store an execution as the reference of its chapter, text outputs only, and its records of record.
+def renew(chapter: Chapter) -> list[Path]:
+    """Store the execution of a chapter as its reference, text outputs only, and its records as those of record.
 
     Raises: BookError when an output shows a path of this machine.
     """
-    notebook = text_only(_executed(project, chapter))
-    text = source.dump(notebook)
+    project, name = chapter.project, chapter.name
+    text = source.dump(text_only(chapter.page()))
     for path in {str(project.root.resolve()), str(Path.home())}:
         if path in text:
-            raise BookError(f"{chapter}: an output shows the path {path}; print nothing that differs between machines")
-    target = project.references / f"{chapter}.ipynb"
+            raise BookError(f"{name}: an output shows the path {path}; print nothing that differs between machines")
+    target = project.references / f"{name}.ipynb"
     write_atomic(target, text)
-    made, kept = book_place(project, chapter).results / "records.json", published_file(project, chapter)
+    made, kept = project.results(name) / "records.json", published_file(project, name)
     if not kept.is_file() or _hashes(made) != _hashes(kept):  # the seconds alone are no reason to publish again
         write_atomic(kept, made.read_text(encoding="utf-8"))
     return [target, kept]
@@ -56,19 +56,18 @@ def _hashes(file: Path) -> list[str]:
     return [record["sha256"] for record in json.loads(file.read_text(encoding="utf-8"))["records"]]
 
 
-def replay(project: Project, chapter: str, folder: Path, place: Place | None = None) -> Replay:
-    """Write into `folder` the notebook that lets nbval compare an execution with its reference.
+def replay(chapter: Chapter, folder: Path) -> Replay:
+    """Write into `folder` the notebook that lets nbval compare the execution of a chapter with its reference.
 
-    place: of another execution than the book's own.
     Raises: BookError when the reference is absent, unexecuted, empty, or belongs to other code.
     """
-    reference = _reference(project, chapter)
-    absent = [name for name in source.data_sets(reference) if digest.data_set(project, name) == digest.ABSENT]
-    outputs = folder / f"{chapter}.outputs.json"
+    reference = _reference(chapter)
+    absent = [name for name in source.data_sets(reference) if digest.data_set(chapter.project, name) == digest.ABSENT]
+    outputs = folder / f"{chapter.name}.outputs.json"
     compared: list[Any] = []
     emitted: list[Any] = []
     left_out = dict.fromkeys(absent, 0)
-    for cell, now in zip(_code(reference), _code(text_only(_executed(project, chapter, place))), strict=True):
+    for cell, now in zip(_code(reference), _code(text_only(chapter.page())), strict=True):
         tags = cell.metadata.get("tags", [])
         missing = [name for name in absent if source.NEEDS + name in tags]
         for name in missing:
@@ -79,7 +78,7 @@ def replay(project: Project, chapter: str, folder: Path, place: Place | None = N
             emitted.append(now.outputs)
     write_atomic(outputs, json.dumps(emitted))
     reference.cells = compared
-    target = folder / f"{chapter}.ipynb"
+    target = folder / f"{chapter.name}.ipynb"
     write_atomic(target, source.dump(reference))
     return Replay(target, len(compared), left_out)
 
@@ -95,25 +94,18 @@ def emit(outputs: str, index: int) -> None:
             publish_display_data(output["data"], output["metadata"])  # type: ignore[no-untyped-call]  # IPython
 
 
-def _reference(project: Project, chapter: str) -> source.Notebook:
-    path = project.references / f"{chapter}.ipynb"
+def _reference(chapter: Chapter) -> source.Notebook:
+    name, path = chapter.name, chapter.project.references / f"{chapter.name}.ipynb"
     if not path.is_file():
-        raise BookError(f"{chapter} has no reference notebook; make one with `descent reference {chapter}`")
+        raise BookError(f"{name} has no reference notebook; make one with `descent reference {name}`")
     notebook = source.load(path)
     if any(cell.execution_count is None for cell in _code(notebook) if cell.source.strip()):
         raise BookError(f"{path.name} was never executed, so comparing with it proves nothing; run `descent reference`")
     if not any(CHECKED in cell.metadata.get("tags", []) and cell.outputs for cell in _code(notebook)):
         raise BookError(f"{path.name} has no output tagged {CHECKED}, so comparing with it proves nothing")
-    if source.executable(notebook) != source.executable(source.read(project.source(chapter))):
-        raise BookError(
-            f"the code of {chapter}.md is no longer that of its reference; run `descent reference {chapter}`"
-        )
+    if source.executable(notebook) != source.executable(chapter.notebook):
+        raise BookError(f"the code of {name}.md is no longer that of its reference; run `descent reference {name}`")
     return notebook
-
-
-def _executed(project: Project, chapter: str, place: Place | None = None) -> source.Notebook:
-    notebook = source.load((place or book_place(project, chapter)).notebook)
-    return source.with_outputs(source.read(project.source(chapter)), notebook)
 
 
 def _code(notebook: source.Notebook) -> list[Any]:

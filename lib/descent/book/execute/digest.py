@@ -24,7 +24,13 @@ SYMLINK = "symlink"
 
 def inputs(project: Project, chapter: str, parameters: Mapping[str, source.Value]) -> Inputs:
     """Return everything a chapter's outputs depend on."""
-    notebook = source.read(project.source(chapter))
+    return inputs_of(project, chapter, source.read(project.source(chapter)), parameters)
+
+
+def inputs_of(
+    project: Project, chapter: str, notebook: source.Notebook, parameters: Mapping[str, source.Value]
+) -> Inputs:
+    """Return everything the outputs of a chapter's notebook depend on."""
     pieces = sound(imported_pieces, "\n".join(source.code(notebook)), project.library)
     return {
         "chapter source": text_hash(json.dumps(source.executable(notebook), sort_keys=True)),

@@ -84,12 +84,13 @@ def execute(job: Job, progress: Progress) -> Stamp:
     Ctrl-C or a full disk, leaves the last execution as it was.
     """
     before = read_stamp(job.place)
-    inputs = digest.inputs(job.project, job.chapter, job.parameters)  # first: what is edited from here on is not in it
+    notebook = source.read(job.project.source(job.chapter))
+    inputs = digest.inputs_of(job.project, job.chapter, notebook, job.parameters)  # ahead of all that is executed
     progress.start(job.chapter, before.seconds if before else None)
     with _cleared_by_a_fault(job.place), own_folder(job.project, job.chapter) as work:
         made = Place(work / "finished" / job.place.notebook.name, work / "results", work / "stamp.json")
         made.results.mkdir()
-        cost = run_worker(replace(job, place=made), work, progress)
+        cost = run_worker(replace(job, place=made), notebook, work, progress)
         write_atomic(made.notebook, source.dump(_plain(source.load(work / "executed.ipynb"))))
         today = date.today().isoformat()
         stamp = Stamp(

@@ -43,13 +43,12 @@ class Job:
     timeout: float = TIMEOUT
 
 
-def run_worker(job: Job, work: Path, progress: Progress) -> dict[str, Any]:
-    """Leave `executed.ipynb` in the folder `work`; return seconds and peak_mib.
+def run_worker(job: Job, notebook: source.Notebook, work: Path, progress: Progress) -> dict[str, Any]:
+    """Execute a notebook and leave `executed.ipynb` in the folder `work`; return seconds and peak_mib.
 
     Raises: BookError with the traceback when a cell fails, or when the time is over; Unfinished when we, or somebody
     else, stopped it before.
     """
-    notebook = source.read(job.project.source(job.chapter))
     (work / "source.ipynb").write_text(source.dump(notebook), encoding="utf-8")
     (work / "job.json").write_text(json.dumps(_order(job, work)), encoding="utf-8")
     command = [sys.executable, "-m", "descent.book.execute.worker", str(work / "job.json")]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from descent.book.sources.project import Project
-from descent.book.sources.trace import Code, modules
+from descent.book.sources.provenance import Code, modules
 
 FLOORS = {
     "Random numbers, rules, training": ("dispatch", "engine"),

@@ -10,7 +10,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from descent.book.sources.project import Project
-from descent.book.sources.trace import modules
+from descent.book.sources.provenance import modules
 
 STYLES = {"light": "a11y-high-contrast-light", "dark": "a11y-high-contrast-dark"}
 PAGE = """<!doctype html>

@@ -20,9 +20,7 @@ KEPT = re.compile(
 
 def glossary(project: Project) -> dict[str, str]:
     """Return the terms of the notation page with their definitions; none without such a page."""
-    if PAGE not in project.pages:
-        return {}
-    text = project.source(PAGE).read_text(encoding="utf-8")
+    text = project.texts.get(PAGE, "")
     return {term.strip(): meaning.strip() for term, meaning in DEFINED.findall(text)}
 
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from descent.book.execute import digest
+from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import Stamp
 from descent.book.pages.html import SIGNS, badge, raw, table
-from descent.book.sources import trace
-from descent.book.sources.project import Project
+from descent.book.sources.provenance import Trace
 from descent.claims import Record, Verdict, tally
 
 STATUS = ("chapter", "executed", "seconds", "peak memory", "python", "torch", "parameters", "missing inputs", "digest")
 FIGURES = ("figure", "drawn from", "claims")
 
 
-def summary(records: Sequence[Record], titles: Mapping[str, str]) -> str:
+def summary(chapters: Sequence[Chapter]) -> str:
     """Return the verdict counts per chapter and the claims by verdict, for the landing page."""
+    records = recorded(chapters)
     lines = ["| chapter | " + " | ".join(f"{SIGNS[v]} {v}" for v in Verdict) + " |", "|---|" + "---|" * len(Verdict)]
-    for chapter, title in titles.items():
-        count = tally(record for record in records if record.chapter == chapter)
+    for chapter in chapters:
+        count = tally(chapter.records)
         if any(count.values()):
-            lines.append(f"| [{title}]({chapter}.md) | " + " | ".join(str(count[v]) for v in Verdict) + " |")
+            link = f"[{chapter.title}]({chapter.name}.md)"
+            lines.append(f"| {link} | " + " | ".join(str(count[v]) for v in Verdict) + " |")
     lists = [_listed(verdict, [record for record in records if record.verdict is verdict]) for verdict in Verdict]
     return "\n".join(lines) + "\n\n" + "\n\n".join(filter(None, lists))
 
 
-def status_table(stamps: Mapping[str, Stamp], titles: Mapping[str, str]) -> str:
+def status_table(chapters: Sequence[Chapter]) -> str:
     """Return when, with what and at what cost each chapter was executed."""
-    rows = "\n".join(_status_row(name, stamp, titles[name]) for name, stamp in stamps.items())
+    rows = "\n".join(_status_row(chapter.name, chapter.stamp, chapter.title) for chapter in chapters)
     caption = "One process per chapter, one thread each."
     return raw(table("status", "Executions", caption, STATUS, f"<tbody>\n{rows}\n</tbody>"))
 
@@ -47,37 +49,24 @@ def _status_row(name: str, stamp: Stamp, title: str) -> str:
     )
 
 
-def figure_table(
-    project: Project, stamps: Mapping[str, Stamp], titles: Mapping[str, str], records: Sequence[Record]
-) -> str:
+def figure_table(chapters: Sequence[Chapter]) -> str:
     """Return every figure with what it rests on, by chapter: when that was executed, and whether it still stands."""
-    found = {chapter: list(trace.figures(project, chapter).values()) for chapter in stamps}
-    bodies = [
-        _figures(
-            chapter,
-            titles[chapter],
-            f"executed {stamp.finished}, {_state(project, chapter, stamp)}",
-            found[chapter],
-            records,
-        )
-        for chapter, stamp in stamps.items()
-        if found[chapter]
-    ]
+    bodies = [_figures(chapter) for chapter in chapters if chapter.figures]
+    count = sum(len(chapter.figures) for chapter in chapters)
     caption = (
-        f"{sum(map(len, found.values()))} figures. Those of a chapter are fresh as long as none of its inputs "
-        "has moved since it was executed."
+        f"{count} figures. Those of a chapter are fresh as long as none of its inputs has moved since it was executed."
     )
     return raw(table("figures", "Figures", caption, FIGURES, "\n".join(bodies)))
 
 
-def _figures(chapter: str, title: str, state: str, found: Sequence[trace.Trace], records: Sequence[Record]) -> str:
-    own = [record for record in records if record.chapter == chapter]
-    rows = "\n".join(_figure(chapter, figure, own) for figure in found)
-    head = f'<a href="{chapter}.html">{escape(title)}</a>, {state}'
+def _figures(chapter: Chapter) -> str:
+    rows = "\n".join(_figure(chapter.name, figure, chapter.records) for figure in chapter.figures.values())
+    state = f"executed {chapter.stamp.finished}, {_state(chapter.moved)}"
+    head = f'<a href="{chapter.name}.html">{escape(chapter.title)}</a>, {state}'
     return f'<tbody>\n<tr><th colspan="{len(FIGURES)}" scope="rowgroup">{head}</th></tr>\n{rows}\n</tbody>'
 
 
-def _figure(chapter: str, figure: trace.Trace, records: Sequence[Record]) -> str:
+def _figure(chapter: str, figure: Trace, records: Sequence[Record]) -> str:
     claims = [
         record.claim.id
         for record in records
@@ -91,8 +80,7 @@ def _figure(chapter: str, figure: trace.Trace, records: Sequence[Record]) -> str
     )
 
 
-def _state(project: Project, chapter: str, stamp: Stamp) -> str:
-    moved = digest.moved(stamp.inputs, digest.inputs(project, chapter, stamp.parameters))
+def _state(moved: Sequence[str]) -> str:
     more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
     return f"stale: {escape(moved[0])}{more}" if moved else "fresh"
 

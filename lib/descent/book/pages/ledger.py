@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from descent.book.execute.chapter import Chapter, recorded
 from descent.book.pages.html import badge, raw, table
 from descent.book.pages.picture import picture
-from descent.book.sources.where import Home
+from descent.book.sources.provenance import Home
 from descent.claims import Outcome, Record, Verdict, spell, tally
 
 COLUMNS = ("claim", "statement", "verdict", "estimate, 95 % interval", "predicted", "seconds")
@@ -20,13 +21,17 @@ KNOWN = {
 }
 
 
-def ledger_table(records: Sequence[Record], homes: Mapping[str, Home], large: Mapping[str, Record]) -> str:
+def ledger_table(chapters: Sequence[Chapter], large: Mapping[str, Record]) -> str:
     """Return the ledger: per claim one table body with the id as its permanent anchor.
 
     large: what was measured at paper scale, by claim.
     """
-    bodies = "\n".join(_body(record, homes.get(record.claim.id), large.get(record.claim.id)) for record in records)
-    return raw(table("ledger sortable", "Ledger of claims", f"{standing(records)}.", COLUMNS, bodies))
+    bodies = "\n".join(
+        _body(record, chapter.homes[record.claim.id], large.get(record.claim.id))
+        for chapter in chapters
+        for record in chapter.records
+    )
+    return raw(table("ledger sortable", "Ledger of claims", f"{standing(recorded(chapters))}.", COLUMNS, bodies))
 
 
 def standing(records: Sequence[Record]) -> str:
@@ -42,7 +47,7 @@ def remarks(record: Record) -> str:
     return "".join(f"<br><small>{escape(text)}</small>" for text in (place, claim.conditions) if text)
 
 
-def _body(record: Record, home: Home | None, large: Record | None) -> str:
+def _body(record: Record, home: Home, large: Record | None) -> str:
     claim, head = record.claim, record.headline
     drawn = picture(head, _twin(head, large))
     lead = (
@@ -66,7 +71,7 @@ def _count(record: Record) -> str:
     return "the test" if count == 1 else f"all {count} tests"
 
 
-def _opened(record: Record, home: Home | None, large: Record | None) -> str:
+def _opened(record: Record, home: Home, large: Record | None) -> str:
     tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
 
@@ -119,15 +124,13 @@ def _test(outcome: Outcome, large: Outcome | None) -> str:
     return "<br>".join(part for part in parts if part)
 
 
-def _facts(record: Record, home: Home | None) -> Iterator[str]:
+def _facts(record: Record, home: Home) -> Iterator[str]:
     made = record.provenance
     names = dict.fromkeys(outcome.experiment for outcome in record.outcomes if outcome.experiment)
-    if home:
-        yield _fact("read", f'<a href="{home.section}">{escape(home.title)}</a>')
-        yield _fact("data", ", ".join(_file(file) for name in names for file in home.tables.get(name, ())))
-        code = [home.code[name] for name in names if name in home.code]
-        links = (f'<a href="{each.address}"><code>{each.name}</code></a>' for each in code)
-        yield _fact("computed by", ", ".join(links))
+    yield _fact("read", f'<a href="{home.section}">{escape(home.title)}</a>')
+    yield _fact("data", ", ".join(_file(file) for name in names for file in home.tables.get(name, ())))
+    code = [home.code[name] for name in names if name in home.code]
+    yield _fact("computed by", ", ".join(f'<a href="{each.address}"><code>{each.name}</code></a>' for each in code))
     configs = dict.fromkeys(outcome.config for outcome in record.outcomes if outcome.config)
     machine = escape(made.instructions or made.device_class)
     yield _fact("run", f"scale {made.scale}, {machine}, master seed {made.seed}, {record.seconds:.1f} s, {made.date}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from descent.book.execute.stamps import Stamp, table_files
+from descent.book.execute.chapter import Chapter
 from descent.book.pages.html import raw
 from descent.book.pages.ledger import standing
-from descent.book.sources import source, trace
-from descent.book.sources.project import Project
+from descent.book.sources.provenance import Code, Trace
 from descent.claims import Outcome, Record
 
 Facts = Mapping[str, tuple[Record, Outcome]]
@@ -30,21 +29,21 @@ class Boxes:
     footer: str
 
 
-def boxes(project: Project, chapter: str, stamp: Stamp, records: Sequence[Record]) -> Boxes:
+def boxes(chapter: Chapter) -> Boxes:
     """Return what surrounds a chapter, from its records and tables."""
-    text = project.source(chapter).read_text(encoding="utf-8")
-    own = [record for record in records if record.chapter == chapter]
-    files = table_files(project.results(chapter))
-    return Boxes(header(text, stamp, own), strips(project, chapter, own), footer(project, chapter, stamp, files))
+    return Boxes(header(chapter), strips(chapter), footer(chapter))
 
 
-def header(text: str, stamp: Stamp, records: Sequence[Record]) -> str:
+def header(chapter: Chapter) -> str:
     """Return the line below a chapter's title: its claims, what it takes to read and to run, where it was run."""
+    records, stamp = chapter.records, chapter.stamp
     count = f'<a href="ledger.html?paper={records[0].paper}">{standing(records)}</a> · ' if records else ""
-    machine = _machine(records) or f"python {stamp.inputs['environment (python)']}"
+    instructions = records[0].provenance.instructions if records else ""
+    machine = instructions or f"python {stamp.inputs['environment (python)']}"
     return raw(
-        f'<p class="chapter-facts">{count}{minutes(text)} minutes to read · {stamp.seconds:.0f} s to run on one core '
-        f'({escape(machine)}), {stamp.finished} · <a href="#run-this-yourself">run this yourself</a></p>'
+        f'<p class="chapter-facts">{count}{minutes(chapter.text)} minutes to read · '
+        f"{stamp.seconds:.0f} s to run on one core ({escape(machine)}), {stamp.finished} · "
+        '<a href="#run-this-yourself">run this yourself</a></p>'
     )
 
 
@@ -55,29 +54,22 @@ def minutes(text: str) -> int:
     return max(1, round(len(prose.split()) / WORDS_PER_MINUTE + figures * SECONDS_PER_FIGURE / 60))
 
 
-def strips(project: Project, chapter: str, records: Sequence[Record]) -> dict[int, str]:
+def strips(chapter: Chapter) -> dict[int, str]:
     """Return the strip under every figure of a chapter, by the place of its cell."""
-    tables = trace.tables(project.results(chapter))
-    facts = {outcome.experiment: (record, outcome) for record in records for outcome in record.outcomes}
-    found = trace.figures(project, chapter)
-    made = {place: _strip(project, chapter, figure, tables, facts) for place, figure in found.items()}
+    facts = {outcome.experiment: (record, outcome) for record in chapter.records for outcome in record.outcomes}
+    made = {place: _strip(chapter, figure, facts) for place, figure in chapter.figures.items()}
     return {place: raw(f'<p class="strip">{strip}</p>') for place, strip in made.items() if strip}
 
 
-def _strip(
-    project: Project, chapter: str, found: trace.Trace, tables: Mapping[str, Sequence[str]], facts: Facts
-) -> str:
-    parts = [_source(project, chapter, name, tables.get(name, ()), facts.get(name)) for name in found.experiments]
+def _strip(chapter: Chapter, found: Trace, facts: Facts) -> str:
+    parts = [_source(chapter, name, facts.get(name)) for name in found.experiments]
     drawn = f"drawn by {_code(found.drawn)}" if found.drawn else ""
     return "; ".join(part for part in (*parts, drawn) if part)
 
 
-def _source(
-    project: Project, chapter: str, name: str, files: Iterable[str], fact: tuple[Record, Outcome] | None
-) -> str:
+def _source(chapter: Chapter, name: str, fact: tuple[Record, Outcome] | None) -> str:
     """Return where one experiment's part of a figure comes from."""
-    links = ", ".join(f'<a href="downloads/{chapter}/{file}" download>{file}</a>' for file in files)
-    code = trace.experiment(project, chapter, name)
+    links = ", ".join(_links(chapter, chapter.tables.get(name, ())))
     pieces = [f"data {links}" if links else f"experiment {name}"]
     if fact:
         record, outcome = fact
@@ -86,27 +78,27 @@ def _source(
             f"scale {made.scale}, device {made.device_class}, {outcome.seconds:.1f} s, seed {made.seed}, "
             f"configuration <code>{outcome.config}</code>, library <code>{made.library}</code>"
         )
-    if code:
-        pieces.append(f"computed by {_code(code)}")
+    if name in chapter.experiments:
+        pieces.append(f"computed by {_code(chapter.experiments[name])}")
     return ", ".join(pieces)
 
 
-def footer(project: Project, chapter: str, stamp: Stamp, tables: Iterable[str]) -> str:
+def footer(chapter: Chapter) -> str:
     """Return the box that ends a chapter: how to run it again, what to take along, how it was made."""
-    files = " · ".join(f'<a href="downloads/{chapter}/{name}" download>{escape(name)}</a>' for name in tables)
+    name, stamp = chapter.name, chapter.stamp
+    files = " · ".join(_links(chapter, chapter.files))
     given = ", ".join(f"{name} = {value}" for name, value in stamp.parameters.items()) or "default parameters"
-    defaults = source.parameters(project.source(chapter))
-    knobs = ", ".join(f"<code>{name}</code> ({value})" for name, value in defaults.items())
+    knobs = ", ".join(f"<code>{name}</code> ({value})" for name, value in chapter.parameters.items())
     return (
         "## Run this yourself\n\n"
         "In a checkout of the book, this runs the page with other parameters and prints every published interval "
         "beside yours:\n\n"
-        f"```\ndescent run {chapter} -p seed=1\n```\n\n"
+        f"```\ndescent run {name} -p seed=1\n```\n\n"
         + raw(
             f"<p>Parameters and their defaults: {knobs}.</p>\n"
-            f'<p>Take along: <a href="downloads/{chapter}.ipynb" download>executed notebook</a> · '
-            f'<a href="downloads/{chapter}.plain.ipynb" download>notebook without outputs</a> · '
-            f'<a href="downloads/{chapter}.md" download>source</a></p>\n'
+            f'<p>Take along: <a href="downloads/{name}.ipynb" download>executed notebook</a> · '
+            f'<a href="downloads/{name}.plain.ipynb" download>notebook without outputs</a> · '
+            f'<a href="downloads/{name}.md" download>source</a></p>\n'
             f"<details><summary>data of this page</summary><p>{files}</p></details>\n"
             f'<p class="provenance">Executed on {stamp.finished} in {stamp.seconds:.0f} s ({stamp.peak_mib} MiB) '
             f"with {escape(given)}; digest <code>{stamp.digest}</code>.</p>"
@@ -114,9 +106,10 @@ def footer(project: Project, chapter: str, stamp: Stamp, tables: Iterable[str]) 
     )
 
 
-def _machine(records: Sequence[Record]) -> str:
-    return records[0].provenance.instructions if records else ""
+def _links(chapter: Chapter, files: Iterable[str]) -> list[str]:
+    """Return links to tables and records of a chapter."""
+    return [f'<a href="downloads/{chapter.name}/{name}" download>{escape(name)}</a>' for name in files]
 
 
-def _code(code: trace.Code) -> str:
+def _code(code: Code) -> str:
     return f'<a href="{code.address}"><code>{code.name.removeprefix("descent.")}</code></a>'

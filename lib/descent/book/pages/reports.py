@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from descent.book.execute.chapter import Chapter
 from descent.book.pages.html import badge, raw, table
 from descent.book.pages.ledger import remarks
 from descent.book.pages.picture import picture
-from descent.book.sources.where import Home
+from descent.book.sources.provenance import Home
 from descent.claims import Outcome, Record, Verdict
 
 ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "verdict")
 
 
-def not_held(records: Sequence[Record], homes: Mapping[str, Home], titles: Mapping[str, str]) -> str:
+def not_held(chapters: Sequence[Chapter]) -> str:
     """Return every claim without the verdict "holds", per chapter: what was found instead, and the conditions."""
     parts = []
-    for chapter, title in titles.items():
-        own = [r for r in records if r.chapter == chapter and r.verdict is not Verdict.HOLDS]
+    for chapter in chapters:
+        own = [record for record in chapter.records if record.verdict is not Verdict.HOLDS]
         if own:
-            parts.append(f"## {title}\n\n" + "\n\n".join(_claim(record, homes[record.claim.id]) for record in own))
+            claims = (_claim(record, chapter.homes[record.claim.id]) for record in own)
+            parts.append(f"## {chapter.title}\n\n" + "\n\n".join(claims))
     return "\n\n".join(parts) or "Every claim holds."
 
 

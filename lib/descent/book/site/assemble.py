@@ -6,20 +6,21 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from descent.book.execute import lifeline
-from descent.book.execute.stamps import book_place
+from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.worker import ANSI
 from descent.book.pages import hover
-from descent.book.pages.page_frame import Boxes
+from descent.book.pages.page_frame import Boxes, boxes
 from descent.book.site.publish import IMAGES
 from descent.book.sources import source
 from descent.book.sources.project import BookError, Project
+from descent.claims import Record, quotes
 
 QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
 CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
@@ -30,17 +31,10 @@ MOST_TEXT = 100_000
 LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
 
 
-def stage(
-    project: Project,
-    generated: Mapping[str, str],
-    quotes: Mapping[str, str],
-    boxes: Mapping[str, Boxes],
-    hints: Mapping[str, str],
-) -> Path:
-    """Write what Jupyter Book reads.
+def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str, str]) -> Path:
+    """Write what Jupyter Book reads: the chapters with their boxes, the other pages with what is generated for them.
 
-    generated replaces placeholders, quotes what pages without code quote from the ledger, as chapters do; boxes
-    surround the notebooks; hints are shown where a link to a claim is hovered.
+    A link to a claim says on hovering what it claims; pages without code quote the ledger as chapters do.
     """
     target = project.build / "source"
     shutil.rmtree(target, ignore_errors=True)
@@ -49,13 +43,14 @@ def stage(
         from descent.figures import stills  # loads what draws, which a reused site need not wait for
 
         stills.write(target / "_static" / "explorers")
-    for page in project.pages:
-        text = project.source(page)
-        if page in project.notebooks:
-            notebook = _notebook(project, page, boxes[page], hints)
-            (target / f"{page}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
-        else:
-            (target / text.name).write_text(_filled(project, text, generated, quotes, hints), encoding="utf-8")
+    found = recorded(chapters)
+    quoted, hints = quotes(found), {record.claim.id: _hint(record) for record in found}
+    for chapter in chapters:
+        notebook = _notebook(project, chapter, hints)
+        (target / f"{chapter.name}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
+    for page in (page for page in project.pages if page not in project.notebooks):
+        text = _linked(project, _filled(page, project.texts[page], generated, quoted), hints)
+        (target / f"{page}.md").write_text(text, encoding="utf-8")
     (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
     shutil.copy(project.root / "_config.yml", target / "_config.yml")
     return target
@@ -86,16 +81,19 @@ def render(project: Project, staged: Path, output: Path) -> Path:
     return output / "_build" / "html"
 
 
-def _notebook(project: Project, page: str, box: Boxes, hints: Mapping[str, str]) -> source.Notebook:
-    executed = source.load(book_place(project, page).notebook)
-    merged = source.with_outputs(source.read(project.source(page)), executed)
-    _require_pictures(page, merged)
-    _require_short(page, merged)
+def _hint(record: Record) -> str:
+    return f"{record.claim.statement} — {record.verdict}".replace('"', "'")
+
+
+def _notebook(project: Project, chapter: Chapter, hints: Mapping[str, str]) -> source.Notebook:
+    merged = chapter.page()
+    _require_pictures(chapter.name, merged)
+    _require_short(chapter.name, merged)
     terms, seen = hover.glossary(project), set[str]()
     for cell in merged.cells:
         if cell.cell_type == "markdown":
             cell.source = _linked(project, hover.explained(cell.source, terms, seen), hints)
-    _surround(merged, box)
+    _surround(merged, boxes(chapter))
     return merged
 
 
@@ -135,19 +133,17 @@ def _text_size(output: Any) -> int:
     return sum(len(str(text)) for text in texts)
 
 
-def _filled(
-    project: Project, path: Path, generated: Mapping[str, str], quotes: Mapping[str, str], hints: Mapping[str, str]
-) -> str:
-    text = path.read_text(encoding="utf-8")
+def _filled(page: str, text: str, generated: Mapping[str, str], quoted: Mapping[str, str]) -> str:
+    """Return a page without code, its placeholders and quotes filled; raise BookError where one cannot be."""
     for name, content in generated.items():
         text = text.replace(f"<!-- {name} -->", content)
     left = re.search(r"^<!-- [\w-]+ -->$", text, re.M)
     if left:
-        raise BookError(f"{path.name}: nothing is generated for {left[0]}; there are {', '.join(generated)}")
-    unknown = [key for key in QUOTE.findall(text) if key not in quotes]
+        raise BookError(f"{page}.md: nothing is generated for {left[0]}; there are {', '.join(generated)}")
+    unknown = [key for key in QUOTE.findall(text) if key not in quoted]
     if unknown:
-        raise BookError(f"{path.name}: the ledger has nothing to quote for {', '.join(unknown)}; correct the key")
-    return _linked(project, QUOTE.sub(lambda match: quotes[match[1]], text), hints)
+        raise BookError(f"{page}.md: the ledger has nothing to quote for {', '.join(unknown)}; correct the key")
+    return QUOTE.sub(lambda match: quoted[match[1]], text)
 
 
 def _linked(project: Project, text: str, hints: Mapping[str, str]) -> str:

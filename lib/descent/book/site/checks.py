@@ -99,8 +99,7 @@ def source_faults(project: Project) -> list[str]:
 def prose_faults(project: Project) -> list[str]:
     """Return the places where a number is typed next to a claim id instead of coming from the ledger."""
     faults = []
-    for name in project.pages:
-        text = sound(read_text, project.source(name))
+    for name, text in project.texts.items():
         for number, (line, prose) in enumerate(zip(text.splitlines(), _prose(text), strict=True), start=1):
             masked = CLAIM.sub("§", prose)
             if _AFTER.search(masked) or _BEFORE.search(masked):

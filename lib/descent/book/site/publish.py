@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from descent.book.execute.stamps import book_place, table_files
+from descent.book.execute.chapter import Chapter, recorded
+from descent.book.execute.stamps import table_files
 from descent.book.pages import code
 from descent.book.site.checks import SCHEMA
 from descent.book.sources import source
 from descent.book.sources.project import BookError, Project
-from descent.claims import Record, save_records
+from descent.claims import save_records
 from descent.claims.schema import ledger_schema
 from descent.results import verified_table
 
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
 
-def publish(project: Project, html: Path, records: Sequence[Record]) -> None:
+def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
     """Copy ledger, notebooks (executed without pictures, and plain), sources and tables; write the library's pages."""
     code.write(project, html)
-    save_records(html / "ledger.json", records)
+    save_records(html / "ledger.json", recorded(chapters))
     (html / SCHEMA.name).write_text(ledger_schema(), encoding="utf-8")
     downloads = html / "downloads"
-    for chapter in project.notebooks:
-        place = book_place(project, chapter)
-        _copy_tables(project, place.results, downloads / chapter)
-        notebook = text_only(source.load(place.notebook))
-        (downloads / f"{chapter}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
-        plain = source.dump(source.read(project.source(chapter)))
-        (downloads / f"{chapter}.plain.ipynb").write_text(plain, encoding="utf-8")
-        shutil.copy(project.source(chapter), downloads / f"{chapter}.md")
-        large = project.paper_scale(chapter)
+    for chapter in chapters:
+        _copy_tables(project, project.results(chapter.name), downloads / chapter.name)
+        _write_forms(chapter, downloads)
+        large = project.paper_scale(chapter.name)
         if large.is_dir():
-            _copy_tables(project, large, downloads / chapter / large.name)
+            _copy_tables(project, large, downloads / chapter.name / large.name)
+
+
+def _write_forms(chapter: Chapter, folder: Path) -> None:
+    """Write a chapter as executed notebook without pictures, as plain notebook, and as source."""
+    forms = {
+        "ipynb": source.dump(text_only(chapter.executed)),
+        "plain.ipynb": source.dump(chapter.notebook),
+        "md": chapter.text,
+    }
+    for form, text in forms.items():
+        (folder / f"{chapter.name}.{form}").write_text(text, encoding="utf-8")
 
 
 def _copy_tables(project: Project, folder: Path, target: Path) -> None:
@@ -51,8 +59,9 @@ def _copy_tables(project: Project, folder: Path, target: Path) -> None:
 
 def text_only(notebook: source.Notebook) -> source.Notebook:
     """Return a notebook whose outputs are text: small to store, and the same on every machine that draws."""
-    for cell in notebook.cells:
+    bare = copy.deepcopy(notebook)
+    for cell in bare.cells:
         for output in cell.get("outputs", []):
             for kind in IMAGES:
                 output.get("data", {}).pop(kind, None)
-    return notebook
+    return bare

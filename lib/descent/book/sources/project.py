@@ -82,7 +82,7 @@ class Project:
 
     def asks_for(self, part: str) -> bool:
         """Tell whether a page has the placeholder of a generated part, <!-- part -->."""
-        return any(f"<!-- {part} -->" in sound(read_text, self.source(page)) for page in self.pages)
+        return any(f"<!-- {part} -->" in text for text in self.texts.values())
 
     def source(self, page: str) -> Path:
         """Return a page's source; raise SourceError when there is none."""
@@ -107,9 +107,14 @@ class Project:
         return tuple(Path(name).name for name in _files(self.toc))
 
     @cached_property
+    def texts(self) -> dict[str, str]:
+        """The text of every page, read once."""
+        return {page: sound(read_text, self.source(page)) for page in self.pages}
+
+    @cached_property
     def notebooks(self) -> tuple[str, ...]:
         """The pages that hold code, in reading order."""
-        return tuple(page for page in self.pages if is_notebook(self.source(page)))
+        return tuple(page for page, text in self.texts.items() if is_notebook(text))
 
     def notebook(self, chapter: str) -> str:
         """Return `chapter` when it is one of the notebooks; raise BookError naming the valid ones."""
@@ -122,9 +127,9 @@ class Project:
         return tuple(path for path in sorted(self.claims.glob("*.yaml")) if _chapter(path) == chapter)
 
 
-def is_notebook(path: Path) -> bool:
+def is_notebook(text: str) -> bool:
     """Tell whether a Markdown page holds code cells."""
-    return re.search(r"^`{3,}\{code-cell\}", sound(read_text, path), re.M) is not None
+    return re.search(r"^`{3,}\{code-cell\}", text, re.M) is not None
 
 
 def sound(read: Callable[..., T], *arguments: Any) -> T:

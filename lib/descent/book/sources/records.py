@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from descent.book.sources.project import BookError, Project
@@ -22,10 +23,14 @@ def papers(project: Project) -> tuple[Paper, ...]:
 def load(project: Project) -> tuple[Record, ...]:
     """Return the records of all chapters; raise BookError when claims and records do not match."""
     found = tuple(record for chapter in project.notebooks for record in read(project.results(chapter)))
-    wrong = faults(found, papers(project))
-    if wrong:
-        raise BookError("\n".join(wrong))
+    require_answers(project, found)
     return found
+
+
+def require_answers(project: Project, found: Sequence[Record]) -> None:
+    """Raise BookError unless records answer the claims of the book, each under today's wording and rules."""
+    if wrong := faults(found, papers(project)):
+        raise BookError("\n".join(wrong))
 
 
 def paper_scale(project: Project) -> dict[str, Record]:

@@ -32,17 +32,22 @@ INJECTED = "injected-parameters"
 
 def read(path: Path) -> Notebook:
     """Return a chapter as a notebook, after checking header, metadata filter, syntax and parameters cell."""
-    return copy.deepcopy(_read(path, sound(read_text, path)))
+    return parse(path, sound(read_text, path))
+
+
+def parse(path: Path, text: str) -> Notebook:
+    """Return the text of a chapter as a notebook, after the same checks."""
+    return copy.deepcopy(_parsed(path, text))
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, text: str) -> Notebook:
+def _parsed(path: Path, text: str) -> Notebook:
     """Return the notebook of a text, which a command parses once however often it asks."""
     _check_header(path, text)
     notebook = _notebook(path, text)
     notebook.metadata.pop("jupytext", None)
     _check_syntax(path, notebook)
-    _parameters_cell(path, notebook)
+    _parameters_cell(notebook, path.name)
     return notebook
 
 
@@ -53,9 +58,10 @@ def load(path: Path) -> Notebook:
 
 def dump(notebook: Notebook) -> str:
     """Return a notebook as the text of a file, its cells named by their place: a random name would be a change."""
-    for place, cell in enumerate(notebook.cells):
+    named = copy.deepcopy(notebook)
+    for place, cell in enumerate(named.cells):
         cell["id"] = f"cell-{place}"
-    return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]  # nbformat is half typed
+    return str(nbformat.writes(named))  # type: ignore[no-untyped-call]  # nbformat is half typed
 
 
 def text_cell(text: str) -> Any:
@@ -65,10 +71,15 @@ def text_cell(text: str) -> Any:
 
 def parameters(path: Path) -> dict[str, Value]:
     """Return names and default values of a chapter's parameters."""
-    cell = _parameters_cell(path, read(path))
-    values = dict(_assignment(path, node) for node in ast.parse(cell.source).body)
+    return defaults(read(path), path.name)
+
+
+def defaults(notebook: Notebook, name: str) -> dict[str, Value]:
+    """Return names and default values of the parameters of a notebook, whose file is called `name`."""
+    cell = _parameters_cell(notebook, name)
+    values = dict(_assignment(node, name) for node in ast.parse(cell.source).body)
     if not values:
-        raise SourceError(f"{path.name}: the parameters cell assigns nothing")
+        raise SourceError(f"{name}: the parameters cell assigns nothing")
     return values
 
 
@@ -148,14 +159,14 @@ def _check_syntax(path: Path, notebook: Notebook) -> None:
             raise SourceError(f"{path.name}: code cell {number}, line {fault.lineno}: {fault.msg}: {shown}") from None
 
 
-def _parameters_cell(path: Path, notebook: Notebook) -> Notebook:
+def _parameters_cell(notebook: Notebook, name: str) -> Notebook:
     found = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(found) != 1:
-        raise SourceError(f"{path.name}: {len(found)} cells tagged `parameters`, exactly one is needed")
+        raise SourceError(f"{name}: {len(found)} cells tagged `parameters`, exactly one is needed")
     return found[0]
 
 
-def _assignment(path: Path, node: ast.stmt) -> tuple[str, Value]:
+def _assignment(node: ast.stmt, name: str) -> tuple[str, Value]:
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     value = getattr(node, "value", None)
     if len(targets) == 1 and isinstance(targets[0], ast.Name) and value is not None:
@@ -163,4 +174,4 @@ def _assignment(path: Path, node: ast.stmt) -> tuple[str, Value]:
             literal = ast.literal_eval(value)
             if isinstance(literal, int | float | str | bool):
                 return targets[0].id, literal
-    raise SourceError(f"{path.name}: the parameters cell holds only lines like `name = 1.0`, not line {node.lineno}")
+    raise SourceError(f"{name}: the parameters cell holds only lines like `name = 1.0`, not line {node.lineno}")
