@@ -113,7 +113,11 @@ def run(config: Directions, lab: Lab) -> DirectionsResult:
     whole = np.array([arm.noise == 1 for arm in arms])  # the others' batches are no whole number of examples
     measured = np.full((len(arms), config.populations), np.nan)
     measured[whole] = _walk(config, lab, [arm for arm in arms if arm.noise == 1], size, config.steps)
-    edge = [_at_edge(config, lab, m) for m in MOMENTA[:3]]  # beyond, the batch is a thousand and the lag a run
+    edge = []
+    for m in MOMENTA[:3]:  # the batch at the strongest would be a thousand, and its lag longer than the run
+        own = config.equal_batch(m)
+        arm = Arm(aligned_edge(config.curvatures, m, 1 / own, gaussian=True), m)
+        edge.append(_walk(config, lab, [arm], own, config.edge_steps)[0] / config.own_edge(m, own))
     return DirectionsResult(config, lab, np.array([float(outside(e, 1)) for e in escapes]), measured, np.array(edge))
 
 
@@ -128,13 +132,6 @@ def _walk(config: Directions, lab: Lab, arms: Sequence[Arm], batch_size: int, st
         step, step.state(start), steps, streams, lambda state: spectrum * state[:, 0].square(), arms=parts
     )
     return outside(loss, 1).reshape(len(arms), config.populations)
-
-
-def _at_edge(config: Directions, lab: Lab, momentum: float) -> Array:
-    """Return D_1 at a momentum's own edge at equal B/B_c over its exact value, (P,)."""
-    size = config.equal_batch(momentum)
-    arm = Arm(aligned_edge(config.curvatures, momentum, 1 / size, gaussian=True), momentum)
-    return np.asarray(_walk(config, lab, [arm], size, config.edge_steps)[0] / config.own_edge(momentum, size))
 
 
 def estimates(result: DirectionsResult) -> Estimates:

@@ -87,7 +87,7 @@ class Rows(Protocol):
 
     @property
     def cells(self) -> list[Cell]:
-        """The cells, of one mechanism or of several."""
+        """Every cell of one mechanism or of several."""
 
 
 def rule_of(arms: Sequence[Arm]) -> Hyper:

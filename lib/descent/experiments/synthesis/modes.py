@@ -52,11 +52,6 @@ class Modes:
     sizes: tuple[float, ...] = (0.1, 1.0, 1.9, 2.1, 3.0)  # e·h of averaged directions, below 2 and above
     averages: tuple[float, ...] = (0.5, 0.9)
 
-    @property
-    def every(self) -> int:
-        """Steps between two looks at the optimum: a hundred looks, and a whole record fits into memory."""
-        return max(1, self.watch // 100)
-
     def averaged(self, effective: float) -> list[Arm]:
         """Return averages of gradients at an effective step."""
         return [Arm(effective * (1 - m), m) for m in self.averages]
@@ -94,20 +89,16 @@ class ModesResult:
     strong: Array
     levels: Array
 
-    def both(self, mechanism: Mechanism, column: Column, momentum: float) -> tuple[Array, Array]:
-        """Return the values of an arm and of its control, (N,) each."""
-        arm, control = pair(column, momentum)
+    def ratio(self, mechanism: Mechanism, column: Column, momentum: float, *, predicted: float = 1.0) -> Estimate:
+        """Return the mean over replicas with momentum over that of its control, over what is predicted."""
         values = {"direction": self.direction, "floor": self.floor, "escape": self.escape}[mechanism]
-        return values[arm], values[control]
-
-    def ratio(self, mechanism: Mechanism, column: Column, momentum: float) -> Estimate:
-        """Return the mean over replicas with momentum over that of its control."""
-        return paired_ratio(*self.both(mechanism, column, momentum), self.lab.seed)
+        arm, control = (blocks(values[place]) for place in pair(column, momentum))
+        return ratio_of_means(arm, control * predicted, self.lab.seed)
 
     def over_prediction(self, mechanism: Mechanism, column: Column, momentum: float) -> Estimate:
         """Return a measured ratio over its exact value."""
-        arm, control = map(blocks, self.both(mechanism, column, momentum))
-        return ratio_of_means(arm, control * self.config.predicted_ratio(mechanism, column, momentum), self.lab.seed)
+        exactly = self.config.predicted_ratio(mechanism, column, momentum)
+        return self.ratio(mechanism, column, momentum, predicted=exactly)
 
     @property
     def cells(self) -> list[Cell]:
@@ -129,7 +120,10 @@ def run(config: Modes, lab: Lab) -> ModesResult:
     arms = arms_at(config.lr)
     direction, floor = _hover(config, lab, arms, config.multiplicative, config.replicas)
     _, strong = _hover(config, lab, [arms[0], *config.averaged(config.lr)], config.strong, config.leaving)
-    return ModesResult(config, lab, direction, floor, _leave(config, lab), strong, _levels(config, lab))
+    averaged = [arm for size in config.sizes for arm in config.averaged(size)]
+    power, _ = _hover(config, lab, averaged, 0.0, config.replicas, averages=True)
+    levels = power.reshape(len(config.sizes), len(config.averages), -1)
+    return ModesResult(config, lab, direction, floor, _leave(config, lab), strong, levels)
 
 
 @dataclass(frozen=True)
@@ -168,7 +162,8 @@ def _hover(
     stack = lab.arms(rule_of(arms), replicas)
     # heavy ball's own units at equal lr, those of the gradient where momentum is an average
     units = [1.0 if arm.lr == config.lr and not averages else 1 - arm.momentum for arm in arms]
-    probe = _Second(stack.spread([arm.lr for arm in arms]), stack.spread(units), config.every)
+    every = max(1, config.watch // 100)  # a hundred looks: a whole record fits into memory
+    probe = _Second(stack.spread([arm.lr for arm in arms]), stack.spread(units), every)
     problem = _noisy(1.0, multiplicative, stack.spread([arm.noise for arm in arms]))
     early = stack.run(problem, torch.zeros(1, 1), config.burn)
     late = early.then(config.burn + config.watch, probes={"": probe}).whole.records
@@ -185,13 +180,6 @@ def _leave(config: Modes, lab: Lab) -> Array:
     steps = round(40 / (config.lr * (1 - max(arm.momentum for arm in arms)) ** 0.5))  # far beyond the slowest run
     out = FirstPassage(outside(1.0), stop=True)
     return stack.run(problem, torch.zeros(1, 1), steps, probes={"out": out})["out"]
-
-
-def _levels(config: Modes, lab: Lab) -> Array:
-    """Return the noise power of averaged directions, additive unit noise, (Z, M, N)."""
-    arms = [arm for size in config.sizes for arm in config.averaged(size)]
-    power, _ = _hover(config, lab, arms, 0.0, config.replicas, averages=True)
-    return power.reshape(len(config.sizes), len(config.averages), -1)
 
 
 def estimates(result: ModesResult) -> Estimates:

@@ -132,9 +132,7 @@ class NetworkResult:
     lab: Lab
     draws: tuple[Draw, ...]
 
-    def pairs(
-        self, draw: int, record: str, arm: str, control: str, at_loss: float | None = None
-    ) -> tuple[Array, Array]:
+    def pairs(self, draw: int, record: str, arm: str, control: str, at_loss: float | None) -> tuple[Array, Array]:
         """Return a record of two arms, at the end or at a training loss, for the nets that have it in both, (N,)."""
         found = self.draws[draw]
         values = found.last(record) if at_loss is None else found.at_loss(record, at_loss)

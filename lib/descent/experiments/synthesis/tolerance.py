@@ -136,18 +136,15 @@ def estimates(result: ToleranceResult) -> Estimates:
 
 def tables(result: ToleranceResult) -> Tables:
     """Return the cells, and both thresholds by momentum and batch size."""
-    config = result.config
-    axes = {"batch_size": config.batch_sizes, "momentum": MOMENTA}
-    return {
-        "tolerance": cells_table(result.cells),
-        "thresholds": tidy(
-            axes,
-            crossover=crossover_batch(1.0, np.array(MOMENTA), 1.0),
-            value=[[result.threshold(m, size) for m in MOMENTA] for size in config.batch_sizes],
-            exact=[[config.edge(m, size) for m in MOMENTA] for size in config.batch_sizes],
-            single=[[result.threshold(m, size, almost_sure=True) for m in MOMENTA] for size in config.batch_sizes],
-        ).rename(columns={"value": "mean_square", "single": "almost_sure"}),
-    }
+    sizes = result.config.batch_sizes
+    thresholds = tidy(
+        {"batch_size": sizes, "momentum": MOMENTA},
+        crossover=crossover_batch(1.0, np.array(MOMENTA), 1.0),
+        value=[[result.threshold(m, size) for m in MOMENTA] for size in sizes],
+        exact=[[result.config.edge(m, size) for m in MOMENTA] for size in sizes],
+        single=[[result.threshold(m, size, almost_sure=True) for m in MOMENTA] for size in sizes],
+    ).rename(columns={"value": "mean_square", "single": "almost_sure"})
+    return {"tolerance": cells_table(result.cells), "thresholds": thresholds}
 
 
 TOLERANCE = Experiment(

@@ -7,15 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from descent.experiments.synthesis.directions import DirectionsResult
 from descent.experiments.synthesis.features import FeaturesResult
 from descent.experiments.synthesis.hopping import HoppingResult
-from descent.experiments.synthesis.lineup import COLUMNS, Cell
-from descent.experiments.synthesis.modes import ModesResult
+from descent.experiments.synthesis.lineup import COLUMNS, NAMES, TITLES, Cell, Rows, all_cells
 from descent.experiments.synthesis.rescaling import RescalingResult
-from descent.experiments.synthesis.table import NAMES, TITLES, all_cells
 from descent.experiments.synthesis.theory import STEPS_UP, TheoryResult
-from descent.experiments.synthesis.tolerance import ToleranceResult
 from descent.experiments.synthesis.warmup import WarmupResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, theory
 from descent.theory.mode import inertial_efficiency, matched_lr
@@ -73,16 +69,9 @@ def search(result: TheoryResult) -> Figure:
     return figure
 
 
-def control_table(
-    modes: ModesResult,
-    tolerance: ToleranceResult,
-    features: FeaturesResult,
-    directions: DirectionsResult,
-    hopping: HoppingResult,
-) -> Figure:
+def control_table(*results: Rows) -> Figure:
     """Draw every ratio to plain SGD: filled marks measured, rings predicted, one panel per control."""
-    figure, axes = panels(4, height=4.3, sharey=True)
-    cells = all_cells(modes, tolerance, features, directions, hopping)
+    (figure, axes), cells = panels(4, height=4.3, sharey=True), all_cells(*results)
     for axis, column, title in zip(axes, COLUMNS, TITLES, strict=True):
         for cell in cells:
             if cell.column == column and cell.momentum:
