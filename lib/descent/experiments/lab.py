@@ -155,7 +155,7 @@ def each(statistic: Callable[..., Estimate], *samples: ArrayLike, **options: Any
 
     >>> from descent.stats import mean
     >>> [str(found) for found in each(mean, [[1.0, 2.0, 3.0], [2.0, 2.0, 2.0]])]
-    ['2.0 [-0.5, 4.5]', '2 [2, 2]']
+    ['2.0 [−0.5, 4.5]', '2']
     """
     arrays = np.broadcast_arrays(*samples)
     places = np.ndindex(arrays[0].shape[:-1])

@@ -29,7 +29,7 @@ class Unstable:
 
     >>> import numpy as np
     >>> np.round(Unstable(1.0, 5e-4, np.array([0.0, 0.9]), 12.0).mean(1.0), 1).tolist()
-    [6977.4, 817.1]
+    [7085.0, 515.9]
     """
 
     instability: ArrayLike

@@ -13,7 +13,7 @@ import pytest
 from descent.book.commands.cli import main
 from descent.experiments.lab import Experiment, Lab
 from descent.results import provenance
-from descent.runs import campaign
+from descent.runs import campaign, forecast
 from descent.runs.budget import CORE, Budget, rates, unfit
 from descent.runs.sweep import SweepError
 
@@ -59,13 +59,13 @@ def test_rates_are_those_of_stacks_at_the_precision_asked_for():
 
 def test_a_calibration_rescales_the_plan():
     todo = campaign.tasks(PACKAGE, Lab(), "gpu", ["escape", "resnet"])
-    core, device = (campaign.expected(todo, {"escape": 6.0}, each) for each in (None, calibration()))
+    core, device = (forecast.expected(todo, {"escape": 6.0}, each) for each in (None, calibration()))
     assert device["escape"] == pytest.approx(core["escape"] / 8)
     assert device["resnet"] == pytest.approx(16 * 60 * 5e4 / 3e5 + 4 * 60 * 5e4 / 4e4)
     assert core["resnet"] == pytest.approx(16 * 60 * 5e4 / CORE["ResNet-8"] + 4 * 60 * 5e4 / CORE["ResNet-18"])
-    table = campaign.plan(todo, {"escape": 6.0}, calibration())
+    table = forecast.plan(todo, {"escape": 6.0}, calibration())
     assert table["minutes as calibrated"].tolist() == [f"{device[name] / 60:.1f}" for name in ("escape", "resnet")]
-    assert math.isnan(campaign.expected(todo, {})["escape"])
+    assert math.isnan(forecast.expected(todo, {})["escape"])
 
 
 def test_the_command_plans_with_a_calibration(tmp_path, capsys):

@@ -29,7 +29,7 @@ from descent.engine.train import every, train
 from descent.experiments import saddles
 from descent.experiments.lab import Experiment, Lab
 from descent.results import load_table, save_table
-from descent.runs import campaign
+from descent.runs import campaign, forecast
 from descent.runs.sweep import SweepError
 from descent.stats.estimate import Estimate
 from pandas import DataFrame
@@ -223,7 +223,7 @@ def test_chosen_by_experiment_or_by_claim():
 
 def test_the_plan_says_what_grows_and_how_long_it_may_take():
     todo = campaign.tasks(PACKAGE, Lab(), "gpu", ["escape"])
-    (row,) = campaign.plan(todo, {"escape": 6.0}).to_dict("records")
+    (row,) = forecast.plan(todo, {"escape": 6.0}).to_dict("records")
     assert "replicas 1000 → 100000" in row["against the CPU run"]
     assert float(row["minutes on one core"]) == pytest.approx(10.0, rel=0.3)
 
@@ -576,7 +576,7 @@ def test_published_records_that_are_damaged_are_named(tmp_path):
 @pytest.mark.parametrize("chapter", ["smoothing", "flatness", "saddles", "margins", "geometry"])
 def test_every_chapter_has_a_plan(chapter):
     todo = campaign.tasks(f"descent.experiments.{chapter}", Lab(), "gpu")
-    table = campaign.plan(todo, {})
+    table = forecast.plan(todo, {})
     assert len(table) == len(todo) >= 10
     assert (table["against the CPU run"] != "nothing").sum() > len(todo) / 2
 

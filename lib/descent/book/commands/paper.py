@@ -17,7 +17,7 @@ from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
 from descent.experiments.lab import Lab
 from descent.results import write_json
-from descent.runs import campaign
+from descent.runs import campaign, forecast
 from descent.runs.budget import CORE, Budget, rates, unfit
 from descent.runs.sweep import SweepError
 
@@ -31,14 +31,14 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
         os.environ["DESCENT_DATA"] = str(options.data.resolve())
     todo, package = usage(_tasks, project, options)
     known, calibration = records.known_seconds(project, options.chapter), usage(_calibration, options.calibration)
-    print(campaign.plan(todo, known, calibration).to_string(index=False), flush=True)
+    print(forecast.plan(todo, known, calibration).to_string(index=False), flush=True)
     if calibration is not None:
         print(_rescaled(calibration), flush=True)
     if options.plan:
         return 0
     budget = None
     if options.budget is not None:
-        budget = Budget(60 * options.budget, campaign.expected(todo, known, calibration))
+        budget = Budget(60 * options.budget, forecast.expected(todo, known, calibration))
     with held(options.out / "work" / ".lock", f"campaign works in {options.out}"):
         _measure(todo, package, options, budget)
     return 0

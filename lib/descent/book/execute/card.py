@@ -64,10 +64,15 @@ def _settings(config: Any, lab: Lab) -> Iterator[tuple[str, str, str]]:
         value = getattr(config, field.name)
         if isinstance(value, Share):
             yield field.name, str(lab.count(value)), said.get(field.name, "")
-        elif dataclasses.is_dataclass(value) and type(value).__module__.startswith("descent.experiments"):
+        elif dataclasses.is_dataclass(value) and _beside(type(value), type(config)):
             yield from ((f"{field.name}.{name}", text, meant) for name, text, meant in _settings(value, lab))
         else:
             yield field.name, _written(value), said.get(field.name, "")
+
+
+def _beside(kind: type, other: type) -> bool:
+    """Tell whether two classes stand in one package: a part of a configuration, not a problem of the library."""
+    return kind.__module__.rpartition(".")[0] == other.__module__.rpartition(".")[0]
 
 
 def _written(value: Any) -> str:

@@ -24,12 +24,12 @@ def scale_table(project: Project, titles: Mapping[str, str], large: Mapping[str,
 
     large: what was measured at that scale, by claim.
     """
-    from descent.runs import campaign  # only here, since it takes seconds to import
+    from descent.runs import campaign, forecast  # only here, since it takes seconds to import
 
     bodies, done, count = [], 0, 0
     for chapter, title in titles.items():
         tasks = campaign.tasks(f"descent.experiments.{chapter}", Lab(), "gpu")
-        minutes = campaign.expected(tasks, known_seconds(project, chapter))
+        minutes = forecast.expected(tasks, known_seconds(project, chapter))
         found, claims = published(project, chapter), campaign.claims_of(f"descent.experiments.{chapter}")
         rows = [
             _row(
