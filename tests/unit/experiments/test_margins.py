@@ -175,6 +175,7 @@ def test_figures_draw(results: dict[str, Any]) -> None:
     r = results
     figures = [
         draw.race(r["race"]),
+        draw.portrait(r["race"]),
         draw.histories(r["surgery"]),
         draw.coast(r["coast"]),
         draw.phase(r["phase"]),

@@ -42,7 +42,7 @@ class Coast:
     """Arms (EMA rate, momentum) of the feature alone, run until they stand; then scans of the two margins."""
 
     task: Task = Task()
-    seeds: Share = Share(over=10, least=32)  # of the feature alone
+    seeds: Share | int = Share(over=10, least=32)  # of the feature alone
     arms: tuple[tuple[float, float], ...] = (
         (0.1, 0.9), (0.3, 0.9), (1.0, 0.9), (0.1, 0.99), (1.0, 0.99), (10.0, 0.99),
         (1.0, 0.0), (10.0, 0.0), (100.0, 0.0),

@@ -25,7 +25,7 @@ from descent.stats import paired_difference
 class Teacher:
     """A ReLU student with and without momentum on the labels of every teacher, to equal loss."""
 
-    seeds: Share = Share(over=30, least=32, most=64)
+    seeds: Share | int = Share(over=30, least=32, most=64)
     examples: int = 500
     tests: int = 3000
     dimension: int = 30
