@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import threading
@@ -14,11 +15,18 @@ from descent.book.sources.project import find_project
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
+STANDING = """async () => {
+    await (window.MathJax?.startup?.promise ?? null);
+    await document.fonts.ready;
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+
+
 class Tab:
     """One page opened in the browser, with everything it complained about and asked for."""
 
-    def __init__(self, page, base):
-        self.page, self.base, self.faults, self.foreign = page, base, [], []
+    def __init__(self, page, base, scripts):
+        self.page, self.base, self.scripts, self.faults, self.foreign = page, base, scripts, [], []
         page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", self._request)
@@ -28,7 +36,11 @@ class Tab:
             self.foreign.append(request.url)
 
     def open(self, name):
-        self.page.goto(self.base + name, wait_until="networkidle")
+        """Open a page and wait until it stands: loaded, formulas drawn, fonts there; half a second of silence is not
+        waited for."""
+        self.page.goto(self.base + name, wait_until="load")
+        if self.scripts:
+            self.page.evaluate(STANDING)
         return self.page
 
 
@@ -77,8 +89,35 @@ def tab(chromium, base):
         )
         context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
         contexts.append(context)
-        return Tab(context.new_page(), base)
+        return Tab(context.new_page(), base, scripts)
 
     yield make
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="module")
+def shown(chromium, base):
+    """Return a function that opens a page once for all tests of a module that only look at it; each file is weighed."""
+    contexts, tabs = [], {}
+
+    def look(name):
+        if name not in tabs:
+            context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+            contexts.append(context)
+            opened = Tab(context.new_page(), base, True)
+            opened.sizes = {}
+            opened.page.on("response", lambda response: opened.sizes.update({response.url: weight(response)}))
+            opened.open(f"{name}.html")
+            tabs[name] = opened
+        return tabs[name]
+
+    yield look
+    for context in contexts:
+        context.close()
+
+
+def weight(response):
+    """Return the bytes that a response takes on the way, texts compressed."""
+    body = response.body() if response.ok else b""
+    return len(body) if response.url.endswith((".png", ".woff2", ".woff")) else len(gzip.compress(body))

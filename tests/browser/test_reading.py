@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,8 @@ def test_a_planted_fault_is_noticed(tab, planted, expected):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_mathematics_is_rendered(tab, name):
-    page = tab().open(f"{name}.html")
+def test_mathematics_is_rendered(shown, name):
+    page = shown(name).page
     sources = page.locator(".math").count()
     assert page.locator("mjx-container").count() == sources
     assert page.locator("mjx-merror").count() == 0
@@ -87,22 +86,14 @@ def test_search_finds_a_claim(tab):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_first_load_is_light(tab, name):
-    opened, sizes = tab(), {}
-
-    def weigh(response):
-        body = response.body() if response.ok else b""
-        packed = response.url.endswith((".png", ".woff2", ".woff"))
-        sizes[response.url] = len(body) if packed else len(gzip.compress(body))
-
-    opened.page.on("response", weigh)
-    opened.open(f"{name}.html")
+def test_first_load_is_light(shown, name):
+    sizes = shown(name).sizes
     print(f"{name}: {sum(sizes.values()) / 1e6:.2f} MB")
     assert sum(sizes.values()) < 1.5e6, sorted(sizes.items(), key=lambda item: -item[1])[:5]
 
 
-def test_card_and_addresses_for_other_sites(tab, base):
-    page = tab().open("saddles.html")
+def test_card_and_addresses_for_other_sites(shown, base):
+    page = shown("saddles").page
     read = "name => document.querySelector(`meta[property='og:${name}']`).content"
     assert "Saddles" in page.evaluate(read, "title")
     assert len(page.evaluate(read, "description")) > 40
@@ -135,18 +126,18 @@ def test_figures_have_no_light_tile_on_a_dark_page(tab, book):
         assert set(grounds) <= {"rgba(0, 0, 0, 0)"}
 
 
-def test_downloads_are_there(tab, book):
+def test_downloads_are_there(shown, book):
     for name in book.notebooks:
-        page = tab().open(f"{name}.html")
+        page = shown(name).page
         links = page.eval_on_selector_all("a[download]", "links => links.map(a => a.href)")
         assert {f"{name}.ipynb", f"{name}.plain.ipynb", f"{name}.md"} <= {link.rpartition("/")[2] for link in links}
         for link in set(links):
             assert page.request.get(link).ok, link
 
 
-def test_every_figure_says_where_it_comes_from(tab, book):
+def test_every_figure_says_where_it_comes_from(shown, book):
     for name in book.notebooks:
-        page = tab().open(f"{name}.html")
+        page = shown(name).page
         figures, strips = page.locator("article figure:has(img.dark-light)"), page.locator(".strip")
         assert figures.count() == strips.count() > 0
         for strip in strips.all():
