@@ -8,7 +8,9 @@ import pytest
 from descent.book.commands import check as command
 from descent.book.commands import cli
 from descent.book.commands.check import Survival, against, check, experiments
-from descent.claims import Verdict
+from descent.claims import Ledger, Verdict, load_papers
+from descent.results import provenance
+from descent.stats import Estimate
 from toybook import edit
 
 HOLDS, FAILS, OPEN, NOT = Verdict
@@ -93,10 +95,18 @@ def test_command_ends_with_the_conclusion(project, capsys):
     assert "pictures: the pictures are not here" in out
 
 
+def measured(project, folder):
+    """Return records in which the experiment `steady` has measured what it measures."""
+    (paper,) = [paper for paper in load_papers(project.claims) if paper.chapter == "alpha"]
+    made = Ledger(paper, provenance("cpu", "cpu", 0, 32, modules=["descent.stats.estimate"]), folder)
+    found = {"T1-C1.size": Estimate(1.0, 0.99, 1.01, 32, "Student t", 31)}
+    made.add(found, experiment="steady", config="c0ffee", seconds=0.1)
+    return made.save()
+
+
 @pytest.mark.slow
 def test_every_digit_is_compared_with_a_file_of_records(project, log, tmp_path, capsys):
-    file = project.library / "toy" / "alpha.records.json"
-    edit(file, '"experiment": "toy"', '"experiment": "steady"')
+    file = measured(project, tmp_path)
     assert against(project, "alpha", ["steady"], {}, file, progress=log).table() == "1 estimates compared, 0 differ"
     edit(project.library / "toy" / "experiments" / "alpha.py", "config.base)", "config.base + 1e-15)")
     call = ["--root", str(project.root), "check", "alpha", "--only", "steady", "--against", str(file)]
