@@ -20,13 +20,17 @@ class Ledger:
     """Collect the estimates of one paper's claims in one run of its chapter.
 
     Keys are "<claim>.<test>". Every test gets its estimate or a reason for its absence, exactly once; a test
-    not stated for the run's scale gets its reason by itself.
+    not stated for the run's scale gets its reason by itself. Nothing is written but by `save`.
+
+    apart: the reason of what is stated for paper scale alone, if that is not measured here; else it is due as all is.
     """
 
-    def __init__(self, paper: str | Paper, provenance: Provenance, folder: Path | None = None) -> None:
+    def __init__(
+        self, paper: str | Paper, provenance: Provenance, folder: Path | None = None, *, apart: str = ""
+    ) -> None:
         self.paper = load_paper(paper) if isinstance(paper, str) else paper
         self.provenance = provenance
-        self._folder = folder
+        self._folder, self._apart = folder, apart
         self._tests = {f"{claim.id}.{test.key}": test for claim in self.paper.claims for test in claim.tests}
         self._outcomes: dict[str, Outcome] = {}
 
@@ -63,8 +67,7 @@ class Ledger:
 
     def due(self, experiment: str) -> dict[str, Test]:
         """Return those of them that are stated for this run's scale and not yet entered."""
-        lacking = set(self.lacking)
-        return {key: test for key, test in self.tests(experiment).items() if key in lacking}
+        return {key: test for key, test in self.tests(experiment).items() if self._is_open(key)}
 
     def skip(self, key: str, reason: str) -> None:
         """State why a test ("P3-C16.cifar"), or a whole claim ("P3-C16"), is not tested in this run."""
@@ -114,13 +117,7 @@ class Ledger:
     @property
     def lacking(self) -> list[str]:
         """The keys stated for this run's scale that have neither an estimate nor a reason yet."""
-        due = [key for key, test in self._tests.items() if self.provenance.scale in test.scales]
-        return [key for key in due if key not in self._outcomes]
-
-    @property
-    def apart(self) -> list[str]:
-        """Those of `lacking` that no chapter measures: stated for scale gpu alone."""
-        return [key for key in self.lacking if "cpu" not in self._tests[key].scales]
+        return [key for key, test in self._tests.items() if self._is_open(key) and not self._reason(test)]
 
     def save(self) -> Path:
         """Write records.json; raise ValueError when a claim lacks estimates and a reason."""
@@ -149,9 +146,18 @@ class Ledger:
         test = self._test(key)
         if key in self._outcomes:
             return self._outcomes[key]
-        if self.provenance.scale in test.scales:
+        if not (reason := self._reason(test)):
             raise ValueError(f"{key} has no estimate yet; add it before quoting it")
-        return Outcome(test, self.paper.family, reason=f"stated for scale {' and '.join(test.scales)} only")
+        return Outcome(test, self.paper.family, reason=reason)
+
+    def _is_open(self, key: str) -> bool:
+        return self.provenance.scale in self._tests[key].scales and key not in self._outcomes
+
+    def _reason(self, test: Test) -> str:
+        """Return why a test is not made in this run, whoever asks; "" where it is due."""
+        if self.provenance.scale not in test.scales:
+            return f"stated for scale {' and '.join(test.scales)} only"
+        return self._apart if "cpu" not in test.scales else ""
 
 
 def _claim_rows(record: Record) -> list[list[str]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from descent.claims.paper import Claim, Paper
 from descent.claims.verdict import (
-    Ordering,
     Test,
     Verdict,
     combine,
@@ -66,10 +65,7 @@ class Outcome:
     @property
     def verdict(self) -> Verdict:
         """The verdict, computed."""
-        if not self.estimates:
-            return Verdict.NOT_TESTED
-        ordering = isinstance(self.test.rule, Ordering)
-        return judge(self.test, self.estimates if ordering else self.estimates[0], self.family)
+        return judge(self.test, self.estimates, self.family) if self.estimates else Verdict.NOT_TESTED
 
     @property
     def text(self) -> str:

@@ -59,6 +59,7 @@ class Direction:
     """The quantity is above (or below) a reference by more than the smallest effect that matters."""
 
     kind: ClassVar[str] = "direction"
+    several: ClassVar[bool] = False
     above: float | None = None
     below: float | None = None
     margin: float = 0.0
@@ -85,6 +86,7 @@ class Equivalence:
     """The quantity equals the target within a tolerance stated in advance."""
 
     kind: ClassVar[str] = "equivalence"
+    several: ClassVar[bool] = False
     target: float
     tolerance: float
 
@@ -107,6 +109,7 @@ class Scaling:
     """The quantity, usually a fitted exponent, lies in a region."""
 
     kind: ClassVar[str] = "scaling"
+    several: ClassVar[bool] = False
     low: float
     high: float
 
@@ -129,6 +132,7 @@ class Ordering:
     """Every one of a list of successive differences exceeds the margin."""
 
     kind: ClassVar[str] = "ordering"
+    several: ClassVar[bool] = True
     margin: float = 0.0
 
     def __post_init__(self) -> None:
@@ -145,6 +149,7 @@ class Ordering:
 
 
 Rule = Direction | Equivalence | Scaling | Ordering
+"""A rule has a kind, a region, its prediction in signs, and says whether it judges several estimates or one."""
 RULES: tuple[type[Rule], ...] = (Direction, Equivalence, Scaling, Ordering)
 
 
@@ -195,7 +200,7 @@ def judge(test: Test, estimate: Estimate | Sequence[Estimate], family: int) -> V
 
     An ordering, given a list, holds when every member holds and fails when one fails; its members count
     as tests of their own in the widening.
-    Raises: ValueError for a list without an ordering, an ordering without a list, or another level than 95 %.
+    Raises: ValueError for several estimates where the rule judges one, for none, or for another level than 95 %.
 
     >>> test = Test("ratio", "variance over its prediction", Equivalence(1.0, 0.1), ("cpu",))
     >>> print(judge(test, Estimate(1.02, 0.97, 1.07, n=100, method="Student t", dof=99), family=1))
@@ -242,8 +247,8 @@ def replicas_needed(test: Test, estimates: Sequence[Estimate], family: int) -> i
 def check_estimates(test: Test, estimate: Estimate | Sequence[Estimate]) -> tuple[Estimate, ...]:
     """Return the estimates of a test as a tuple; raise ValueError when they do not suit its rule."""
     estimates = (estimate,) if isinstance(estimate, Estimate) else tuple(estimate)
-    if not estimates or (len(estimates) > 1 and not isinstance(test.rule, Ordering)):
-        expected = "one estimate or more" if isinstance(test.rule, Ordering) else "one estimate"
+    if not estimates or (len(estimates) > 1 and not test.rule.several):
+        expected = "one estimate or more" if test.rule.several else "one estimate"
         raise ValueError(f"{test.key}: a rule of kind {test.rule.kind} is judged by {expected}")
     for item in estimates:
         if not math.isclose(item.level, LEVEL):

@@ -16,7 +16,8 @@ from descent.runs.perform import Finding, enter, perform
 
 __all__ = ["Bench"]
 
-
+APART = "not run by the chapter, see `descent paper`"
+"""Why a chapter does not make the tests stated for paper scale alone."""
 Show = Callable[[Experiment[Any, Any], Lab, str, Finding, Sequence[str]], None]
 
 
@@ -24,6 +25,7 @@ class Bench:
     """Runs experiments in one lab, at one scale, and judges the claims of one paper by them.
 
     An experiment whose image data are absent gives None, and its tests are entered as not tested, with that reason.
+    The records are written by `save` alone; verdicts and strings may be read as soon as no test lacks its estimate.
     show: is told of every experiment that was run, and the claims that hang on it.
     """
 
@@ -37,7 +39,7 @@ class Bench:
         self.conditions = provenance(
             scale, lab.device, lab.seed, lab.replicas, modules={name for item in ours for name in item.modules}
         )
-        self.ledger = Ledger(stated, self.conditions, folder)
+        self.ledger = Ledger(stated, self.conditions, folder, apart=APART)
 
     def run(self, experiment: Experiment[Any, Any]) -> Any:
         """Run the experiment, judge its claims, write its tables; return its result."""
@@ -53,18 +55,15 @@ class Bench:
         return found.result
 
     def verdicts(self) -> DataFrame:
-        """Close the ledger; return per claim the test that decided, its estimate, the region demanded, the verdict."""
-        self.close()
+        """Return per claim the test that decided, its estimate, the region demanded, the verdict."""
         frame = self.ledger.table()[["claim", "estimate", "region", "verdict"]].set_index("claim")
         frame.insert(0, "deciding test", [record.headline.test.key for record in self.ledger.records])
         return frame
 
-    def close(self) -> Path:
-        """Write the records; what is stated for paper scale alone is said to be so."""
-        for key in self.ledger.apart:
-            self.ledger.skip(key, "not run by the chapter, see `descent paper`")
-        return self.ledger.save()
-
     def strings(self) -> dict[str, str]:
         """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""
         return quotes(self.ledger.records)
+
+    def save(self) -> Path:
+        """Write the records; raise ValueError naming the tests that lack their estimates."""
+        return self.ledger.save()

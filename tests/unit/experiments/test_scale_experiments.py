@@ -175,7 +175,7 @@ def test_a_chapter_run_at_paper_scale_can_close_its_ledger(tmp_path):
         bench = Bench("P3", Lab(), scale, tmp_path / scale)
         for key in set(bench.ledger.lacking) - stated("P3"):
             bench.ledger.skip(key, "left out of this test")
-        bench.close()
+        bench.save()
         (outcome,) = [o for o in bench.ledger.record("P3-C16").outcomes if o.test.key == "resnet"]
         assert outcome.reason == reason
 

@@ -50,6 +50,6 @@ def agree(bench: Bench, here: ArrayLike, there: ArrayLike) -> None:
 
 def publish(bench: Bench) -> None:
     """Write the records of the chapter, and hand the prose its finished strings, one glue key per test and verdict."""
-    bench.close()
+    bench.save()
     for key, text in bench.strings().items():
         glue(key, text, display=False)
