@@ -31,7 +31,7 @@ def test_library_edit_reexecutes_exactly_the_importing_chapters(project, log):
 
 
 def test_edit_of_a_shared_module_reexecutes_both(project, log):
-    edit(project.library / "toy" / "base.py", "import csv\n", "import csv as csv\nimport math as tables\n")
+    edit(project.library / "toy" / "base.py", "[seed, value]", "[seed, 1 * value]")
     assert run(project, log) == {name: ["library toy.base, save"] for name in ("alpha", "beta")}
 
 

@@ -110,7 +110,7 @@ def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
     edit(project.library / "toy" / "law.py", "2 * lr", "lr + lr")
     edit(project.library / "toy" / "base.py", "import csv", "import csv, sys")
     table = landing.figure_table([load(project, "alpha")])
-    assert "stale: library toy.base, save and 1 more" in table
+    assert "stale: library toy.base, imports and 1 more" in table
 
 
 def test_a_figure_names_the_claims_that_came_of_its_experiments(project):

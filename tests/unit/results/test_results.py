@@ -177,8 +177,7 @@ def f(x):
      ("return deep", "# sure\n    return deep", []), ("deep.g(x) + far.z", "(deep.g(x) +\n            far.z)", []),
      ("from toy import far\nfrom toy.inner import deep", "from toy.inner import deep\nfrom toy import far", []),
      ("LIMIT = 3", "LIMIT = 4", ["toy.code, LIMIT"]), ("+ far", "- far", ["toy.code, f"]),
-     ("inner import deep", "inner import hidden as deep",
-      ["toy.code, imports", "toy.inner.deep, imports"])],
+     ("inner import deep", "inner import hidden as deep", ["toy.code, imports"])],
 )  # fmt: skip
 def test_what_is_only_said_moves_nothing_and_what_moved_has_a_name(package, old, new, moved):
     file = package / "toy" / "code.py"
