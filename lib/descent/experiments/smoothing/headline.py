@@ -68,7 +68,7 @@ def run(config: Headline, lab: Lab) -> HeadlineResult:
     arms = lab.arms(config.rule(lab.momentum), config.replicas)
     *found, lost = np.stack([_race(config, images, arms, size) for size in config.batch_sizes], axis=1)
     alive = survivors(lost)
-    return HeadlineResult(config, lab, images.title, *(values.compress(alive, axis=-1) for values in found))
+    return HeadlineResult(config, lab, images.title, *(values[..., alive] for values in found))
 
 
 def _race(config: Headline, images: Task, arms: Arms, size: int) -> Array:
