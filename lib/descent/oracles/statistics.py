@@ -185,8 +185,8 @@ def _nominal(hits: float, level: float, tries: int = TRIES) -> float:
 
 
 def _mean() -> float:
-    intervals = [intervals.mean(row) for row in 3 + 2 * normals(81, TRIES, 12)]
-    return _nominal(sum(e.low <= 3 <= e.high for e in intervals), 0.95)
+    found = [intervals.mean(row) for row in 3 + 2 * normals(81, TRIES, 12)]
+    return _nominal(sum(e.low <= 3 <= e.high for e in found), 0.95)
 
 
 def _bootstrap() -> float:

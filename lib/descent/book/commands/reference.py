@@ -22,6 +22,7 @@ from descent.book.sources.project import BookError
 from descent.results import write_atomic
 
 CHECKED = "nbval-check-output"
+CARD = "experiment-card"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def renew(chapter: Chapter) -> list[Path]:
     Raises: BookError when an output shows a path of this machine.
     """
     project, name = chapter.project, chapter.name
-    text = source.dump(text_only(chapter.page()))
+    text = source.dump(without_cards(text_only(chapter.page())))
     for path in {str(project.root.resolve()), str(Path.home())}:
         if path in text:
             raise BookError(f"{name}: an output shows the path {path}; print nothing that differs between machines")
@@ -81,6 +82,15 @@ def replay(chapter: Chapter, folder: Path) -> Replay:
     target = folder / f"{chapter.name}.ipynb"
     write_atomic(target, source.dump(reference))
     return Replay(target, len(compared), left_out)
+
+
+def without_cards(notebook: source.Notebook) -> source.Notebook:
+    """Return a notebook without the cards of its experiments: they hold seconds, and code that lies in the library."""
+    for cell in _code(notebook):
+        kept = [output for output in cell.outputs if CARD not in str(output.get("data", {}).get("text/html", ""))]
+        if len(kept) < len(cell.outputs):
+            cell.outputs = kept
+    return notebook
 
 
 def emit(outputs: str, index: int) -> None:
