@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from descent.engine import rules
 from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
-from descent.measure import critical_batch, growth, thresholds
+from descent.measure import critical_batch, exit_laws, growth, passages, thresholds
 from descent.oracles.common import (
     ALGEBRA,
     CHANCE,
@@ -37,8 +37,9 @@ from descent.oracles.common import (
     tensor,
     worst,
 )
-from descent.problems import diagonal, patches, pca
+from descent.problems import diagonal, exponents, patches, pca
 from descent.theory import escape, inertia, linear, mode, moments, noise_escape
+from descent.theory.weights import Gamma
 
 __all__ = ["ORACLES"]
 
@@ -321,6 +322,35 @@ def _median_steps() -> float:
     return score(found.value, 1.0, 0.1 * math.sqrt(math.pi / 2 / 4000))
 
 
+def _exit_laws() -> float:
+    """Fit straight lines with NumPy in the coordinates of each law, and read them off at another radius."""
+    radii, at = np.array([1.0, 1.5, 2.0, 3.0]), np.array([5.0])
+    times, found, truth = np.exp(1 + np.abs(normals(66, 2, 4))) + 3 * radii, [], []
+    for law, (abscissa, ordinate, back) in {
+        "barrier": (np.square, np.log, np.asarray), "power": (np.log, np.log, np.asarray),
+        "logarithm": (np.log, np.asarray, lambda line: np.log(np.maximum(line, 1.0))),
+    }.items():  # fmt: skip
+        found.append(exit_laws.predicted(law, times, radii, at))
+        lines = [np.polyfit(abscissa(radii), ordinate(row), 1) for row in times]
+        truth.append([back(np.polyval(line, abscissa(at))) for line in lines])
+    return relative(np.array(found), np.array(truth))
+
+
+def _passages() -> float:
+    """Follow forty walks one by one, each with the streams of its row, and note where they first are."""
+    walk, radii, steps = exponents.Walk(Gamma(0.5), 1.5, 1), np.array([2.0, 20.0]), 60
+    together = streams(40, 67)
+    found, truth = passages.first_passages(walk, 1.0, radii, steps, together), np.zeros((40, 2))
+    for row in range(40):
+        alone, x, far = together.subset(slice(row, row + 1)), torch.ones(1, 1, dtype=F64), 1.0
+        for step in range(steps):
+            if far < radii[-1]:
+                truth[row] += far < radii
+                x = x - walk.lr * walk.minimum.gradient(x, alone, step)
+                far = max(far, abs(float(x)))
+    return relative(found.times, truth)
+
+
 def _valley() -> float:
     """Cost B/b + b/B: 5 % above its least where B/b + b/B = 2.1."""
     sizes = np.geomspace(10, 1000, 401)
@@ -378,6 +408,10 @@ ORACLES = (
            "powers of the map of moments over both curvatures", CHANCE, "standard errors", _resampled_mean),
     Oracle(f"{_M}.thresholds.median_steps", "step at which half of the runs have left", "a known law of exits",
            CHANCE, "standard errors", _median_steps),
+    Oracle(f"{_M}.exit_laws.predicted", "exit times at another radius by three laws", "straight lines of NumPy",
+           SOLVED, "relative", _exit_laws),
+    Oracle(f"{_M}.passages.first_passages", "first passages of a stack that is cut down", "walks one by one", ALGEBRA,
+           "relative", _passages),
     Oracle(f"{_M}.critical_batch.valley", "ends and centre of a valley of cost", "a quadratic equation", 1e-3,
            "relative", _valley),
 )
