@@ -325,15 +325,13 @@ def _median_steps() -> float:
 def _exit_laws() -> float:
     """Fit straight lines with NumPy in the coordinates of each law, and read them off at another radius."""
     radii, at = np.array([1.0, 1.5, 2.0, 3.0]), np.array([5.0])
-    times, found, truth = np.exp(1 + np.abs(normals(66, 2, 4))) + 3 * radii, [], []
-    for law, (abscissa, ordinate, back) in {
-        "barrier": (np.square, np.log, np.asarray), "power": (np.log, np.log, np.asarray),
-        "logarithm": (np.log, np.asarray, lambda line: np.log(np.maximum(line, 1.0))),
-    }.items():  # fmt: skip
-        found.append(exit_laws.predicted(law, times, radii, at))
-        lines = [np.polyfit(abscissa(radii), ordinate(row), 1) for row in times]
-        truth.append([back(np.polyval(line, abscissa(at))) for line in lines])
-    return relative(np.array(found), np.array(truth))
+    times, logs = np.exp(1 + np.abs(normals(66, 2, 4))) + 3 * radii, np.log([*radii, *at])
+    found = [exit_laws.predicted(law, times, radii, at) for law in ("barrier", "power", "logarithm")]
+    squares = np.square([*radii, *at])
+    barrier = [np.polyval(np.polyfit(squares[:4], np.log(row), 1), squares[4:]) for row in times]
+    power = [np.polyval(np.polyfit(logs[:4], np.log(row), 1), logs[4:]) for row in times]
+    steps = [np.polyval(np.polyfit(logs[:4], row, 1), logs[4:]) for row in times]
+    return relative(np.array(found), np.array([barrier, power, np.log(np.maximum(steps, 1.0))]))
 
 
 def _passages() -> float:
