@@ -25,7 +25,8 @@ __all__ = ["card", "comments"]
 
 def card(experiment: Experiment[Any, Any], lab: Lab, scale: str, found: Finding, claims: Sequence[str]) -> str:
     """Return the card as HTML: one line that unfolds to question, configuration and the source of `run`."""
-    judged = ", ".join(f'<a href="ledger.html#{claim}">{claim}</a>' for claim in claims) or "no claim"
+    judged = ", ".join(claims) or "no claim"  # a summary is one control: its links stand below
+    links = ", ".join(f'<a href="ledger.html#{claim}">{claim}</a>' for claim in claims)
     facts = f"{found.seconds:.0f} s" if not found.missing else f"not run: {escape(found.missing)}"
     rows = "".join(
         f"<tr><th scope='row'><code>{name}</code></th><td><code>{escape(value)}</code></td><td>{escape(said)}</td></tr>"
@@ -34,7 +35,7 @@ def card(experiment: Experiment[Any, Any], lab: Lab, scale: str, found: Finding,
     source = highlight(inspect.getsource(experiment.run), PythonLexer(), HtmlFormatter(nowrap=True))
     return (
         f'<details class="experiment-card"><summary>Experiment <code>{experiment.name}</code>: {facts}, judges {judged}'
-        f"</summary>\n<p>{escape(_question(experiment))}</p>\n"
+        f"</summary>\n<p>{escape(_question(experiment))}{f' In the ledger: {links}.' if links else ''}</p>\n"
         f"<table><thead><tr><th>setting</th><th>value</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>\n"
         f'<div class="highlight"><pre tabindex="0">{source}</pre></div></details>'
     )
