@@ -36,7 +36,8 @@ def card(experiment: Experiment[Any, Any], lab: Lab, scale: str, found: Finding,
     return (
         f'<details class="experiment-card"><summary>Experiment <code>{experiment.name}</code>: {facts}, judges {judged}'
         f"</summary>\n<p>{escape(_question(experiment))}{f' In the ledger: {links}.' if links else ''}</p>\n"
-        f"<table><thead><tr><th>setting</th><th>value</th><th>meaning</th></tr></thead><tbody>{rows}</tbody></table>\n"
+        f'<table tabindex="0"><thead><tr><th>setting</th><th>value</th><th>meaning</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>\n"
         f'<div class="highlight"><pre tabindex="0">{source}</pre></div></details>'
     )
 
