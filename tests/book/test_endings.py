@@ -243,7 +243,7 @@ def test_what_assembles_a_site_ends_with_the_build_and_the_previous_site_stays(p
 def moody_and_slow(project):
     """Let an experiment leave a sign that it runs, and then sleep."""
     sign = project.root / "running"
-    code = f'def late(settings):\n    pathlib.Path({str(sign)!r}).touch()\n    time.sleep(600)\n\n\nPAPER = "T1"'
+    code = f'def late(config, lab):\n    pathlib.Path({str(sign)!r}).touch()\n    time.sleep(600)\n\n\nPAPER = "T1"'
     edit(project.library / "toy" / "experiments" / "alpha.py", 'PAPER = "T1"', f"import pathlib, time\n\n\n{code}")
     edit(project.library / "toy" / "experiments" / "alpha.py", "lambda config, lab: config.base + lab.seed % 2", "late")
     return sign
