@@ -12,7 +12,7 @@ from descent.book.sources.project import Project
 from descent.book.sources.provenance import Code, modules
 
 FLOORS = {
-    "Random numbers, rules, training": ("dispatch", "engine"),
+    "Random numbers, rules, training": ("dispatch", "arrays", "engine"),
     "Intervals": ("stats",),
     "Networks": ("nets",),
     "Exact theory": ("theory",),
