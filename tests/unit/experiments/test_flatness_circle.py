@@ -15,7 +15,6 @@ from descent.engine.rules import repeat, sgd
 from descent.engine.streams import Streams, replica_seeds
 from descent.engine.train import train
 from descent.experiments.flatness import circle, crossover, phase
-from descent.experiments.flatness.batches import farthest
 from descent.experiments.flatness.circle import CIRCLE, RingsResult
 from descent.experiments.flatness.crossover import CROSSOVER, FAR, Crossover, CrossoverResult
 from descent.experiments.flatness.hyperbola import Continuum
@@ -25,7 +24,7 @@ from descent.experiments.lab import Experiment, Lab
 from descent.problems.circle import Circle
 from descent.results import digest
 from descent.runs.perform import perform, undefined
-from descent.stats.intervals import exact
+from descent.stats import exact, furthest
 from numpy.testing import assert_allclose
 
 KEYS = {f"{claim.id}.{test.key}" for claim in load_paper("P2").claims for test in claim.tests}
@@ -183,8 +182,8 @@ def test_the_map_fills_up_between_the_right_thresholds() -> None:
 
 
 def test_worst_is_the_ratio_farthest_from_one() -> None:
-    assert farthest([exact(1.1), exact(0.7), exact(1.2)], of=1).value == 0.7
-    assert farthest([exact(1.1), exact(0.7), exact(-1.2)], of=0).value == -1.2
+    assert furthest([exact(1.1), exact(0.7), exact(1.2)], 1.0).value == 0.7
+    assert furthest([exact(1.1), exact(0.7), exact(-1.2)], 0.0).value == -1.2
 
 
 @pytest.mark.parametrize("item", [CIRCLE, CROSSOVER, PHASE])

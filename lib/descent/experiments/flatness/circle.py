@@ -15,13 +15,13 @@ import numpy as np
 from pandas import DataFrame, concat
 
 from descent.arrays import Array
-from descent.experiments.flatness.batches import Batch, batch_name, farthest
+from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.leaving import Cell, Departures, leave
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.thresholds import Curve, median_steps
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, mean_square_threshold
-from descent.stats import Estimate, paired_difference
+from descent.stats import Estimate, furthest, paired_difference
 
 JITTER_STEP, EXACT_STEP = 1.7, 2.2  # lr × sharpness at which shares of runs are compared
 SMALL, LARGE = (1, 2, 4), (32, 200, 1000)
@@ -136,9 +136,9 @@ def estimates(result: RingsResult) -> Estimates:
         "P2-C9.exact": rise(exact, 1, 32),
         "P2-C10.batch200": full[200],
         "P2-C10.batch1000": full[1000],
-        "P2-C14.large": farthest((over_edge[k] for k in LARGE), of=1),
-        "P2-C14.small": farthest((over_edge[k] for k in SMALL), of=1),
-        "P2-X3.rule": farthest((result.over(result.rule(k), k) for k in RISING), of=1),
+        "P2-C14.large": furthest([over_edge[k] for k in LARGE]),
+        "P2-C14.small": furthest([over_edge[k] for k in SMALL]),
+        "P2-X3.rule": furthest([result.over(result.rule(k), k) for k in RISING]),
         "P2-X8.circle": rise(exact, None, 1),
         "P2-X8.undone": rise(jitter, None, 1),
     }

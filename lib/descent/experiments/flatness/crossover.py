@@ -16,7 +16,7 @@ from descent.experiments.flatness.leaving import Cell, Departures, leave
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.thresholds import median_steps
 from descent.problems.circle import Circle
-from descent.stats import Estimate
+from descent.stats import Estimate, smallest
 from descent.theory.mode import crossover_batch
 
 MODERATE = 0.5
@@ -130,7 +130,7 @@ def estimates(result: CrossoverResult) -> Estimates:
         "P2-X5.full_batch": result.ratio(None, head),
         "P2-X5.crossover": crossing(result),
         "P2-X5.threshold": result.c50(far, of=lambda c: c / edge),
-        "P2-X5.matched": min(matched, key=lambda estimate: estimate.value),
+        "P2-X5.matched": smallest(matched),
     }
 
 

@@ -17,11 +17,10 @@ from torch import Tensor
 from descent.arrays import Array, BoolArray
 from descent.engine import column, sgd
 from descent.engine.arms import in_parts
-from descent.experiments.flatness.batches import farthest
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exit_spread, exit_time, mean_square_threshold
-from descent.stats import Estimate, blocks, bootstrap, mean, proportion
+from descent.stats import Estimate, blocks, bootstrap, furthest, mean, proportion
 from descent.theory.weights import Gamma, StepLaw, WeightLaw
 
 BLOCKS = 1000  # of walks, which the bootstrap resamples whole
@@ -136,11 +135,11 @@ def estimates(result: ExitsResult) -> Estimates:
     clear = range(result.config.barely, len(result.above))
     above = result.growth[len(result.between) :]
     return {
-        "P2-C11.above": farthest((mean(above[row] / result.above[row].growth) for row in clear), of=1),
+        "P2-C11.above": furthest([mean(above[row] / result.above[row].growth) for row in clear]),
         "P2-C11.between": mean(result.growth[single]),
         "P2-C12.above": max((stayed(result, row) for row in clear), key=lambda e: e.high),
         "P2-C12.between": leaving_exponent(result, several),
-        "P2-X2.power": farthest((leaving_exponent(result, b, s.exponent) for b, s in enumerate(result.between)), of=1),
+        "P2-X2.power": furthest([leaving_exponent(result, b, s.exponent) for b, s in enumerate(result.between)]),
     }
 
 

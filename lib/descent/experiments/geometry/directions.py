@@ -19,7 +19,7 @@ from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.geometry.samples import gaussian
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.alignment import extreme_directions
-from descent.stats import Estimate, bootstrap, mean, ratio_of_means
+from descent.stats import Estimate, bootstrap, largest, mean, ratio_of_means
 
 SQUARES = (1.0, 2.0)
 """Examples per squared dimension at which the largest alignment is compared."""
@@ -109,7 +109,7 @@ def _apart(values: Array, seed: int, *, relative: bool = False) -> Estimate:
         return np.asarray(np.ptp(centres, axis=0) / (centres.mean(axis=0) if relative else 1.0))
 
     found = [bootstrap(spread, *column, seed=seed, paired=False) for column in values.swapaxes(0, 1)]
-    return max(found, key=lambda estimate: estimate.value)
+    return largest(found)
 
 
 def tables(result: DirectionsResult) -> Tables:

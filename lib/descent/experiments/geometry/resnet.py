@@ -23,7 +23,7 @@ from descent.experiments.geometry.looks import Course, furthest
 from descent.experiments.geometry.pictures import LIMIT, Pictures
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.nets import Supervised
-from descent.stats import Estimate, geometric_ratio, mean
+from descent.stats import Estimate, geometric_ratio, largest, mean
 
 NAMES = ("SGD", "momentum", "SGD, equal effective step")
 
@@ -165,7 +165,7 @@ def estimates(result: ResidualResult) -> Estimates:
     at_minima = [mean(values) for values in ends if len(values) > 1]
     found: dict[str, Estimate] = {}
     if at_minima:
-        found["P5-W5.resnet"] = max(at_minima, key=lambda cell: cell.value)
+        found["P5-W5.resnet"] = largest(at_minima)
     if plain := [path.course for (path,) in result.whole(Kind.PLAIN)]:
         found["P5-C9.resnet"] = furthest(*plain)
         found["P5-C10.resnet_within"] = mean(np.mean([course.within.mean(axis=(0, 2)) for course in plain], axis=0))

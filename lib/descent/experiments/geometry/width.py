@@ -18,7 +18,7 @@ from descent.engine import Purpose, Streams
 from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.measure.alignment import loss_alignment
-from descent.stats import Estimate, exact, mean
+from descent.stats import exact, furthest, mean, smallest
 from descent.theory.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
 
 DEEP, FEATURES = "deep linear", "random features"
@@ -157,19 +157,15 @@ def estimates(result: WidthResult) -> Estimates:
     slopes = [mean(_per_decade(result, name)) for name in result.typical]
     levels = {name: [mean(row) for row in rows[result.wide(name)]] for name, rows in result.typical.items()}
     return {
-        "P5-C4.slope": max(slopes, key=lambda e: abs(e.value)),
-        "P5-C4.level": _least([e for found in levels.values() for e in found]),
+        "P5-C4.slope": furthest(slopes, 0.0),
+        "P5-C4.level": smallest([e for found in levels.values() for e in found]),
         "P5-C5.bound": exact(float(result.floor_ratio.min())),
-        "P5-C5.typical": _least([mean(row) for row in result.typical["leaky"]]),
+        "P5-C5.typical": smallest([mean(row) for row in result.typical["leaky"]]),
         "P5-C6.constructed": exact(float(np.abs(result.dead).max())),
-        "P5-C6.typical": max(levels["relu"], key=lambda e: abs(e.value - 1)),
-        "P5-W4.linear": _least(levels[DEEP]),
-        "P5-W4.features": _least(levels[FEATURES]),
+        "P5-C6.typical": furthest(levels["relu"]),
+        "P5-W4.linear": smallest(levels[DEEP]),
+        "P5-W4.features": smallest(levels[FEATURES]),
     }
-
-
-def _least(found: list[Estimate]) -> Estimate:
-    return min(found, key=lambda e: e.value)
 
 
 def _per_decade(result: WidthResult, name: str) -> Array:

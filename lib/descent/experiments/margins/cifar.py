@@ -20,7 +20,7 @@ from pandas import DataFrame, concat
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.margins.classifiers import Course, Net, Stand, gain, pictures, scores, stands
 from descent.nets import CNN, ResNet
-from descent.stats import Estimate
+from descent.stats import Estimate, smallest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +80,7 @@ def estimates(result: CifarResult) -> Estimates:
     """Return what the first net says about P4-C1 and P4-C2."""
     config = result.config
     found = result.gains(0, result.lab.momentum)[config.targets.index(config.judged)]
-    return {
-        "P4-C1.accuracy": found[config.batch_sizes.index(None)],
-        "P4-C2.accuracy": min(found, key=lambda each: each.value),
-    }
+    return {"P4-C1.accuracy": found[config.batch_sizes.index(None)], "P4-C2.accuracy": smallest(found)}
 
 
 def tables(result: CifarResult) -> Tables:

@@ -20,7 +20,7 @@ from descent.engine import Params, Purpose, Streams, ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.problems.patches import Patches
-from descent.stats import Estimate, mean, slope_of_mean
+from descent.stats import Estimate, furthest, mean, slope_of_mean
 from descent.theory.inertia import coasting, coasting_distance
 
 
@@ -111,7 +111,7 @@ def estimates(result: CoastResult) -> Estimates:
     return {
         "P4-C7.exponent": _exponent(config.large_margins, result.by_large, seed),
         "P4-C8.exponent": _exponent(config.small_margins, result.by_small, seed),
-        "P4-C17.coast": max(cells, key=lambda cell: abs(cell.value - 1)),
+        "P4-C17.coast": furthest(cells),
     }
 
 

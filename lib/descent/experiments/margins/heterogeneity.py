@@ -16,7 +16,7 @@ from descent.engine import ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
 from descent.experiments.margins.arms import EQUAL, LARGE, Task, compete
 from descent.problems.patches import Patches
-from descent.stats import paired_difference
+from descent.stats import furthest, paired_difference, smallest
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def estimates(result: HeterogeneityResult) -> Estimates:
     same, near = (paired_difference(*result.by_margin[int(np.argmin(np.abs(ratio - at)))]) for at in (1, 2))
     gaps = result.linear[:, 0] - result.linear[:, 1]
     return {
-        "P4-C11.heterogeneous": min(mixed, key=lambda gap: gap.value),
-        "P4-C11.equal": max((alone, same), key=lambda gap: abs(gap.value)),
+        "P4-C11.heterogeneous": smallest(mixed),
+        "P4-C11.equal": furthest((alone, same), 0.0),
         "P4-C11.near": near,
         "P4-C12.gap": paired_difference(*result.linear[-1]),
         "P4-C12.closes": paired_difference(gaps[0], gaps[-1]),

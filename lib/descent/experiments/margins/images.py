@@ -20,7 +20,7 @@ from descent.engine import ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
 from descent.experiments.margins.arms import AtLoss, best_gap
 from descent.problems.patches import Patches, random_start
-from descent.stats import bootstrap, paired_difference
+from descent.stats import bootstrap, paired_difference, smallest
 
 KEYS = {"digits": ("P4-C14.digits", "P4-C16.digits"), "mnist": ("P4-C14.mnist", "P4-C16.mnist")}
 """The tests that a data set answers: at one rate, and at the best of several."""
@@ -124,7 +124,7 @@ def estimates(result: ImagesResult) -> Estimates:
     gains = [paired_difference(errors[0], errors[-1]) for errors in result.err2[result.counted]]
     grid = np.moveaxis(result.tuned, -1, 0)  # (S, rates, 2): plain descent first
     found = {best_rate: bootstrap(best_gap, grid, seed=result.lab.seed)}
-    return found | ({every_pair: min(gains, key=lambda gain: gain.value)} if gains else {})
+    return found | ({every_pair: smallest(gains)} if gains else {})
 
 
 def tables(result: ImagesResult) -> Tables:

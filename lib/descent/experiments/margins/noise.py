@@ -17,7 +17,7 @@ from descent.engine import Params, Streams, ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
 from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.problems.patches import Patches
-from descent.stats import paired_difference
+from descent.stats import furthest, paired_difference, smallest
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def estimates(result: NoiseResult) -> Estimates:
     changes = [paired_difference(p, plain[-1]) for p in plain[:-1]]
     third, same, full, thrice = result.around
     return {
-        "P4-C3.gap": min(gaps, key=lambda gap: gap.value),
-        "P4-C3.noise": max(changes, key=lambda change: abs(change.value)),
+        "P4-C3.gap": smallest(gaps),
+        "P4-C3.noise": furthest(changes, 0.0),
         "P4-N1.gain": paired_difference(result.replaced[0], result.replaced[1]),
         "P4-N2.batch": paired_difference(same, full),
         "P4-N2.lambda": paired_difference(third, thrice),

@@ -19,7 +19,7 @@ from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
 from descent.experiments.margins.arms import LARGE as LARGE_TASK
 from descent.experiments.margins.arms import Race, Task, compete
 from descent.problems.patches import Patches
-from descent.stats import paired_difference
+from descent.stats import furthest, paired_difference, smallest
 
 PLAIN, ALL = "nothing (plain descent)", "everything"
 FEATURE, NOISE = "along the feature", "along the noise"
@@ -106,8 +106,8 @@ def estimates(result: SurgeryResult) -> Estimates:
     kept = [paired_difference(plain, result.err2(name)) for name in KEPT]
     without = [paired_difference(plain, result.err2(name)) for name in WITHOUT]
     return {
-        "P4-C10.kept": min(kept, key=lambda gain: gain.value),
-        "P4-C10.without": max(without, key=lambda gain: abs(gain.value)),
+        "P4-C10.kept": smallest(kept),
+        "P4-C10.without": furthest(without, 0.0),
         "P4-N3.coast": paired_difference(result.err2(COAST), full),
         "P4-N3.dropped": paired_difference(result.err2(DROPPED), full),
     }

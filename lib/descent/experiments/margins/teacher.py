@@ -18,7 +18,7 @@ from descent.engine.probes import Leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.margins.arms import AtLoss
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
-from descent.stats import paired_difference
+from descent.stats import furthest, paired_difference
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _race(config: Teacher, lab: Lab, teacher: str) -> Array:
 def estimates(result: TeacherResult) -> Estimates:
     """Return what the teachers say about P4-C4."""
     gaps = [paired_difference(plain, momentum) for plain, momentum in result.error]
-    return {"P4-C4.gap": max(gaps, key=lambda gap: abs(gap.value))}
+    return {"P4-C4.gap": furthest(gaps, 0.0)}
 
 
 def tables(result: TeacherResult) -> Tables:

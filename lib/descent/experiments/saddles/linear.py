@@ -17,7 +17,7 @@ from descent.arrays import Array
 from descent.engine import FirstPassage, heavy_ball, outside
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.problems.saddle import Quadratic, matching_noise
-from descent.stats import bootstrap, ks_distance, paired_ratio
+from descent.stats import bootstrap, ks_distance, largest, paired_ratio
 from descent.stats.intervals import KS, blocks
 from descent.theory.escape import Unstable, escape_level, escape_sd
 from descent.theory.mode import growth, growth_ceiling
@@ -151,7 +151,7 @@ def estimates(result: LinearResult) -> Estimates:
         return np.asarray(np.divide(lost, gained, out=np.zeros_like(lost), where=gained != 0))
 
     return {
-        "P3-C1.law": max((ks.estimate() for ks in distances(result).values()), key=lambda found: found.value),
+        "P3-C1.law": largest([ks.estimate() for ks in distances(result).values()]),
         "P3-C12.share": bootstrap(share, *map(blocks, (times[0], times[head], result.quiet[head])), seed=seed),
         "P3-X2.saturates": paired_ratio(times[0], times[strong] / (1 - STRONG), seed),
         "P3-X2.size": paired_ratio(times[0] / exact[0], times[strong] / exact[strong], seed),

@@ -23,14 +23,13 @@ from descent.experiments.synthesis.lineup import (
     Column,
     arms_at,
     cells_table,
-    furthest,
     lowest,
     pair,
     rule_of,
 )
 from descent.measure.growth import Descent, resampled_mean
 from descent.problems.quadratics import GaussianFeatures
-from descent.stats import Estimate, exact, geometric_ratio
+from descent.stats import Estimate, exact, furthest, geometric_ratio
 from descent.theory.linear import aligned_edge, critical_batch, edge_profile
 from descent.theory.noise_escape import gaussian_escape, outside
 

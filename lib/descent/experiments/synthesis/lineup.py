@@ -95,11 +95,6 @@ def rule_of(arms: Sequence[Arm]) -> Hyper:
     return heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms])
 
 
-def furthest(found: Sequence[Estimate]) -> Estimate:
-    """Return the estimate furthest from one."""
-    return max(found, key=lambda estimate: abs(estimate.value - 1))
-
-
 def lowest(found: Sequence[Estimate]) -> Estimate:
     """Return the estimate whose interval reaches down furthest."""
     return min(found, key=lambda estimate: estimate.low)

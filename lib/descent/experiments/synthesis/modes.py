@@ -24,12 +24,11 @@ from descent.experiments.synthesis.lineup import (
     Column,
     arms_at,
     cells_table,
-    furthest,
     lowest,
     pair,
     rule_of,
 )
-from descent.stats import Estimate, exact, mean, paired_ratio, ratio_of_means
+from descent.stats import Estimate, exact, furthest, mean, paired_ratio, ratio_of_means
 from descent.stats.intervals import blocks
 from descent.theory.escape import escape_mean
 from descent.theory.mode import kernel, search_noise_power, stationary_variance
