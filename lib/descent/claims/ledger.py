@@ -31,7 +31,7 @@ class Ledger:
         self.paper = load_paper(paper) if isinstance(paper, str) else paper
         self.provenance = provenance
         self._folder, self._apart = folder, apart
-        self._tests = {f"{claim.id}.{test.key}": test for claim in self.paper.claims for test in claim.tests}
+        self._tests = self.paper.tests
         self._outcomes: dict[str, Outcome] = {}
 
     @property

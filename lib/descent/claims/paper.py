@@ -56,6 +56,11 @@ class Paper:
     doi: str = ""
 
     @property
+    def tests(self) -> dict[str, Test]:
+        """Every test by its key, "<claim>.<test>"."""
+        return {f"{claim.id}.{test.key}": test for claim in self.claims for test in claim.tests}
+
+    @property
     def family(self) -> int:
         """The number of tests judged together, by which intervals are widened."""
         return sum(len(claim.tests) for claim in self.claims)

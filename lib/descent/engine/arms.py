@@ -8,18 +8,17 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from descent.arrays import Array, BoolArray
+from descent.arrays import Array, BoolArray, IntArray
 from descent.engine.checkpoint import kept
 from descent.engine.probes import FirstPassage, Params, Probe, Series
 from descent.engine.rules import Hyper, Schedule, per_arm, repeat
-from descent.engine.stack import Objective, leaves
+from descent.engine.stack import Objective, joined, leaves, rows_of
 from descent.engine.streams import Streams
 from descent.engine.train import Run, train
 
-__all__ = ["ArmRun", "Arms", "Array", "BoolArray", "in_parts", "to_numpy"]
+__all__ = ["ArmRun", "Arms", "in_parts", "to_numpy"]
 
 MEMORY = 2 << 30
 """Bytes of working memory for what is measured on a whole stack."""
@@ -78,8 +77,7 @@ class Arms:
         Raises: ValueError for any other number of rows.
         """
         given = start(self.streams) if callable(start) else start
-        full = {name: self._rows(name, leaf.to(self.streams.device)) for name, leaf in leaves(given).items()}
-        return full.get("", full)
+        return joined({name: self._rows(name, leaf.to(self.streams.device)) for name, leaf in leaves(given).items()})
 
     def split(self, values: Tensor) -> Array:
         """Cut (A·N, …) into arms, (A, N, …), in float64 on the host."""
@@ -141,7 +139,7 @@ class ArmRun:
         """Return the series of the first `count` replicas of every arm, (A, count, T, …)."""
         return self._cut(self._series(probe), count)
 
-    def at(self, probe: str) -> NDArray[np.int64]:
+    def at(self, probe: str) -> IntArray:
         """Return the steps (T,) at which a series was recorded."""
         return np.asarray(self._series(probe).steps.numpy())
 
@@ -162,11 +160,7 @@ class ArmRun:
         arms = self.arms
         rows = torch.arange(arms.rows, device=arms.streams.device).view(len(arms), -1)[among, :count].flatten()
         some = Arms(arms.rule.subset(among), Streams(arms.streams.seeds[rows], arms.streams.dtype))
-        params, velocity = (
-            {name: leaf[rows] for name, leaf in leaves(part).items()}
-            for part in (self.whole.params, self.whole.velocity)
-        )
-        return some, params.get("", params), velocity.get("", velocity)
+        return some, rows_of(self.whole.params, rows), rows_of(self.whole.velocity, rows)
 
     def end(self, function: Callable[[Params], Tensor] | None = None) -> Array:
         """Return function(parameters) at the end, (A, N, …); the parameters themselves where they are one tensor."""
@@ -207,12 +201,9 @@ class ArmRun:
         """
         streams, n = self.arms.streams, self.arms.replicas
         rows = (torch.tensor(parents).unsqueeze(1) * n + torch.arange(n)).flatten().to(streams.device)
-        params, velocity = (
-            {name: leaf[rows] for name, leaf in leaves(part).items()}
-            for part in (self.whole.params, self.whole.velocity)
-        )
+        params, velocity = rows_of(self.whole.params, rows), rows_of(self.whole.velocity, rows)
         lost = self._diverged[rows]
-        whole = Run(params.get("", params), velocity.get("", velocity), lost, {}, self.steps, self.whole.seconds)
+        whole = Run(params, velocity, lost, {}, self.steps, self.whole.seconds)
         return ArmRun(Arms(rule, streams.subset(rows)), self.objective, whole, {}, None, self.options, lost)
 
     @property

@@ -13,7 +13,7 @@ from descent.engine.probes import Leaves, Params
 from descent.engine.rules import Coefficients, Factors, Hyper, Schedule
 from descent.engine.streams import Streams
 
-__all__ = ["Chunk", "Leaves", "Objective", "Plan", "State", "cut", "leaves"]
+__all__ = ["Chunk", "Leaves", "Objective", "Plan", "State", "cut", "joined", "leaves", "rows_of"]
 
 _BLOCK = 1 << 17  # elements; three such blocks of float32 are 1.5 MiB
 _EXPAND_BELOW = 64  # elements per replica under which a contiguous coefficient beats a broadcast one
@@ -83,12 +83,12 @@ class State:
     @property
     def params(self) -> Params:
         """The parameters in the user's form."""
-        return self.x.get("", self.x)
+        return joined(self.x)
 
     @property
     def velocity(self) -> Params:
         """The buffer in the user's form."""
-        return self.v.get("", self.v)
+        return joined(self.v)
 
     def tensors(self) -> Leaves:
         """Return every tensor by a name of its own."""
@@ -119,7 +119,7 @@ class Chunk:
         self.hyper, self.streams, self.plan = hyper, streams, plan
         self.x = {name: leaf[rows].clone() for name, leaf in state.x.items()}
         self.v = {name: leaf[rows].clone() for name, leaf in state.v.items()}
-        self.params: Params = self.x.get("", self.x)
+        self.params = joined(self.x)
         self.write = objective.gradient_into if isinstance(objective, Buffered) else None
         self.operate = objective.operate if isinstance(objective, Operated) else None
         self.g = {name: torch.empty_like(leaf) for name, leaf in self.x.items()} if self.write else {}
@@ -272,6 +272,16 @@ def cut(objective: Objective, state: State, hyper: Hyper, streams: Streams, plan
         Chunk(objective.subset(rows), state, rows, hyper.subset(rows), streams.subset(rows), plan)
         for rows in objective.chunks(hyper.replicas, budget)
     ]
+
+
+def rows_of(params: Params, index: Tensor | slice) -> Params:
+    """Return the parameters of some rows of a stack."""
+    return joined({name: leaf[index] for name, leaf in leaves(params).items()})
+
+
+def joined(named: Leaves) -> Params:
+    """Return leaves in the user's form: the leaf named "" is a single tensor."""
+    return named.get("", named)
 
 
 def leaves(params: Params) -> Leaves:

@@ -17,7 +17,7 @@ from torch import Tensor
 from descent.engine.checkpoint import Checkpoint, Keeping, Timed, fingerprint, kept
 from descent.engine.probes import Every, FirstPassage, Params, Probe, Recorder, Series, every, recorder
 from descent.engine.rules import Hyper, Schedule
-from descent.engine.stack import Chunk, Objective, Plan, State, cut, leaves
+from descent.engine.stack import Chunk, Objective, Plan, State, cut, joined, leaves
 from descent.engine.streams import Streams
 
 __all__ = [
@@ -49,7 +49,7 @@ class Noisy:
         """Return the noisy gradient of every replica."""
         full, noise = leaves(self.full(params)), leaves(self.noise(params, streams, step))
         total = {name: full[name] + noise[name] for name in full}
-        return total.get("", total)
+        return joined(total)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from descent.engine.probes import Params, Series
 from descent.engine.rules import Hyper, Schedule
-from descent.engine.stack import Chunked, Leaves, Objective, leaves
+from descent.engine.stack import Chunked, Leaves, Objective, joined, leaves, rows_of
 from descent.engine.streams import Streams
 from descent.engine.train import train
 from descent.measure.operators import flatten
@@ -213,10 +213,9 @@ def _batch_gradient(objective: Objective, params: Params, streams: Streams, step
         return objective.gradient(params, streams, step)
     found = []
     for rows in objective.chunks(streams.replicas, _BUDGET):
-        some = {name: leaf[rows] for name, leaf in leaves(params).items()}
-        found.append(leaves(objective.subset(rows).gradient(some.get("", some), streams.subset(rows), step)))
-    joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-    return joined.get("", joined)
+        some = rows_of(params, rows)
+        found.append(leaves(objective.subset(rows).gradient(some, streams.subset(rows), step)))
+    return joined({name: torch.cat([part[name] for part in found]) for name in found[0]})
 
 
 class _Part(NamedTuple):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from descent.engine.probes import Params
-from descent.engine.stack import leaves
+from descent.engine.stack import joined, leaves
 from descent.engine.streams import Purpose, Streams
 from descent.measure.noise import batch_noise, flat, full_gradient, gradient_noise
 from descent.nets.supervised import Supervised
@@ -198,4 +198,4 @@ def _moved(params: Params, directions: Tensor, degree: float | Tensor) -> Params
         part = steps.narrow(1, start, leaf[0].numel())
         moved[name] = leaf.repeat_interleave(count, dim=0) - part.view(-1, *leaf.shape[1:])
         start += leaf[0].numel()
-    return moved.get("", moved)
+    return joined(moved)

@@ -1,6 +1,6 @@
 """What a run leaves behind: digests, provenance, tables that verify themselves, and how two runs compare."""
 
-from descent.results.code import code_pieces, imported_pieces, library_files
+from descent.results.code import code_pieces, imported_pieces, library_files, short_hash
 from descent.results.compare import Comparison, Kind, Measured, compare
 from descent.results.digests import canonical, data_digest, digest, file_hash, library_digest
 from descent.results.provenance import Provenance, joined, provenance
@@ -46,6 +46,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "save_table",
+    "short_hash",
     "verified_table",
     "write_atomic",
     "write_json",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from descent.results.texts import read_text
 
-__all__ = ["code_pieces", "imported_pieces", "library_files"]
+__all__ = ["code_pieces", "imported_pieces", "library_files", "short_hash"]
 
 PACKAGES = Path(__file__).resolve().parents[2]
 LENGTH = 16
@@ -47,7 +47,7 @@ class _Module:
     @functools.cache  # noqa: B019  # a module is as short-lived as the command that reads it
     def hash(self, piece: str) -> str:
         """Return the hash of a piece."""
-        return _hash("\n".join(map(ast.unparse, self.pieces[piece])))
+        return short_hash("\n".join(map(ast.unparse, self.pieces[piece])))
 
     @functools.cache  # noqa: B019
     def mentions(self, piece: str) -> tuple[tuple[_Name, str], ...]:
@@ -61,7 +61,7 @@ class _Module:
             elif isinstance(part, ast.Name) and self.package and part.id in self.pieces:
                 found[_Name(self.name, part.id), ""] = None
             elif isinstance(part, ast.Import | ast.ImportFrom):  # within a function
-                found |= {(name, ""): None for _, name in _binds(self, part)}
+                found |= {(name, ""): None for _, name in _binds(self.name, self.package, part)}
         return tuple(found)
 
 
@@ -124,7 +124,7 @@ class _Walk:
             yield _Name(name.module, "")
         else:
             if module.imports:
-                self.found[f"{module.name}, {IMPORTS}"] = _hash("\n".join(module.imports))
+                self.found[f"{module.name}, {IMPORTS}"] = short_hash("\n".join(module.imports))
             for piece in module.pieces:
                 yield from self.keep(module, piece)
             yield from self.imports(module)
@@ -163,23 +163,23 @@ def _parsed(name: str, package: bool, text: str, file: str) -> _Module:
         tree = ast.parse(text)
     except SyntaxError as fault:
         raise ValueError(f"{file}, line {fault.lineno} is not Python: {fault.msg}; correct it") from None
-    module = _Module(name, package, {}, {}, ())
-    imports: list[str] = []
+    pieces: dict[str, list[Statement]] = {}
+    imported: dict[str, _Name] = {}
+    for_types: dict[str, _Name] = {}
     for node in _without_docstrings(tree).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            imports += [f"{bound} is {whole}" for bound, whole in _binds(module, node)]
-            module.bound.update(_binds(module, node))
+            imported |= _binds(name, package, node)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for part in node.body:
-                module.bound.update(_binds(module, part))
+            for_types |= {bound: whole for part in node.body for bound, whole in _binds(name, package, part)}
         else:
-            module.pieces.setdefault(_title(node), []).append(node)
-    return _Module(name, package, module.pieces, module.bound, tuple(sorted(imports)))
+            pieces.setdefault(_title(node), []).append(node)
+    said = tuple(sorted(f"{bound} is {whole}" for bound, whole in imported.items()))
+    return _Module(name, package, pieces, imported | for_types, said)
 
 
-def _binds(module: _Module, node: ast.AST) -> Iterator[tuple[str, _Name]]:
-    """Yield what an import statement binds."""
-    parts = module.name.split(".") if module.package else module.name.split(".")[:-1]
+def _binds(module: str, package: bool, node: ast.AST) -> Iterator[tuple[str, _Name]]:
+    """Yield what an import statement binds in a module."""
+    parts = module.split(".") if package else module.split(".")[:-1]
     if isinstance(node, ast.Import):
         for alias in node.names:
             yield alias.asname or alias.name, _Name(alias.name, "")
@@ -215,5 +215,6 @@ def _source(name: str, folder: Path) -> Path | None:
     return next((file for file in candidates if name and file.is_file()), None)
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+def short_hash(content: bytes | str) -> str:
+    """Return the 16 hexadecimal digits that stand for a content wherever a person may read them."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:LENGTH]

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from pandas import DataFrame
 
-from descent.results.code import PACKAGES, code_pieces
+from descent.results.code import LENGTH, PACKAGES, code_pieces, short_hash
 
 __all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest"]
-
-LENGTH = 16
 
 
 def digest(config: object, ignore: Collection[str] = ()) -> str:
@@ -27,7 +25,7 @@ def digest(config: object, ignore: Collection[str] = ()) -> str:
     `ignore` names fields left out at every depth, such as a seed that is recorded on its own.
     Raises: TypeError naming the field that has no canonical form.
     """
-    return _short(canonical(config, ignore).encode())
+    return short_hash(canonical(config, ignore).encode())
 
 
 def canonical(config: object, ignore: Collection[str] = ()) -> str:
@@ -40,7 +38,7 @@ def data_digest(data: np.ndarray[Any, Any] | torch.Tensor | DataFrame | bytes | 
     if isinstance(data, Path):
         return file_hash(data)[:LENGTH]
     if isinstance(data, bytes):
-        return _short(data)
+        return short_hash(data)
     if isinstance(data, DataFrame):
         return digest({str(name): _array_digest(data[name].to_numpy()) for name in data.columns})
     if isinstance(data, torch.Tensor):
@@ -100,8 +98,4 @@ def _array_digest(array: np.ndarray[Any, Any]) -> str:
     if array.dtype.kind not in "biufc":
         return digest([str(item) for item in array.ravel().tolist()] + [str(array.shape)])
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return _short(f"{little.dtype.str}{little.shape}".encode() + little.tobytes())
-
-
-def _short(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:LENGTH]
+    return short_hash(f"{little.dtype.str}{little.shape}".encode() + little.tobytes())

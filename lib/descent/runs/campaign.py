@@ -74,9 +74,14 @@ class Task:
         return self.experiment.config(self.scale)
 
     @property
+    def modules(self) -> Sequence[str]:
+        """The modules its code is in."""
+        return self.experiment.modules or (self.package,)
+
+    @property
     def mark(self) -> str:
         """What a result must have been made from to be this task's: parameters and code."""
-        return digest((self.name, self.lab, self.config, library_digest(self.experiment.modules or [self.package])))
+        return digest((self.name, self.lab, self.config, library_digest(self.modules)))
 
 
 def tasks(package: str, lab: Lab, scale: str = "cpu", only: Sequence[str] = (), **options: Any) -> list[Task]:
@@ -117,8 +122,8 @@ def run(task: Task) -> dict[str, Any]:
 
     Image data that are not here make it a result without estimates, with the reason under "skipped".
     """
-    lab, experiment = task.lab, task.experiment
-    made = provenance(task.scale, lab.device, lab.seed, lab.replicas, modules=experiment.modules or [task.package])
+    lab = task.lab
+    made = provenance(task.scale, lab.device, lab.seed, lab.replicas, modules=task.modules)
     about = {
         "schema": SCHEMA,
         "task": task.name,
@@ -127,7 +132,7 @@ def run(task: Task) -> dict[str, Any]:
         "lab": dataclasses.asdict(lab),
         "provenance": made.to_json(),
     }
-    found = perform(experiment, lab, task.scale, lambda config, lab: _kept(task, config, lab, made.arithmetic))
+    found = perform(task.experiment, lab, task.scale, lambda config, lab: _kept(task, config, lab, made.arithmetic))
     if found.missing:
         return about | {"skipped": found.missing, "seconds": found.seconds}
     estimates = {key: [estimate_to(one) for one in several] for key, several in found.estimates.items()}

@@ -104,8 +104,7 @@ def check(
 ) -> Survival:
     """Run the chosen experiments for other master seeds; reuse what the same code measured before."""
     defaults = source.parameters(project.source(chapter)) | dict(values)
-    package = _package(project, chapter)
-    paper = next(paper for paper in records.papers(project) if paper.paper == package.PAPER)
+    paper = _paper(project, chapter)
     wanted = _others(int(defaults["seed"]), seeds)
     found = _found(project, chapter, paper, chosen, defaults, wanted, jobs, progress or Progress())
     by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed in wanted}
@@ -147,7 +146,7 @@ def against(
     For changes that may not move a number, on the machine that wrote the file.
     """
     defaults = source.parameters(project.source(chapter)) | dict(values)
-    paper = next(paper for paper in records.papers(project) if paper.paper == _package(project, chapter).PAPER)
+    paper = _paper(project, chapter)
     seeds = range(int(defaults["seed"]), int(defaults["seed"]) + 1)
     found = _found(project, chapter, paper, chosen, defaults, seeds, jobs, progress or Progress())
     here = {
@@ -241,7 +240,7 @@ def _whole(file: Path) -> bool:
 
 def _defined(paper: Paper, content: Mapping[str, Any], used: Any) -> Mapping[str, Any]:
     """Return what was measured, without the tests that this lab leaves undefined."""
-    tests = {f"{claim.id}.{test.key}": test for claim in paper.claims for test in claim.tests}
+    tests = paper.tests
     defined = {key: found for key, found in content["estimates"].items() if not undefined(tests[key], used)}
     return {**content, "estimates": defined}
 
@@ -249,12 +248,11 @@ def _defined(paper: Paper, content: Mapping[str, Any], used: Any) -> Mapping[str
 def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
     """Judge the estimates of one seed, claim by claim."""
     outcomes: dict[str, list[Verdict]] = {}
+    tests = paper.tests
     for content in contents:
         for key, found in content["estimates"].items():
-            id, _, test_key = key.partition(".")
-            test = next(test for test in paper.claim(id).tests if test.key == test_key)
-            outcome = Outcome(test, paper.family, tuple(Estimate(**one) for one in found))
-            outcomes.setdefault(id, []).append(outcome.verdict)
+            outcome = Outcome(tests[key], paper.family, tuple(Estimate(**one) for one in found))
+            outcomes.setdefault(key.partition(".")[0], []).append(outcome.verdict)
     return {claim.id: combine(outcomes[claim.id]) for claim in paper.claims if claim.id in outcomes}
 
 
@@ -307,6 +305,12 @@ def _folder(project: Project, chapter: str, modules: Iterable[str], values: Mapp
         }
     )
     return project.root / "runs" / f"check-{chapter}-{name[:8]}"
+
+
+def _paper(project: Project, chapter: str) -> Paper:
+    """Return the paper that a chapter's experiments judge the claims of."""
+    name = _package(project, chapter).PAPER
+    return next(paper for paper in records.papers(project) if paper.paper == name)
 
 
 def _package(project: Project, chapter: str) -> Any:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from descent.book.execute import digest
 from descent.book.execute.execute import execute
 from descent.book.execute.process import TIMEOUT, Job
 from descent.book.execute.progress import Progress
@@ -16,6 +15,7 @@ from descent.book.sources import records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import Record, Verdict, compare_records
 from descent.claims.verdict import rule_to
+from descent.results import short_hash
 
 COMPARISON = ("test", "published interval", "your interval", "compatible?", "comparison")
 
@@ -46,7 +46,7 @@ def _require_folder(project: Project, folder: Path) -> None:
 
 def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:
     """Return the folder of a run, named by its parameters, so that no run overwrites another."""
-    name = digest.text_hash(json.dumps(dict(values), sort_keys=True))[:8]
+    name = short_hash(json.dumps(dict(values), sort_keys=True))[:8]
     folder = project.root / "runs" / f"{chapter}-{name}"
     return Place(folder / f"{chapter}.ipynb", folder / "results", folder / "stamp.json")
 

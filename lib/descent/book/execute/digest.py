@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -13,7 +12,7 @@ from pathlib import Path
 from descent import dispatch, results
 from descent.book.sources import source
 from descent.book.sources.project import Project, sound
-from descent.results import imported_pieces
+from descent.results import imported_pieces, short_hash
 
 Inputs = dict[str, str]
 """One short hash, or a version, per input; the key names the input as the reader shall see it."""
@@ -33,7 +32,7 @@ def inputs_of(
     """Return everything the outputs of a chapter's notebook depend on."""
     pieces = sound(imported_pieces, "\n".join(source.code(notebook)), project.library)
     return {
-        "chapter source": text_hash(json.dumps(source.executable(notebook), sort_keys=True)),
+        "chapter source": short_hash(json.dumps(source.executable(notebook), sort_keys=True)),
         **{f"library {piece}": found for piece, found in pieces.items()},
         **{f"data file {file.relative_to(project.root)}": file_hash(file) for file in data_files(project, chapter)},
         **{f"data set {name}": data_set(project, name) for name in source.data_sets(notebook)},
@@ -84,7 +83,7 @@ def library(project: Project, *, without: Iterable[str] = ()) -> str:
     left_out = set(without)
     files = {path.relative_to(project.library): path for path in sorted(project.library.rglob("*.py"))}
     kept = {place: path for place, path in files.items() if not left_out & set(place.parts)}
-    return text_hash(json.dumps([(place.as_posix(), file_hash(path)) for place, path in kept.items()]))
+    return short_hash(json.dumps([(place.as_posix(), file_hash(path)) for place, path in kept.items()]))
 
 
 def moved(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -94,7 +93,7 @@ def moved(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 def total(pieces: Mapping[str, str]) -> str:
     """Return one short digest of all inputs."""
-    return text_hash(json.dumps(dict(pieces), sort_keys=True))
+    return short_hash(json.dumps(dict(pieces), sort_keys=True))
 
 
 def file_hash(path: Path) -> str:
@@ -134,8 +133,3 @@ def altered(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 def some(names: Sequence[str]) -> str:
     """Return the first three of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def text_hash(text: str) -> str:
-    """Return a short hash of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
