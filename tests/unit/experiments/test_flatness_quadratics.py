@@ -43,8 +43,7 @@ def test_estimates_carry_keys_of_the_claims_and_tables_are_tidy(name: str) -> No
     module, experiment = MODULES[name]
     assert experiment.name == name
     found = module.estimates(result_of(name))
-    tests = {f"{claim.id}.{test.key}": test.by for claim in load_paper("P2").claims for test in claim.tests}
-    assert set(found) == {key for key, by in tests.items() if by == name}
+    assert set(found) == {key for key, test in load_paper("P2").tests.items() if test.by == name}
     for frame in module.tables(result_of(name)).values():
         numbers = frame.drop(columns="single_exact", errors="ignore").select_dtypes("number")
         assert len(frame) > 0

@@ -14,8 +14,6 @@ from descent.book.sources.project import BookError, find_project
 from descent.book.sources.records import paper_scale
 from descent.claims import Ledger, load_paper, restated
 from descent.claims.verdict import Direction
-from descent.data import images
-from descent.data.images import ImageSet
 from descent.experiments import saddles, smoothing
 from descent.experiments.lab import Lab
 from descent.experiments.saddles import resnet
@@ -28,26 +26,10 @@ from descent.results import digest, provenance
 from descent.runs import campaign
 from descent.runs.bench import Bench
 from descent.stats.estimate import Estimate
-from tidy import still
+from tidy import pictures, still
 
 ROOT = Path(__file__).parents[3]
 LAB = Lab(replicas=2)
-
-
-def pictures(name, split="train"):
-    """Return noise with a pattern per class, as if it were CIFAR-10."""
-    rng = np.random.Generator(np.random.Philox(3))
-    labels = np.arange(400) % 10
-    patterns = rng.integers(0, 100, (10, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
-    images = patterns[labels] + rng.integers(0, 150, (400, 32, 32, 3))
-    return ImageSet("pictures", torch.tensor(images, dtype=torch.uint8), torch.tensor(labels), tuple("0123456789"))
-
-
-@pytest.fixture(scope="module")
-def patched():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "load", pictures)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +133,7 @@ def test_their_work_is_counted_in_images():
 def test_chapters_and_checks_leave_them_out_and_campaigns_do_not(package, name, paper):
     (experiment,) = [item for item in package.EXPERIMENTS if item.scales == ("gpu",)]
     assert experiment.name == name
-    tests = {f"{claim.id}.{test.key}": test for claim in load_paper(paper).claims for test in claim.tests}
+    tests = load_paper(paper).tests
     assert {test.scales for test in tests.values() if test.by == name} == {("gpu",)}
     chapter, project = package.__name__.rpartition(".")[2], find_project(ROOT)
     assert name not in check.experiments(project, chapter)

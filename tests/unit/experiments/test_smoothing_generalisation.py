@@ -12,14 +12,15 @@ from descent.claims import load_paper
 from descent.data.images import DataMissing
 from descent.engine import Streams, replica_seeds
 from descent.experiments.isotropic import Isotropic
-from descent.experiments.lab import Estimates, Lab, Share
+from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import equal_steps, headline, iso, structure
 from descent.experiments.smoothing.arms import Arm, survivors, task
 from descent.experiments.smoothing.minima import Minima
 from descent.figures.smoothing import generalisation
 from descent.measure.noise import full_gradient, gradient_noise
 from descent.measure.operators import flatten
-from descent.stats import Estimate, magnitude
+from descent.stats import magnitude
+from tidy import momentous, value_of
 
 SMALL = Lab(replicas=60, seed=11)
 STILL = Lab(replicas=60, seed=11, momentum=0.0)
@@ -58,22 +59,22 @@ def test_the_control_follows_the_heavy_ball() -> None:
     config = replace(headline.HEADLINE.small, replicas=SIX, batch_sizes=(20, 125, 500), epochs=16)
     result = headline.run(config, SMALL)
     found = headline.estimates(result)
-    assert _value(found, "P1-C18.sgd") > 15  # points that the heavy ball is ahead at the largest batch
-    assert _value(found, "P1-C18.nshb") > _value(found, "P1-C18.sgd")  # the average also starts slowly
-    assert abs(_value(found, "P1-X4.share")) < 0.25
-    assert _value(found, "P1-C17.fixed_epochs") < 0
+    assert value_of(found, "P1-C18.sgd") > 15  # points that the heavy ball is ahead at the largest batch
+    assert value_of(found, "P1-C18.nshb") > value_of(found, "P1-C18.sgd")  # the average also starts slowly
+    assert abs(value_of(found, "P1-X4.share")) < 0.25
+    assert value_of(found, "P1-C17.fixed_epochs") < 0
     heavy, matched = (result.degree[0, arm].mean() for arm in (Arm.HEAVY, Arm.MATCHED))
     assert matched > 3 * heavy  # … and the control's degree of smoothing is another
-    assert set(found) | set(headline.mnist_estimates(result)) <= _keys()
-    assert set(found) - momentous("headline") == {"P1-C17.fixed_epochs"}
-    assert set(headline.mnist_estimates(result)) == momentous("mnist")
+    assert set(found) | set(headline.mnist_estimates(result)) <= set(load_paper("P1").tests)
+    assert set(found) - momentous("P1", "headline") == {"P1-C17.fixed_epochs"}
+    assert set(headline.mnist_estimates(result)) == momentous("P1", "mnist")
     assert len(generalisation.headline(result, result).axes) == 2
 
 
 def test_without_momentum_the_heavy_ball_gains_nothing_and_lacks_nothing() -> None:
     config = replace(headline.HEADLINE.small, replicas=Share(most=2), batch_sizes=(125, 250, 500), epochs=2, looks=1)
     found = headline.estimates(headline.run(config, STILL))
-    assert [_value(found, key) for key in sorted(momentous("headline"))] == [0.0, 0.0, 0.0]
+    assert [value_of(found, key) for key in sorted(momentous("P1", "headline"))] == [0.0, 0.0, 0.0]
 
 
 def test_the_arms_take_the_effective_rate_apart() -> None:
@@ -89,13 +90,13 @@ def test_equal_steps_equal_accuracy_and_noise_far_apart() -> None:
     )
     result = equal_steps.run(config, SMALL)
     found = equal_steps.estimates(result)
-    assert 8 < _value(found, "P1-C16.far_apart") < 25  # about (1 + momentum)/(1 − momentum) = 19
-    assert 0 <= _value(found, "P1-C16.accuracy") < 1
-    assert abs(_value(found, "P1-C20.advantage")) < 0.5
-    assert set(found) <= _keys()
+    assert 8 < value_of(found, "P1-C16.far_apart") < 25  # about (1 + momentum)/(1 − momentum) = 19
+    assert 0 <= value_of(found, "P1-C16.accuracy") < 1
+    assert abs(value_of(found, "P1-C20.advantage")) < 0.5
+    assert set(found) <= set(load_paper("P1").tests)
     table = equal_steps.tables(result)["equal_steps"]
     assert table[["redrawn", "batch_size", "lr"]].values.tolist() == [[0.0, 16, 0.05], [0.2, 16, 0.05], [0.0, 8, 0.3]]
-    assert set(found) == momentous("equal_steps")
+    assert set(found) == momentous("P1", "equal_steps")
 
 
 def test_a_difference_is_turned_round_with_its_interval() -> None:
@@ -108,15 +109,15 @@ def test_a_difference_is_turned_round_with_its_interval() -> None:
 def test_sharpness_follows_the_temperature() -> None:
     result = iso.run(replace(iso.ISO.small, replicas=Share(most=10), flow=30.0, larger=(2, 16)), SMALL)
     found = iso.estimates(result)
-    assert abs(_value(found, "P1-X6.iso_temperature")) < 0.06
-    assert abs(_value(found, "P1-X6.nshb")) < 0.06
-    assert _value(found, "P1-X6.batch") > 0.03
-    assert set(found) <= _keys()
+    assert abs(value_of(found, "P1-X6.iso_temperature")) < 0.06
+    assert abs(value_of(found, "P1-X6.nshb")) < 0.06
+    assert value_of(found, "P1-X6.batch") > 0.03
+    assert set(found) <= set(load_paper("P1").tests)
     lr, size = zip(*[arm[1:] for arm in result.config.arms], strict=True)
     temperature, degree = iso.Held.TEMPERATURE, iso.Held.DEGREE
     assert lr[temperature] / size[temperature] == pytest.approx(lr[0] / size[0])
     assert lr[degree] / size[degree] ** 0.5 == pytest.approx(lr[0] / size[0] ** 0.5)
-    assert momentous("iso") == {"P1-X6.nshb"}
+    assert momentous("P1", "iso") == {"P1-X6.nshb"}
     assert len(generalisation.iso(result).axes) == 2
 
 
@@ -147,24 +148,8 @@ def test_isotropic_noise_has_the_power_of_a_batch_and_no_direction() -> None:
 def test_batch_noise_flattens_and_isotropic_noise_does_not() -> None:
     config = replace(structure.STRUCTURE.small, replicas=Share(most=8), examples=250, steps=300)
     result = structure.run(config, SMALL)
-    assert _value(structure.estimates(result), "P1-X5.sharpness") < -0.02
+    assert value_of(structure.estimates(result), "P1-X5.sharpness") < -0.02
     shift = structure.tables(result)["structure"].set_index("arm")["shift"]
     assert shift["batch noise"] < 0 < shift["isotropic noise"]
-    assert set(structure.estimates(result)) <= _keys()
+    assert set(structure.estimates(result)) <= set(load_paper("P1").tests)
     assert len(generalisation.structure(result).axes) == 2
-
-
-def _value(found: Estimates, key: str) -> float:
-    estimate = found[key]
-    assert isinstance(estimate, Estimate)
-    return estimate.value
-
-
-def momentous(experiment: str) -> set[str]:
-    """Return the tests of an experiment that are dropped at headline momentum 0."""
-    tests = [(claim.id, test) for claim in load_paper("P1").claims for test in claim.tests]
-    return {f"{name}.{test.key}" for name, test in tests if test.by == experiment and "momentum" in test.needs}
-
-
-def _keys() -> set[str]:
-    return {f"{claim.id}.{test.key}" for claim in load_paper("P1").claims for test in claim.tests}

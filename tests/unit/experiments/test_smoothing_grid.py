@@ -7,12 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from descent.book.commands import check
 from descent.book.sources.project import BookError, find_project
 from descent.claims import load_paper
-from descent.data import images
-from descent.data.images import ImageSet
 from descent.experiments import smoothing
 from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import grid
@@ -24,22 +21,6 @@ ROOT = Path(__file__).parents[3]
 SMALL = Lab(replicas=2)
 
 
-def pictures(name, split="train"):
-    """Return noise with a pattern per class, as if it were CIFAR-10."""
-    rng = np.random.Generator(np.random.Philox(3))
-    labels = np.arange(400) % 10
-    patterns = rng.integers(0, 100, (10, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
-    images = patterns[labels] + rng.integers(0, 150, (400, 32, 32, 3))
-    return ImageSet("pictures", torch.tensor(images, dtype=torch.uint8), torch.tensor(labels), tuple("0123456789"))
-
-
-@pytest.fixture(scope="module")
-def patched():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "load", pictures)
-        yield
-
-
 @pytest.fixture(scope="module")
 def field(patched):
     config = grid.GRID.small
@@ -47,9 +28,7 @@ def field(patched):
 
 
 def stated():
-    return {
-        f"{claim.id}.{test.key}": test for claim in load_paper("P1").claims for test in claim.tests if test.by == "grid"
-    }
+    return {key: test for key, test in load_paper("P1").tests.items() if test.by == "grid"}
 
 
 def test_estimates_are_the_stated_ones(field):

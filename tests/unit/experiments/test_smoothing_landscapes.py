@@ -11,6 +11,7 @@ from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import critical, escape, graduated
 from descent.experiments.smoothing.arms import RULES
 from descent.figures.smoothing import landscapes
+from tidy import momentous
 
 SMALL = Lab(replicas=60, seed=11)
 
@@ -26,7 +27,7 @@ def test_temperature_decides_and_the_degree_does_not() -> None:
     assert abs(found["P1-X3.law"].value) < 0.2
     assert found["P1-X9.ballistic"].low > 0.8
     assert found["P1-C9.lemma"].value < 1
-    assert set(found) <= _keys()
+    assert set(found) <= set(load_paper("P1").tests)
     assert landscapes.collapse(result).axes
 
 
@@ -42,7 +43,7 @@ def test_annealing_momentum_matters_only_where_it_changes_the_effective_rate() -
     assert found["P1-C22.lr"].low > 1.5
     assert found["P1-C22.shb"].low > 1.5
     assert found["P1-C22.nshb"].high < 1.5
-    needy = momentous("graduated")
+    needy = momentous("P1", "graduated")
     assert set(found) - needy == {"P1-C22.lr"}
     still = graduated.estimates(graduated.run(result.config, replace(SMALL, momentum=0.0, replicas=40)))
     assert [still[key].value for key in sorted(needy)] == [1.0, 1.0]  # there is none to anneal
@@ -65,7 +66,7 @@ def test_critical_batch_ignores_the_learning_rate() -> None:
     assert (plain, averaged) == pytest.approx((10, 1), rel=0.1)  # the same noise, read off ten times apart
     assert heavy == pytest.approx(1, rel=0.1)
     assert (np.diff(result.steps[1, 0].mean(0)) < 0).all()
-    assert set(found) <= _keys()
+    assert set(found) <= set(load_paper("P1").tests)
     assert landscapes.valleys(result).axes
     still = replace(result, lab=replace(SMALL, momentum=0.0))
     assert "P1-X8.artefact" in critical.estimates(still)
@@ -79,13 +80,3 @@ def test_the_chapter_takes_a_few_dozen_networks_and_paper_scale_more() -> None:
     ]
     assert counts == [[32, 33, 64], [64, 100, 500]]
     assert [lab.count(escape.ESCAPE.large.replicas) for lab in labs] == [6000, 100_000, 500_000]
-
-
-def momentous(experiment: str) -> set[str]:
-    """Return the tests of an experiment that are dropped at headline momentum 0."""
-    tests = [(claim.id, test) for claim in load_paper("P1").claims for test in claim.tests]
-    return {f"{name}.{test.key}" for name, test in tests if test.by == experiment and "momentum" in test.needs}
-
-
-def _keys() -> set[str]:
-    return {f"{claim.id}.{test.key}" for claim in load_paper("P1").claims for test in claim.tests}

@@ -9,13 +9,13 @@ import pytest
 import torch
 from descent.claims import load_paper
 from descent.engine import Streams, ema, heavy_ball, repeat, replica_seeds, train
-from descent.experiments.lab import Estimates, Lab, Share
+from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import noise, normality, quadratic
 from descent.experiments.smoothing.arms import Arm, task
 from descent.figures.smoothing import crossing, direction, shape
 from descent.measure.normality import participation
-from descent.stats import Estimate
 from descent.theory.search_noise import beta_hat, shuffled_power, stationary_moments, stationary_ratio
+from tidy import momentous, value_of
 
 SMALL = Lab(replicas=60, seed=11)
 STILL = Lab(replicas=60, seed=11, momentum=0.0)
@@ -41,25 +41,25 @@ def networks() -> noise.NoiseResult:
 
 def test_levels_of_the_three_rules(networks: noise.NoiseResult) -> None:
     found = noise.estimates(networks)
-    assert _value(found, "P1-C1.power") == pytest.approx(1, abs=0.1)
-    assert _value(found, "P1-X2.network") == pytest.approx(1, abs=0.15)
-    assert _value(found, "P1-C15.nshb") < 0.08
-    assert _value(found, "P1-C4.larger") > 4
-    assert _value(found, "P1-C14.direct") == pytest.approx(1, abs=0.1)
-    assert _value(found, "P1-C7.momentum") == pytest.approx(0.9, abs=0.05)  # momentum, where the objective is flat
-    assert set(found) <= _keys()
+    assert value_of(found, "P1-C1.power") == pytest.approx(1, abs=0.1)
+    assert value_of(found, "P1-X2.network") == pytest.approx(1, abs=0.15)
+    assert value_of(found, "P1-C15.nshb") < 0.08
+    assert value_of(found, "P1-C4.larger") > 4
+    assert value_of(found, "P1-C14.direct") == pytest.approx(1, abs=0.1)
+    assert value_of(found, "P1-C7.momentum") == pytest.approx(0.9, abs=0.05)  # momentum, where the objective is flat
+    assert set(found) <= set(load_paper("P1").tests)
 
 
 def test_the_bounds_hold_and_how_far(networks: noise.NoiseResult) -> None:
     found = noise.estimates(networks)
-    assert _value(found, "P1-X1.nshb") == pytest.approx(190, rel=0.25)  # (1 + momentum)/(1 − momentum)²
-    assert _value(found, "P1-X1.shb") > 5
-    assert 1 < _value(found, "P1-C2.bound") < 3  # the tightest is full batch
-    assert noise.slack(networks, Arm.HEAVY)[0, -1].value == _value(found, "P1-C2.bound")
-    assert _value(found, "P1-C5.shb_floor") == pytest.approx(81, rel=0.25)  # (momentum/(1 − momentum))²
-    assert 1e-4 < _value(found, "P1-C5.nshb_vanishes") < 0.05
-    assert _value(found, "P1-X1.scale") > 0.85
-    assert _value(found, "P1-C23.covariant") < 0.5
+    assert value_of(found, "P1-X1.nshb") == pytest.approx(190, rel=0.25)  # (1 + momentum)/(1 − momentum)²
+    assert value_of(found, "P1-X1.shb") > 5
+    assert 1 < value_of(found, "P1-C2.bound") < 3  # the tightest is full batch
+    assert noise.slack(networks, Arm.HEAVY)[0, -1].value == value_of(found, "P1-C2.bound")
+    assert value_of(found, "P1-C5.shb_floor") == pytest.approx(81, rel=0.25)  # (momentum/(1 − momentum))²
+    assert 1e-4 < value_of(found, "P1-C5.nshb_vanishes") < 0.05
+    assert value_of(found, "P1-X1.scale") > 0.85
+    assert value_of(found, "P1-C23.covariant") < 0.5
 
 
 def test_full_batch_leaves_nothing_but_lag(networks: noise.NoiseResult) -> None:
@@ -91,11 +91,11 @@ def test_a_path_is_the_same_in_both_conventions_and_the_formulas_are_not(network
 
 
 def test_without_momentum_only_plain_descent_is_judged(networks: noise.NoiseResult) -> None:
-    assert set(noise.estimates(networks)) - momentous("noise") == {"P1-C1.power"}
+    assert set(noise.estimates(networks)) - momentous("P1", "noise") == {"P1-C1.power"}
     config = replace(networks.config, replicas=Share(most=2), batch_sizes=(32,), steps=100)
     still = noise.estimates(noise.run(config, STILL))
-    assert _value(still, "P1-C4.larger") == _value(still, "P1-C6.equal") == 1
-    assert _value(still, "P1-C5.shb_floor") == _value(still, "P1-X1.scale") == 0
+    assert value_of(still, "P1-C4.larger") == value_of(still, "P1-C6.equal") == 1
+    assert value_of(still, "P1-C5.shb_floor") == value_of(still, "P1-X1.scale") == 0
     table = noise.tables(networks)
     assert {name: len(rows) for name, rows in table.items()} == {"noise": 9, "noise_parts": 9}
     assert np.isnan(table["noise"].query("batch_size == 150")["level"]).all()
@@ -111,10 +111,10 @@ def test_parabola_and_shuffled_epochs_follow_their_laws(parabola: quadratic.Para
     np.testing.assert_allclose(parabola.power.mean(axis=1), parabola.law, rtol=0.05)
     np.testing.assert_allclose(parabola.resting.mean(axis=2), parabola.resting_law, rtol=0.03)
     found = quadratic.estimates(parabola)
-    assert _value(found, "P1-X2.boundary") == pytest.approx(1, abs=0.05)
-    assert _value(found, "P1-C3.curved") == pytest.approx(10 / 19, rel=0.05)
-    assert _value(found, "P1-X7.less") == pytest.approx(0.1195, rel=0.05)
-    assert set(found) <= _keys()
+    assert value_of(found, "P1-X2.boundary") == pytest.approx(1, abs=0.05)
+    assert value_of(found, "P1-C3.curved") == pytest.approx(10 / 19, rel=0.05)
+    assert value_of(found, "P1-X7.less") == pytest.approx(0.1195, rel=0.05)
+    assert set(found) <= set(load_paper("P1").tests)
 
 
 def test_the_law_is_that_of_lyapunov() -> None:
@@ -136,7 +136,7 @@ def test_unstable_cells_are_left_out_and_other_momenta_come_in() -> None:
 
 
 def test_without_momentum_shuffling_is_not_judged(parabola: quadratic.ParabolaResult) -> None:
-    left = set(quadratic.estimates(parabola)) - momentous("quadratic")
+    left = set(quadratic.estimates(parabola)) - momentous("P1", "quadratic")
     assert left == {"P1-C3.curved", "P1-X2.law", "P1-X2.boundary"}
 
 
@@ -152,9 +152,9 @@ def test_the_noise_is_neither_normal_nor_isotropic() -> None:
     )
     result = normality.run(config, SMALL)
     found = normality.estimates(result)
-    assert _value(found, "P1-C19.normal") > 0.8
-    assert _value(found, "P1-C19.isotropic") < 0.05
-    assert set(found) <= _keys()
+    assert value_of(found, "P1-C19.normal") > 0.8
+    assert value_of(found, "P1-C19.isotropic") < 0.05
+    assert set(found) <= set(load_paper("P1").tests)
     np.testing.assert_allclose(result.spectrum.sum(axis=-1), 1)
     assert (np.diff(result.spectrum, axis=-1) <= 0).all()
     np.testing.assert_allclose(result.sample.std(axis=1), 1)
@@ -174,19 +174,3 @@ def test_figures_are_drawn(networks: noise.NoiseResult, parabola: quadratic.Para
     assert len(direction(networks).axes) == 2
     assert len(crossing(parabola, networks).axes) == 2
     assert len(crossing(parabola).axes) == 1
-
-
-def _value(found: Estimates, key: str) -> float:
-    estimate = found[key]
-    assert isinstance(estimate, Estimate)
-    return estimate.value
-
-
-def momentous(experiment: str) -> set[str]:
-    """Return the tests of an experiment that are dropped at headline momentum 0."""
-    tests = [(claim.id, test) for claim in load_paper("P1").claims for test in claim.tests]
-    return {f"{name}.{test.key}" for name, test in tests if test.by == experiment and "momentum" in test.needs}
-
-
-def _keys() -> set[str]:
-    return {f"{claim.id}.{test.key}" for claim in load_paper("P1").claims for test in claim.tests}
