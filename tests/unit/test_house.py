@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import kernels  # tests/kernels.py, what `make test-elsewhere` runs
 from descent.book.sources import house
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,17 @@ def test_every_package_and_module_has_its_floor():
 def test_contributing_shows_the_house_as_it_is():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert house.picture() in text, "python -m descent.book.sources.house draws it: put that into CONTRIBUTING"
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest imports them by their names alone: of two it collects one, and only if the other was not there first."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, files in names.items() if files > 1] == []
+
+
+def test_the_tests_that_run_under_other_kernels_are_found():
+    tests = [Path(file).relative_to(ROOT / "tests" / "unit").parts[0] for file in kernels.arithmetic()]
+    assert {"engine", "theory", "measure", "experiments"} <= set(tests)
 
 
 def test_a_file_keeps_to_about_four_hundred_lines():
