@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,7 +21,7 @@ from descent.engine.rules import Hyper
 from descent.engine.streams import Streams, replica_seeds
 from descent.stats.estimate import Estimate
 
-__all__ = ["PHYSICS", "SCALES", "Estimates", "Experiment", "Lab", "Share", "Tables", "each", "tidy"]
+__all__ = ["PHYSICS", "SCALES", "Estimates", "Experiment", "Lab", "Share", "Tables", "each", "gathered", "tidy"]
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -148,6 +151,13 @@ class Experiment(Generic[C, R]):
         if found is None:
             raise ValueError(f"{self.name} has no configuration for scale {scale!r}")
         return found
+
+
+def gathered(package: str) -> tuple[Experiment[Any, Any], ...]:
+    """Return the experiments that the modules of a package define, in the order of the modules' names."""
+    names = sorted(found.name for found in iter_modules(sys.modules[package].__path__))
+    values = [value for name in names for value in vars(import_module(f"{package}.{name}")).values()]
+    return tuple({id(value): value for value in values if isinstance(value, Experiment)}.values())
 
 
 def each(statistic: Callable[..., Estimate], *samples: ArrayLike, **options: Any) -> Any:

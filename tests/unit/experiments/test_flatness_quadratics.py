@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from descent.claims import load_paper
-from descent.experiments.flatness import FLOORS, GROWTH, SAMPLES, SANDWICH, floors, growth, samples, sandwich
+from descent.experiments.flatness import floors, growth, samples, sandwich
 from descent.experiments.flatness.growth import ATOMS, FEATURES, WEIGHTS
 from descent.experiments.lab import Experiment, Lab
 from descent.figures.flatness import quadratics as figures
@@ -19,10 +19,10 @@ from numpy.testing import assert_allclose
 
 SMALL = Lab(replicas=200)
 MODULES: dict[str, tuple[ModuleType, Experiment[Any, Any]]] = {
-    "growth": (growth, GROWTH),
-    "sandwich": (sandwich, SANDWICH),
-    "floors": (floors, FLOORS),
-    "samples": (samples, SAMPLES),
+    "growth": (growth, growth.GROWTH),
+    "sandwich": (sandwich, sandwich.SANDWICH),
+    "floors": (floors, floors.FLOORS),
+    "samples": (samples, samples.SAMPLES),
 }
 SHORTER: dict[str, dict[str, int]] = {"growth": {"steps": 150}, "floors": {"steps": 500}}
 OTHER: dict[str, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def test_the_largest_deviation_is_the_one_reported_and_momentum_is_left_out() ->
     result = result_of("growth")
     sizes = [abs(c.deviation.value) for c in result.cells if c.case.momentum == 0 and c.multiple > 1]
     assert abs(growth.estimates(result)["P2-C5.rate"].value) == max(sizes)  # type: ignore[union-attr]
-    short = replace(GROWTH.small, cases=GROWTH.small.cases[:1], steps=60, burn=10)
+    short = replace(growth.GROWTH.small, cases=growth.GROWTH.small.cases[:1], steps=60, burn=10)
     plain = growth.run(short, Lab(replicas=20, momentum=0.0))
     assert [case.momentum for case in plain.cases] == [0.0]
 
@@ -114,7 +114,7 @@ def test_the_four_atoms_are_the_known_ones() -> None:
 
 
 def test_random_ensembles_have_all_dimensions_and_ranks_and_do_not_depend_on_their_number() -> None:
-    config = SANDWICH.small
+    config = sandwich.SANDWICH.small
     drawn, sizes = sandwich.draw(config, SMALL)
     assert {len(problem.curvatures) for problem in drawn} == {2, 3, 4}
     assert set(sizes) == set(config.batch_sizes)

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[3]
 LAB = Lab(replicas=3, seed=5)
-ALONE = (margins.CIFAR, margins.DIMMED, margins.NORMED)
+ALONE = (cifar.CIFAR, dimmed.DIMMED, normed.NORMED)
 
 
 def coloured(name, split="train", labels=None):
@@ -49,17 +49,17 @@ def patched():
 
 @pytest.fixture(scope="module")
 def race(patched):
-    return cifar.run(margins.CIFAR.small, LAB)
+    return cifar.run(cifar.CIFAR.small, LAB)
 
 
 @pytest.fixture(scope="module")
 def darkened(patched):
-    return dimmed.run(margins.DIMMED.small, LAB)
+    return dimmed.run(dimmed.DIMMED.small, LAB)
 
 
 @pytest.fixture(scope="module")
 def table(patched):
-    return normed.run(margins.NORMED.small, LAB)
+    return normed.run(normed.NORMED.small, LAB)
 
 
 def shown(config):
@@ -99,7 +99,7 @@ def test_who_diverges_has_no_score_from_then_on():
         whole = Run(nothing, nothing, torch.tensor(diverged_at), series, steps[-1], 0.0)
         return ArmRun(arms, None, whole, {}, None, {}, before)
 
-    course = replace(margins.CIFAR.small, targets=(1.0,), looks=2)
+    course = replace(cifar.CIFAR.small, targets=(1.0,), looks=2)
     first = leg([0, 5, 10], [[2.0, 2.0, 0.1], [2.0, 2.0, 0.3]], [7, -1])
     rest = leg([10, 15], [[0.1, 0.1], [0.3, 0.5]], [-1, -1], before=torch.tensor([7, -1]))
     found = read_off(course, first, rest)
@@ -269,7 +269,7 @@ def test_a_row_says_what_the_seeds_did(race):
 def test_images_sorted_by_class_are_refused(monkeypatch):
     monkeypatch.setattr(images, "load", lambda name, split="train": coloured(name, split, np.arange(400) // 40))
     with pytest.raises(DataDamaged, match="sorted by class"):
-        cifar.run(margins.CIFAR.small, LAB)
+        cifar.run(cifar.CIFAR.small, LAB)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_images_sorted_by_class_are_refused(monkeypatch):
 
 
 def test_a_tenth_of_every_class_is_dimmed_and_nothing_else(patched):
-    config = replace(margins.DIMMED.small, examples=200)
+    config = replace(dimmed.DIMMED.small, examples=200)
     data = shown(config)
     chosen = dimmed.first_of_each(data.labels, config.share)
     assert torch.bincount(data.labels[chosen], minlength=10).tolist() == [2] * 10
@@ -322,7 +322,7 @@ def test_dimmed_images_are_harder_and_answer_their_claim(darkened):
 
 
 def test_the_table_has_its_matched_control(table):
-    lr, momentum = map(np.array, margins.NORMED.large.arms)
+    lr, momentum = map(np.array, normed.NORMED.large.arms)
     assert lr / (1 - momentum) == pytest.approx([0.02, 0.2, 0.2])
     assert normed.estimates(table) == {}
     frame = normed.tables(table)["normed"]
@@ -378,19 +378,19 @@ def test_a_lost_seed_of_the_table_is_counted_and_left_out(table):
 def test_configurations_are_digestible(item):
     small, large = item.small, item.large
     assert len({digest(each) for each in (small, large, replace(large, pool=4), replace(large, examples=60))}) == 4
-    assert getattr(large, "precision", "float32") == ("bf16" if item is margins.NORMED else "float32")
+    assert getattr(large, "precision", "float32") == ("bf16" if item is normed.NORMED else "float32")
 
 
 def test_replicas_are_few():
-    nets = (*margins.CIFAR.large.nets, margins.DIMMED.large.net)
+    nets = (*cifar.CIFAR.large.nets, dimmed.DIMMED.large.net)
     assert [Lab().count(net.replicas) for net in nets] == [12, 8, 12]
     assert [Lab(replicas=2).count(net.replicas) for net in nets] == [2, 2, 2]
-    assert [Lab().count(net.replicas) for net in margins.CIFAR.small.nets] == [3, 3]
-    assert [lab.count(margins.NORMED.large.replicas) for lab in (Lab(), Lab(replicas=2))] == [2, 2]
+    assert [Lab().count(net.replicas) for net in cifar.CIFAR.small.nets] == [3, 3]
+    assert [lab.count(normed.NORMED.large.replicas) for lab in (Lab(), Lab(replicas=2))] == [2, 2]
 
 
 def test_work_is_counted_as_it_is_done():
-    for config, lab in ((margins.CIFAR.large, Lab()), (margins.CIFAR.small, LAB)):
+    for config, lab in ((cifar.CIFAR.large, Lab()), (cifar.CIFAR.small, LAB)):
         total = 0.0
         for net in config.nets:
             for _arm in range(len(net.lrs) * len(lab.momenta(net.momenta))):
@@ -400,14 +400,14 @@ def test_work_is_counted_as_it_is_done():
                     trained = steps * (size or config.examples) + looks * (config.examples + config.tests) / 3
                     total += lab.count(net.replicas) * trained * net.mflop / 74.1
         assert config.trained_images(lab) == {"ResNet-8": pytest.approx(total)}
-    dark = margins.DIMMED.large
+    dark = dimmed.DIMMED.large
     steps, net = dark.usual * dark.net.steps, dark.net
     trained = steps * dark.examples + steps / dark.look * (dark.examples + 2 * dark.tests) / 3
     assert dark.trained_images(Lab()) == {"ResNet-8": pytest.approx(12 * 6 * trained * net.mflop / 74.1)}
-    assert margins.NORMED.large.trained_images(Lab()) == {"ResNet-18": 2 * 3 * 2 * 60 * 78 * 128}
+    assert normed.NORMED.large.trained_images(Lab()) == {"ResNet-18": 2 * 3 * 2 * 60 * 78 * 128}
 
 
-@pytest.mark.parametrize("net", margins.CIFAR.large.nets, ids=lambda net: net.name)
+@pytest.mark.parametrize("net", cifar.CIFAR.large.nets, ids=lambda net: net.name)
 def test_the_cost_of_an_image_is_the_counted_one(net):
     module, counter = net.model.module(), FlopCounterMode(display=False)
     with counter:

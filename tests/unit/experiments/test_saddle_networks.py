@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from descent.data import images
-from descent.experiments import saddles
 from descent.experiments.lab import Experiment, Lab
 from descent.experiments.saddles import annealed_networks, cifar, features, initial_saddle, logistic
 from descent.experiments.saddles.arms import SIX, Arm, rule
@@ -119,12 +118,12 @@ def test_cifar_without_images_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path))
     with pytest.raises(images.DataMissing, match="CIFAR-10 is not here"):
         cifar.run(cifar.Cifar(), SMALL)
-    assert "CIFAR-10 is not here" in perform(saddles.CIFAR, SMALL).missing
+    assert "CIFAR-10 is not here" in perform(cifar.CIFAR, SMALL).missing
 
 
 @pytest.mark.parametrize(
     "experiment",
-    [saddles.LOGISTIC, saddles.INITIAL, saddles.FEATURES, saddles.ANNEALED_NETWORKS, saddles.CIFAR],
+    [logistic.LOGISTIC, initial_saddle.INITIAL, features.FEATURES, annealed_networks.ANNEALED_NETWORKS, cifar.CIFAR],
     ids=lambda experiment: experiment.name,
 )
 def test_both_scales_follow_the_lab(experiment: Experiment[Any, Any]) -> None:

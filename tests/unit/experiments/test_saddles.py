@@ -30,16 +30,16 @@ SMALL = Lab(replicas=40, lr=4e-3, momentum=0.8)
 SHRUNK: dict[str, tuple[ModuleType, Experiment[Any, Any], Callable[[], Any]]] = {
     "linear": (
         linear,
-        saddles.LINEAR,
+        linear.LINEAR,
         lambda: linear.Linear((linear.Saddle(0.1, 3.0, Share(least=500)), linear.Saddle(0.03, 1.5, Share(least=500)))),
     ),
-    "escape": (escape, saddles.ESCAPE, escape.Escape),
-    "flow": (limits, saddles.FLOW, lambda: limits.Flow(effective=(3.2e-2, 1.6e-2, 8e-3, 4e-3))),
-    "optimum": (optimum, saddles.OPTIMUM, optimum.Optimum),
-    "tradeoff": (tradeoff, saddles.TRADEOFF, lambda: tradeoff.Tradeoff(large=(0.03, 0.08), large_steps=1000)),
-    "annealing": (annealing, saddles.ANNEALING, annealing.Annealing),
-    "stiff": (stiff, saddles.STIFF, lambda: stiff.Stiff(replicas=Share(times=2), watched=Share(over=2))),
-    "hopping": (hopping, saddles.HOPPING, lambda: hopping.Hopping(effective=(0.2,), hops=3.0)),
+    "escape": (escape, escape.ESCAPE, escape.Escape),
+    "flow": (limits, limits.FLOW, lambda: limits.Flow(effective=(3.2e-2, 1.6e-2, 8e-3, 4e-3))),
+    "optimum": (optimum, optimum.OPTIMUM, optimum.Optimum),
+    "tradeoff": (tradeoff, tradeoff.TRADEOFF, lambda: tradeoff.Tradeoff(large=(0.03, 0.08), large_steps=1000)),
+    "annealing": (annealing, annealing.ANNEALING, annealing.Annealing),
+    "stiff": (stiff, stiff.STIFF, lambda: stiff.Stiff(replicas=Share(times=2), watched=Share(over=2))),
+    "hopping": (hopping, hopping.HOPPING, lambda: hopping.Hopping(effective=(0.2,), hops=3.0)),
 }
 RESULTS: dict[str, Any] = {}
 
@@ -96,16 +96,16 @@ def test_replicas_are_shares_of_what_a_reader_asks_for() -> None:
         configs = (experiment.small, experiment.large)
         return [Lab(replicas=replicas).count(getattr(config, field)) for config in configs for replicas in (10, 1000)]
 
-    assert counts(saddles.ESCAPE) == [10, 1000, 1000, 100_000]
-    assert counts(saddles.ESCAPE, "early_replicas") == [200, 20_000, 200, 20_000]
-    assert counts(saddles.FLOW) == [40, 4000, 1000, 100_000]
-    assert counts(saddles.OPTIMUM) == [10, 1000, 200, 20_000]
-    assert counts(saddles.OPTIMUM, "grid_replicas") == [20, 2000, 200, 20_000]
-    assert counts(saddles.TRADEOFF) == counts(saddles.ANNEALING) == [10, 1000, 1000, 100_000]
-    assert counts(saddles.STIFF) == [40, 4000, 2000, 200_000]
-    assert counts(saddles.STIFF, "watched") == [10, 1000, 500, 50_000]
-    assert counts(saddles.HOPPING) == [20, 1000, 200, 20_000]
-    for config, times in ((saddles.LINEAR.small, (20, 20, 2)), (saddles.LINEAR.large, (1000, 1000, 100, 10))):
+    assert counts(escape.ESCAPE) == [10, 1000, 1000, 100_000]
+    assert counts(escape.ESCAPE, "early_replicas") == [200, 20_000, 200, 20_000]
+    assert counts(limits.FLOW) == [40, 4000, 1000, 100_000]
+    assert counts(optimum.OPTIMUM) == [10, 1000, 200, 20_000]
+    assert counts(optimum.OPTIMUM, "grid_replicas") == [20, 2000, 200, 20_000]
+    assert counts(tradeoff.TRADEOFF) == counts(annealing.ANNEALING) == [10, 1000, 1000, 100_000]
+    assert counts(stiff.STIFF) == [40, 4000, 2000, 200_000]
+    assert counts(stiff.STIFF, "watched") == [10, 1000, 500, 50_000]
+    assert counts(hopping.HOPPING) == [20, 1000, 200, 20_000]
+    for config, times in ((linear.LINEAR.small, (20, 20, 2)), (linear.LINEAR.large, (1000, 1000, 100, 10))):
         assert [Lab(replicas=7).count(saddle.replicas) for saddle in config.saddles] == [7 * n for n in times]
 
 
@@ -266,7 +266,7 @@ def test_a_lab_names_the_valid_values(change: dict[str, Any], message: str) -> N
 
 def test_a_scale_is_one_of_those_there_are() -> None:
     with pytest.raises(ValueError, match="escape has no configuration for scale 'tpu'"):
-        saddles.ESCAPE.config("tpu")
+        escape.ESCAPE.config("tpu")
 
 
 def test_the_defaults_of_a_lab_are_valid_and_frozen() -> None:

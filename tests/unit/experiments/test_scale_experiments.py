@@ -74,7 +74,7 @@ def test_estimates_are_the_stated_ones(race):
 
 
 def test_arms_are_matched_and_decay():
-    config = saddles.RESNET.large
+    config = resnet.RESNET.large
     late = rule(SIX, config.lr, 0.9, annealed=True)
     assert (late.lr / (1 - late.momentum)).numpy() == pytest.approx([0.02, 0.2, 0.02, 0.02, 0.2, 0.02])
     assert (config.second.weight_decay, config.main.weight_decay) == (5e-4, 0.0)
@@ -112,7 +112,7 @@ def test_the_excess_is_that_over_the_mean_weights(patched):
 
 
 def test_configurations_are_digestible_and_know_their_precision():
-    for experiment in (saddles.RESNET, smoothing.GRID):
+    for experiment in (resnet.RESNET, grid.GRID):
         paper, cpu = experiment.large, experiment.small
         assert (paper.precision, cpu.precision) == ("bf16", "float32")
         others = [
@@ -123,7 +123,7 @@ def test_configurations_are_digestible_and_know_their_precision():
 
 def test_their_work_is_counted_in_images():
     counted = {"ResNet-8": 16 * 60 * 5e4, "ResNet-18": 4 * 60 * 5e4}
-    assert saddles.RESNET.large.trained_images(Lab()) == counted
+    assert resnet.RESNET.large.trained_images(Lab()) == counted
     stage = grid.Stage("a", 0.1, (100, 250), 3, epochs=2)
     config = replace(grid.Grid(), examples=1000, stages=(stage, replace(stage, steps=7)))
     assert config.trained_images(Lab()) == {"ResNet-8": 4 * 3 * (2 * 2 * 1000 + 7 * 350)}

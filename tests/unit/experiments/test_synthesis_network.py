@@ -11,7 +11,6 @@ import torch
 from descent.data.images import data_root, load
 from descent.engine import Arms, Streams, ema, heavy_ball, repeat, replica_seeds, train
 from descent.engine.probes import Leaves
-from descent.experiments import synthesis
 from descent.experiments.isotropic import Isotropic
 from descent.experiments.lab import Lab, Share
 from descent.experiments.synthesis import batches, network, warmup
@@ -317,7 +316,7 @@ def test_only_the_settings_that_are_scanned_are_asked_for_it() -> None:
         "square, large step", "square, large step, flips", "square, small step", "logistic",
     ]  # fmt: skip
     assert list(Case) == [0, 1, 2, 3]
-    paper = synthesis.BATCHES.large
+    paper = batches.BATCHES.large
     assert paper.settings[:4] == CONFIG.settings
     assert len({(setting.draw, setting.lr, setting.loss) for setting in paper.settings}) == len(paper.settings)
 
@@ -399,7 +398,7 @@ def test_arms_share_data_and_weights_and_are_looked_at_as_often(watched: network
 
 
 def test_all_arms_run_in_stacks_of_one_batch() -> None:
-    for config in (synthesis.NETWORK.small, synthesis.NETWORK.large):
+    for config in (network.NETWORK.small, network.NETWORK.large):
         groups = config.groups
         assert sorted(i for group in groups for i in group) == list(range(len(config.arms)))
         for group in groups:

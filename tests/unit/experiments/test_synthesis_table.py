@@ -49,19 +49,19 @@ LAB = Lab(replicas=40, seed=7)
 MODES, HOPS, TOLERANCE = modes.Modes(), hopping.Hopping(), tolerance.Tolerance()
 
 SHRUNK: dict[str, tuple[ModuleType, Experiment[Any, Any], Any]] = {
-    "limits": (limits, synthesis.LIMITS, limits.Limits()),
+    "limits": (limits, limits.LIMITS, limits.Limits()),
     "theory": (
         theory,
-        synthesis.THEORY,
+        theory.THEORY,
         theory.Theory(Share(most=10), Share(most=4), climb=5, covariances=10, operators=2),
     ),
-    "modes": (modes, synthesis.MODES, replace(MODES, leaving=Share(least=100), burn=200, watch=400)),
-    "tolerance": (tolerance, synthesis.TOLERANCE, replace(TOLERANCE, steps=148, burn=100)),
-    "features": (features, synthesis.FEATURES, features.Features(Patches(6, tests=100), loss=0.05, steps=1200)),
-    "directions": (directions, synthesis.DIRECTIONS, directions.Directions(5, Share(most=40), edge_steps=20)),
+    "modes": (modes, modes.MODES, replace(MODES, leaving=Share(least=100), burn=200, watch=400)),
+    "tolerance": (tolerance, tolerance.TOLERANCE, replace(TOLERANCE, steps=148, burn=100)),
+    "features": (features, features.FEATURES, features.Features(Patches(6, tests=100), loss=0.05, steps=1200)),
+    "directions": (directions, directions.DIRECTIONS, directions.Directions(5, Share(most=40), edge_steps=20)),
     "hopping": (
         hopping,
-        synthesis.HOPPING,
+        hopping.HOPPING,
         replace(
             HOPS,
             replicas=Share(most=12),
@@ -72,8 +72,8 @@ SHRUNK: dict[str, tuple[ModuleType, Experiment[Any, Any], Any]] = {
             horizon=15.0,
         ),
     ),
-    "rescaling": (rescaling, synthesis.RESCALING, rescaling.Rescaling()),
-    "warmup": (warmup, synthesis.WARMUP, warmup.Warmup(Share(most=4), budgets=(20, 40))),
+    "rescaling": (rescaling, rescaling.RESCALING, rescaling.Rescaling()),
+    "warmup": (warmup, warmup.WARMUP, warmup.Warmup(Share(most=4), budgets=(20, 40))),
 }
 RESULTS: dict[str, Any] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -148,12 +149,14 @@ def _experiments(project: Project, chapter: str) -> dict[str, Any]:
     package = experiments_package(project, chapter)
     if package is None:
         return {}
-    ours = {id(item) for item in package.EXPERIMENTS}
-    return {f"{package.__name__}.{name}": value for name, value in vars(package).items() if id(value) in ours}
+    ours, inside = {id(item) for item in package.EXPERIMENTS}, f"{package.__name__}."
+    modules = [module for name, module in sys.modules.items() if f"{name}.".startswith(inside)]
+    held = ((f"{module.__name__}.{name}", value) for module in modules for name, value in vars(module).items())
+    return {dotted: value for dotted, value in held if id(value) in ours}
 
 
 def _runs(tree: ast.Module, names: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, str]:
-    """Return which experiment each variable holds, from lines such as `race = bench.run(margins.RACE)`."""
+    """Return which experiment each variable holds, from lines such as `race = bench.run(margins.race.RACE)`."""
     found: dict[str, str] = {}
     for node in tree.body:
         call = node.value if isinstance(node, ast.Assign) else None
