@@ -9,6 +9,8 @@ from html import escape, unescape
 from pathlib import Path
 from xml.sax.saxutils import escape as escape_xml
 
+from PIL import Image
+
 from descent.book.sources.project import Project
 from descent.claims import Record
 
@@ -30,7 +32,7 @@ TITLE = re.compile(r"<title>(.*?)</title>", re.S)
 SUMMARY = re.compile(r"<article.*?</h1>.*?<p>(?P<first>.*?)</p>", re.S)
 FOCUS = re.compile(r'<(figure|div) class="(align-default|output text_html)"')
 """What may scroll sideways on a phone, and must then be reached by the keyboard."""
-IMAGE = re.compile(r"<img (?![^>]*loading=)(?=[^>]*dark-light)")
+IMAGE = re.compile(r'<img (?![^>]*loading=)(?=[^>]*dark-light)(?=[^>]*src="(?P<file>[^"]+)")')
 CARD = "_static/card.png"
 """Picture that other sites show beside a link."""
 
@@ -50,7 +52,7 @@ def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
     """Trim and complete the pages of a built site."""
     title, base = str(project.config["title"]), str((project.config.get("html") or {}).get("baseurl") or "")
     for path in sorted(html.glob("*.html")):
-        path.write_text(_page(path.name, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
+        path.write_text(_page(path, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
     from descent.book.pages import preview  # loads what draws, which a reused site need not wait for
 
     preview.draw(html / CARD, title, records)
@@ -61,14 +63,23 @@ def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _page(name: str, text: str, title: str, base: str) -> str:
+def _page(path: Path, text: str, title: str, base: str) -> str:
     text = ICONS.sub("", text)
     text = VIEWPORT.sub("", text).replace(CHARSET, f"{CHARSET}\n{ONE_VIEWPORT}", 1)
     text = FOCUS.sub(r'<\1 tabindex="0" class="\2"', text)
     text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds links too
-    text = IMAGE.sub('<img loading="lazy" decoding="async" ', text)
+    text = IMAGE.sub(lambda found: f'<img loading="lazy" decoding="async" {_size(path.parent / found["file"])}', text)
     text = text.replace(f"<title>{title} &#8212; {title}</title>", f"<title>{title}</title>")
-    return text.replace("</head>", f"{_card(name, text, title, base)}</head>", 1)
+    return text.replace("</head>", f"{_card(path.name, text, title, base)}</head>", 1)
+
+
+def _size(picture: Path) -> str:
+    """Return how large a picture is, so that a page keeps room for it and does not jump when it comes."""
+    if picture.suffix != ".png" or not picture.is_file():
+        return ""
+    with Image.open(picture, formats=["PNG"]) as opened:
+        width, height = opened.size
+    return f'width="{width}" height="{height}" '
 
 
 def _card(name: str, text: str, title: str, base: str) -> str:
