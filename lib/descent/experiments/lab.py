@@ -21,7 +21,9 @@ from descent.engine.rules import Hyper
 from descent.engine.streams import Streams, replica_seeds
 from descent.stats.estimate import Estimate
 
-__all__ = ["PHYSICS", "SCALES", "Estimates", "Experiment", "Lab", "Share", "Tables", "each", "gathered", "tidy"]
+__all__ = [
+    "PHYSICS", "SCALES", "Estimates", "Experiment", "Lab", "Result", "Share", "Tables", "each", "gathered", "tidy",
+]  # fmt: skip
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -117,6 +119,14 @@ class Lab:
         if shared:
             return Arms.paired(rule, self.streams(n, dtype, apart=apart))
         return Arms(rule, self.streams(self.count(n) * rule.replicas, dtype, apart=apart))
+
+
+@dataclass(frozen=True, eq=False)
+class Result(Generic[C]):
+    """What every result holds beside its arrays: the configuration it was made with, and the lab."""
+
+    config: C
+    lab: Lab
 
 
 @dataclass(frozen=True)
