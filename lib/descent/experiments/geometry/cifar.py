@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from descent.data.images import channels_first, load, pair, pooled, signs
 from descent.engine import sgd
 from descent.experiments.geometry.looks import Course, follow, furthest
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.nets import CNN, SquaredError, Supervised
 
 
@@ -28,11 +28,9 @@ class Cifar:
 
 
 @dataclass(frozen=True, eq=False)
-class CifarResult:
+class CifarResult(Result[Cifar]):
     """The course of the nets under square loss."""
 
-    config: Cifar
-    lab: Lab
     course: Course
 
 
@@ -58,7 +56,6 @@ def tables(result: CifarResult) -> Tables:
 
 
 CIFAR = Experiment(
-    "cifar", small=Cifar(),
+    "cifar", small=Cifar(), run=run, estimates=estimates, tables=tables,
     large=Cifar(Share(over=30, least=32), (32, 64), (128,), side=1, examples=2000, batch_size=32, steps=6000, looks=20),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -15,33 +15,31 @@ import torch
 from pandas import concat
 
 from descent.arrays import Array, BoolArray
-from descent.engine import ArmRun, Params, Schedule, constant, cyclic, every, sgd
+from descent.engine import constant, cyclic, every, sgd
 from descent.experiments.geometry.kept import warmed
 from descent.experiments.geometry.pictures import LIMIT, Pictures
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
-from descent.nets import Supervised
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.stats import geometric_ratio
 
 
 class Arm(IntEnum):
     """SGD of two batch sizes, full-batch descent, and SGD of the first batch size at the constant mean rate."""
 
-    SMALL, LARGE, DESCENT, STEADY = range(4)
+    SMALL = 0
+    LARGE = 1
+    DESCENT = 2
+    STEADY = 3
 
 
 @dataclass(frozen=True)
 class Cycles:
-    """ResNet-20 trained at `low`, then taken through triangles from `low` to `high` and back.
-
-    `high` is meant to be beyond the full-batch edge 2/λ₁ of nets trained at `low`, where the rate first rises over an
-    epoch; the table has the λ₁ they came with.
-    """
+    """ResNet-20 trained at `low`, over whose first epoch the rate rises, then through triangles to `high` and back."""
 
     replicas: Share = Share(most=8)
     pictures: Pictures = Pictures(examples=2000)
     batch_sizes: tuple[int, int] = (64, 512)
     low: float = 0.01
-    high: float = 0.04
+    high: float = 0.04  # meant to be beyond the full-batch edge 2/λ₁ of the trained nets, whose λ₁ the table has
     training: int = 30  # epochs before the first cycle
     epochs: int = 5  # of a cycle
     cycles: int = 3
@@ -57,12 +55,6 @@ class Cycles:
         """The steps of a cycle."""
         return self.epochs * self.epoch
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The arms."""
-        small, large = self.batch_sizes
-        return f"batch {small}", f"batch {large}", "full batch", f"batch {small}, constant rate"
-
     def trained_images(self, lab: Lab) -> dict[str, float]:
         """Return how many images of ResNet-8 the training of all replicas counts as, and the looks at them."""
         replicas, (small, large) = lab.count(self.replicas), self.batch_sizes
@@ -72,11 +64,9 @@ class Cycles:
 
 
 @dataclass(frozen=True, eq=False)
-class CyclesResult:
+class CyclesResult(Result[Cycles]):
     """Before and after every cycle, by arm, (4, 1 + C, N): λ₁, Tr G, ‖G‖_F, loss; lost (4, N): who diverged."""
 
-    config: Cycles
-    lab: Lab
     title: str
     sharpness: Array
     trace: Array
@@ -103,25 +93,20 @@ def run(config: Cycles, lab: Lab) -> CyclesResult:
         some, whole.model.initial, config.training * config.epoch, schedule=warmed(config.epoch), limit=LIMIT,
         check=config.check,
     )  # fmt: skip
+    arms = lab.arms(sgd(config.high), config.replicas, apart=1)  # other batches than in training
+    one, steps = torch.ones(arms.rows, dtype=torch.float64, device=lab.device), config.cycles * config.period
+    probes = {"": every(config.period, config.pictures.watch(whole, config.high * one, one))}
     ways = ((some, triangle), (many, triangle), (whole, triangle), (some, steady))
-    runs = [_cycled(config, lab, whole, *way, trained.params) for way in ways]
+    runs = [
+        arms.run(way, trained.params, steps, probes=probes, schedule=schedule, limit=LIMIT, check=config.check)
+        for way, schedule in ways
+    ]
     return CyclesResult(
         config, lab, title,
         sharpness=np.stack([done[".curvature"][0, ..., 0].T for done in runs]),
         **{name: np.stack([done[f".{name}"][0].T for done in runs]) for name in ("trace", "frobenius", "loss")},
         lost=np.concatenate([done.lost for done in runs]) | trained.lost,
     )  # fmt: skip
-
-
-def _cycled(
-    config: Cycles, lab: Lab, whole: Supervised, problem: Supervised, schedule: Schedule, start: Params
-) -> ArmRun:
-    """Take the nets through all cycles, looking before and after every one."""
-    arms = lab.arms(sgd(config.high), config.replicas, apart=1)  # other batches than in training
-    one = torch.ones(arms.rows, dtype=torch.float64, device=lab.device)
-    probes = {"": every(config.period, config.pictures.watch(whole, config.high * one, one))}
-    steps = config.cycles * config.period
-    return arms.run(problem, start, steps, probes=probes, schedule=schedule, limit=LIMIT, check=config.check)
 
 
 def estimates(result: CyclesResult) -> Estimates:
@@ -134,8 +119,9 @@ def estimates(result: CyclesResult) -> Estimates:
 
 def tables(result: CyclesResult) -> Tables:
     """Return means over who did not diverge, one row per arm and cycle, the first before all cycles."""
-    parts = []
-    for name, arm in zip(result.config.names, Arm, strict=True):
+    parts, (small, large) = [], result.config.batch_sizes
+    names = f"batch {small}", f"batch {large}", "full batch", f"batch {small}, constant rate"
+    for name, arm in zip(names, Arm, strict=True):
         alive = ~result.lost[arm]
         seen = {key: getattr(result, key)[arm] for key in ("sharpness", "tail", "trace", "frobenius", "loss")}
         means = {key: values[:, alive].mean(axis=1) if alive.any() else np.nan for key, values in seen.items()}
@@ -145,8 +131,6 @@ def tables(result: CyclesResult) -> Tables:
 
 
 CYCLES = Experiment(
-    "cycles",
+    "cycles", large=Cycles(), run=run, estimates=estimates, tables=tables, scales=("gpu",),
     small=Cycles(Share(most=3), Pictures.tiny(64, 64), batch_sizes=(8, 32), training=2, epochs=1, cycles=2, check=5),
-    large=Cycles(),
-    run=run, estimates=estimates, tables=tables, scales=("gpu",),
 )  # fmt: skip

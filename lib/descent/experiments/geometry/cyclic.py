@@ -18,9 +18,9 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import ArmRun, Objective, Purpose, constant, sgd
 from descent.engine.arms import to_numpy
-from descent.engine.probes import Leaves, Params
+from descent.engine.probes import Leaves
 from descent.experiments.geometry.minima import find_minimum, linearised, odd_or_even, shifted
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.noise import flat
 from descent.nets import Supervised
 from descent.problems.diagonal import DiagonalNet, Noise, on_manifold
@@ -63,19 +63,13 @@ class Cyclic:
 
 
 @dataclass(frozen=True, eq=False)
-class CyclicResult:
-    """Relative drops of curvature per data set or net, by arm.
+class CyclicResult(Result[Cyclic]):
+    """Relative drops of curvature by arm, of the data sets and nets that were lost in none of them."""
 
-    tail, sharp: of Σ λ_i beyond the sharp part and of λ_1, after each cycle (C, N). network: of eigenvalues 2 to 5
-    (N,). Data sets and nets that were lost in any arm are left out of all; alive: the shares that stayed.
-    """
-
-    config: Cyclic
-    lab: Lab
-    tail: dict[str, Array]
-    sharp: dict[str, Array]
-    network: dict[str, Array]
-    alive: tuple[float, float]
+    tail: dict[str, Array]  # of Σ λ_i beyond the sharp part, after each cycle (C, N)
+    sharp: dict[str, Array]  # of λ_1, alike
+    network: dict[str, Array]  # of eigenvalues 2 to 5, (N,)
+    alive: tuple[float, float]  # the shares of data sets and of nets that stayed
 
 
 def run(config: Cyclic, lab: Lab) -> CyclicResult:
@@ -109,11 +103,12 @@ def _diagonal(config: Cyclic, lab: Lab, noise: Noise, batch_size: int, high: flo
     runs = [arms.run(quiet, start, 0, limit=1e3)]
     for _ in range(config.cycles):
         runs.append(_cycle(config, runs[-1], (noisy, quiet), rates))
-    return np.array([np.where(done.lost[0, :, None], np.nan, done.end(_curvatures)[0]) for done in runs])
-
-
-def _curvatures(params: Params) -> Tensor:
-    return cast(Tensor, params).square().sum(1)
+    return np.array(
+        [
+            np.where(done.lost[0, :, None], np.nan, done.end(lambda x: cast(Tensor, x).square().sum(1))[0])
+            for done in runs
+        ]
+    )
 
 
 def _cycle(config: Cyclic, run: ArmRun, phases: tuple[Objective, Objective], rates: tuple[float, float]) -> ArmRun:
@@ -171,7 +166,6 @@ def tables(result: CyclicResult) -> Tables:
 
 
 CYCLIC = Experiment(
-    "cyclic", small=Cyclic(),
+    "cyclic", small=Cyclic(), run=run, estimates=estimates, tables=tables,
     large=Cyclic(Share(), nets=64, dimension=50, examples=1000, sizes=(64, 64, 1), images=128),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

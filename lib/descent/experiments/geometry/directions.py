@@ -17,12 +17,11 @@ from descent.arrays import Array
 from descent.engine import Purpose, Streams
 from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.geometry.samples import gaussian
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import extreme_directions
 from descent.stats import Estimate, bootstrap, largest, mean, ratio_of_means
 
-SQUARES = (1.0, 2.0)
-"""Examples per squared dimension at which the largest alignment is compared."""
+SQUARES = (1.0, 2.0)  # examples per squared dimension at which the largest alignment is compared
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,26 @@ class Directions:
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionsResult:
-    """Least and largest centred alignment (D, Q, N) per dimension, examples per dimension, data set.
+class DirectionsResult(Result[Directions]):
+    """Extreme centred alignments (D, Q, N) per dimension, examples per dimension, data set."""
 
-    squares (D, 2, N): largest alignment at n = q·d²; blind (D, N): alignment of the direction that 2(d − 1) examples
-    leave without noise, by construction.
-    """
-
-    config: Directions
-    lab: Lab
     low: Array
     high: Array
-    squares: Array
-    blind: Array
+    squares: Array  # (D, 2, N): largest at n = q·d²
+    blind: Array  # (D, N): of the direction that 2(d − 1) examples leave without noise, by construction
 
 
 def run(config: Directions, lab: Lab) -> DirectionsResult:
     """Seek the extremes on every grid of sizes."""
     streams = lab.streams(config.replicas, torch.float64)
     found = np.array([[_extremes(config, streams, d, n) for n in config.examples(d)] for d in config.dimensions])
-    blind, linear = [_blind(streams, d) for d in config.dimensions], len(config.ratios)
+    blind, linear = [], len(config.ratios)
+    for d in config.dimensions:  # u ⊥ the first d − 1 examples and v ⊥ the others: no example sees both
+        inputs = gaussian(streams, 2 * (d - 1), d)
+        u, v = (torch.linalg.svd(part)[2][:, -1:].mT for part in (inputs[:, : d - 1], inputs[:, d - 1 :]))
+        a, b = (inputs @ u).squeeze(-1), (inputs @ v).squeeze(-1)
+        power = a.square().mean(-1) * b.square().mean(-1)
+        blind.append(to_numpy((a.square() * b.square()).mean(-1) / power - (a * b).mean(-1).square() / power))
     low, high = found[:, :linear, 0], found[:, :linear, 1]
     return DirectionsResult(config, lab, low, high, squares=found[:, linear:, 1], blind=np.array(blind))
 
@@ -77,16 +76,6 @@ def _extremes(config: Directions, streams: Streams, dimension: int, examples: in
 
     # products of all pairs of coordinates of every example, and what they are made from
     return to_numpy(in_parts(measure, streams.replicas, 4 * 8 * examples * dimension**2)).T
-
-
-def _blind(streams: Streams, dimension: int) -> Array:
-    """Return g of u ⊥ the first d − 1 examples and v ⊥ the others: no example sees both."""
-    half = dimension - 1
-    inputs = gaussian(streams, 2 * half, dimension)
-    u, v = (torch.linalg.svd(part)[2][:, -1:].mT for part in (inputs[:, :half], inputs[:, half:]))
-    a, b = (inputs @ u).squeeze(-1), (inputs @ v).squeeze(-1)
-    power = a.square().mean(-1) * b.square().mean(-1)
-    return to_numpy((a.square() * b.square()).mean(-1) / power - (a * b).mean(-1).square() / power)
 
 
 def estimates(result: DirectionsResult) -> Estimates:
@@ -108,33 +97,25 @@ def _apart(values: Array, seed: int, *, relative: bool = False) -> Estimate:
         centres = np.array([found.mean(axis=-1) for found in dimensions])
         return np.asarray(np.ptp(centres, axis=0) / (centres.mean(axis=0) if relative else 1.0))
 
-    found = [bootstrap(spread, *column, seed=seed, paired=False) for column in values.swapaxes(0, 1)]
-    return largest(found)
+    return largest([bootstrap(spread, *column, seed=seed, paired=False) for column in values.swapaxes(0, 1)])
 
 
 def tables(result: DirectionsResult) -> Tables:
     """Return mean extremes, one row per dimension and number of examples; of the last ones the largest alone."""
-    linear = len(result.config.ratios)
-    largest = np.concatenate([result.high, result.squares], axis=1).mean(axis=-1)
-    least = np.full_like(largest, np.nan)
-    least[:, :linear] = result.low.mean(axis=-1)
-    parts = [
-        tidy(
-            {"dimension": [d], "examples": result.config.examples(d)[part]},
-            least=least[i, part],
-            largest=largest[i, part],
-        )
-        for part in (slice(linear), slice(linear, None))
-        for i, d in enumerate(result.config.dimensions)
+    dimensions, linear = result.config.dimensions, len(result.config.ratios)
+    sizes = np.array([result.config.examples(d) for d in dimensions])
+    parts = (sizes[:, :linear], result.low.mean(axis=-1), result.high), (sizes[:, linear:], np.nan, result.squares)
+    frames = [
+        tidy({"dimension": dimensions, "at": range(n.shape[1])}, examples=n, least=low, largest=high.mean(axis=-1))
+        for n, low, high in parts
     ]
-    return {"directions": concat(parts, ignore_index=True)}
+    return {"directions": concat(frames, ignore_index=True).drop(columns="at")}
 
 
 DIRECTIONS = Experiment(
-    "directions", small=Directions(),
+    "directions", small=Directions(), run=run, estimates=estimates, tables=tables,
     # eigenvectors of millions of small matrices take the time
     large=Directions(
         Share(over=16, least=64), (8, 16, 32, 64), (1.5, 2.0, 4.0, 8.0, 16.0, 32.0, 128.0), starts=12, iterations=20
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from descent.arrays import Array
 from descent.engine import Purpose, Streams, heavy_ball
 from descent.engine.arms import to_numpy
 from descent.experiments.geometry.samples import gaussian
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import loss_alignment, reachable_extremes
 from descent.measure.growth import Descent, resampled_growth
 from descent.measure.stability import threshold
@@ -44,28 +44,19 @@ class Edge:
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeResult:
-    """Bounds on small problems, and edges on data sets.
+class EdgeResult(Result[Edge]):
+    """Bounds on small problems, and edges on data sets per momentum and batch size."""
 
-    frobenius (P,): lr·‖G‖_F·√(worst A_c) at the exact edge; growth_bound (P,): exact growth of the loss in one step
-    over its lower bound; beyond (N,): exact growth per step at 1.1/‖G‖_F. edges (J, B, N) and outside (J, B, N): edge
-    and D_1 there per momentum and batch; critical (J, N): batch between noise-led and curvature-led escape. For
-    the headline momentum at the simulated batch, equivalent and closure (N,): the edge of the equivalent plain SGD
-    times 1 + μ, exactly and under aligned noise; growth: mean-square growth per step simulated at the exact edge.
-    """
-
-    config: Edge
-    lab: Lab
     momenta: tuple[float, ...]
-    frobenius: Array
-    growth_bound: Array
-    beyond: Array
-    edges: Array
-    outside: Array
-    critical: Array
-    equivalent: Array
-    closure: Array
-    growth: Estimate
+    frobenius: Array  # (P,): lr·‖G‖_F·√(worst A_c) at the exact edge
+    growth_bound: Array  # (P,): exact growth of the loss in one step over its lower bound
+    beyond: Array  # (N,): exact growth per step at 1.1/‖G‖_F
+    edges: Array  # (J, B, N)
+    outside: Array  # (J, B, N): D_1 at the edge
+    critical: Array  # (J, N): batch between noise-led and curvature-led escape
+    equivalent: Array  # (N,): edge of the plain SGD equivalent to the headline at the simulated batch, times 1 + μ
+    closure: Array  # (N,): the same under aligned noise
+    growth: Estimate  # of the mean square per step, simulated at the exact edge of the headline
 
 
 def run(config: Edge, lab: Lab) -> EdgeResult:
@@ -80,10 +71,9 @@ def run(config: Edge, lab: Lab) -> EdgeResult:
     outer = np.array([outside(to_numpy(curvature * shape), 1) for shape in shapes])
     share = (1 + head) / ((1 - head) * batch)
     at_edge = edges[momenta.index(head)][sizes.index(batch)]
+    frobenius, growth_bound = _bounds(inputs, small)
     return EdgeResult(
-        config, lab, momenta,
-        frobenius=_frobenius(inputs),
-        growth_bound=_growth_bound(inputs, small),
+        config, lab, momenta, frobenius, growth_bound,
         beyond=_beyond(curvature, rows),
         edges=np.array([[to_numpy(edge) for edge in arm] for arm in edges]),
         outside=outer.reshape(len(momenta), len(sizes), -1),
@@ -94,16 +84,14 @@ def run(config: Edge, lab: Lab) -> EdgeResult:
     )  # fmt: skip
 
 
-def _frobenius(inputs: Tensor) -> Array:
-    """Return lr·‖G‖_F·√(inf A_c) at the exact edge of batches of one, (P,)."""
-    gram = inputs @ inputs.mT
-    size = gram.square().mean((-2, -1)).sqrt()
-    worst = reachable_extremes(gram, centred=True).low.clamp_min(0)
-    return to_numpy(threshold(gram, 1) * size * worst.sqrt())
+def _bounds(inputs: Tensor, streams: Streams) -> tuple[Array, Array]:
+    """Return lr·‖G‖_F·√(inf A_c) at the exact edge of batches of one, and a growth of the loss over its bound, (P,).
 
-
-def _growth_bound(inputs: Tensor, streams: Streams) -> Array:
-    """Return the loss after one step over before, over lr²·A_c·‖G‖²_F, from random places and at random lr, (P,)."""
+    The growth is that of one step from random places at random lr, the bound lr²·A_c·‖G‖²_F.
+    """
+    whole = inputs @ inputs.mT
+    worst = reachable_extremes(whole, centred=True).low.clamp_min(0)
+    frobenius = threshold(whole, 1) * whole.square().mean((-2, -1)).sqrt() * worst.sqrt()
     curvature, rows = eigen_rows(inputs)
     place = streams.normal(Purpose.INIT, 0, (rows.shape[-1],))
     gram = rows @ rows.mT
@@ -111,7 +99,8 @@ def _growth_bound(inputs: Tensor, streams: Streams) -> Array:
     moved = second_moment_step(rows, place.unsqueeze(-1) * place.unsqueeze(-2), lr, 1.0)
     growth = (curvature * moved.diagonal(dim1=-2, dim2=-1)).sum(-1) / (curvature * place.square()).sum(-1)
     alignment = loss_alignment(gram, (rows @ place.unsqueeze(-1)).squeeze(-1)).centred
-    return to_numpy(growth / (lr.square() * alignment * gram.square().mean((-2, -1))))
+    bound = lr.square() * alignment * gram.square().mean((-2, -1))
+    return to_numpy(frobenius), to_numpy(growth / bound)
 
 
 def _beyond(curvature: Tensor, rows: Tensor, steps: int = 60) -> Array:
@@ -150,19 +139,14 @@ def estimates(result: EdgeResult) -> Estimates:
 
 def tables(result: EdgeResult) -> Tables:
     """Return mean edge and D_1 per momentum and batch size, with the batch over its critical value."""
-    sizes = result.config.batch_sizes
-    over = np.array(sizes)[:, None] / result.critical[:, None]
-    return {
-        "edge": tidy(
-            {"momentum": result.momenta, "batch_size": sizes},
-            edge=result.edges.mean(axis=-1), D1=result.outside.mean(axis=-1), over_critical=over.mean(axis=-1),
-        )
-    }  # fmt: skip
+    over = np.array(result.config.batch_sizes)[:, None] / result.critical[:, None]
+    means = {"edge": result.edges, "D1": result.outside, "over_critical": over}
+    axes = {"momentum": result.momenta, "batch_size": result.config.batch_sizes}
+    return {"edge": tidy(axes, **{name: values.mean(axis=-1) for name, values in means.items()})}
 
 
 EDGE = Experiment(
-    "edge", small=Edge(),
+    "edge", small=Edge(), run=run, estimates=estimates, tables=tables,
     # not many more data sets: on the host the equivalent plain SGD takes a quarter of a minute for each
     large=Edge(Share(times=10), Share(over=30, least=32), Share(times=10), examples=500, dimension=1000),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -17,21 +17,17 @@ from descent.arrays import Array
 from descent.engine import Purpose
 from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.geometry.samples import gaussian
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.stability import threshold
 from descent.stats import Estimate, bootstrap, mean
 from descent.theory.noise_escape import closure_escape, eigen_rows, outside, outside_bound, second_moment_step
 
-KEPT = (1, 5, 20)
-"""The k of D_k."""
+KEPT = (1, 5, 20)  # the k of D_k
 
 
 @dataclass(frozen=True)
 class Escape:
-    """Gaussian inputs of covariance diag(i^−decay), more dimensions than examples; every data set has its own edge.
-
-    Runs start from an isotropic displacement.
-    """
+    """Gaussian inputs of covariance diag(i^−decay), every data set with its own edge; an isotropic displacement."""
 
     draws: Share = Share(over=30, least=32, most=64)  # data sets
     walkers: Share = Share(times=40)  # runs on the first data set, to check the exact moments
@@ -46,21 +42,15 @@ class Escape:
 
 
 @dataclass(frozen=True, eq=False)
-class EscapeResult:
-    """Exact loss per eigendirection, sharpest first, (B, M, T + 1, N, q), and its descent (T + 1, N, q).
+class EscapeResult(Result[Escape]):
+    """Exact losses per eigendirection, sharpest first."""
 
-    curvature (N, q); edge (B, N); bound (B, M, K, N) on D_k; walked (W, 2): loss of the walkers along the sharpest
-    direction and along all others, at the watched step.
-    """
-
-    config: Escape
-    lab: Lab
-    curvature: Array
-    edge: Array
-    losses: Array
-    descent: Array
-    bound: Array
-    walked: Array
+    curvature: Array  # (N, q)
+    edge: Array  # (B, N)
+    losses: Array  # (B, M, T + 1, N, q)
+    descent: Array  # (T + 1, N, q): of gradient descent
+    bound: Array  # (B, M, K, N): on D_k
+    walked: Array  # (W, 2): of walkers along the sharpest direction and along all others, at the watched step
 
     @property
     def slopes(self) -> Array:
@@ -76,10 +66,17 @@ def run(config: Escape, lab: Lab) -> EscapeResult:
     curvature, rows = eigen_rows(gaussian(streams, config.examples, config.dimension, config.decay, step=0))
     edge = np.array([to_numpy(threshold(rows @ rows.mT, b)) for b in config.batch_sizes])
     values, settings = to_numpy(curvature), list(zip(edge, config.batch_sizes, strict=True))
+
+    def bounds(lr: Array, share: float) -> list[list[float]]:  # from below, on D_k of every data set, (K, N)
+        return [[outside_bound(h, k, rate, share) for h, rate in zip(values, lr, strict=True)] for k in KEPT]
+
     losses = [[_moments(config, curvature, rows, e * m, 1 / b) for m in config.multiples] for e, b in settings]
-    bound = [[_bounds(values, e * m, 1 / b) for m in config.multiples] for e, b in settings]
+    bound = [[bounds(e * m, 1 / b) for m in config.multiples] for e, b in settings]
+    factor = 1 - config.descent * values / values.max(axis=1, keepdims=True)
+    descent = values * np.abs(factor) ** (2 * np.arange(config.steps + 1)[:, None, None])  # in closed form
+    descent /= descent.sum(axis=-1, keepdims=True)
     walked = _walk(config, lab, rows[0], edge[config.batch_sizes.index(config.watched[0]), 0])
-    return EscapeResult(config, lab, values, edge, np.array(losses), _descent(config, values), np.array(bound), walked)
+    return EscapeResult(config, lab, values, edge, np.array(losses), descent, np.array(bound), walked)
 
 
 def _moments(config: Escape, curvature: Tensor, rows: Tensor, lr: Array, share: float) -> Array:
@@ -95,20 +92,6 @@ def _moments(config: Escape, curvature: Tensor, rows: Tensor, lr: Array, share: 
         found.append(to_numpy(parts / total))
         moment = moment / total[..., None]
     return np.array(found)
-
-
-def _bounds(curvature: Array, lr: Array, share: float) -> Array:
-    """Return the lower bound on D_k of every data set, (K, N)."""
-    pairs = list(zip(curvature, lr, strict=True))
-    return np.array([[outside_bound(h, k, rate, share) for h, rate in pairs] for k in KEPT])
-
-
-def _descent(config: Escape, curvature: Array) -> Array:
-    """Return the loss per direction of gradient descent, (T + 1, N, q), in closed form."""
-    steps = np.arange(config.steps + 1)[:, None, None]
-    factor = 1 - config.descent * curvature / curvature.max(axis=1, keepdims=True)
-    parts = curvature * np.abs(factor) ** (2 * steps)
-    return np.asarray(parts / parts.sum(axis=-1, keepdims=True))
 
 
 def _walk(config: Escape, lab: Lab, rows: Tensor, edge: float) -> Array:
@@ -136,12 +119,7 @@ def parted(losses: Array) -> Array:
 
 def walked_ratio(parts: Array, seed: int, over: float = 1.0) -> Estimate:
     """Return D_1 of walkers over a number, from their losses (W, 2) along the sharpest direction and outside it."""
-
-    def ratio(drawn: Array) -> Array:
-        means = drawn.mean(axis=1)
-        return np.asarray(means[:, 1] / means[:, 0] / over)
-
-    return bootstrap(ratio, parts, seed=seed)
+    return bootstrap(lambda drawn: drawn.mean(1)[:, 1] / drawn.mean(1)[:, 0] / over, parts, seed=seed)
 
 
 def estimates(result: EscapeResult) -> Estimates:
@@ -165,20 +143,14 @@ def estimates(result: EscapeResult) -> Estimates:
 def tables(result: EscapeResult) -> Tables:
     """Return escape profiles of the first data set, and D_k with its slope over data sets."""
     config, first, ends = result.config, result.curvature[0], result.losses[:, :, -1]
-    closure = [
-        [outside(closure_escape(first, e[0] * m, 1 / b).profile, 1) for m in config.multiples]
-        for e, b in zip(result.edge, config.batch_sizes, strict=True)
-    ]
-    slope, sharp = result.slopes, {f"D{k}": outside(ends, k).mean(axis=-1) for k in KEPT}
-    profile = {"curvature": first, "descent": result.descent[-1, 0]}
-    profile |= {f"sgd_{m:g}": ends[0, j, 0] for j, m in enumerate(config.multiples)}
-    return {
-        "escape": tidy(
-            {"batch_size": config.batch_sizes, "multiple": config.multiples},
-            slope=slope.mean(axis=-1), slope_sd=slope.std(axis=-1), closure_D1=closure, **sharp,
-        ),
-        "escape_profile": DataFrame(profile),
-    }  # fmt: skip
+    settings, slope = list(zip(result.edge[:, 0], config.batch_sizes, strict=True)), result.slopes
+    axes = {"batch_size": config.batch_sizes, "multiple": config.multiples}
+    closure = [[outside(closure_escape(first, e * m, 1 / b).profile, 1) for m in config.multiples] for e, b in settings]
+    sharp = {f"D{k}": outside(ends, k).mean(axis=-1) for k in KEPT}
+    escape = tidy(axes, slope=slope.mean(axis=-1), slope_sd=slope.std(axis=-1), closure_D1=closure, **sharp)
+    profile = {f"sgd_{m:g}": ends[0, j, 0] for j, m in enumerate(config.multiples)}
+    about = {"curvature": first, "descent": result.descent[-1, 0]}
+    return {"escape": escape, "escape_profile": DataFrame(about | profile)}
 
 
 ESCAPE = Experiment(

@@ -18,7 +18,7 @@ from torch.func import functional_call, jacrev, vmap
 from descent.arrays import Array
 from descent.engine import Purpose, Streams
 from descent.engine.arms import to_numpy
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each
 from descent.measure.alignment import loss_alignment
 from descent.stats import exact, furthest, mean, ratio_of_means
 
@@ -37,19 +37,13 @@ class Identities:
 
 
 @dataclass(frozen=True, eq=False)
-class IdentitiesResult:
-    """Per replica: relative error of the identity (S, N) and violations of its bounds (S, N) for every shape.
+class IdentitiesResult(Result[Identities]):
+    """What the identities deviate by, per replica."""
 
-    quadratic (K, N): loss that noise adds to one step, over η²p Tr(HΣ)/2; network (2, N): the same two, undivided,
-    since the Hessian of a net is not positive.
-    """
-
-    config: Identities
-    lab: Lab
-    error: Array
-    violations: Array
-    quadratic: Array
-    network: Array
+    error: Array  # (S, N): relative error of the identity for every shape
+    violations: Array  # (S, N): of its bounds
+    quadratic: Array  # (K, N): loss that noise adds to one step, over η²p Tr(HΣ)/2
+    network: Array  # (2, N): the same two, undivided, since the Hessian of a net is not positive
 
 
 def run(config: Identities, lab: Lab) -> IdentitiesResult:
@@ -144,7 +138,4 @@ def tables(result: IdentitiesResult) -> Tables:
     return {"identities": DataFrame(rows, columns=["problem", "batch_size", "ratio", "largest"])}
 
 
-IDENTITIES = Experiment(
-    "identities", small=Identities(), large=Identities(Share(times=10)),
-    run=run, estimates=estimates, tables=tables,
-)  # fmt: skip
+IDENTITIES = Experiment("identities", Identities(), Identities(Share(times=10)), run, estimates, tables)

@@ -11,14 +11,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from pandas import DataFrame
 
 from descent.arrays import Array
 from descent.data.images import centred, load, signs
 from descent.engine import Factors, Schedule, sgd
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.gram import gram
 from descent.measure.stability import threshold
 from descent.nets import MLP, SquaredError, Supervised
@@ -40,11 +39,9 @@ class Kept:
 
 
 @dataclass(frozen=True, eq=False)
-class KeptResult:
+class KeptResult(Result[Kept]):
     """Per arm and net (A, N): lr·‖G‖_F·√p, lr over its exact edge, lr·λ₁/2; not a number where no minimum was found."""
 
-    config: Kept
-    lab: Lab
     frobenius: Array
     edge: Array
     descent: Array
@@ -52,25 +49,21 @@ class KeptResult:
 
 def run(config: Kept, lab: Lab) -> KeptResult:
     """Train every arm and measure where it ends."""
-    found = np.array([_arm(config, lab, *arm) for arm in config.arms])
-    return KeptResult(config, lab, *found.swapaxes(0, 1))
-
-
-def _arm(config: Kept, lab: Lab, lr: float, batch_size: int) -> list[Array]:
-    """Return what is measured where the nets of an arm end, three times (N,)."""
-    data = load("digits").take(config.images)
+    data, found = load("digits").take(config.images), []
     inputs, targets = lab.bring(centred(data.images), signs(data.labels % 2).unsqueeze(1))
-    problem = Supervised(MLP(config.sizes, "tanh"), SquaredError(), inputs, targets, batch_size)
-    arms = lab.arms(sgd(lr), config.replicas)
-    start = {name: config.spread * leaf for name, leaf in problem.model.initial(arms.streams).items()}
-    done = arms.run(problem, start, config.steps, schedule=warmed(config.warm), limit=1e3)
-    params = cast(Leaves, done.params)
-    fitted = (problem.value(params) < config.fitted) & (done.whole.diverged_at < 0)
-    kernel = gram(problem.model, params, inputs).double()
-    kernel = torch.where(fitted[:, None, None], kernel, torch.eye(len(inputs)).to(kernel))
-    size, largest = kernel.square().mean((-2, -1)).sqrt(), torch.linalg.eigvalsh(kernel)[:, -1] / len(inputs)
-    values = lr * size / batch_size**0.5, lr / threshold(kernel, batch_size), lr * largest / 2
-    return [to_numpy(value.masked_fill(~fitted, torch.nan)) for value in values]
+    for lr, batch_size in config.arms:
+        problem = Supervised(MLP(config.sizes, "tanh"), SquaredError(), inputs, targets, batch_size)
+        arms = lab.arms(sgd(lr), config.replicas)
+        start = {name: config.spread * leaf for name, leaf in problem.model.initial(arms.streams).items()}
+        done = arms.run(problem, start, config.steps, schedule=warmed(config.warm), limit=1e3)
+        params = cast(Leaves, done.params)
+        fitted = (problem.value(params) < config.fitted) & (done.whole.diverged_at < 0)
+        kernel = gram(problem.model, params, inputs).double()
+        kernel = torch.where(fitted[:, None, None], kernel, torch.eye(len(inputs)).to(kernel))
+        size, largest = kernel.square().mean((-2, -1)).sqrt(), torch.linalg.eigvalsh(kernel)[:, -1] / len(inputs)
+        values = lr * size / batch_size**0.5, lr / threshold(kernel, batch_size), lr * largest / 2
+        found.append([to_numpy(value.masked_fill(~fitted, torch.nan)) for value in values])
+    return KeptResult(config, lab, *np.array(found).swapaxes(0, 1))
 
 
 def warmed(steps: int) -> Schedule:
@@ -94,18 +87,15 @@ def tables(result: KeptResult) -> Tables:
     found = np.isfinite(result.frobenius).any(axis=1)
     lr, batch_size = np.array(result.config.arms)[found].T
     frobenius, edge, descent = (v[found] for v in (result.frobenius, result.edge, result.descent))
-    return {
-        "kept": DataFrame({
-            "lr": lr, "batch_size": batch_size.astype(int),
-            "minima": np.isfinite(frobenius).sum(axis=1), "of": frobenius.shape[1],
-            "frobenius": np.nanmean(frobenius, axis=1), "largest": np.nanmax(frobenius, axis=1),
-            "edge": np.nanmean(edge, axis=1), "largest_edge": np.nanmax(edge, axis=1),
-            "descent": np.nanmean(descent, axis=1),
-        })
-    }  # fmt: skip
+    kept = tidy(
+        {"lr": lr}, batch_size=batch_size.astype(int), minima=np.isfinite(frobenius).sum(axis=1),
+        of=frobenius.shape[1], frobenius=np.nanmean(frobenius, axis=1), largest=np.nanmax(frobenius, axis=1),
+        edge=np.nanmean(edge, axis=1), largest_edge=np.nanmax(edge, axis=1), descent=np.nanmean(descent, axis=1),
+    )  # fmt: skip
+    return {"kept": kept}
 
 
 KEPT = Experiment(
-    "kept", small=Kept(), large=Kept(Share(over=10, least=64), sizes=(64, 64, 1), images=256, steps=40_000),
-    run=run, estimates=estimates, tables=tables,
+    "kept", small=Kept(), run=run, estimates=estimates, tables=tables,
+    large=Kept(Share(over=10, least=64), sizes=(64, 64, 1), images=256, steps=40_000),
 )  # fmt: skip

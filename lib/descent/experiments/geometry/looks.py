@@ -20,24 +20,19 @@ from descent.measure.gram import gram
 from descent.nets import LogisticError, Supervised
 from descent.stats import Estimate, mean
 
-__all__ = ["Course", "fitted_slopes", "follow", "furthest", "look", "square_form"]
-
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """N nets along training: steps (T,), and per look and net uncentred, centred, loss, noise, stable_rank (T, N).
+    """N nets along training, (T, N) where nothing else is said."""
 
-    curvature, along (T, N, q): the leading curvatures, and the centred alignment along their eigenvectors.
-    """
-
-    steps: IntArray
+    steps: IntArray  # (T,)
     uncentred: Array
     centred: Array
     loss: Array
-    noise: Array
-    stable_rank: Array
-    curvature: Array
-    along: Array
+    noise: Array  # its trace
+    stable_rank: Array  # ‖G‖²/λ₁²
+    curvature: Array  # (T, N, q): the leading ones
+    along: Array  # (T, N, q): the centred alignment along their eigenvectors
 
     @classmethod
     def of(cls, run: ArmRun, arm: int = 0) -> Self:
@@ -91,16 +86,19 @@ def furthest(*courses: Course) -> Estimate:
 
 
 def look(problem: Supervised, keep: int) -> Callable[[Params], Mapping[str, Tensor]]:
-    """Return the probe (R, …): uncentred and centred alignment, loss, trace of the noise, stable rank ‖G‖²/λ₁².
+    """Return the probe (R, …) of what a `Course` holds; under logistic loss the loss itself normalises alignment."""
+    inputs, footprint = problem.inputs, problem.model.footprint(problem.inputs, len(problem.inputs))
 
-    Of the `keep` leading eigenvectors also the curvatures (R, keep) and the centred alignment along them. Under the
-    logistic loss the alignment is normalised by the loss itself.
-    """
+    def forward(leaves: Leaves, rows: slice) -> Tensor:  # the one output for every example, of as many nets as fit
+        some = {name: leaf[rows] for name, leaf in leaves.items()}
+        shared = inputs.expand(len(next(iter(some.values()))), *inputs.shape)
+        return problem.model.forward(some, shared)[..., 0]
 
     def measured(params: Params) -> Mapping[str, Tensor]:
         leaves = cast(Leaves, params)
-        kernel = gram(problem.model, leaves, problem.inputs).double()
-        kernel, residuals, twice = square_form(problem, kernel, _outputs(problem, leaves).double())
+        kernel = gram(problem.model, leaves, inputs).double()
+        outputs = in_parts(lambda rows: forward(leaves, rows), len(kernel), footprint)
+        kernel, residuals, twice = square_form(problem, kernel, outputs.double())
         found = loss_alignment(kernel, residuals, twice)
         along = directional_alignment(kernel, residuals, keep, twice)
         return {
@@ -126,15 +124,3 @@ def square_form(problem: Supervised, kernel: Tensor, outputs: Tensor) -> tuple[T
     curvatures = (slopes.abs() * (1 - slopes.abs())).clamp_min(1e-300)
     twice = 2 * torch.nn.functional.softplus(-targets * outputs).mean(-1)
     return *weighted(kernel, slopes, curvatures), twice
-
-
-def _outputs(problem: Supervised, leaves: Leaves) -> Tensor:
-    """Return the one output for every example, (R, n), of as many nets at a time as fit into memory."""
-    inputs, replicas = problem.inputs, len(next(iter(leaves.values())))
-
-    def forward(rows: slice) -> Tensor:
-        some = {name: leaf[rows] for name, leaf in leaves.items()}
-        shared = inputs.expand(len(next(iter(some.values()))), *inputs.shape)
-        return problem.model.forward(some, shared)[..., 0]
-
-    return in_parts(forward, replicas, problem.model.footprint(inputs, len(inputs)))

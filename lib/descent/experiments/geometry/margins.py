@@ -19,7 +19,7 @@ from descent.arrays import Array, IntArray
 from descent.engine import ArmRun, Purpose, every, heavy_ball
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves, Params
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import Alignment, loss_alignment
 from descent.measure.gram import gram
 from descent.nets import MLP, LogisticError, Supervised
@@ -32,7 +32,9 @@ SEEN = ("alignment", "carried", "relative")
 class Arm(IntEnum):
     """The arms, in the order of NAMES."""
 
-    EVEN, SMALL, MOMENTUM = range(3)
+    EVEN = 0
+    SMALL = 1
+    MOMENTUM = 2
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,14 @@ class Margins:
 
 
 @dataclass(frozen=True, eq=False)
-class MarginsResult:
-    """Per arm and look (A, T, N): alignment, the share of Σ r² and the relative score of the small-margin examples.
+class MarginsResult(Result[Margins]):
+    """What is seen per arm and look, (A, T, N)."""
 
-    steps (T,). points: squared residuals, scores, and which examples are small, of one net with small margins, at the
-    end, (n,) each.
-    """
-
-    config: Margins
-    lab: Lab
-    steps: IntArray
+    steps: IntArray  # (T,)
     alignment: Array
-    carried: Array
-    relative: Array
-    points: tuple[Array, Array, Array]
+    carried: Array  # the share of Σ r² of the small-margin examples
+    relative: Array  # their relative score
+    points: tuple[Array, Array, Array]  # squared residuals, scores and which are small, (n,), of one net at the end
 
 
 def run(config: Margins, lab: Lab) -> MarginsResult:
@@ -130,7 +126,4 @@ def tables(result: MarginsResult) -> Tables:
     return {"margins": tidy({"arm": NAMES, "step": result.steps}, **means)}
 
 
-MARGINS = Experiment(
-    "margins", small=Margins(), large=Margins(Share(over=10, least=64), steps=4000),
-    run=run, estimates=estimates, tables=tables,
-)  # fmt: skip
+MARGINS = Experiment("margins", Margins(), Margins(Share(over=10, least=64), steps=4000), run, estimates, tables)

@@ -14,8 +14,6 @@ from descent.engine.probes import Leaves
 from descent.experiments.lab import Lab
 from descent.nets import MLP, SquaredError, Supervised
 
-__all__ = ["find_minimum", "linearised", "odd_or_even", "shifted"]
-
 
 def odd_or_even(lab: Lab, sizes: tuple[int, ...], images: int) -> Supervised:
     """Return the square loss of tanh nets on all of the first digits, −1 for even ones and +1 for odd, in float64."""

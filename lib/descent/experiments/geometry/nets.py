@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from pandas import DataFrame
-from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine import Purpose, sgd
@@ -19,7 +18,7 @@ from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
 from descent.experiments.geometry.escape import parted, walked_ratio
 from descent.experiments.geometry.minima import find_minimum, linearised, odd_or_even, shifted
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.measure.noise import flat
 from descent.nets import Supervised
 from descent.stats import mean
@@ -43,18 +42,13 @@ class Nets:
 
 
 @dataclass(frozen=True, eq=False)
-class NetsResult:
-    """Loss per eigendirection, sharpest first, (N, W, q) after the steps of SGD and of descent; curvature (N, q).
+class NetsResult(Result[Nets]):
+    """Loss per eigendirection, sharpest first, after the steps of SGD and of descent."""
 
-    residual (N,): root mean square residual at the minimum found.
-    """
-
-    config: Nets
-    lab: Lab
-    curvature: Array
-    stochastic: Array
-    descent: Array
-    residual: Array
+    curvature: Array  # (N, q)
+    stochastic: Array  # (N, W, q)
+    descent: Array  # (N, W, q)
+    residual: Array  # (N,): root mean square at the minimum found
 
     def ratio(self, losses: Array, k: int = 1) -> Array:
         """Return D_k of every net, a ratio of means over its walkers, (N,)."""
@@ -62,30 +56,24 @@ class NetsResult:
 
 
 def run(config: Nets, lab: Lab) -> NetsResult:
-    """Train, displace, escape, and project on the eigenvectors at the minimum."""
+    """Train, displace, escape by SGD and by descent, and project on the eigenvectors at the minimum."""
     whole = odd_or_even(lab, config.sizes, config.examples)
     minimum = find_minimum(whole, lab.streams(config.nets, torch.float64), config.warm, config.newton)
     jacobian, residual = linearised(whole, minimum)
     _, sizes, basis = torch.linalg.svd(jacobian, full_matrices=False)
     curvature = sizes.square() / config.examples
     single = Supervised(whole.model, whole.loss, whole.inputs, whole.targets, 1)
-    ends = (
-        _escape(config, lab, single, minimum, config.sgd / curvature.square().sum(-1).sqrt()),
-        _escape(config, lab, whole, minimum, config.descent / curvature[:, 0]),
-    )
-    stochastic, descent = (to_numpy(curvature[:, None] * (moved @ basis.mT).square()) for moved in ends)
-    size = residual.square().mean(-1).sqrt()
+    rates = config.sgd / curvature.square().sum(-1).sqrt(), config.descent / curvature[:, 0]
+    losses = []
+    for problem, lr in zip((single, whole), rates, strict=True):
+        arms = lab.arms(sgd(lr.cpu()), config.walkers, torch.float64, shared=False, apart=1)  # each net is an arm
+        start = {name: arms.spread(leaf) for name, leaf in minimum.items()}
+        offset = config.displacement * arms.streams.normal(Purpose.INIT, 0, (jacobian.shape[-1],))
+        final = cast(Leaves, arms.run(problem, shifted(start, offset), config.steps).params)
+        moved = flat({name: final[name] - start[name] for name in start}).view(len(arms), arms.replicas, -1)
+        losses.append(to_numpy(curvature[:, None] * (moved @ basis.mT).square()))
+    (stochastic, descent), size = losses, residual.square().mean(-1).sqrt()
     return NetsResult(config, lab, to_numpy(curvature), stochastic, descent, to_numpy(size))
-
-
-def _escape(config: Nets, lab: Lab, problem: Supervised, minimum: Leaves, lr: Tensor) -> Tensor:
-    """Return the displacement of every walker after the steps, (N, W, p); each net is an arm, lr (N,)."""
-    arms = lab.arms(sgd(lr.cpu()), config.walkers, torch.float64, shared=False, apart=1)
-    start = {name: arms.spread(leaf) for name, leaf in minimum.items()}
-    count = flat(start).shape[1]
-    offset = config.displacement * arms.streams.normal(Purpose.INIT, 0, (count,))
-    final = cast(Leaves, arms.run(problem, shifted(start, offset), config.steps).params)
-    return flat({name: final[name] - start[name] for name in start}).view(len(arms), arms.replicas, count)
 
 
 def estimates(result: NetsResult) -> Estimates:
@@ -99,12 +87,11 @@ def estimates(result: NetsResult) -> Estimates:
 
 def tables(result: NetsResult) -> Tables:
     """Return D_k of SGD and of descent, one row per net."""
-    sharpness = result.curvature[:, 0]
-    frame = {"residual": result.residual, "sharpness": sharpness}
-    frame["stable_rank"] = (result.curvature**2).sum(axis=1) / sharpness**2
-    for k in (1, 5):
-        frame |= {f"sgd_D{k}": result.ratio(result.stochastic, k), f"descent_D{k}": result.ratio(result.descent, k)}
-    return {"nets": DataFrame(frame)}
+    sharpness, ways = result.curvature[:, 0], {"sgd": result.stochastic, "descent": result.descent}
+    about = {"residual": result.residual, "sharpness": sharpness}
+    about["stable_rank"] = (result.curvature**2).sum(axis=1) / sharpness**2
+    ratios = {f"{name}_D{k}": result.ratio(losses, k) for k in (1, 5) for name, losses in ways.items()}
+    return {"nets": DataFrame(about | ratios)}
 
 
 NETS = Experiment(

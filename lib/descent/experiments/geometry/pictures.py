@@ -23,8 +23,9 @@ from descent.nets import ResNet, SquaredError, Supervised
 
 Watch = Callable[[Params], Mapping[str, Tensor]]
 
-LIMIT = 1e3
-"""The length of the weights beyond which a net has diverged."""
+LIMIT = 1e3  # the length of the weights beyond which a net has diverged
+RESNET8, RESNET20 = 74.1e6, 244.0e6  # floating-point operations of training on one image at 32 × 32, both ways
+PARAMETERS = 272_000  # of ResNet-20
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,6 @@ class Pictures:
         is assumed here, the same once more for its eigenvectors.
         """
         return {"ResNet-8": images * RESNET20 / RESNET8 + looks * 4 * self.measured**2 * PARAMETERS / RESNET8}
-
-
-RESNET8, RESNET20 = 74.1e6, 244.0e6
-"""Floating-point operations of training on one image at 32 × 32 pixels, both ways through the net."""
-PARAMETERS = 272_000
-"""Of ResNet-20."""
 
 
 def edge_index(curvature: Tensor, lr: Tensor, batch_size: Tensor) -> Tensor:

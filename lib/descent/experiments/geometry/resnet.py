@@ -21,8 +21,7 @@ from descent.engine import every, heavy_ball
 from descent.experiments.geometry.kept import warmed
 from descent.experiments.geometry.looks import Course, furthest
 from descent.experiments.geometry.pictures import LIMIT, Pictures
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
-from descent.nets import Supervised
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.stats import Estimate, geometric_ratio, largest, mean
 
 NAMES = ("SGD", "momentum", "SGD, equal effective step")
@@ -31,7 +30,9 @@ NAMES = ("SGD", "momentum", "SGD, equal effective step")
 class Kind(IntEnum):
     """The ways of training a pair, in the order of NAMES."""
 
-    PLAIN, HEAVY, MATCHED = range(3)
+    PLAIN = 0
+    HEAVY = 1
+    MATCHED = 2
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Residual:
-    """Pairs (learning rate, batch size), trained for the same number of epochs; the rate rises over the first `warm`.
-
-    An untrained ResNet-20 has a λ₁ of about 650, in the direction that moves all outputs alike: it takes the rise to
-    get even the smallest rate past it.
-    """
+    """Pairs (learning rate, batch size), trained for the same epochs, the rate rising over the first `warm`."""
 
     replicas: Share = Share(most=8)
     pictures: Pictures = Pictures()
     pairs: tuple[tuple[float, int], ...] = ((0.005, 4), (0.01, 4), (0.01, 8))
     epochs: int = 20
-    warm: float = 2.0
+    warm: float = 2.0  # even the smallest rate gets past the λ₁ of about 650 of an untrained ResNet-20 only so
     looks: int = 4  # after the one at the start
     fitted: float = 0.01  # the loss at the end above which a net has found no minimum, and says nothing about minima
     check: int = 50
@@ -112,11 +109,9 @@ class Path:
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualResult:
+class ResidualResult(Result[Residual]):
     """All paths, in the order of the arms."""
 
-    config: Residual
-    lab: Lab
     title: str
     paths: tuple[Path, ...]
 
@@ -136,49 +131,43 @@ def run(config: Residual, lab: Lab) -> ResidualResult:
 
     Raises: DataMissing without the images.
     """
-    title, problem = config.pictures.problem(lab)
-    arms = config.arms(lab.momentum)
-    sizes = sorted({arm.batch_size for arm in arms})
-    paths = [path for size in sizes for path in _stack(config, lab, problem, [a for a in arms if a.batch_size == size])]
+    title, whole = config.pictures.problem(lab)
+    paths: list[Path] = []
+    for size in sorted({arm.batch_size for arm in config.arms(lab.momentum)}):
+        some = [arm for arm in config.arms(lab.momentum) if arm.batch_size == size]
+        arms = lab.arms(heavy_ball([arm.lr for arm in some], [arm.momentum for arm in some]), config.replicas)
+        lr, batch_size = arms.spread([arm.equivalent for arm in some], torch.float64).unbind(1)
+        problem, period = replace(whole, batch_size=size, sampling="with_replacement"), config.period(size)
+        done = arms.run(
+            problem, problem.model.initial, period * config.looks,
+            probes={"": every(period, config.pictures.watch(whole, lr, batch_size))},
+            schedule=warmed(max(1, round(config.warm * config.pictures.examples / size))), limit=LIMIT,
+            check=config.check,
+        )  # fmt: skip
+        loss = done.end(whole.value)
+        lost = done.lost | ~np.isfinite(loss)
+        paths += [Path(arm, Spectra.of(done, a), loss[a], lost[a]) for a, arm in enumerate(some)]
     return ResidualResult(config, lab, title, tuple(sorted(paths, key=lambda path: (path.arm.pair, path.arm.kind))))
-
-
-def _stack(config: Residual, lab: Lab, whole: Supervised, some: Sequence[Arm]) -> list[Path]:
-    """Train arms of one batch size side by side."""
-    size, n = some[0].batch_size, config.pictures.examples
-    arms = lab.arms(heavy_ball([arm.lr for arm in some], [arm.momentum for arm in some]), config.replicas)
-    lr, batch_size = arms.spread([arm.equivalent for arm in some], torch.float64).unbind(1)
-    problem = replace(whole, batch_size=size, sampling="with_replacement")
-    done = arms.run(
-        problem, problem.model.initial, config.period(size) * config.looks,
-        probes={"": every(config.period(size), config.pictures.watch(whole, lr, batch_size))},
-        schedule=warmed(max(1, round(config.warm * n / size))), limit=LIMIT, check=config.check,
-    )  # fmt: skip
-    loss = done.end(whole.value)
-    lost = done.lost | ~np.isfinite(loss)
-    return [Path(arm, Spectra.of(done, a), loss[a], lost[a]) for a, arm in enumerate(some)]
 
 
 def estimates(result: ResidualResult) -> Estimates:
     """Return what the nets say about P5-W5, P5-C9, P5-C10 and P5-X1; nothing where too few of them are left."""
-    ends = [path.bound(result.minima(path))[-1] for path in result.paths if path.arm.kind != Kind.HEAVY]
-    at_minima = [mean(values) for values in ends if len(values) > 1]
+
+    def level(paths: Sequence[Path]) -> Array:  # geometric mean of ‖G‖_F over pairs and looks after the start, (N,)
+        return np.asarray(np.exp(np.mean([np.log(path.course.frobenius[1:]) for path in paths], axis=(0, 1))))
+
     found: dict[str, Estimate] = {}
-    if at_minima:
+    ends = [path.bound(result.minima(path))[-1] for path in result.paths if path.arm.kind != Kind.HEAVY]
+    if at_minima := [mean(values) for values in ends if len(values) > 1]:
         found["P5-W5.resnet"] = largest(at_minima)
     if plain := [path.course for (path,) in result.whole(Kind.PLAIN)]:
         found["P5-C9.resnet"] = furthest(*plain)
         found["P5-C10.resnet_within"] = mean(np.mean([course.within.mean(axis=(0, 2)) for course in plain], axis=0))
         found["P5-C10.resnet_slope"] = mean(np.mean([course.tracking for course in plain], axis=0))
     if pairs := result.whole(Kind.PLAIN, Kind.HEAVY):
-        plain_level, heavy_level = (_level(paths) for paths in zip(*pairs, strict=True))
-        found["P5-X1.resnet"] = geometric_ratio(heavy_level, plain_level)
+        plains, heavies = zip(*pairs, strict=True)
+        found["P5-X1.resnet"] = geometric_ratio(level(heavies), level(plains))
     return found
-
-
-def _level(paths: Sequence[Path]) -> Array:
-    """Return the geometric mean of ‖G‖_F over pairs and looks, without the common start, (N,)."""
-    return np.asarray(np.exp(np.mean([np.log(path.course.frobenius[1:]) for path in paths], axis=(0, 1))))
 
 
 def tables(result: ResidualResult) -> Tables:
@@ -228,10 +217,8 @@ def _course(result: ResidualResult, path: Path) -> DataFrame:
 
 
 RESNET = Experiment(
-    "resnet",
+    "resnet", large=Residual(), run=run, estimates=estimates, tables=tables, scales=("gpu",),
     small=Residual(
         Share(most=3), Pictures.tiny(96, 32), ((0.01, 4), (0.02, 4)), epochs=2, warm=0.5, looks=2, fitted=1.0, check=5,
     ),
-    large=Residual(),
-    run=run, estimates=estimates, tables=tables, scales=("gpu",),
 )  # fmt: skip

@@ -15,13 +15,12 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import Purpose, Streams
 from descent.engine.arms import in_parts, to_numpy
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import linear_extremes
 from descent.stats import mean, slope_of_mean
 from descent.theory.isserlis import population_extremes
 
-BYTES = 10 * 8
-"""Of a coordinate of an example in float64, the integers that random numbers are made from included."""
+BYTES = 10 * 8  # of a coordinate of an example in float64, with the integers that random numbers are made from
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,14 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class SamplesResult:
-    """Uncentred loss alignment per data set: low, high, typical (D, E, N) over decays and examples.
+class SamplesResult(Result[Samples]):
+    """Uncentred loss alignment per data set: (D, E, N) over decays and examples."""
 
-    few (K, 8·N): the worst case with few examples, per dimension; many (M, N): with many, isotropic.
-    """
-
-    config: Samples
-    lab: Lab
     low: Array
     high: Array
     typical: Array
-    few: Array
-    many: Array
+    few: Array  # (K, 8·N): the worst case with few examples, per dimension
+    many: Array  # (M, N): with many, isotropic
 
     @property
     def limits(self) -> Array:
@@ -63,8 +57,7 @@ class SamplesResult:
 
 def run(config: Samples, lab: Lab) -> SamplesResult:
     """Measure the extremes over residuals on every kind of data."""
-    streams = lab.streams(config.replicas, torch.float64)
-    small = lab.streams(config.draws, torch.float64)
+    streams, small = lab.streams(config.replicas, torch.float64), lab.streams(config.draws, torch.float64)
     grid = [[_alignments(config, streams, decay, n) for n in config.examples] for decay in config.decays]
     few = [_worst(small, config.few, d) for d in config.dimensions]
     many = [_worst(streams, n, config.dimension) for n in config.many]
@@ -129,11 +122,10 @@ def tables(result: SamplesResult) -> Tables:
 
 
 SAMPLES = Experiment(
-    "samples", small=Samples(),
+    "samples", small=Samples(), run=run, estimates=estimates, tables=tables,
     large=Samples(
         Share(over=4, least=64), draws=Share(over=4, least=64, each=8), dimension=200,
         examples=(4, 10, 30, 100, 200, 300, 1000, 3000, 10_000, 30_000),
         dimensions=(100, 400, 1600, 6400, 25_600), many=(800, 3200, 12_800, 51_200),
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from descent.data.images import centred, load, pair, signs
 from descent.engine import sgd
 from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.geometry.looks import Course, fitted_slopes, follow, furthest
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.measure.alignment import block_alignment
 from descent.measure.gram import blocks, gram
 from descent.nets import MLP, LogisticError, Loss, SquaredError, Supervised
@@ -42,17 +42,12 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingResult:
-    """The course of every width under square loss, of the first under logistic loss, and ten outputs at the start.
+class TrainingResult(Result[Training]):
+    """The courses under square loss and under logistic loss, and ten outputs at the start."""
 
-    outputs (2, N): alignment of ten-class nets, with digits' labels and with one label for all.
-    """
-
-    config: Training
-    lab: Lab
-    square: tuple[Course, ...]
-    logistic: Course
-    outputs: Array
+    square: tuple[Course, ...]  # of every width
+    logistic: Course  # of the first
+    outputs: Array  # (2, N): alignment of ten-class nets, with digits' labels and with one label for all
 
 
 def run(config: Training, lab: Lab) -> TrainingResult:
@@ -90,8 +85,7 @@ def _ten(config: Training, lab: Lab) -> Array:
 
 def estimates(result: TrainingResult) -> Estimates:
     """Return what training says about P5-C9, P5-C10, P5-W3 and P5-X5."""
-    wide = result.square[-1]
-    early, late = result.logistic.uncentred[1], result.logistic.uncentred[-1]
+    wide, logistic = result.square[-1], result.logistic.uncentred
     return {
         "P5-C9.digits": furthest(*result.square),
         "P5-C10.within": mean(np.mean([found.within.mean(axis=(0, 2)) for found in result.square], axis=0)),
@@ -99,7 +93,7 @@ def estimates(result: TrainingResult) -> Estimates:
         "P5-W3.slope": mean(fitted_slopes(wide.loss[1:], wide.noise[1:])),
         "P5-X5.outputs": mean(result.outputs[0]),
         "P5-X5.skewed": mean(result.outputs[1]),
-        "P5-X5.logistic": mean(late / early),
+        "P5-X5.logistic": mean(logistic[-1] / logistic[1]),
     }
 
 
@@ -112,7 +106,6 @@ def tables(result: TrainingResult) -> Tables:
 
 
 TRAINING = Experiment(
-    "training", small=Training(),
+    "training", small=Training(), run=run, estimates=estimates, tables=tables,
     large=Training(Share(over=10, least=32), widths=(32, 128, 512), examples=350, steps=3000, looks=50, many=200),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 from descent.arrays import Array, BoolArray
 from descent.engine import Purpose, Streams
 from descent.engine.arms import in_parts, to_numpy
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import loss_alignment
 from descent.stats import exact, furthest, mean, smallest
 from descent.theory.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
@@ -60,20 +60,14 @@ class Width:
 
 
 @dataclass(frozen=True, eq=False)
-class WidthResult:
-    """Uncentred loss alignment and least score over mean score, (W, N), per architecture; parameters (W,).
+class WidthResult(Result[Width]):
+    """Uncentred loss alignment and least score over mean score, (W, N), per architecture."""
 
-    floor_ratio (W, N): least score ratio over its derived floor, leaky activation; dead: alignment (N,) when the one
-    residual sits on an example that no neuron sees.
-    """
-
-    config: Width
-    lab: Lab
-    parameters: dict[str, Array]
+    parameters: dict[str, Array]  # (W,)
     typical: dict[str, Array]
     worst: dict[str, Array]
-    floor_ratio: Array
-    dead: Array
+    floor_ratio: Array  # (W, N): least score ratio over its derived floor, leaky activation
+    dead: Array  # (N,): alignment when the one residual sits on an example that no neuron sees
 
     def wide(self, name: str) -> BoolArray:
         """Tell which widths of an architecture slopes are fitted to."""
@@ -90,7 +84,11 @@ def run(config: Width, lab: Lab) -> WidthResult:
         found = np.stack([_aligned(config, streams, inputs, name, width) for width in widths])
         typical[name], worst[name] = np.moveaxis(found, -1, 0)
     floor_ratio = worst["leaky"] / to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
-    return WidthResult(config, lab, parameters, typical, worst, floor_ratio, _dead(streams, inputs))
+    inner = streams.normal(Purpose.INIT, 999_999, (1, config.inputs))  # one neuron, and an example on its dark side
+    neuron = two_layer(ACTIVATIONS["relu"], inputs, inner, torch.ones_like(inner[..., 0]))[1]
+    unseen = torch.nn.functional.one_hot((inputs @ inner.mT).squeeze(-1).argmin(dim=-1), config.examples).to(inputs)
+    dead = to_numpy(loss_alignment(neuron, unseen).uncentred)
+    return WidthResult(config, lab, parameters, typical, worst, floor_ratio, dead)
 
 
 def _aligned(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> Array:
@@ -143,21 +141,18 @@ def _weights(streams: Streams, step: int, shape: tuple[int, int]) -> Tensor:
     return streams.normal(Purpose.INIT, step, shape) / root
 
 
-def _dead(streams: Streams, inputs: Tensor) -> Array:
-    """Return the alignment of one ReLU neuron whose only residual sits on an example on its dark side."""
-    inner = streams.normal(Purpose.INIT, 999_999, (1, inputs.shape[-1]))
-    gram = two_layer(ACTIVATIONS["relu"], inputs, inner, torch.ones_like(inner[..., 0]))[1]
-    unseen = (inputs @ inner.mT).squeeze(-1).argmin(dim=-1)
-    residuals = torch.nn.functional.one_hot(unseen, inputs.shape[-2]).to(inputs)
-    return to_numpy(loss_alignment(gram, residuals).uncentred)
-
-
 def estimates(result: WidthResult) -> Estimates:
     """Return what the widths say about P5-C4, P5-C5, P5-C6 and P5-W4."""
-    slopes = [mean(_per_decade(result, name)) for name in result.typical]
+
+    def per_decade(name: str) -> Array:  # of parameters: each replica's slope of alignment, over the wide ones, (N,)
+        wide = result.wide(name)
+        logs = np.log10(result.parameters[name][wide])
+        logs = logs - logs.mean()
+        return np.asarray(logs @ result.typical[name][wide] / (logs @ logs))
+
     levels = {name: [mean(row) for row in rows[result.wide(name)]] for name, rows in result.typical.items()}
     return {
-        "P5-C4.slope": furthest(slopes, 0.0),
+        "P5-C4.slope": furthest([mean(per_decade(name)) for name in result.typical], 0.0),
         "P5-C4.level": smallest([e for found in levels.values() for e in found]),
         "P5-C5.bound": exact(float(result.floor_ratio.min())),
         "P5-C5.typical": smallest([mean(row) for row in result.typical["leaky"]]),
@@ -166,14 +161,6 @@ def estimates(result: WidthResult) -> Estimates:
         "P5-W4.linear": smallest(levels[DEEP]),
         "P5-W4.features": smallest(levels[FEATURES]),
     }
-
-
-def _per_decade(result: WidthResult, name: str) -> Array:
-    """Return each replica's slope of alignment per decade of parameters, over the wide ones, (N,)."""
-    wide = result.wide(name)
-    logs = np.log10(result.parameters[name][wide])
-    logs = logs - logs.mean()
-    return np.asarray(logs @ result.typical[name][wide] / (logs @ logs))
 
 
 def tables(result: WidthResult) -> Tables:
@@ -187,9 +174,8 @@ def tables(result: WidthResult) -> Tables:
 
 
 WIDTH = Experiment(
-    "width", small=Width(),
+    "width", small=Width(), run=run, estimates=estimates, tables=tables,
     large=Width(
         Share(over=10, least=64), examples=1000, widths=(2, 8, 32, 128, 512, 2048, 8192), deep=(32, 128, 512, 1600)
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip
