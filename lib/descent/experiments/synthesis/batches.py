@@ -15,7 +15,7 @@ import numpy as np
 from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.experiments.synthesis.lineup import Arm, rule_of
 from descent.experiments.synthesis.task import Task
 from descent.stats import Estimate, mean, paired_difference
@@ -25,10 +25,7 @@ RECORDS = ("sharpness", "accuracy", "loss")
 
 
 class Setting(NamedTuple):
-    """A loss, the reference's learning rate and batch, the share of mislabelled images, and which draw it is.
-
-    scan: whether other momenta are tried at the batch of the headline one.
-    """
+    """A loss, the reference's learning rate and batch, the share of mislabelled images, and which draw it is."""
 
     name: str
     loss: Literal["square", "logistic"]
@@ -36,7 +33,7 @@ class Setting(NamedTuple):
     batch: int
     flips: float
     draw: int
-    scan: bool = False
+    scan: bool = False  # whether other momenta are tried at the batch of the headline one
 
     @property
     def reference(self) -> Arm:
@@ -94,11 +91,9 @@ class Batches:
 
 
 @dataclass(frozen=True, eq=False)
-class BatchesResult:
+class BatchesResult(Result[Batches]):
     """RECORDS of every setting and arm at the end, (A, N); a diverged net is not a number."""
 
-    config: Batches
-    lab: Lab
     ends: tuple[dict[str, Array], ...]
 
     def of(self, case: int, arm: Arm, record: str) -> Array:
@@ -121,22 +116,20 @@ class BatchesResult:
 
 def run(config: Batches, lab: Lab) -> BatchesResult:
     """Train every arm of every setting, those of one batch together, and measure them at the end."""
-    return BatchesResult(config, lab, tuple(_ends(config, lab, setting) for setting in config.settings))
-
-
-def _ends(config: Batches, lab: Lab, setting: Setting) -> dict[str, Array]:
-    """Return the records of a setting, (A, N)."""
-    task = Task.of(lab, setting.draw, hidden=config.hidden, flips=setting.flips, faint=0.0, loss=setting.loss)
-    looks = {"sharpness": task.sharpness, "accuracy": task.accuracy, "loss": task.value}
-    arms = config.arms(setting)
-    found: dict[Arm, dict[str, Array]] = {}
-    for batch in sorted({arm.batch for arm in arms}):
-        group = [arm for arm in arms if arm.batch == batch]
-        stack = lab.arms(rule_of(group), config.replicas)
-        done = stack.run(task.objective(batch), task.start, config.samples // batch, check=10, limit=1e3)
-        ends = {name: np.where(done.lost, np.nan, done.end(look)) for name, look in looks.items()}
-        found |= {arm: {name: ends[name][i] for name in RECORDS} for i, arm in enumerate(group)}
-    return {name: np.stack([found[arm][name] for arm in arms]) for name in RECORDS}
+    ends = []
+    for setting in config.settings:
+        task = Task.of(lab, setting.draw, hidden=config.hidden, flips=setting.flips, faint=0.0, loss=setting.loss)
+        looks = {"sharpness": task.sharpness, "accuracy": task.accuracy, "loss": task.value}
+        arms = config.arms(setting)
+        found: dict[Arm, Array] = {}
+        for batch in sorted({arm.batch for arm in arms}):
+            group = [arm for arm in arms if arm.batch == batch]
+            stack = lab.arms(rule_of(group), config.replicas)
+            done = stack.run(task.objective(batch), task.start, config.samples // batch, check=10, limit=1e3)
+            seen = np.stack([np.where(done.lost, np.nan, done.end(looks[name])) for name in RECORDS], axis=1)
+            found |= dict(zip(group, seen, strict=True))
+        ends.append(dict(zip(RECORDS, np.stack([found[arm] for arm in arms], axis=1), strict=True)))
+    return BatchesResult(config, lab, tuple(ends))
 
 
 def estimates(result: BatchesResult) -> Estimates:
@@ -168,28 +161,20 @@ def estimates(result: BatchesResult) -> Estimates:
 
 def tables(result: BatchesResult) -> Tables:
     """Return every arm of every setting against the reference."""
-    config = result.config
-    cases = [(case, arm) for case, setting in enumerate(config.settings) for arm in config.arms(setting)]
-    return {"batches": DataFrame([_row(result, case, arm) for case, arm in cases])}
-
-
-def _row(result: BatchesResult, case: int, arm: Arm) -> dict[str, object]:
-    """Return the row of an arm."""
-    row: dict[str, object] = {
-        "setting": result.config.settings[case].name,
-        "lr": arm.lr,
-        "momentum": arm.momentum,
-        "batch": arm.batch,
-        "steps": result.config.samples // arm.batch,
-        "edge": np.nanmean(result.edge(case)),
-        "diverged": np.isnan(result.of(case, arm, "loss")).sum(),
-    }
-    for name in RECORDS:
-        shift = result.against(case, arm, name)
-        ends = (shift.value, shift.low, shift.high) if shift else (np.nan,) * 3
-        row[name] = np.nanmean(result.of(case, arm, name)) if shift else np.nan
-        row |= zip((f"{name}_{end}" for end in ("shift", "low", "high")), ends, strict=True)
-    return row
+    config, rows = result.config, []
+    for case, arm in [(case, arm) for case, setting in enumerate(config.settings) for arm in config.arms(setting)]:
+        row: dict[str, object] = {
+            "setting": config.settings[case].name, "lr": arm.lr, "momentum": arm.momentum, "batch": arm.batch,
+            "steps": config.samples // arm.batch, "edge": np.nanmean(result.edge(case)),
+            "diverged": np.isnan(result.of(case, arm, "loss")).sum(),
+        }  # fmt: skip
+        for name in RECORDS:
+            shift = result.against(case, arm, name)
+            ends = (shift.value, shift.low, shift.high) if shift else (np.nan,) * 3
+            row[name] = np.nanmean(result.of(case, arm, name)) if shift else np.nan
+            row |= zip((f"{name}_{end}" for end in ("shift", "low", "high")), ends, strict=True)
+        rows.append(row)
+    return {"batches": DataFrame(rows)}
 
 
 MORE = tuple(Setting(f"square, large step, draw {draw}", "square", 0.05, 2, 0.1, draw) for draw in (2, 3, 4))

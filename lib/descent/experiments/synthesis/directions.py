@@ -6,14 +6,14 @@ is D_1, the share of the escaping loss outside the sharpest direction over the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from descent.arrays import Array
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.experiments.synthesis.lineup import (
     FRACTION,
     GRID,
@@ -77,32 +77,24 @@ class Directions:
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionsResult:
-    """D_1 of the escaping loss: per arm after some steps, exactly (A,) and by population (A, P).
+class DirectionsResult(Result[Directions]):
+    """D_1 of the escaping loss."""
 
-    edge: D_1 at the own edge of each moving momentum at equal B/B_c, over its exact value, by population (M, P).
-    """
-
-    config: Directions
-    lab: Lab
-    exact: Array
-    measured: Array
-    edge: Array
+    exact: Array  # (A,): per arm after some steps
+    measured: Array  # (A, P): the same by population
+    edge: Array  # (M, P): at the own edge of each moving momentum at equal B/B_c, over its exact value
 
     def ratio(self, column: Column, momentum: float) -> Estimate:
         """Return D_1 of an arm over that of its control."""
         return geometric_ratio(*self.measured[list(pair(column, momentum))])
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> Iterator[Cell]:
         """The row of the control table: the loss that leaves outside the sharpest direction."""
-        found = []
         for column, m in GRID:
             arm, control = pair(column, m)
-            unknown = bool(np.isnan(self.measured[arm]).any())
-            ratio, note = (None, FRACTION) if unknown else (self.ratio(column, m), "")
-            found.append(Cell("flat escape", column, m, float(self.exact[arm] / self.exact[control]), ratio, note))
-        return found
+            ratio, note = (None, FRACTION) if np.isnan(self.measured[arm]).any() else (self.ratio(column, m), "")
+            yield Cell("flat escape", column, m, float(self.exact[arm] / self.exact[control]), ratio, note)
 
 
 def run(config: Directions, lab: Lab) -> DirectionsResult:
@@ -154,10 +146,6 @@ def tables(result: DirectionsResult) -> Tables:
 
 
 DIRECTIONS = Experiment(
-    "directions",
-    small=Directions(),
+    "directions", small=Directions(), run=run, estimates=estimates, tables=tables,
     large=Directions(64, Share(times=5)),  # three million walkers in all arms, a few gigabytes
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+)  # fmt: skip

@@ -5,12 +5,13 @@ The patch task of the margins, every arm on the same data and from the same weig
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from descent.arrays import Array, BoolArray
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.experiments.synthesis.lineup import GRID, MOMENTA, Arm, Cell, Column, cells_table, rule_of
 from descent.problems.patches import Patches
@@ -20,8 +21,7 @@ TOO_SMALL = "undefined: the smaller batch is below one example"
 NOBODY = "undefined: the control makes next to no error either"
 LOST = "undefined: the control diverges"
 
-Key = tuple[str, float]
-"""Kind and momentum of an arm; plain descent goes by its step."""
+Key = tuple[str, float]  # kind and momentum of an arm; plain descent goes by its step
 KINDS = {"equal_lr": "heavy", "equal_step": "heavy", "average": "average", "equal_power": "noisy"}
 
 
@@ -58,11 +58,9 @@ class Features:
 
 
 @dataclass(frozen=True, eq=False)
-class FeaturesResult:
+class FeaturesResult(Result[Features]):
     """Error on small margins at equal loss by arm, (A, S), in the order of `config.arms`, and who got there."""
 
-    config: Features
-    lab: Lab
     error: Array
     arrived: BoolArray
 
@@ -79,14 +77,19 @@ class FeaturesResult:
         return paired_difference(*map(self.of, self.config.pair(column, momentum)))
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> Iterator[Cell]:
         """The row of the control table: the error on small margins."""
-        found = []
         for column, m in GRID:
-            note, (arm, control) = _undefined(self, column, m), self.config.pair(column, m)
-            value = None if note else ratio_of_means(self.of(arm), self.of(control), self.lab.seed)
-            found.append(Cell("small margins", column, m, None if m else 1.0, value, note))
-        return found
+            (arm, control), value, note = self.config.pair(column, m), None, ""
+            if arm not in self.config.arms:
+                note = TOO_SMALL
+            elif self.lost(control):
+                note = LOST
+            elif 3 * np.count_nonzero(self.of(control)) < len(self.of(control)):  # a resample may hold no error
+                note = NOBODY
+            else:
+                value = ratio_of_means(self.of(arm), self.of(control), self.lab.seed)
+            yield Cell("small margins", column, m, None if m else 1.0, value, note)
 
 
 def run(config: Features, lab: Lab) -> FeaturesResult:
@@ -95,17 +98,6 @@ def run(config: Features, lab: Lab) -> FeaturesResult:
     problem = Patches(config.task.data(lab), len(arms), [arm.batch or None for arm in arms])
     (stand,), _ = compete(config.task, lab, problem, rule_of(arms), config.steps, (config.loss,))
     return FeaturesResult(config, lab, stand.err2, stand.step >= 0)
-
-
-def _undefined(result: FeaturesResult, column: Column, momentum: float) -> str:
-    """Say why a cell has no number, "" if it has one."""
-    arm, control = result.config.pair(column, momentum)
-    if arm not in result.config.arms:
-        return TOO_SMALL
-    if result.lost(control):
-        return LOST
-    error = result.of(control)
-    return NOBODY if np.count_nonzero(error) < len(error) / 3 else ""  # a resample of seeds may hold no error
 
 
 def estimates(result: FeaturesResult) -> Estimates:
@@ -122,13 +114,10 @@ def tables(result: FeaturesResult) -> Tables:
     """Return the cells, and the mean error of every arm."""
     arms = result.config.arms
     margins = tidy(
-        {"arm": [kind for kind, _ in arms]},
-        momentum=[arm.momentum for arm in arms.values()],
-        lr=[arm.lr for arm in arms.values()],
-        batch=[str(arm.batch or "all") for arm in arms.values()],
-        error=result.error.mean(axis=-1),
-        arrived=result.arrived.sum(axis=-1),
-    )
+        {"arm": [kind for kind, _ in arms]}, momentum=[arm.momentum for arm in arms.values()],
+        lr=[arm.lr for arm in arms.values()], batch=[str(arm.batch or "all") for arm in arms.values()],
+        error=result.error.mean(axis=-1), arrived=result.arrived.sum(axis=-1),
+    )  # fmt: skip
     return {"margins_cells": cells_table(result.cells), "margins": margins}
 
 

@@ -6,7 +6,7 @@ descent, and whether it does so at the same inertia whatever the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from descent.arrays import Array, BoolArray
 from descent.engine import FirstPassage
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.experiments.synthesis.lineup import GRID, UNDEFINED, Arm, Cell, Column, arms_at, cells_table, pair, rule_of
 from descent.problems.saddle import DoubleWell
 from descent.problems.smoothed import Rugged
@@ -74,25 +74,19 @@ class Hopping:
 
 
 @dataclass(frozen=True, eq=False)
-class HoppingResult:
-    """First passages (A, N), with who was seen to pass; `steps` watched; shares of noise-free runs that come home.
+class HoppingResult(Result[Hopping]):
+    """First passages, and shares of noise-free runs that come home."""
 
-    home: per landscape (E, Λ), by effective step and inertia; plain: of plain descent at the same effective steps (E,).
-    """
-
-    config: Hopping
-    lab: Lab
-    times: Array
-    seen: BoolArray
-    steps: int
-    home: dict[str, Array]
-    plain: dict[str, Array]
+    times: Array  # (A, N)
+    seen: BoolArray  # (A, N): who passed
+    steps: int  # watched
+    home: dict[str, Array]  # per landscape (E, Λ), by effective step and inertia
+    plain: dict[str, Array]  # of plain descent at the same effective steps, (E,)
 
     def slower(self, column: Column, momentum: float) -> Estimate:
         """Return the mean passage time of an arm over that of its control, under censoring."""
-        arm, control = pair(column, momentum)
-        times, seen = self.times, self.seen
-        return censored_ratio(times[arm], seen[arm], times[control], seen[control], self.lab.seed)
+        arm, control = ((self.times[place], self.seen[place]) for place in pair(column, momentum))
+        return censored_ratio(*arm, *control, self.lab.seed)
 
     def spread(self, most: float) -> float:
         """Return the largest spread over effective steps up to `most` of the share that comes home, at equal λ."""
@@ -100,18 +94,17 @@ class HoppingResult:
         return max(float(np.ptp(home[few], axis=0).max()) for home in self.home.values())
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> Iterator[Cell]:
         """The row of the control table: mean time over the barrier."""
-        config, found = self.config, []
+        config = self.config
         for column, m in GRID:
             arm, control = (arms_at(config.lr)[i] for i in pair(column, m))
-            if control.lr * WELL.curvature >= 2:
-                found.append(Cell("barrier", column, m, None, None, UNDEFINED))
-                continue
             known = config.cold(arm) and config.cold(control)
             predicted = config.kramers(arm) / config.kramers(control) if known else None
-            found.append(Cell("barrier", column, m, predicted, self.slower(column, m), "" if known else OUTSIDE))
-        return found
+            if control.lr * WELL.curvature < 2:
+                yield Cell("barrier", column, m, predicted, self.slower(column, m), "" if known else OUTSIDE)
+            else:
+                yield Cell("barrier", column, m, None, None, UNDEFINED)
 
 
 def run(config: Hopping, lab: Lab) -> HoppingResult:
@@ -123,8 +116,7 @@ def run(config: Hopping, lab: Lab) -> HoppingResult:
     steps = round(config.patience * config.kramers(lineup[0]))
     done = arms.run(well, torch.tensor([[-1.0]]), steps, probes={"over": over}, limit=1e3)
     rolled = {name: _roll(config, landscape) for name, landscape in LANDSCAPES.items()}
-    home = {name: shares[:, 1:] for name, shares in rolled.items()}
-    plain = {name: shares[:, 0] for name, shares in rolled.items()}
+    plain, home = ({name: shares[:, which] for name, shares in rolled.items()} for which in (0, slice(1, None)))
     return HoppingResult(config, lab, done.passed("over"), done["over"] >= 0, done.steps, home, plain)
 
 

@@ -10,13 +10,12 @@ import numpy as np
 from pandas import DataFrame
 from scipy.optimize import brentq
 
-from descent.experiments.lab import Estimates, Experiment, Lab, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Tables
 from descent.stats import exact
 from descent.theory.linear import aligned_edge, mean_square_edge
 from descent.theory.mode import kernel
 
-Row = tuple[str, str, float, float]
-"""Paper, quantity, value from the kernel, value of the paper's formula."""
+Row = tuple[str, str, float, float]  # paper, quantity, value from the kernel, value of the paper's formula
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,9 @@ class Limits:
 
 
 @dataclass(frozen=True, eq=False)
-class LimitsResult:
+class LimitsResult(Result[Limits]):
     """Every quantity from both sides."""
 
-    config: Limits
-    lab: Lab
     rows: tuple[Row, ...]
 
     @property

@@ -8,7 +8,7 @@ plain SGD at η, which is the same comparison at a smaller step; equal_power: th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from pandas import DataFrame
@@ -22,11 +22,8 @@ FRACTION = "predicted only: the smaller batch is not a whole number of examples"
 Column = Literal["equal_lr", "equal_step", "average", "equal_power"]
 COLUMNS: tuple[Column, ...] = ("equal_lr", "equal_step", "average", "equal_power")
 MOMENTA = (0.0, 0.5, 0.9, 0.99)
-MOVING = MOMENTA[1:]
-"""The momenta that are not zero: at zero every arm is plain SGD, and every ratio 1."""
-GRID = tuple((column, momentum) for column in COLUMNS for momentum in MOMENTA)
-"""The cells of a row."""
-
+MOVING = MOMENTA[1:]  # at zero every arm is plain SGD, and every ratio 1
+GRID = tuple((column, momentum) for column in COLUMNS for momentum in MOMENTA)  # the cells of a row
 TITLES = ("equal rate", "equal step", "average", "equal power")
 NAMES = {
     "direction": "noise of the direction",
@@ -62,10 +59,7 @@ class Cell(NamedTuple):
 
 
 def arms_at(lr: float) -> tuple[Arm, ...]:
-    """Return every arm that a row of the table needs at a learning rate.
-
-    Plain SGD, then heavy ball, its control, the average and the average at a smaller batch per momentum.
-    """
+    """Return plain SGD; then, by momentum, heavy ball, its control, the average, and the average at a smaller batch."""
     found = [Arm(lr, 0.0)]
     for m in MOVING:
         average = lr * (1 - m)
@@ -86,7 +80,7 @@ class Rows(Protocol):
     """A result that fills rows of the table."""
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> Iterable[Cell]:
         """Every cell of one mechanism or of several."""
 
 
@@ -100,8 +94,9 @@ def lowest(found: Sequence[Estimate]) -> Estimate:
     return min(found, key=lambda estimate: estimate.low)
 
 
-def cells_table(cells: Sequence[Cell]) -> DataFrame:
+def cells_table(found: Iterable[Cell]) -> DataFrame:
     """Return the cells as a table, one row each; empty where nothing was predicted or measured."""
+    cells = list(found)
     frame = DataFrame(cells, columns=["mechanism", "control", "momentum", "predicted", "measured", "note"])
     for name, end in (("low", "low"), ("high", "high"), ("measured", "value")):
         frame[name] = [cell.measured and getattr(cell.measured, end) for cell in cells]
@@ -115,13 +110,11 @@ def all_cells(*results: Rows) -> list[Cell]:
 
 def summary(cells: Sequence[Cell], momentum: float) -> DataFrame:
     """Return the measured ratios at one momentum by mechanism and control, predictions in brackets."""
-    found = {(cell.mechanism, cell.column): _text(cell) for cell in cells if cell.momentum == momentum}
+
+    def text(cell: Cell) -> str:
+        predicted = "" if cell.predicted is None else f" ({cell.predicted:.3g})"
+        return f"{cell.measured.value:.3g}{predicted}" if cell.measured else predicted.strip() or "undefined"
+
+    found = {(cell.mechanism, cell.column): text(cell) for cell in cells if cell.momentum == momentum}
     columns = {title: [found[row, column] for row in NAMES] for title, column in zip(TITLES, COLUMNS, strict=True)}
     return DataFrame(columns, index=list(NAMES.values())).rename_axis(f"momentum {momentum:g}")
-
-
-def _text(cell: Cell) -> str:
-    predicted = "" if cell.predicted is None else f" ({cell.predicted:.3g})"
-    if cell.measured is None:
-        return predicted.strip() or "undefined"
-    return f"{cell.measured.value:.3g}{predicted}"

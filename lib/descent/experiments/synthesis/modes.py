@@ -5,7 +5,7 @@ Every one of them has an exact value; what is measured is said against it and ag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine import FirstPassage, Noisy, Params, Purpose, Streams, outside
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.engine import FirstPassage, Noisy, Params, Purpose, Streams, Watch, outside
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.experiments.synthesis.lineup import (
     GRID,
     UNDEFINED,
@@ -72,21 +72,14 @@ class Modes:
 
 
 @dataclass(frozen=True, eq=False)
-class ModesResult:
-    """Time averages and passages per arm and replica, (A, N); more replicas on the saddle and in `strong`.
+class ModesResult(Result[Modes]):
+    """Time averages and passages per arm and replica, (A, N); more replicas in `escape` and in `strong`."""
 
-    direction: power of its noise; floor: E x²; escape: steps to leave the saddle. strong (1 + M, N): E x² of plain
-    SGD and of averages under the stronger multiplicative noise. levels (Z, M, N): power of averaged directions over
-    the gradient's, by e·h and momentum.
-    """
-
-    config: Modes
-    lab: Lab
-    direction: Array
-    floor: Array
-    escape: Array
-    strong: Array
-    levels: Array
+    direction: Array  # power of its noise
+    floor: Array  # E x²
+    escape: Array  # steps to leave the saddle
+    strong: Array  # (1 + M, N): E x² of plain SGD and of averages under the stronger multiplicative noise
+    levels: Array  # (Z, M, N): power of averaged directions over the gradient's, by e·h and momentum
 
     def ratio(self, mechanism: Mechanism, column: Column, momentum: float, *, predicted: float = 1.0) -> Estimate:
         """Return the mean over replicas with momentum over that of its control, over what is predicted."""
@@ -94,24 +87,17 @@ class ModesResult:
         arm, control = (blocks(values[place]) for place in pair(column, momentum))
         return ratio_of_means(arm, control * predicted, self.lab.seed)
 
-    def over_prediction(self, mechanism: Mechanism, column: Column, momentum: float) -> Estimate:
-        """Return a measured ratio over its exact value."""
-        exactly = self.config.predicted_ratio(mechanism, column, momentum)
-        return self.ratio(mechanism, column, momentum, predicted=exactly)
-
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> Iterator[Cell]:
         """The rows of the control table: direction, floor and escape."""
-        config, found = self.config, []
         for mechanism in MECHANISMS:
             for column, m in GRID:
-                control = arms_at(config.lr)[pair(column, m)[1]]
-                if np.isfinite(config.predicted(mechanism, control)):
-                    known = config.predicted_ratio(mechanism, column, m)
-                    found.append(Cell(mechanism, column, m, known, self.ratio(mechanism, column, m)))
+                control = arms_at(self.config.lr)[pair(column, m)[1]]
+                if np.isfinite(self.config.predicted(mechanism, control)):
+                    known = self.config.predicted_ratio(mechanism, column, m)
+                    yield Cell(mechanism, column, m, known, self.ratio(mechanism, column, m))
                 else:
-                    found.append(Cell(mechanism, column, m, None, None, UNDEFINED))
-        return found
+                    yield Cell(mechanism, column, m, None, None, UNDEFINED)
 
 
 def run(config: Modes, lab: Lab) -> ModesResult:
@@ -122,21 +108,12 @@ def run(config: Modes, lab: Lab) -> ModesResult:
     averaged = [arm for size in config.sizes for arm in config.averaged(size)]
     power, _ = _hover(config, lab, averaged, 0.0, config.replicas, averages=True)
     levels = power.reshape(len(config.sizes), len(config.averages), -1)
-    return ModesResult(config, lab, direction, floor, _leave(config, lab), strong, levels)
-
-
-@dataclass(frozen=True)
-class _Second:
-    """A probe of x² and of the squared noise of the direction, v − x before the step, in units of `unit`·v."""
-
-    lr: Tensor
-    unit: Tensor
-    every: int
-
-    def __call__(self, step: int, params: Params, velocity: Params) -> dict[str, Tensor]:
-        """Return both, (R,)."""
-        x, v = cast(Tensor, params)[:, 0], cast(Tensor, velocity)[:, 0]
-        return {"direction": (self.unit * v - (x + self.lr * v)).square(), "floor": x.square()}
+    stack = lab.arms(rule_of(arms), config.leaving)
+    saddle = _noisy(-1.0, 0.0, stack.spread([arm.noise for arm in arms]))
+    steps = round(40 / (config.lr * (1 - max(arm.momentum for arm in arms)) ** 0.5))  # far beyond the slowest run
+    out = FirstPassage(outside(1.0), stop=True)
+    escape = stack.run(saddle, torch.zeros(1, 1), steps, probes={"out": out})["out"]
+    return ModesResult(config, lab, direction, floor, escape, strong, levels)
 
 
 def _noisy(curvature: float, multiplicative: float, factor: Tensor) -> Noisy:
@@ -154,15 +131,17 @@ def _noisy(curvature: float, multiplicative: float, factor: Tensor) -> Noisy:
 def _hover(
     config: Modes, lab: Lab, arms: Sequence[Arm], multiplicative: float, replicas: Share, *, averages: bool = False
 ) -> list[Array]:
-    """Return time averages of the direction's noise power and of x², (A, N); infinite where an arm is lost.
-
-    averages: every arm is an average of gradients, whatever its rate.
-    """
+    """Return time averages of the direction's noise power and of x², (A, N); infinite where an arm is lost."""
     stack = lab.arms(rule_of(arms), replicas)
-    # heavy ball's own units at equal lr, those of the gradient where momentum is an average
+    # heavy ball's own units at equal lr, those of the gradient where momentum is an average: with `averages`, always
     units = [1.0 if arm.lr == config.lr and not averages else 1 - arm.momentum for arm in arms]
-    every = max(1, config.watch // 100)  # a hundred looks: a whole record fits into memory
-    probe = _Second(stack.spread([arm.lr for arm in arms]), stack.spread(units), every)
+    lr, unit = stack.spread([arm.lr for arm in arms]), stack.spread(units)
+
+    def look(step: int, params: Params, velocity: Params) -> dict[str, Tensor]:  # at v less x before the step, and at x
+        x, v = cast(Tensor, params)[:, 0], cast(Tensor, velocity)[:, 0]
+        return {"direction": (unit * v - (x + lr * v)).square(), "floor": x.square()}
+
+    probe = Watch(max(1, config.watch // 100), look)  # a hundred looks: a whole record fits into memory
     problem = _noisy(1.0, multiplicative, stack.spread([arm.noise for arm in arms]))
     early = stack.run(problem, torch.zeros(1, 1), config.burn)
     late = early.then(config.burn + config.watch, probes={"": probe}).whole.records
@@ -171,39 +150,28 @@ def _hover(
     return [np.where(stable, values, np.inf) for values in found]
 
 
-def _leave(config: Modes, lab: Lab) -> Array:
-    """Return the steps until |x| ≥ 1 from rest on the saddle, (A, N)."""
-    arms = arms_at(config.lr)
-    stack = lab.arms(rule_of(arms), config.leaving)
-    problem = _noisy(-1.0, 0.0, stack.spread([arm.noise for arm in arms]))
-    steps = round(40 / (config.lr * (1 - max(arm.momentum for arm in arms)) ** 0.5))  # far beyond the slowest run
-    out = FirstPassage(outside(1.0), stop=True)
-    return stack.run(problem, torch.zeros(1, 1), steps, probes={"out": out})["out"]
-
-
 def estimates(result: ModesResult) -> Estimates:
     """Return what one direction says about S-5 to S-8."""
     config = result.config
+
+    def over_exact(mechanism: Mechanism, column: Column, m: float) -> Estimate:
+        return result.ratio(mechanism, column, m, predicted=config.predicted_ratio(mechanism, column, m))
+
+    half = float(kernel(1.0, 1.0, config.lr, 0.0)) / 2  # the multiplicative variance that makes the load one half
+    averages = [stationary_variance(1.0, a.lr, a.momentum, 1.0, half) for a in config.averaged(config.lr)]
+    loaded = [float(average / stationary_variance(1.0, config.lr, 0.0, 1.0, half)) for average in averages]
     sides = np.where(np.array(config.sizes) < 2, 1.0, -1.0)[:, None, None]
     floors = [result.ratio("floor", "average", m) for m in config.averages]
     floors += [paired_ratio(average, result.strong[0], result.lab.seed) for average in result.strong[1:]]
     return {
         "S-5.sign": each(mean, sides * (1 - result.levels)).ravel(),
         "S-6.floor": furthest(floors),
-        "S-6.half": exact(half_load(config)),
+        "S-6.half": furthest([exact(ratio) for ratio in loaded]),
         "S-7.floor": result.ratio("floor", "equal_power", 0.5),
-        "S-7.size": result.over_prediction("floor", "equal_power", 0.5),
+        "S-7.size": over_exact("floor", "equal_power", 0.5),
         "S-8.slower": lowest([result.ratio("escape", "equal_step", m) for m in (0.5, 0.9)]),
-        "S-8.size": furthest([result.over_prediction("escape", "equal_step", m) for m in (0.5, 0.9)]),
+        "S-8.size": furthest([over_exact("escape", "equal_step", m) for m in (0.5, 0.9)]),
     }
-
-
-def half_load(config: Modes) -> float:
-    """Return the exact floor ratio of averages to plain SGD at load one half, the furthest from 1."""
-    half = float(kernel(1.0, 1.0, config.lr, 0.0)) / 2
-    floors = [stationary_variance(1.0, a.lr, a.momentum, 1.0, half) for a in config.averaged(config.lr)]
-    plain = stationary_variance(1.0, config.lr, 0.0, 1.0, half)
-    return max((float(floor / plain) for floor in floors), key=lambda ratio: abs(ratio - 1))
 
 
 def tables(result: ModesResult) -> Tables:

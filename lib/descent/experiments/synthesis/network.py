@@ -21,7 +21,7 @@ from descent.engine import Arms, Objective, Params, Streams, heavy_ball
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
 from descent.experiments.isotropic import Isotropic
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.experiments.synthesis.task import CONTRAST, DataSet, Task, sharpness
 from descent.measure.alignment import loss_alignment, trace_of_noise
 from descent.measure.stability import load
@@ -34,18 +34,15 @@ RECORDS = ("loss", "accuracy", "faint", *INSTRUMENTS)
 
 
 class Treatment(NamedTuple):
-    """A heavy-ball rule at its raw rate; batch 0: all examples. blue: size c of what is added and taken back.
-
-    longer: factor on the steps of a run, and on the steps between two looks: small steps need more of them.
-    """
+    """A heavy-ball rule at its raw rate; batch 0: all examples."""
 
     name: str
     lr: float
     momentum: float
     batch: int
     kind: Literal["minibatch", "blue", "isotropic"] = "minibatch"
-    blue: float = 0.0
-    longer: float = 1.0
+    blue: float = 0.0  # size c of what is added and taken back
+    longer: float = 1.0  # factor on the steps of a run and between two looks: small steps need more of them
 
 
 FEW = (
@@ -70,8 +67,7 @@ MORE = (
     Treatment("SGD, large step, batch 128", 0.4, 0.0, 128),
     Treatment("SGD, large step, + blue noise", 0.4, 0.0, 16, "blue", 1.0),
 )
-SHARPER, PLAINER = "heavy-ball GD", "GD, large step"
-"""Full batches at the same large step, of which momentum reaches the sharper end."""
+SHARPER, PLAINER = "heavy-ball GD", "GD, large step"  # at the same large step, of which the first ends sharper
 
 
 @dataclass(frozen=True)
@@ -125,11 +121,9 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkResult:
+class NetworkResult(Result[Network]):
     """All draws."""
 
-    config: Network
-    lab: Lab
     draws: tuple[Draw, ...]
 
     def pairs(self, draw: int, record: str, arm: str, control: str, at_loss: float | None) -> tuple[Array, Array]:
@@ -156,16 +150,12 @@ class NetworkResult:
         return bootstrap(lambda x, y: x.mean(1) / y.mean(1), a, b, seed=self.lab.seed)
 
     def order(self, record: str) -> Estimate:
-        """Return how well a record orders the arms by accuracy at equal loss, on two draws alike.
-
-        The smaller of the draws' two Spearman correlations over arms, in absolute value; 0 where their signs differ.
-        Replicas are resampled.
-        """
+        """Return the smaller |Spearman correlation| of two draws over arms, of a record and accuracy at equal loss."""
         target = self.config.target
         x, y = (np.stack([draw.at_loss(name, target) for draw in self.draws[:2]]) for name in (record, "accuracy"))
         alive = np.isfinite(x).all(axis=(0, 1)) & np.isfinite(y).all(axis=(0, 1))
 
-        def common(a: Array, b: Array) -> Array:
+        def common(a: Array, b: Array) -> Array:  # 0 where the draws' signs differ
             found = spearman(a.mean(axis=1), b.mean(axis=1))  # (resamples, draws)
             same = np.sign(found[:, 0]) == np.sign(found[:, 1])
             return np.where(same, np.abs(found).min(axis=1), 0.0)
@@ -209,10 +199,7 @@ def _shaped(column: Tensor, leaf: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Blue:
-    """Minibatch gradients plus c(ζ_t − ζ_{t−1}), ζ an independent draw of their noise: power, but none that adds up.
-
-    ζ is the difference of two independent batches over √2, so that its mean is exactly 0.
-    """
+    """Minibatch gradients plus c(ζ_t − ζ_{t−1}), ζ an independent draw of their noise: power, but none that adds up."""
 
     problem: Supervised
     size: float
@@ -223,7 +210,7 @@ class Blue:
     def gradient(self, params: Params, streams: Streams, step: int) -> Leaves:
         """Return the gradient of every replica."""
         one, other = (cast(Leaves, self.problem.gradient(params, twin, step)) for twin in self.twins)
-        drawn = {k: (one[k] - other[k]) / 2**0.5 for k in one}
+        drawn = {k: (one[k] - other[k]) / 2**0.5 for k in one}  # ζ, whose mean is exactly 0
         found = cast(Leaves, self.problem.gradient(params, streams, step))
         if self.held is not None:
             for k, leaf in found.items():
@@ -234,27 +221,24 @@ class Blue:
 
 def run(config: Network, lab: Lab) -> NetworkResult:
     """Train every arm on every draw."""
-    draws = enumerate(zip(config.flips, config.data, strict=True))
-    tasks = [Task.of(lab, draw, flips=flips, data_set=data) for draw, (flips, data) in draws]
-    return NetworkResult(config, lab, tuple(_draw(config, lab, task) for task in tasks))
-
-
-def _draw(config: Network, lab: Lab, task: Task) -> Draw:
-    """Train every arm on one training set."""
-    parts: dict[int, tuple[NDArray[np.int64], Array, Array]] = {}
-    for group in config.groups:
-        arms = [config.arms[i] for i in group]
-        stack = lab.arms(heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms]), config.replicas)
-        length, look = (round(arms[0].longer * count) for count in (config.steps, config.every))
-        problem, probes = objective(task, arms[0], config, lab), {"": Look(task, stack, look)}
-        done = stack.run(problem, task.start, length, probes=probes, check=10)
-        found, ends = np.stack([done[f".{name}"] for name in RECORDS]), cast(Leaves, done.params)
-        for place, i in enumerate(group):
-            rows = slice(place * stack.replicas, (place + 1) * stack.replicas)
-            loaded = load_of(task, config.arms[i], {k: leaf[rows] for k, leaf in ends.items()})
-            parts[i] = done.at(".loss"), found[:, place].swapaxes(1, 2), loaded
-    steps, records, loads = zip(*(parts[i] for i in range(len(config.arms))), strict=True)
-    return Draw(np.stack(steps), dict(zip(RECORDS, np.stack(records, axis=1), strict=True)), np.stack(loads))
+    draws = []
+    for draw, (flips, data) in enumerate(zip(config.flips, config.data, strict=True)):
+        task = Task.of(lab, draw, flips=flips, data_set=data)
+        parts: dict[int, tuple[NDArray[np.int64], Array, Array]] = {}
+        for group in config.groups:
+            arms = [config.arms[i] for i in group]
+            stack = lab.arms(heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms]), config.replicas)
+            length, look = (round(arms[0].longer * count) for count in (config.steps, config.every))
+            problem, probes = objective(task, arms[0], config, lab), {"": Look(task, stack, look)}
+            done = stack.run(problem, task.start, length, probes=probes, check=10)
+            found, ends = np.stack([done[f".{name}"] for name in RECORDS]), cast(Leaves, done.params)
+            for place, i in enumerate(group):
+                rows = slice(place * stack.replicas, (place + 1) * stack.replicas)
+                loaded = load_of(task, config.arms[i], {k: leaf[rows] for k, leaf in ends.items()})
+                parts[i] = done.at(".loss"), found[:, place].swapaxes(1, 2), loaded
+        steps, records, loads = (np.stack(part) for part in zip(*(parts[i] for i in sorted(parts)), strict=True))
+        draws.append(Draw(steps, dict(zip(RECORDS, records.swapaxes(0, 1), strict=True)), loads))
+    return NetworkResult(config, lab, tuple(draws))
 
 
 def objective(task: Task, arm: Treatment, config: Network, lab: Lab) -> Objective:
@@ -300,7 +284,8 @@ def tables(result: NetworkResult) -> Tables:
     lr, momentum = (np.array([getattr(arm, name) for arm in config.arms]) for name in ("lr", "momentum"))
     axes = {"draw": range(len(draws)), "arm": [arm.name for arm in config.arms]}
     ends = {name: np.stack([draw.last(name).mean(axis=-1) for draw in draws]) for name in RECORDS}
-    met = [[_mean_of_those(row) for row in draw.at_loss("accuracy", config.target)] for draw in draws]
+    there = [draw.at_loss("accuracy", config.target) for draw in draws]
+    met = [[np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in rows] for rows in there]
     network = tidy(
         axes, data=np.array(config.data)[:, None], flips=np.array(config.flips)[:, None], lr=lr, momentum=momentum,
         batch=[str(arm.batch or "all") for arm in config.arms], **ends,
@@ -311,12 +296,6 @@ def tables(result: NetworkResult) -> Tables:
     steps = np.stack([draw.steps for draw in draws])
     course = tidy({**axes, "look": range(steps.shape[-1])}, step=steps, **means).drop(columns="look")
     return {"network": network, "network_course": course, "network_sharper": _sharper(result)}
-
-
-def _mean_of_those(values: Array) -> float:
-    """Return the mean of the finite values, not a number where there are none."""
-    found = values[np.isfinite(values)]
-    return float(found.mean()) if len(found) else float("nan")
 
 
 def _sharper(result: NetworkResult) -> DataFrame:

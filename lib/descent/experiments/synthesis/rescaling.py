@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike
 from pandas import DataFrame
 
 from descent.arrays import Array
-from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Tables, tidy
 from descent.stats import exact
 from descent.theory.mode import growth
 
-FORCED = 0.1
-"""Effective step under the force; what is measured does not depend on it."""
+FORCED = 0.1  # effective step under the force; what is measured does not depend on it
 
 
 @dataclass(frozen=True)
@@ -34,23 +33,15 @@ class Rescaling:
 
 
 @dataclass(frozen=True, eq=False)
-class RescalingResult:
-    """Steps to the goal and delays.
+class RescalingResult(Result[Rescaling]):
+    """Steps to the goal and delays."""
 
-    matched (S, M): steps at descent's own best effective step, by start and momentum; best: heavy ball's own best; gain
-    (K,): asymptotic rate of the best heavy ball over that of the best descent, by condition. delays (D, M, 2): steps
-    until half of a feature is learnt, by start. lag (M,): steps by which a run is behind a constant force; coast (M,):
-    travel after it is switched off, over the last step.
-    """
-
-    config: Rescaling
-    lab: Lab
-    matched: Array
-    best: int
-    gain: Array
-    delays: Array
-    lag: Array
-    coast: Array
+    matched: Array  # (S, M): steps at descent's own best effective step, by start and momentum
+    best: int  # of heavy ball's own best
+    gain: Array  # (K,): asymptotic rate of the best heavy ball over that of the best descent, by condition
+    delays: Array  # (D, M, 2): steps until half of a feature is learnt, by start
+    lag: Array  # (M,): steps by which a run is behind a constant force
+    coast: Array  # (M,): travel after it is switched off, over the last step
 
     @property
     def delay_ratio(self) -> Array:

@@ -16,19 +16,13 @@ from descent.nets import MLP, LogisticError, Loss, SquaredError, Supervised
 
 DataSet = Literal["digits", "mnist"]
 
-POOL, TESTS = 1000, 797
-"""Images that training sets are drawn from, and those after them that test: all there are of the digits."""
-
-CONTRAST = 0.3
-"""Of faint images: their margin is smaller in proportion."""
+POOL, TESTS = 1000, 797  # images that training sets are drawn from, and those after them that test: all the digits
+CONTRAST = 0.3  # of faint images: their margin is smaller in proportion
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Training images (n, D) with targets ±1 (n, 1), test images (m, D) with theirs, and a two-layer tanh net.
-
-    Every master seed and every draw gives another training set; all replicas share it.
-    """
+    """Training images (n, D) with targets ±1 (n, 1), shared by all replicas, test images, and a two-layer tanh net."""
 
     net: MLP
     loss: Loss
@@ -53,7 +47,8 @@ class Task:
     ) -> Task:
         """Take grey levels from 0 to 1 less the pool's mean image, with pixel noise; flip and fade shares of them.
 
-        data_set: "digits" of 8 × 8 pixels, or "mnist" of 14 × 14, which must be on the machine.
+        draw: another training set, as is that of another master seed. data_set: "digits" of 8 × 8 pixels, or "mnist" of
+        14 × 14, which must be on the machine.
         Raises: DataMissing without the images.
         """
         data = load(data_set).take(POOL + TESTS)

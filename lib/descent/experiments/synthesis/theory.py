@@ -11,19 +11,17 @@ from pandas import DataFrame
 from scipy.linalg import solve_discrete_lyapunov
 
 from descent.arrays import Array
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.stats import exact
 from descent.theory.ensembles import ceiling, edges, loads, loss_floors, random_rows
 from descent.theory.linear import mean_square_edge, stationary_covariance
 from descent.theory.mode import growth, inertial_efficiency
 from descent.theory.moments import moment_operator
 
-LADDER = (0.0, 0.3, 0.7, 0.95)
-"""Momenta between which nothing may destabilise at equal effective step."""
+LADDER = (0.0, 0.3, 0.7, 0.95)  # momenta between which nothing may destabilise at equal effective step
 MOMENTA = (0.5, 0.9, 0.99)
 Pair = tuple[float, float]
-STEPS_UP: tuple[Pair, ...] = ((0.5, 0.9), (0.9, 0.99))
-"""Pairs of momenta between which the search climbs."""
+STEPS_UP: tuple[Pair, ...] = ((0.5, 0.9), (0.9, 0.99))  # between which the search climbs
 Ratio = Callable[[Array, Array, Array, Pair], Array]
 
 
@@ -42,27 +40,18 @@ class Theory:
 
 
 @dataclass(frozen=True, eq=False)
-class TheoryResult:
-    """What identities deviate by, and what inequalities came to.
+class TheoryResult(Result[Theory]):
+    """What identities deviate by, relatively, and what inequalities came to."""
 
-    covariance (D,), operator (E,), commuting (J,): relative deviations. edge (P, L): mean-square edge in effective
-    steps over plain SGD's, by momentum of the ladder; load: largest Λ(β′)/Λ(β), β′ > β, at equal effective step, at
-    random and as the search proceeds (U, rounds + 1), each its best so far; floor: the same for the floor of the loss.
-    twin (P, J): edge over that of the plain SGD with the same diagonal. efficiency (M, Y): growth over eb, by momentum
-    and λb.
-    """
-
-    config: Theory
-    lab: Lab
-    covariance: Array
-    operator: Array
-    commuting: Array
-    edge: Array
-    load: float
-    load_search: Array
-    floor_search: Array
-    twin: Array
-    efficiency: Array
+    covariance: Array  # (D,)
+    operator: Array  # (E,)
+    commuting: Array  # (J,)
+    edge: Array  # (P, L): mean-square edge in effective steps over plain SGD's, by momentum of the ladder
+    load: float  # largest Λ(β′)/Λ(β), β′ > β, at equal effective step, at random
+    load_search: Array  # (U, rounds + 1): the same as the search proceeds, each its best so far
+    floor_search: Array  # the same for the floor of the loss
+    twin: Array  # (P, J): edge over that of the plain SGD with the same diagonal
+    efficiency: Array  # (M, Y): growth over eb, by momentum and λb
 
 
 def run(config: Theory, lab: Lab) -> TheoryResult:
@@ -74,19 +63,17 @@ def run(config: Theory, lab: Lab) -> TheoryResult:
     noisy = [rows for rows in searched if rows.shape[1] > rows.shape[2]]
     inertia, momentum = np.array(config.inertia), np.array(config.close)[:, None]
     lr = inertia * (1 - momentum) ** 2  # b = 1
+    other = _rng(lab, 3)  # examples of one feature each, so that they commute
+    lonely = random_rows(other, count, 6, 1) * np.eye(3)[other.integers(3, size=(count, 6))]
     return TheoryResult(
-        config,
-        lab,
-        covariance=_covariances(config, lab),
-        operator=_operators(config, lab),
-        commuting=_commuting(count, lab),
+        config, lab, _covariances(config, lab), _operators(config, lab),
+        commuting=np.abs(_twins(lonely, 0.25) - 1).max(axis=0),
         edge=np.concatenate([edge for edge, _ in ladders]),
         load=max(load for _, load in ladders),
-        load_search=np.array([_search(config, lab, searched, pair, _load_ratio) for pair in STEPS_UP]),
-        floor_search=np.array([_search(config, lab, noisy, pair, _floor_ratio) for pair in STEPS_UP]),
+        load_search=_search(config, lab, searched, _load_ratio), floor_search=_search(config, lab, noisy, _floor_ratio),
         twin=np.concatenate([_twins(rows, 1 / rng.choice([1, 4, 64], size=len(rows))) for rows in searched]),
         efficiency=np.asarray(growth(1.0, lr, momentum) / (lr / (1 - momentum))),
-    )
+    )  # fmt: skip
 
 
 def _rng(lab: Lab, part: int) -> np.random.Generator:
@@ -138,13 +125,6 @@ def _operators(config: Theory, lab: Lab) -> Array:
     return np.array(found)
 
 
-def _commuting(problems: int, lab: Lab) -> Array:
-    """Return how far the edge is from its twin's where every example has one feature only, per momentum."""
-    rng = _rng(lab, 3)
-    rows = random_rows(rng, problems, 6, 1) * np.eye(3)[rng.integers(3, size=(problems, 6))]
-    return np.asarray(np.abs(_twins(rows, 0.25) - 1).max(axis=0))
-
-
 def _twins(rows: Array, share: ArrayLike) -> Array:
     """Return the edge over that of plain SGD at lr/(1 + β) and batch B(1 − β)/(1 + β), (P, J)."""
     share = np.asarray(share)
@@ -168,10 +148,13 @@ def _floor_ratio(rows: Array, noise: Array, place: Array, pair: Pair) -> Array:
     return np.where(fair, high / np.where(fair, low, 1.0), 0.0)
 
 
-def _search(config: Theory, lab: Lab, problems: list[Array], pair: Pair, ratio: Ratio) -> Array:
-    """Return the best ratio found after every round, (rounds + 1,), over climbers of every shape."""
-    rng, climbers = _rng(lab, 4), lab.count(config.climbers)
-    return np.asarray(np.max([_climb(config.climb, rows[:climbers], pair, ratio, rng) for rows in problems], axis=0))
+def _search(config: Theory, lab: Lab, problems: list[Array], ratio: Ratio) -> Array:
+    """Return the best ratio found after every round, (U, rounds + 1), over climbers of every shape."""
+    climbers, found = lab.count(config.climbers), []
+    for pair in STEPS_UP:
+        rng = _rng(lab, 4)
+        found.append(np.max([_climb(config.climb, rows[:climbers], pair, ratio, rng) for rows in problems], axis=0))
+    return np.array(found)
 
 
 def _climb(rounds: int, rows: Array, pair: Pair, ratio: Ratio, rng: np.random.Generator) -> Array:

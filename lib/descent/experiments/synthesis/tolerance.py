@@ -5,6 +5,7 @@ At a small batch the noise of its curvature limits the step, at a large one its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from descent.arrays import Array
 from descent.engine import heavy_ball
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.experiments.synthesis.lineup import FRACTION, GRID, MOMENTA, MOVING, Cell, Column, cells_table, lowest
 from descent.measure.growth import Descent, onset, resampled_growth
 from descent.problems.quadratics import RandomWeights
@@ -25,16 +26,12 @@ HEAD = 0.9
 
 @dataclass(frozen=True)
 class Tolerance:
-    """One direction of unit curvature under Exp(1) weights; each momentum and batch has its own steps around its edge.
-
-    around: raw steps over the exact mean-square edge at which the mean square is measured; beyond: factors on the room
-    between that edge and the one without noise at which single runs are.
-    """
+    """One direction of unit curvature under Exp(1) weights; each momentum and batch has its own steps."""
 
     replicas: Share = Share(times=3, over=10, least=32)
     batch_sizes: tuple[int, ...] = (4, 76, 256)
-    around: tuple[float, ...] = (0.96, 0.985, 1.01, 1.035)
-    beyond: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.3)
+    around: tuple[float, ...] = (0.96, 0.985, 1.01, 1.035)  # raw steps over the exact mean-square edge
+    beyond: tuple[float, ...] = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.3)  # of the room to the edge without noise
     steps: int = 1500
     burn: int = 300
 
@@ -59,16 +56,11 @@ class Tolerance:
 
 
 @dataclass(frozen=True, eq=False)
-class ToleranceResult:
-    """Growth by momentum and batch, on the same random numbers: over the steps of its grid (G,).
+class ToleranceResult(Result[Tolerance]):
+    """Growth by momentum and batch, on the same random numbers, at the steps of its grid (G,)."""
 
-    square: blocks of the mean square's growth, (B, G); single: time means of single runs, (N, G).
-    """
-
-    config: Tolerance
-    lab: Lab
-    square: dict[tuple[float, int], Array]
-    single: dict[tuple[float, int], Array]
+    square: dict[tuple[float, int], Array]  # blocks of the mean square's, (B, G)
+    single: dict[tuple[float, int], Array]  # time means of single runs, (N, G)
 
     def threshold(self, momentum: float, batch_size: int, *, almost_sure: bool = False) -> Estimate:
         """Return the raw step at which growth begins."""
@@ -92,16 +84,14 @@ class ToleranceResult:
         return bootstrap(statistic, *(growth[m, size][:, part] for m, size, _ in parts), seed=self.lab.seed)
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> Iterator[Cell]:
         """The rows of the control table: a small batch and a large one, in mean square."""
-        found = []
         for name, size in (("tolerance, batch 4", 4), ("tolerance, batch 256", 256)):
             for column, m in GRID:
                 unknown = column == "equal_power" and m > 0
                 ratio = None if unknown else self.ratio(m, size, matched=column != "equal_lr")
                 value = self.config.predicted(column, m, size)
-                found.append(Cell(name, column, m, value, ratio, FRACTION if unknown else ""))
-        return found
+                yield Cell(name, column, m, value, ratio, FRACTION if unknown else "")
 
 
 def run(config: Tolerance, lab: Lab) -> ToleranceResult:

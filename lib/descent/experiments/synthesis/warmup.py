@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from descent.arrays import Array
 from descent.engine import Factors, Schedule, constant, ema, every
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.experiments.synthesis.task import Task
 from descent.stats import Estimate, paired_difference
 
@@ -28,11 +28,9 @@ class Warmup:
 
 
 @dataclass(frozen=True, eq=False)
-class WarmupResult:
+class WarmupResult(Result[Warmup]):
     """Test accuracy in per cent by arm, budget and net, (A, T, N)."""
 
-    config: Warmup
-    lab: Lab
     accuracy: Array
 
     def gain(self, arm: str, budget: int) -> Estimate:
@@ -52,10 +50,8 @@ def run(config: Warmup, lab: Lab) -> WarmupResult:
     one, two = config.momenta
     arms = lab.arms(ema(config.lr, [0.0, one, one, two, two]), config.replicas)
     schedules = (constant(), constant(), corrected(one), constant(), corrected(two))
-    looks = every(min(config.budgets), task.accuracy)
-    done = arms.run(
-        task.objective(config.batch), task.start, max(config.budgets), schedule=schedules, probes={"accuracy": looks}
-    )
+    objective, probes = task.objective(config.batch), {"accuracy": every(min(config.budgets), task.accuracy)}
+    done = arms.run(objective, task.start, max(config.budgets), schedule=schedules, probes=probes)
     places = [done.at("accuracy").tolist().index(budget) for budget in config.budgets]
     return WarmupResult(config, lab, done["accuracy"].swapaxes(1, 2)[:, places])
 
