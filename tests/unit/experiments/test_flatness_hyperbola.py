@@ -10,7 +10,7 @@ import torch
 from descent.claims import load_paper
 from descent.engine import sgd
 from descent.experiments.flatness import hyperbola
-from descent.experiments.flatness.hyperbola import CONVERGED, EDGE, HYPERBOLA, INFINITE, MOVING, ContinuumResult
+from descent.experiments.flatness.hyperbola import EDGE, HYPERBOLA, ContinuumResult, Fate
 from descent.experiments.lab import Lab
 from descent.figures import flatness as figures
 from descent.problems.hyperbola import Hyperbola
@@ -37,7 +37,7 @@ def test_a_little_jitter_takes_the_sharp_tail_away(result: ContinuumResult) -> N
 
 def test_most_runs_converge_and_momentum_keeps_sharper_ones(result: ContinuumResult) -> None:
     for arm in result.arms:
-        assert (arm.fate == CONVERGED).mean() > 0.75
+        assert (arm.fate == Fate.CONVERGED).mean() > 0.75
     momentum = max(result.momentum)
     assert np.quantile(result.arm(None, momentum).kept, 0.99) > 1.5 * np.quantile(result.arm(None).kept, 0.99)
 
@@ -47,9 +47,9 @@ def test_dropping_runs_that_are_over_changes_none_of_them() -> None:
     arms, problem = Lab(seed=2).arms(sgd(0.1), 60, torch.float64), Hyperbola(batch_size=4)
     end, fate = hyperbola.follow(replace(SMALL, stride=30), problem, arms, 300)
     whole = arms.run(problem, 3 * arms.streams.normal(0, 0, (2,)), 300, check=10)
-    assert {CONVERGED, INFINITE} <= set(fate.tolist())
-    assert np.array_equal(fate.numpy() == INFINITE, whole.lost[0])
-    kept = fate != INFINITE
+    assert {Fate.CONVERGED, Fate.INFINITE} <= set(fate.tolist())
+    assert np.array_equal(fate.numpy() == Fate.INFINITE, whole.lost[0])
+    kept = fate != Fate.INFINITE
     assert_allclose(end[kept].numpy(), whole.params[kept].numpy(), atol=1e-9)  # type: ignore[index]
 
 
@@ -76,7 +76,7 @@ def test_without_headline_momentum_there_is_one_column() -> None:
     config = replace(HYPERBOLA.small, batch_sizes=(1, None), jittered=(), steps=400)
     found = hyperbola.run(config, Lab(replicas=20, momentum=0.0))
     assert [arm.momentum for arm in found.arms] == [0.0, 0.0]
-    assert (found.arm(None).fate != MOVING).mean() > 0.9
+    assert (found.arm(None).fate != Fate.MOVING).mean() > 0.9
     with pytest.raises(KeyError, match="no arm"):
         found.arm(1, 0.9)
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from descent.experiments.flatness import mechanisms
-from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BETWEEN
+from descent.experiments.flatness.mechanisms import Case
 from descent.experiments.lab import Lab
 from descent.figures.flatness.exits import exit_laws
 from descent.measure.exit_laws import BARRIER, LAWS, LOGARITHM, POWER, prediction_error, slope_of
@@ -62,14 +62,14 @@ def test_tables_carry_censoring(result) -> None:
     assert censored.spread.isna().all()
     assert (laws.low <= laws["mean"]).all()
     best = errors[list(LAWS)].to_numpy().argmin(1)
-    assert [list(LAWS)[i] for i in best[[ADDITIVE, BETWEEN, ABOVE]]] == [BARRIER, POWER, LOGARITHM]
+    assert [list(LAWS)[i] for i in best[list(Case)]] == [BARRIER, POWER, LOGARITHM]
 
 
 def test_a_radius_nobody_reaches_is_refused_by_name(result) -> None:
     config = dataclasses.replace(result.config, mechanisms=result.config.mechanisms[:1], steps=20)
     short = mechanisms.run(config, result.lab)
     with pytest.raises(ValueError, match="the statistic is not finite"):
-        mechanisms.slope(short, ADDITIVE, BARRIER)
+        mechanisms.slope(short, Case.ADDITIVE, BARRIER)
     assert mechanisms.tables(short)["exit_law_errors"].empty
     assert np.isinf(mechanisms.tables(short)["exit_laws"]["mean"].iloc[-1])
 

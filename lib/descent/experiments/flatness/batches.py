@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Batch", "batch_name"]
-
-Batch = int | None
-"""Examples per step, None for all."""
+Batch = int | None  # examples per step, None for all
 
 
 def batch_name(batch_size: Batch) -> str:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from pandas import DataFrame, concat
+from pandas import concat
 
 from descent.arrays import Array
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.leaving import Cell, Departures, leave
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.thresholds import Curve, median_steps
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, mean_square_threshold
@@ -30,10 +30,7 @@ RISING = (1, 2, 4, 8, 32)
 
 @dataclass(frozen=True)
 class Rings:
-    """Runs released next to the sharper minimiser, with noise that stays there, jitter, or exact noise that does not.
-
-    spread: standard deviation of the minimiser of one example; the jitter is this times the curvature.
-    """
+    """Runs released next to the sharper minimiser, with noise that stays there, jitter, or exact, which vanishes."""
 
     replicas: Share = Share(least=32)
     starts: tuple[float, ...] = (1e-3,)  # distances from the minimiser; the first is the one claims are stated at
@@ -42,7 +39,7 @@ class Rings:
     horizons: tuple[int, ...] = (250, 500, 1000, 2000)
     circle: Circle = Circle()
     mirror: Circle = Circle(bowl=10.0, ring=1.0)
-    spread: float = 0.01
+    spread: float = 0.01  # standard deviation of one example's minimiser; the jitter is this times the curvature
     batch_sizes: tuple[Batch, ...] = (1, 2, 4, 8, 32, 200, 1000, None)
     mirrored: tuple[Batch, ...] = (1, 4, 32)
     stated: int = 2000  # iterations after which claims are stated
@@ -55,29 +52,21 @@ class Rings:
     def grid(self, circle: Circle, start: float, batch_size: Batch) -> Array:
         """Return the steps scanned at a batch size, times the sharpness, (A,): around where theory has C50."""
         shown = JITTER_STEP if circle.jitter else EXACT_STEP
-        return np.sort(np.append(np.linspace(*self.window(circle, start, batch_size), self.arms - 1), shown))
-
-    def window(self, circle: Circle, start: float, batch_size: Batch) -> tuple[float, float]:
-        """Return the ends of a scan: from between the thresholds to beyond what slow growth of full descent takes."""
-        law, slack = circle.weights, 4 * math.log(circle.room / start) / self.stated
+        law, slack = circle.weights, 4 * math.log(circle.room / start) / self.stated  # what slow growth takes
         low, high = mean_square_threshold(law, batch_size), almost_sure_threshold(law, batch_size)
+        first, last = (low + high) / 2, high + (high - low) / 4
         if circle.jitter and batch_size:
             soon = circle.finite_horizon(batch_size, self.horizons[0]) * circle.sharpness
-            return low - slack, low + 1.9 * (soon - low) + slack
-        return (low + high) / 2 - slack, high + (high - low) / 4 + slack
+            first, last = low, low + 1.9 * (soon - low)
+        return np.sort(np.append(np.linspace(first - slack, last + slack, self.arms - 1), shown))
 
 
 @dataclass(frozen=True, eq=False)
-class RingsResult:
-    """Departures from the ring with jitter and with exact noise (per start), and from the mirrored bowl with jitter.
+class RingsResult(Result[Rings]):
+    """Departures from the ring with jitter and with exact noise, and from the mirrored bowl with jitter."""
 
-    Only the first are followed for longer than claims are stated at.
-    """
-
-    config: Rings
-    lab: Lab
-    jitter: Departures
-    exact: tuple[Departures, ...]
+    jitter: Departures  # followed for longer than claims are stated at
+    exact: tuple[Departures, ...]  # one per start
     mirror: Departures
 
     def curve(self, found: Departures, batch_size: Batch, steps: int | None = None) -> Curve:
@@ -89,10 +78,6 @@ class RingsResult:
     ) -> Estimate:
         """Return a function of the steps at which half of the runs left, times the sharpness, at some batch sizes."""
         return median_steps(of, *(self.curve(found, k, steps) for k in sizes), seed=self.lab.seed)
-
-    def over(self, number: float, batch_size: int) -> Estimate:
-        """Return C50 with jitter over a number."""
-        return self.c50(self.jitter, batch_size, of=lambda c: c / number)
 
     def rule(self, batch_size: int, steps: int | None = None) -> float:
         """Return the finite-horizon rule for C50 with jitter, times the sharpness."""
@@ -118,14 +103,16 @@ def estimates(result: RingsResult) -> Estimates:
     """Return what the circle says about P2-C1, C3, C9, C10, C14, X3 and X8."""
     jitter, exact, law = result.jitter, result.exact[0], result.config.circle.weights
 
-    def gap(found: Departures, lr: float) -> Estimate:
-        """Return how much more often runs leave at k = 1 than in full descent."""
+    def gap(found: Departures, lr: float) -> Estimate:  # who has left at k = 1, less who has in full descent
         return paired_difference(*(result.curve(found, k).at(lr).astype(np.float64) for k in (1, None)))
 
     def rise(found: Departures, low: Batch, high: Batch) -> Estimate:
         return result.c50(found, low, high, of=lambda a, b: b - a)
 
-    over_edge = {k: result.over(mean_square_threshold(law, k), k) for k in (*SMALL, *LARGE)}
+    def over(number: float, k: int) -> Estimate:
+        return result.c50(jitter, k, of=lambda c: c / number)
+
+    over_edge = {k: over(mean_square_threshold(law, k), k) for k in (*SMALL, *LARGE)}
     full = {k: result.c50(jitter, k, None, of=lambda a, b: a / b) for k in (200, 1000)}
     return {
         "P2-C1.jitter": gap(jitter, JITTER_STEP),
@@ -138,7 +125,7 @@ def estimates(result: RingsResult) -> Estimates:
         "P2-C10.batch1000": full[1000],
         "P2-C14.large": furthest([over_edge[k] for k in LARGE]),
         "P2-C14.small": furthest([over_edge[k] for k in SMALL]),
-        "P2-X3.rule": furthest([result.over(result.rule(k), k) for k in RISING]),
+        "P2-X3.rule": furthest([over(result.rule(k), k) for k in RISING]),
         "P2-X8.circle": rise(exact, None, 1),
         "P2-X8.undone": rise(jitter, None, 1),
     }
@@ -146,47 +133,39 @@ def estimates(result: RingsResult) -> Estimates:
 
 def tables(result: RingsResult) -> Tables:
     """Return C50 by noise and batch size, C50 by horizon, and the curves they are read off."""
-    config, near = result.config, result.config.starts[0]
-    arms = [("jitter", near, result.jitter), ("jitter, sharp bowl", near, result.mirror)]
+    config = result.config
+    arms = [("jitter", config.starts[0], result.jitter), ("jitter, sharp bowl", config.starts[0], result.mirror)]
     arms += [("exact", start, found) for start, found in zip(config.starts, result.exact, strict=True)]
     axes = {"batch_size": config.followed, "steps": config.horizons}
     by = [[result.c50(result.jitter, k, steps=n) for n in config.horizons] for k in config.followed]
     rules = [[result.rule(k, n) for n in config.horizons] for k in config.followed]
+    horizons, law, c50, curves = tidy(axes, value=by, rule=rules), config.circle.weights, [], []
+    for noise, start, found in arms:
+        sizes = [cell.batch_size for cell in found.cells]
+        c50.append(tidy(
+            {"noise": [noise], "start": [start], "batch_size": [batch_name(k) for k in sizes]},
+            value=[result.c50(found, k) for k in sizes],
+            mean_square=[mean_square_threshold(law, k) for k in sizes],
+            almost_sure=[almost_sure_threshold(law, k) for k in sizes],
+            rule=[result.rule(k) if k and noise != "exact" else math.nan for k in sizes],
+        ))  # fmt: skip
+        for k in sizes:
+            basin, around = (found.curve(k, steps=config.stated, near=near) for near in (False, True))
+            curves.append(tidy(
+                {"noise": [noise], "start": [start], "batch_size": [batch_name(k)], "lr_sharpness": basin.lr},
+                left_basin=basin.share, left_neighbourhood=around.share,
+            ))  # fmt: skip
     return {
-        "circle_c50": concat([_steps(result, *arm) for arm in arms], ignore_index=True),
-        "circle_horizons": tidy(axes, value=by, rule=rules).rename(columns={"value": "c50"}),
-        "circle_curves": concat(
-            [_curve(result, *arm, cell.batch_size) for arm in arms for cell in arm[2].cells], ignore_index=True
-        ),
+        "circle_c50": concat(c50, ignore_index=True).rename(columns={"value": "c50"}),
+        "circle_horizons": horizons.rename(columns={"value": "c50"}),
+        "circle_curves": concat(curves, ignore_index=True),
     }
 
 
-def _steps(result: RingsResult, noise: str, start: float, found: Departures) -> DataFrame:
-    law, sizes = result.config.circle.weights, [cell.batch_size for cell in found.cells]
-    frame = tidy(
-        {"noise": [noise], "start": [start], "batch_size": [batch_name(k) for k in sizes]},
-        value=[result.c50(found, k) for k in sizes],
-        mean_square=[mean_square_threshold(law, k) for k in sizes],
-        almost_sure=[almost_sure_threshold(law, k) for k in sizes],
-        rule=[result.rule(k) if k and noise != "exact" else math.nan for k in sizes],
-    )
-    return frame.rename(columns={"value": "c50"})
-
-
-def _curve(result: RingsResult, noise: str, start: float, found: Departures, batch_size: Batch) -> DataFrame:
-    basin, near = (found.curve(batch_size, steps=result.config.stated, near=near) for near in (False, True))
-    return tidy(
-        {"noise": [noise], "start": [start], "batch_size": [batch_name(batch_size)], "lr_sharpness": basin.lr},
-        left_basin=basin.share, left_neighbourhood=near.share,
-    )  # fmt: skip
-
-
 CIRCLE = Experiment(
-    "circle",
-    small=Rings(),
+    "circle", small=Rings(), run=run, estimates=estimates, tables=tables,
     large=Rings(
         Share(times=10), starts=(1e-3, 0.1, 1e-6), arms=60, steps=20_000,
         horizons=(250, 500, 1000, 2000, 5000, 10_000, 20_000),
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from descent.arrays import Array
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.leaving import Cell, Departures, leave
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.thresholds import median_steps
 from descent.problems.circle import Circle
 from descent.stats import Estimate, smallest
@@ -55,11 +55,8 @@ class Crossover:
         return self.circle.thresholds(batch_size, momentum).ring * self.circle.sharpness
 
     def scan(self, cell: Cell) -> Array:
-        """Return the steps scanned, times the sharpness, (A,): from the threshold to well above it.
-
-        The room above grows with the distance to the full-batch threshold; two per cent let a full batch leave in time.
-        """
-        low, full = self.threshold(*cell), 2 * (1 + cell.momentum)
+        """Return the steps scanned, times the sharpness, (A,): from the threshold to well above it."""
+        low, full = self.threshold(*cell), 2 * (1 + cell.momentum)  # a full batch leaves in time with two per cent
         return np.linspace(0.995 * low, low * (1.02 + min(0.9, 1.2 * (full / low - 1))), self.arms)
 
 
@@ -73,11 +70,9 @@ def check(config: Crossover, lab: Lab) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class CrossoverResult:
+class CrossoverResult(Result[Crossover]):
     """Departures of every momentum and batch size."""
 
-    config: Crossover
-    lab: Lab
     momentum: tuple[float, ...]
     batch_sizes: tuple[Batch, ...]
     departures: Departures
@@ -105,8 +100,7 @@ def run(config: Crossover, lab: Lab) -> CrossoverResult:
 def crossing(result: CrossoverResult) -> Estimate:
     """Return the batch size at which momentum stops lowering C50 and starts to raise it, over its predicted value.
 
-    The zero of the straight line through log C50 with momentum over C50 without, against the logarithm of the batch
-    size, at the batch sizes around the prediction; the prediction itself where the line is level.
+    The zero of the straight line through the log ratio of C50 against log batch size; the prediction where it is level.
     """
     config, head = result.config, result.lab.momentum
     around = config.around(head)
@@ -124,13 +118,12 @@ def estimates(result: CrossoverResult) -> Estimates:
     """Return what momentum says about P2-X5."""
     head = result.lab.momentum
     far, edge = Cell(FAR, head), result.config.threshold(FAR, head)
-    matched = [result.ratio(k, head, matched=True) for k in result.batch_sizes]
     return {
         "P2-X5.small_batch": result.ratio(1, head),
         "P2-X5.full_batch": result.ratio(None, head),
         "P2-X5.crossover": crossing(result),
         "P2-X5.threshold": result.c50(far, of=lambda c: c / edge),
-        "P2-X5.matched": smallest(matched),
+        "P2-X5.matched": smallest([result.ratio(k, head, matched=True) for k in result.batch_sizes]),
     }
 
 
@@ -149,11 +142,9 @@ def tables(result: CrossoverResult) -> Tables:
 
 
 CROSSOVER = Experiment(
-    "crossover",
-    small=Crossover(),
+    "crossover", small=Crossover(), run=run, estimates=estimates, tables=tables, check=check,
     large=Crossover(
         (0.1, 0.2, 0.3, 0.4, MODERATE, 0.6, 0.7, 0.8, 0.9, 0.95), (1, 2, 4, 8, 16, 32, 64, 128, FAR, 1024),
         replicas=Share(times=5, least=32), arms=40,
     ),
-    run=run, estimates=estimates, tables=tables, check=check,
 )  # fmt: skip

@@ -6,7 +6,6 @@ and whether momentum brings back the order of batch sizes that noise in one dire
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +15,7 @@ from pandas import concat
 
 from descent.arrays import Array
 from descent.engine import heavy_ball
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.growth import crossing, growth_of_runs
 from descent.problems.exponents import Features, Minimum, almost_sure_threshold, mean_square_threshold
 from descent.stats import Estimate, bootstrap
@@ -64,11 +63,9 @@ class Threshold:
 
 
 @dataclass(frozen=True, eq=False)
-class DimensionResult:
+class DimensionResult(Result[Dimension]):
     """gap (D, K): exact almost-sure over mean-square threshold; features, momentum: thresholds measured on runs."""
 
-    config: Dimension
-    lab: Lab
     gap: Array
     features: dict[tuple[int, int], Threshold]
     momentum: dict[int, Threshold]
@@ -82,8 +79,16 @@ class DimensionResult:
 def run(config: Dimension, lab: Lab) -> DimensionResult:
     """Evaluate the exact gaps and watch runs close to the thresholds."""
     gap = np.array([[exact_gap(d, k) for k in config.batch_sizes] for d in config.dimensions])
-    features = {(d, k): _features(d, k, config, lab) for d, k in config.measured}
-    momentum = {k: _with_momentum(k, config, lab) for k in config.momentum_batches}
+    features, momentum, steps, burn = {}, {}, config.momentum_steps, config.burn
+    for d, k in config.measured:  # on feature vectors drawn in full; by symmetry no burn-in is needed
+        lr = almost_sure_threshold(Features(d), k) * np.array(AROUND)
+        features[d, k] = Threshold(lr, _growth(Minimum(Features(d), k), lr, lab, config.replicas, config.steps))
+    for k in config.momentum_batches:  # no closed form is known: a coarse grid of few runs says where growth begins
+        low, minimum = float(mode_edge(1.0, MOMENTUM, FEATURE.variance / k)), Minimum(FEATURE, k)
+        grid = np.geomspace(0.9 * low, 2.2 * (1 + MOMENTUM), 24)
+        coarse = _growth(minimum, grid, lab, config.coarse, steps // 2, MOMENTUM, burn).mean(0)
+        lr = float(np.interp(0.0, np.maximum.accumulate(coarse), grid)) * np.array(AROUND)
+        momentum[k] = Threshold(lr, _growth(minimum, lr, lab, config.replicas, steps, MOMENTUM, burn))
     return DimensionResult(config, lab, gap, features, momentum)
 
 
@@ -91,23 +96,6 @@ def exact_gap(dimension: int, batch_size: int) -> float:
     """Return C_as/C*(k) of isotropic Gaussian features."""
     law = Features(dimension)
     return almost_sure_threshold(law, batch_size) / mean_square_threshold(law, batch_size)
-
-
-def _features(dimension: int, batch_size: int, config: Dimension, lab: Lab) -> Threshold:
-    """Watch plain descent on feature vectors drawn in full, from a unit vector; by symmetry no burn-in is needed."""
-    law = Features(dimension)
-    lr = almost_sure_threshold(law, batch_size) * np.array(AROUND)
-    return Threshold(lr, _growth(Minimum(law, batch_size), lr, lab, config.replicas, config.steps))
-
-
-def _with_momentum(batch_size: int, config: Dimension, lab: Lab) -> Threshold:
-    """Look for the change of sign on a coarse grid of few runs first: no closed form is known with momentum."""
-    low = float(mode_edge(1.0, MOMENTUM, FEATURE.variance / batch_size))
-    grid = np.geomspace(0.9 * low, 2.2 * (1 + MOMENTUM), 24)
-    minimum, steps, burn = Minimum(FEATURE, batch_size), config.momentum_steps, config.burn
-    coarse = _growth(minimum, grid, lab, config.coarse, steps // 2, MOMENTUM, burn).mean(0)
-    lr = float(np.interp(0.0, np.maximum.accumulate(coarse), grid)) * np.array(AROUND)
-    return Threshold(lr, _growth(minimum, lr, lab, config.replicas, steps, MOMENTUM, burn))
 
 
 def _growth(
@@ -119,21 +107,17 @@ def _growth(
     return growth_of_runs(minimum, heavy_ball(lr.tolist(), momentum), start, steps, streams, burn=burn, held=held)
 
 
-def rises(found: Iterable[Threshold], seed: int) -> list[Estimate]:
-    """Return by how much each threshold exceeds the one before."""
-
-    def rise(low: Threshold, high: Threshold) -> Estimate:
-        return bootstrap(lambda g, h: high.at(h) - low.at(g), low.growth, high.growth, seed=seed)
-
-    return [rise(low, high) for low, high in pairwise(found)]
-
-
 def estimates(result: DimensionResult) -> Estimates:
     """Return what the thresholds of single runs say about P2-C9 and P2-X4."""
-    seed, (one, ten, thirty) = result.lab.seed, result.config.tests
+    one, ten, thirty = result.config.tests
+
+    def rise(low: Threshold, high: Threshold) -> Estimate:
+        return bootstrap(lambda g, h: high.at(h) - low.at(g), low.growth, high.growth, seed=result.lab.seed)
+
+    by_size = [result.features[ten, k] for k in result.config.growing]
     return {
-        "P2-C9.momentum": rises(result.momentum.values(), seed),
-        "P2-C9.dimension": rises([result.features[ten, k] for k in result.config.growing], seed),
+        "P2-C9.momentum": [rise(*pair) for pair in pairwise(result.momentum.values())],
+        "P2-C9.dimension": [rise(*pair) for pair in pairwise(by_size)],
         "P2-X4.one": result.measured_gap(one, 1),
         "P2-X4.ten": result.measured_gap(ten, 1),
         "P2-X4.thirty": result.measured_gap(thirty, 1),
@@ -159,12 +143,10 @@ def tables(result: DimensionResult) -> Tables:
 
 
 DIMENSION = Experiment(
-    "dimension",
-    small=Dimension(),
+    "dimension", small=Dimension(), run=run, estimates=estimates, tables=tables,
     large=Dimension(
         dimensions=(*DIMENSIONS, 300, 1000),
         measured=(*((d, 1) for d in (*DIMENSIONS, 300, 1000)), *TEN[1:], *((d, 16) for d in (1, 2, 3, 5, 30))),
         replicas=Share(times=20), coarse=Share(times=2, least=16),
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor
 from descent.arrays import Array, BoolArray
 from descent.engine import column, sgd
 from descent.engine.arms import in_parts
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exit_spread, exit_time, mean_square_threshold
 from descent.stats import Estimate, blocks, bootstrap, furthest, mean, proportion
@@ -57,22 +57,16 @@ class Exits:
 
 
 @dataclass(frozen=True, eq=False)
-class ExitsResult:
-    """What N walks did in B settings between the thresholds and A above.
+class ExitsResult(Result[Exits]):
+    """What N walks did in B settings between the thresholds and A above."""
 
-    ratios (B, L): radius over starting distance; left (B, blocks, L): shares of walks that got there. times (A, N, D):
-    exit times per number of decades, seen alike. growth (B + A, R): log growth per step of single runs.
-    """
-
-    config: Exits
-    lab: Lab
     between: list[Walk]
     above: list[Walk]
-    ratios: Array
-    left: Array
-    times: Array
-    seen: BoolArray
-    growth: Array
+    ratios: Array  # (B, L): radius over starting distance
+    left: Array  # (B, blocks, L): shares of walks that got there
+    times: Array  # (A, N, D): exit times per number of decades
+    seen: BoolArray  # alike
+    growth: Array  # (B + A, R): log growth per step of single runs
 
     @property
     def chances(self) -> list[list[Estimate]]:
@@ -89,7 +83,11 @@ def run(config: Exits, lab: Lab) -> ExitsResult:
     left = [_left(setting, row, config, lab) for setting, row in zip(between, ratios, strict=True)]
     streams, floor = lab.streams(walks // 20, torch.float64), np.exp(-60.0)
     passages = [first_passages(setting, 1.0, decades, config.patience, streams, floor) for setting in above]
-    growth = [_growth(setting, config, lab) for setting in (*between, *above)]
+    growth, one = [], torch.ones(1, 1, dtype=torch.float64)
+    for setting in (*between, *above):
+        arms = lab.arms(sgd(setting.lr), config.replicas, torch.float64)
+        done = arms.run(setting.minimum, one, config.steps, limit=1e150, check=config.steps)
+        growth.append(done.end(lambda params: column(0)(params).abs().log() / config.steps)[0])
     times, seen = np.stack([found.times for found in passages]), np.stack([found.seen for found in passages])
     return ExitsResult(config, lab, between, above, ratios, np.stack(left), times, seen, np.stack(growth))
 
@@ -105,14 +103,6 @@ def _left(setting: Walk, ratios: Array, config: Exits, lab: Lab) -> Array:
 
     there = np.asarray(in_parts(seen, streams.replicas, 8 * 8 * (8 + len(ratios))))
     return blocks(there, min(BLOCKS, len(there) // 20))
-
-
-def _growth(setting: Walk, config: Exits, lab: Lab) -> Array:
-    """Return the log growth per step of single runs, (R,)."""
-    arms = lab.arms(sgd(setting.lr), config.replicas, torch.float64)
-    start = torch.ones(1, 1, dtype=torch.float64)
-    done = arms.run(setting.minimum, start, config.steps, limit=1e150, check=config.steps)
-    return np.asarray(done.end(lambda params: column(0)(params).abs().log() / config.steps)[0])
 
 
 def leaving_exponent(result: ExitsResult, row: int, unit: float = 1.0) -> Estimate:
@@ -145,7 +135,7 @@ def estimates(result: ExitsResult) -> Estimates:
 
 def tables(result: ExitsResult) -> Tables:
     """Return the settings, the chances to leave between the thresholds, and the exit times above them."""
-    between, above = result.between, result.above
+    between, above, decades = result.between, result.above, result.config.decades
     powers = [leaving_exponent(result, row) for row in range(len(between))]
     stays = [stayed(result, row).value for row in range(len(above))]
     inner, outer = np.split(result.growth, [len(between)])
@@ -155,10 +145,22 @@ def tables(result: ExitsResult) -> Tables:
         {"batch_size": [setting.batch_size for setting in between], "place": range(result.ratios.shape[1])},
         lr=[[setting.lr] for setting in between], start_over_radius=1 / result.ratios, value=result.chances,
     )  # fmt: skip
+    pairs = zip(result.times.swapaxes(1, 2), result.seen.swapaxes(1, 2), strict=True)
+    gone = [[times[seen] for times, seen in zip(*pair, strict=True)] for pair in pairs]  # the runs that leave
+
+    def drift(law: Callable[[StepLaw, float, int, float], float]) -> list[list[float]]:
+        return [[law(s.law, s.lr, s.batch_size, d * np.log(10)) for d in decades] for s in above]
+
+    exit_times = tidy(
+        {"batch_size": [setting.batch_size for setting in above], "decades": decades},
+        lr=[[setting.lr] for setting in above], value=[[mean(times) for times in row] for row in gone],
+        spread=[[times.std(ddof=1) / times.mean() for times in row] for row in gone],
+        drift_alone=drift(exit_time), spread_limit=drift(exit_spread), share_left=result.seen.mean(axis=1),
+    )  # fmt: skip
     return {
         "exits": concat(settings, ignore_index=True).rename(columns=names),
         "exit_chance": chances.drop(columns="place").rename(columns={"value": "chance"}),
-        "exit_times": _times(result),
+        "exit_times": exit_times.rename(columns={"value": "mean"}),
     }
 
 
@@ -170,27 +172,7 @@ def _about(settings: list[Walk], growth: Array, **measured: Sequence[Estimate | 
     )  # fmt: skip
 
 
-def _times(result: ExitsResult) -> DataFrame:
-    """Return mean exit times and their spread among the runs that leave, beside the drift alone."""
-    above, decades = result.above, result.config.decades
-    pairs = zip(result.times.swapaxes(1, 2), result.seen.swapaxes(1, 2), strict=True)
-    gone = [[times[seen] for times, seen in zip(*pair, strict=True)] for pair in pairs]
-
-    def exact(law: Callable[[StepLaw, float, int, float], float]) -> list[list[float]]:
-        return [[law(s.law, s.lr, s.batch_size, d * np.log(10)) for d in decades] for s in above]
-
-    frame = tidy(
-        {"batch_size": [setting.batch_size for setting in above], "decades": decades},
-        lr=[[setting.lr] for setting in above], value=[[mean(times) for times in row] for row in gone],
-        spread=[[times.std(ddof=1) / times.mean() for times in row] for row in gone],
-        drift_alone=exact(exit_time), spread_limit=exact(exit_spread), share_left=result.seen.mean(axis=1),
-    )  # fmt: skip
-    return frame.rename(columns={"value": "mean"})
-
-
 EXITS = Experiment(
-    "exits",
-    small=Exits(),
+    "exits", small=Exits(), run=run, estimates=estimates, tables=tables,
     large=Exits(Share(times=9000), Share(times=20), decays=tuple(np.arange(1.0, 8.1, 0.5).tolist()), forget=9.0),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

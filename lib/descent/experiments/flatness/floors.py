@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from descent.arrays import Array
-from descent.engine import Params, column, every, heavy_ball
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.engine import column, every, heavy_ball
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.problems.quadratics import Ensemble, noise_floor
 from descent.stats import mean, slope_of_mean
 
@@ -50,11 +50,9 @@ class Floors:
 
 
 @dataclass(frozen=True, eq=False)
-class FloorsResult:
+class FloorsResult(Result[Floors]):
     """Time means of v² of every replica: stated (2, N), small (S, N/4)."""
 
-    config: Floors
-    lab: Lab
     stated: Array
     small: Array
 
@@ -68,24 +66,18 @@ def run(config: Floors, lab: Lab) -> FloorsResult:
 
 def _watch(settings: tuple[Arm, ...], replicas: Share, steps: int, config: Floors, lab: Lab) -> Array:
     """Return the mean of v² over `steps` steps, (A, N)."""
-
-    def square(params: Params) -> torch.Tensor:
-        return column(0)(params).square()
-
     objective = Ensemble(ROOTS, tuple(arm.batch_size for arm in settings), OFFSETS)
-    arms = lab.arms(
-        heavy_ball([arm.lr for arm in settings], [arm.momentum for arm in settings]), replicas, torch.float64
-    )
-    start, probes = torch.zeros(1, 1, dtype=torch.float64), {"square": every(config.every, square)}
-    record = arms.run(objective, start, config.burn + steps, probes=probes).whole.records["square"]
-    return arms.split(record.values[int((record.steps <= config.burn).sum()) :].mean(0))
+    rule = heavy_ball([arm.lr for arm in settings], [arm.momentum for arm in settings])
+    arms = lab.arms(rule, replicas, torch.float64)
+    start = torch.zeros(1, 1, dtype=torch.float64)
+    probes = {"square": every(config.every, lambda params: column(0)(params).square())}
+    return arms.run(objective, start, config.burn + steps, probes=probes).average("square", config.burn + 1)
 
 
 def estimates(result: FloorsResult) -> Estimates:
     """Return what the floors say about P2-C6."""
-    config, small = result.config, result.config.small
-    plain, strong = (mean(v / arm.exact) for arm, v in zip(config.stated, result.stated, strict=True))
-    ratios = np.array([arm.lr / arm.batch_size for arm in small])
+    plain, strong = (mean(v / arm.exact) for arm, v in zip(result.config.stated, result.stated, strict=True))
+    ratios = np.array([arm.lr / arm.batch_size for arm in result.config.small])
     return {
         "P2-C6.floor": plain,
         "P2-C6.momentum": strong,
@@ -105,11 +97,9 @@ def tables(result: FloorsResult) -> Tables:
 
 
 FLOORS = Experiment(
-    "floors",
-    small=Floors(),
+    "floors", small=Floors(), run=run, estimates=estimates, tables=tables,
     large=Floors(
         Share(times=200), Share(times=50, least=32), steps=12_000, burn=3000,
         small=tuple(Arm(lr, 0.0, k) for k in (1, 4, 16, 64) for lr in (0.002, 0.005, 0.01)),
     ),  # batches larger than 64 would have to be drawn example by example, which takes all the time there is
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

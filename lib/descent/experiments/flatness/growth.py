@@ -5,14 +5,13 @@ The mean square is measured by resampling (see `measure.growth`), single runs on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from pandas import DataFrame
 
 from descent.engine import Purpose, heavy_ball
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.growth import Descent, Growth, resampled_growth
 from descent.problems.quadratics import FOUR_ATOMS, Atoms, sampled, single_growth
 from descent.stats import Estimate, furthest, mean
@@ -80,11 +79,9 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class RatesResult:
+class RatesResult(Result[Rates]):
     """All cells, in the order of the cases, their batch sizes and the multiples."""
 
-    config: Rates
-    lab: Lab
     cases: tuple[Case, ...]
     cells: tuple[Cell, ...]
 
@@ -95,23 +92,19 @@ class RatesResult:
 
 def run(config: Rates, lab: Lab) -> RatesResult:
     """Measure every cell; all cells of a case share their random numbers."""
-    strong = (
-        replace(config.strong, momentum=momentum) for momentum in lab.momenta(())[1:]
-    )  # none beside plain descent
-    cases = (*config.cases, *strong)
-    return RatesResult(config, lab, cases, tuple(cell for case in cases for cell in _measure(case, config, lab)))
-
-
-def _measure(case: Case, config: Rates, lab: Lab) -> Iterator[Cell]:
-    edges = ((k, threshold(case.problem, k, case.momentum)) for k in case.batch_sizes)
-    places = [(k, multiple, multiple * edge) for k, edge in edges for multiple in config.multiples]
-    arms = lab.arms(heavy_ball([lr for *_, lr in places], case.momentum), case.replicas, torch.float64)
-    step = Descent(sampled(case.problem, case.batch_sizes), arms.hyper, arms.streams)
-    start = step.state(arms.streams.normal(Purpose.INIT, 0, (case.dimension,)))
-    grown = resampled_growth(step, start, config.steps, arms.streams, arms=len(arms), burn=config.burn)
-    for (k, multiple, lr), growth in zip(places, grown, strict=True):
-        exact = growth_rate(case.problem, lr, k, case.momentum)
-        yield Cell(case, k, multiple, lr, exact, case.single_runs(lr, k), growth)
+    moving = lab.momenta(())[1:]  # none where the headline is plain descent
+    cases, cells = (*config.cases, *(replace(config.strong, momentum=momentum) for momentum in moving)), []
+    for case in cases:
+        edges = ((k, threshold(case.problem, k, case.momentum)) for k in case.batch_sizes)
+        places = [(k, multiple, multiple * edge) for k, edge in edges for multiple in config.multiples]
+        arms = lab.arms(heavy_ball([lr for *_, lr in places], case.momentum), case.replicas, torch.float64)
+        step = Descent(sampled(case.problem, case.batch_sizes), arms.hyper, arms.streams)
+        start = step.state(arms.streams.normal(Purpose.INIT, 0, (case.dimension,)))
+        grown = resampled_growth(step, start, config.steps, arms.streams, arms=len(arms), burn=config.burn)
+        for (k, multiple, lr), growth in zip(places, grown, strict=True):
+            exact = growth_rate(case.problem, lr, k, case.momentum)
+            cells.append(Cell(case, k, multiple, lr, exact, case.single_runs(lr, k), growth))
+    return RatesResult(config, lab, cases, tuple(cells))
 
 
 def estimates(result: RatesResult) -> Estimates:
@@ -126,25 +119,22 @@ def estimates(result: RatesResult) -> Estimates:
 
 def tables(result: RatesResult) -> Tables:
     """Return measured and exact growth, one row per cell."""
-    return {"growth_rates": DataFrame([_row(cell) for cell in result.cells])}
-
-
-def _row(cell: Cell) -> dict[str, object]:
-    case, square, single = cell.case, cell.growth.mean_square, cell.growth.lyapunov
-    return {
-        "ensemble": case.name, "dimension": case.dimension, "momentum": case.momentum, "batch_size": cell.batch_size,
-        "over_threshold": cell.multiple, "lr": cell.lr, "exact": cell.exact, "mean_square": square.value,
-        "low": square.low, "high": square.high, "single_runs": single.value, "single_low": single.low,
-        "single_high": single.high, "single_exact": cell.exact_single,
-    }  # fmt: skip
+    cells, cases = result.cells, [cell.case for cell in result.cells]
+    frame = tidy(
+        {"ensemble": [case.name for case in cases]}, dimension=[case.dimension for case in cases],
+        momentum=[case.momentum for case in cases], batch_size=[cell.batch_size for cell in cells],
+        over_threshold=[cell.multiple for cell in cells], lr=[cell.lr for cell in cells],
+        exact=[cell.exact for cell in cells], value=[cell.growth.mean_square for cell in cells],
+        single=[cell.growth.lyapunov for cell in cells],
+        single_exact=np.array([cell.exact_single for cell in cells], dtype=np.float64),
+    )  # fmt: skip
+    return {"growth_rates": frame.rename(columns={"value": "mean_square", "single": "single_runs"})}
 
 
 GROWTH = Experiment(
-    "growth",
-    small=Rates(),
+    "growth", small=Rates(), run=run, estimates=estimates, tables=tables,
     large=Rates(
         ensembles(30, (1, 2, 4, 8, 16, 32, 64), (1, 4, 32, 256, 1000), 50),
         strong=Case(ATOMS, FOUR_ATOMS, (1, 8, 32), Share(30)),
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

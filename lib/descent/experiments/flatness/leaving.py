@@ -29,16 +29,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Departures:
-    """When N runs left, in K cells at A steps each.
-
-    lr (K, A): rising, times the sharpness of the minimiser left. basin, neighbourhood (K, N, A): the steps after which
-    a run was first seen outside the basin, and farther away than NEAR of the room; −1 for never.
-    """
+    """When N runs left, in K cells at A steps each."""
 
     cells: tuple[Cell, ...]
-    lr: Array
-    basin: Array
-    neighbourhood: Array
+    lr: Array  # (K, A), rising: times the sharpness of the minimiser left
+    basin: Array  # (K, N, A): the steps after which a run was first seen outside the basin, −1 for never
+    neighbourhood: Array  # (K, N, A): and farther away than NEAR of the room
 
     def curve(self, batch_size: Batch, momentum: float = 0.0, *, steps: int | None = None, near: bool = False) -> Curve:
         """Return who had left the basin (with `near`: the neighbourhood) by a number of steps, of one cell."""
@@ -53,11 +49,8 @@ class Departures:
 def leave(
     lab: Lab, runs: Share | int, circle: Circle, cells: Sequence[Cell], lr: Array, start: float, steps: int
 ) -> Departures:
-    """Start at that distance from the minimiser, all cells and steps on the same random numbers.
-
-    With exact noise distances go down to 1e-300, hence double precision.
-    """
-    dtype = torch.float32 if circle.jitter else torch.float64
+    """Start at that distance from the minimiser, all cells and steps on the same random numbers."""
+    dtype = torch.float32 if circle.jitter else torch.float64  # exact noise takes distances down to 1e-300
     section = Section(replace(circle, batch_size=tuple(cell.batch_size for cell in cells)))
     begin = torch.full((1, lr.shape[1]), -start, dtype=dtype)
 

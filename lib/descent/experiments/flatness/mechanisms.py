@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 from pandas import DataFrame, concat
 
 from descent.arrays import Array, BoolArray
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.exit_laws import BARRIER, LAWS, LOGARITHM, POWER, prediction_error, slope_of
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exponent_threshold
 from descent.stats import Estimate, blocks, bootstrap, censored_mean, mean
 from descent.theory.weights import Gamma, TwoPoint
 
-ADDITIVE, BETWEEN, ABOVE = range(3)  # the mechanisms that claims are stated at come first, in this order
 BLOCKS = 200  # of runs, which the bootstrap resamples whole
 WEIGHTS = Gamma(1.0)
 CONSTANT = TwoPoint(0.0)  # every weight is 1: the noise is additive
+
+
+class Case(IntEnum):
+    """The mechanisms that claims are stated at, which come first in every configuration."""
+
+    ADDITIVE = 0
+    BETWEEN = 1
+    ABOVE = 2
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,6 @@ class Mechanism:
     name: str
     walk: Walk
     radii: tuple[float, ...]
-
-    @property
-    def barrier(self) -> Array:
-        """R²/(2 Var) of the radii where the noise is additive, else not a number, (L,)."""
-        height = np.array(self.radii) ** 2 / (2 * self.walk.variance)
-        return height if self.walk.law.variance == 0 else np.full_like(height, np.nan)
 
     @property
     def unit(self) -> float:
@@ -84,11 +86,9 @@ class Mechanisms:
 
 
 @dataclass(frozen=True, eq=False)
-class MechanismsResult:
+class MechanismsResult(Result[Mechanisms]):
     """Exit times per mechanism, (N, L): steps to each radius, or steps followed where `seen` is False."""
 
-    config: Mechanisms
-    lab: Lab
     times: list[Array]
     seen: list[BoolArray]
 
@@ -122,36 +122,30 @@ def _mean_times(samples: Array) -> Array:
 
 def slope(result: MechanismsResult, row: int, law: str) -> Estimate:
     """Return the measured slope of a mechanism's law over its exact value."""
-    mechanism = result.config.mechanisms[row]
+    mechanism, samples = result.config.mechanisms[row], result.samples(row)
     radii, unit = np.array(mechanism.radii), mechanism.unit
-
-    def measured(samples: Array) -> Array:
-        return slope_of(law, _mean_times(samples), radii) / unit
-
-    return bootstrap(measured, result.samples(row), seed=result.lab.seed)
-
-
-def excess_error(result: MechanismsResult, row: int, *others: str) -> Estimate:
-    """Return the prediction error of the barrier law minus the smallest of the others."""
-    radii = np.array(result.config.mechanisms[row].radii)
-
-    def difference(samples: Array) -> Array:
-        times = _mean_times(samples)
-        best = np.min([prediction_error(law, times, radii) for law in others], axis=0)
-        return np.asarray(prediction_error(BARRIER, times, radii) - best)
-
-    return bootstrap(difference, result.samples(row), seed=result.lab.seed)
+    return bootstrap(lambda drawn: slope_of(law, _mean_times(drawn), radii) / unit, samples, seed=result.lab.seed)
 
 
 def estimates(result: MechanismsResult) -> Estimates:
     """Return what exit times say about P2-C2 and P2-X10."""
+
+    def excess(case: Case, *others: str) -> Estimate:  # of the error of the barrier law over the smallest of the others
+        radii = np.array(result.config.mechanisms[case].radii)
+
+        def difference(samples: Array) -> Array:
+            error = {law: prediction_error(law, _mean_times(samples), radii) for law in (BARRIER, *others)}
+            return np.asarray(error[BARRIER] - np.min([error[law] for law in others], axis=0))
+
+        return bootstrap(difference, result.samples(case), seed=result.lab.seed)
+
     return {
-        "P2-C2.above": excess_error(result, ABOVE, LOGARITHM),
-        "P2-C2.between": excess_error(result, BETWEEN, POWER),
-        "P2-C2.additive": excess_error(result, ADDITIVE, POWER, LOGARITHM),
-        "P2-X10.barrier": slope(result, ADDITIVE, BARRIER),
-        "P2-X10.power": slope(result, BETWEEN, POWER),
-        "P2-X10.logarithm": slope(result, ABOVE, LOGARITHM),
+        "P2-C2.above": excess(Case.ABOVE, LOGARITHM),
+        "P2-C2.between": excess(Case.BETWEEN, POWER),
+        "P2-C2.additive": excess(Case.ADDITIVE, POWER, LOGARITHM),
+        "P2-X10.barrier": slope(result, Case.ADDITIVE, BARRIER),
+        "P2-X10.power": slope(result, Case.BETWEEN, POWER),
+        "P2-X10.logarithm": slope(result, Case.ABOVE, LOGARITHM),
     }
 
 
@@ -165,7 +159,8 @@ def tables(result: MechanismsResult) -> Tables:
         times, seen, means = result.times[row], result.seen[row], result.mean_times(row)[None]
         spread = [column.std(ddof=1) / column.mean() for column in times.T]
         frame = tidy(
-            {**about, "radius": mechanism.radii}, radius_over_jitter=radii / walk.jitter, barrier=mechanism.barrier,
+            {**about, "radius": mechanism.radii}, radius_over_jitter=radii / walk.jitter,
+            barrier=radii**2 / (2 * walk.variance) if walk.law.variance == 0 else np.nan,
             value=result.exit_times(row), spread=np.where(seen.all(axis=0), spread, np.nan),
             share_left=seen.mean(axis=0),
         )  # fmt: skip
@@ -179,8 +174,6 @@ def tables(result: MechanismsResult) -> Tables:
 
 
 MECHANISMS = Experiment(
-    "mechanisms",
-    small=Mechanisms(),
+    "mechanisms", small=Mechanisms(), run=run, estimates=estimates, tables=tables,
     large=Mechanisms((additive(*LEVELS, 8.0, 9.25), *MULTIPLICATIVE, *SCAN), Share(times=50, least=32), 200_000),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -6,7 +6,7 @@ size, and whether it says more than the sharpness, which alone is silent at smal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,22 +21,15 @@ from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.parity import Parity
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure import growth
 from descent.measure.stability import bounds, cheap_bounds, leading, threshold
 from descent.stats import Estimate, bootstrap, exact, mean, median, paired_difference, proportion
 
-FEW = 4
-"""The batch size whose linearised networks are run."""
-
-SLACK = 1.02
-"""A network counts as above its threshold from here on, in units of the threshold."""
-
-BELOW = 0.7
-"""Runs with k = 1 count as well below their threshold up to here."""
-
-KINDS = ("mean square", "single runs")
-"""What the growth of a linearised network is that of."""
+FEW = 4  # the batch size whose linearised networks are run
+SLACK = 1.02  # from here on a network counts as above its threshold, in units of the threshold
+BELOW = 0.7  # up to here runs with k = 1 count as well below it
+KINDS = ("mean square", "single runs")  # what the growth of a linearised network is that of
 
 
 @dataclass(frozen=True)
@@ -50,29 +43,24 @@ class Group:
 
 @dataclass(frozen=True)
 class Networks:
-    """Images, odd or even, fitted by tanh nets with square loss ½(f − y)², by SGD with replacement.
-
-    The first group has k = 1. Its first learning rate is also run with the full batch, for at most `patience` steps:
-    the two are compared on the way, every `pause` steps. Nets of the middle learning rate of k = 4 are linearised and
-    run, in `copies`, for `horizon` steps at `around` times their C*(4).
-    """
+    """Images, odd or even, fitted by tanh nets with square loss ½(f − y)², by SGD with replacement."""
 
     data: str = "digits"
     examples: int = 64
     hidden: tuple[int, ...] = (16,)
-    groups: tuple[Group, ...] = (
+    groups: tuple[Group, ...] = (  # the first has k = 1
         Group(1, (0.06, 0.1, 0.15, 0.2), 20_000),
         Group(FEW, (0.2, 0.5, 0.8), 9_000),
         Group(16, (0.4, 0.8, 1.1), 4_000),
         Group(None, (0.4, 0.8, 1.2, 1.6, 2.0), 4_000),
     )
-    patience: int = 12_000
-    pause: int = 2_000
+    patience: int = 12_000  # at most, of the full batch at the first learning rate of k = 1, compared with it …
+    pause: int = 2_000  # … every so many steps
     replicas: Share = Share(most=32)
     fitted: float = 1e-5  # mean loss below which a network counts as interpolating
-    copies: int = 100
-    around: tuple[float, ...] = (0.96, 1.0, 1.04, 1.08)
-    horizon: int = 250
+    copies: int = 100  # in which nets of the middle learning rate of k = 4 are linearised and run, …
+    around: tuple[float, ...] = (0.96, 1.0, 1.04, 1.08)  # … at these multiples of their C*(4), …
+    horizon: int = 250  # … for so many steps
 
     @property
     def gentle(self) -> float:
@@ -86,19 +74,15 @@ class Networks:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What became of a group, (A, N) each by learning rate and replica; NaN where a net did not come to interpolate.
-
-    diverged: who broke up instead; initial, sharpness: λ₁ at the start and at the end; threshold: C*(k) of its own
-    batch size, single: C*(1), lower: C_low(1).
-    """
+    """What became of a group, (A, N) each by learning rate and replica; NaN for who did not come to interpolate."""
 
     group: Group
-    diverged: BoolArray
-    initial: Array
-    sharpness: Array
-    threshold: Array
-    single: Array
-    lower: Array
+    diverged: BoolArray  # who broke up instead
+    initial: Array  # λ₁ at the start
+    sharpness: Array  # λ₁ at the end
+    threshold: Array  # C*(k) of its own batch size
+    single: Array  # C*(1)
+    lower: Array  # C_low(1)
 
     @property
     def lr(self) -> Array:
@@ -130,19 +114,13 @@ class Track:
 
 
 @dataclass(frozen=True, eq=False)
-class NetworksResult:
-    """Groups by batch size, and the gentle runs with k = 1 and with the full batch.
+class NetworksResult(Result[Networks]):
+    """Groups by batch size, and the gentle runs with k = 1 and with the full batch."""
 
-    growth: (2, M, S) per step, by KINDS, of M linearised nets at `around` times C*(4). one: the Gram matrix (n, n) of
-    the gentle full-batch run's first net, whose bounds are drawn.
-    """
-
-    config: Networks
-    lab: Lab
     groups: tuple[Trained, ...]
     tracks: tuple[Track, ...]
-    growth: Array
-    one: Array
+    growth: Array  # (2, M, S) per step, by KINDS, of M linearised nets at `around` times C*(4)
+    one: Array  # (n, n): the Gram matrix of the gentle full-batch run's first net, whose bounds are drawn
 
     def of(self, batch_size: Batch) -> Trained:
         """Return the networks of one batch size."""
@@ -153,11 +131,18 @@ def run(config: Networks, lab: Lab) -> NetworksResult:
     """Train every group, then take the Gram matrices of those that interpolate."""
     task = config.task(lab)
 
+    def look(params: Params) -> dict[str, Tensor]:  # at the gentle runs, the first of the stack; others are left blank
+        leaves, count = cast(Leaves, params), lab.count(config.replicas)
+        k = task.gram({name: leaf[:count] for name, leaf in leaves.items()})
+        found = {"sharpness": leading(k).sharpness, "single": threshold(k, 1, tolerance=1e-4)}
+        blank = len(next(iter(leaves.values()))) - count
+        return {name: torch.nn.functional.pad(v, (0, blank), value=torch.nan) for name, v in found.items()}
+
     def track(done: ArmRun) -> Track:
         load = config.gentle / done[".single"][0]
         return Track(done.at(".single").astype(np.float64), done[".sharpness"][0], load)
 
-    watch = {"": every(config.pause, lambda params: _look(task, lab.count(config.replicas), params))}
+    watch = {"": every(config.pause, look)}
     runs = [fit(task, config, lab, group, {} if i else watch) for i, group in enumerate(config.groups)]
     gentle = fit(task, config, lab, Group(None, (config.gentle,), config.patience), watch)
     initial = to_numpy(leading(task.gram(task.start(lab.streams(config.replicas)))).sharpness)
@@ -174,15 +159,6 @@ def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[
     fitted = FirstPassage(lambda params: objective.value(params) < config.fitted, every=200, stop=True)
     arms = lab.arms(sgd(group.lr), config.replicas)
     return arms.run(objective, task.start, group.steps, probes={**probes, "fitted": fitted}, check=10)
-
-
-def _look(task: Parity, count: int, params: Params) -> dict[str, Tensor]:
-    """Measure the gentle runs, the first of the stack; the others are left blank."""
-    leaves = cast(Leaves, params)
-    k = task.gram({name: leaf[:count] for name, leaf in leaves.items()})
-    found = {"sharpness": leading(k).sharpness, "single": threshold(k, 1, tolerance=1e-4)}
-    blank = len(next(iter(leaves.values()))) - count
-    return {name: torch.nn.functional.pad(v, (0, blank), value=torch.nan) for name, v in found.items()}
 
 
 def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: Array) -> Trained:
@@ -208,10 +184,7 @@ def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: 
 
 
 def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun, trained: Trained) -> Array:
-    """Return the growth per step of each linearised net, (2, M, S), by KINDS.
-
-    Its residuals r obey r ← r − C/k Σ_j K_·j r_j over the batch: the Gram matrix is all there is.
-    """
+    """Return the growth per step of each linearised net, (2, M, S), by KINDS."""
     arm, around = len(trained.group.lr) // 2, config.around
     (kept,) = lab.bring(torch.from_numpy(trained.found[arm].nonzero()[0]))
     k = task.interpolating(done.params, kept + arm * done.arms.replicas).float()
@@ -220,7 +193,7 @@ def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun, trained: Traine
     seeds = lab.streams(len(k) * config.copies).seeds.view(len(k), 1, -1)
     streams = Streams(seeds.expand(-1, len(around), -1).flatten())  # the steps of a net are on the same luck
 
-    def step(residuals: Tensor, t: int) -> Tensor:
+    def step(residuals: Tensor, t: int) -> Tensor:  # r ← r − C/k Σ_j K_·j r_j over the batch
         batch = streams.integers(Purpose.BATCH, t, config.examples, (FEW,))
         drive = torch.zeros_like(residuals).scatter_add_(1, batch, residuals.gather(1, batch))
         return residuals - rate * (drive.view(len(k), -1, config.examples) @ k).view_as(residuals)
@@ -234,14 +207,19 @@ def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun, trained: Traine
 def estimates(result: NetworksResult) -> Estimates:
     """Return what trained networks say about P2-C3, P2-C8, P2-X1, P2-X6 and P2-X11."""
     full, one = result.of(None), result.of(1)
+
+    def above(*groups: Trained) -> Estimate:  # the share of interpolating nets that sit above their own threshold
+        loads = np.concatenate([trained.load[trained.found] for trained in groups])
+        return proportion(int((loads > SLACK).sum()), len(loads))
+
     unstable = full.found & (full.lr * full.initial / 2 > 1)
     kept = full.lr[full.found] > full.single[full.found]
     slow, fast = result.tracks
     gentle = slow.load[:, -1] < BELOW
     rise = [track.sharpness[gentle, -1] / track.sharpness[gentle, 0] for track in (slow, fast)]
     return {
-        "P2-C3.necessary": _above(result.groups),
-        "P2-C8.networks": _above((one, result.of(FEW))),
+        "P2-C3.necessary": above(*result.groups),
+        "P2-C8.networks": above(one, result.of(FEW)),
         "P2-C8.edge": mean(full.load[unstable]),
         "P2-X1.network": median((one.single / one.lower)[one.found], result.lab.seed),
         "P2-X6.rejects": proportion(int(kept.sum()), kept.size),
@@ -252,38 +230,32 @@ def estimates(result: NetworksResult) -> Estimates:
     }
 
 
-def _above(groups: Sequence[Trained]) -> Estimate:
-    """Return the share of interpolating nets that sit above their own threshold."""
-    loads = np.concatenate([trained.load[trained.found] for trained in groups])
-    return proportion(int((loads > SLACK).sum()), len(loads))
-
-
 def onset(result: NetworksResult, kind: str) -> Estimate:
-    """Return where the mean growth of the linearised nets, of one of KINDS, changes sign, over C*(4).
-
-    Between neighbouring steps the growth is taken as a straight line; nets are resampled.
-    """
+    """Return where the mean growth of the linearised nets, of one of KINDS, changes sign, over C*(4)."""
     around, found = np.array(result.config.around), result.growth[KINDS.index(kind)]
     return bootstrap(lambda drawn: growth.onset(around, drawn.mean(1)), found, seed=result.lab.seed)
 
 
 def tables(result: NetworksResult) -> Tables:
     """Return every net that interpolates, every group and step, the gentle runs, the bounds, the onset of growth."""
-    tracks = zip(result.tracks, ("1", "all"), strict=True)
+    nets, ways = [], []
+    for trained in result.groups:
+        where = trained.found.nonzero()  # arms and replicas
+        columns = {name: getattr(trained, name)[where] for name in ("lr", "sharpness", "threshold", "single", "load")}
+        nets.append(DataFrame({"batch_size": batch_name(trained.group.batch_size), "replica": where[1], **columns}))
+    for track, name in zip(result.tracks, ("1", "all"), strict=True):
+        bands = {
+            which: zip(("low", "median", "high"), track.band(which), strict=True) for which in ("sharpness", "load")
+        }
+        ends = {f"{which}_{end}": row for which, band in bands.items() for end, row in band}
+        ways.append(tidy({"batch_size": [name], "step": track.steps}, **ends))
     return {
-        "networks": concat([_nets(trained) for trained in result.groups], ignore_index=True),
+        "networks": concat(nets, ignore_index=True),
         "network_arms": concat([_arms(trained) for trained in result.groups], ignore_index=True),
-        "network_tracks": concat([_way(track, k) for track, k in tracks], ignore_index=True),
+        "network_tracks": concat(ways, ignore_index=True),
         "network_bounds": bound_curves(result),
         "network_onset": tidy({"of": KINDS}, value=[onset(result, kind) for kind in KINDS]),
     }
-
-
-def _nets(trained: Trained) -> DataFrame:
-    arm, replica = trained.found.nonzero()
-    names = ("lr", "sharpness", "threshold", "single", "load")
-    columns = {name: getattr(trained, name)[arm, replica] for name in names}
-    return DataFrame({"batch_size": batch_name(trained.group.batch_size), "replica": replica, **columns})
 
 
 def _arms(trained: Trained) -> DataFrame:
@@ -300,13 +272,6 @@ def _arms(trained: Trained) -> DataFrame:
     )  # fmt: skip
 
 
-def _way(track: Track, batch_size: str) -> DataFrame:
-    bands = {name: track.band(name) for name in ("sharpness", "load")}
-    names = [f"{name}_{end}" for name in bands for end in ("low", "median", "high")]
-    ends = dict(zip(names, np.concatenate(list(bands.values())), strict=True))
-    return tidy({"batch_size": [batch_size], "step": track.steps}, **ends)
-
-
 def bound_curves(result: NetworksResult) -> DataFrame:
     """Return threshold and bounds of one net at batch sizes 1, 2, 4, …, n."""
     k = torch.from_numpy(result.one).unsqueeze(0)
@@ -317,8 +282,7 @@ def bound_curves(result: NetworksResult) -> DataFrame:
 
 
 NETWORKS = Experiment(
-    "networks",
-    small=Networks(),
+    "networks", small=Networks(), run=run, estimates=estimates, tables=tables,
     large=Networks(
         "mnist", examples=512, hidden=(64, 64),
         groups=(
@@ -330,5 +294,4 @@ NETWORKS = Experiment(
         ),
         patience=200_000, pause=20_000,
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

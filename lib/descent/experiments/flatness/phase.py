@@ -8,7 +8,7 @@ import numpy as np
 
 from descent.arrays import Array
 from descent.experiments.flatness.leaving import Cell, Departures, leave
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, exponent_threshold
 from descent.theory.weights import WeightLaw
@@ -40,11 +40,9 @@ class Phase:
 
 
 @dataclass(frozen=True, eq=False)
-class PhaseResult:
+class PhaseResult(Result[Phase]):
     """Departures at every batch size and step, per noise."""
 
-    config: Phase
-    lab: Lab
     departures: dict[str, Departures]
 
     def share(self, noise: str) -> Array:
@@ -56,11 +54,10 @@ def run(config: Phase, lab: Lab) -> PhaseResult:
     """Release all runs, with jitter and with exact noise on the same random numbers."""
     cells = [Cell(k) for k in config.batch_sizes]
     lr = np.broadcast_to(np.array(config.lr), (len(cells), len(config.lr)))
-    sums = {"jitter": replace(config.circle, jitter=config.jitter), "exact": config.circle}
     given = (cells, lr, config.start, config.steps)
-    return PhaseResult(
-        config, lab, {name: leave(lab, config.replicas, circle, *given) for name, circle in sums.items()}
-    )
+    circles = replace(config.circle, jitter=config.jitter), config.circle
+    found = (leave(lab, config.replicas, circle, *given) for circle in circles)
+    return PhaseResult(config, lab, dict(zip(NOISES, found, strict=True)))
 
 
 def threshold(law: WeightLaw, batch_size: int, alpha: float) -> float:
@@ -84,7 +81,4 @@ def tables(result: PhaseResult) -> Tables:
     }
 
 
-PHASE = Experiment(
-    "phase", small=Phase(), large=Phase(_steps(120), _sizes(40), Share(least=32)),
-    run=run, estimates=estimates, tables=tables,
-)  # fmt: skip
+PHASE = Experiment("phase", Phase(), Phase(_steps(120), _sizes(40), Share(least=32)), run, estimates, tables)

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine import sgd
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.measure.growth import Descent, Growth, resampled_growth
 from descent.problems.quadratics import RandomWeights, Weighted, growth_rate
 from descent.stats import mean
 from descent.theory.weights import Gamma, lyapunov
 
+WEIGHTS = Gamma(1.0)
 LANES = 4  # draws that one word of the generator gives: taken together they cost as much as one
 GROUPS = 100  # that run at a time, for memory
 PAGE = 1 << 20  # steps of the random numbers between those of two such parts
@@ -42,11 +43,6 @@ class Samples:
     shown: int = 60  # single runs kept whole
 
     @property
-    def law(self) -> Gamma:
-        """The weights."""
-        return Gamma(1.0)
-
-    @property
     def exact(self) -> float:
         """The exact growth ½ log((1 − lr)² + lr²) of the mean square per step."""
         return growth_rate(Weighted(), self.lr, 1)
@@ -54,26 +50,19 @@ class Samples:
     @property
     def exact_single(self) -> float:
         """The exact growth of single runs, −e^{−1/lr} Ei(1/lr)."""
-        return lyapunov(self.law, self.lr, 1)
+        return lyapunov(WEIGHTS, self.lr, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class SamplesResult:
-    """Errors e = v² at T + 1 points of time, all from e = 1.
+class SamplesResult(Result[Samples]):
+    """Errors e = v² at T + 1 points of time, all from e = 1."""
 
-    sizes (M,): numbers of runs, each the first of the next; means (M, T + 1): their sample means; groups (G, T + 1):
-    those of separate groups; median (T + 1,) and paths (S, T + 1): of single runs, as log10 e; resampled: the growth
-    of as many runs as a group has, copied by how much they grow.
-    """
-
-    config: Samples
-    lab: Lab
-    sizes: tuple[int, ...]
-    means: Array
-    groups: Array
-    median: Array
-    paths: Array
-    resampled: Growth
+    sizes: tuple[int, ...]  # (M,): numbers of runs, each the first of the next
+    means: Array  # (M, T + 1): their sample means
+    groups: Array  # (G, T + 1): those of separate groups
+    median: Array  # (T + 1,): of single runs, as log10 e
+    paths: Array  # (S, T + 1): single runs, as log10 e
+    resampled: Growth  # of as many runs as a group has, copied by how much they grow
 
     @property
     def theory(self) -> Array:
@@ -94,15 +83,18 @@ def run(config: Samples, lab: Lab) -> SamplesResult:
     walks = [_walk(config, lab, sizes, group, begin) for begin in range(0, runs, GROUPS * group)]
     parts = [[np.stack(column, axis=-1) for column in zip(*walk, strict=True)] for walk in walks]
     means, groups, (median, *_), (paths, *_) = zip(*parts, strict=True)
-    resampled = _resample(config, lab)
-    return SamplesResult(config, lab, sizes, np.sum(means, axis=0), np.concatenate(groups), median, paths, resampled)
+    arms = lab.arms(sgd(config.lr), config.group, torch.float64)
+    step = Descent(RandomWeights(WEIGHTS), arms.hyper, arms.streams)
+    start = step.state(cast(Tensor, arms.stack(torch.ones(1, 1, dtype=torch.float64))))
+    (grown,) = resampled_growth(step, start, config.watched, arms.streams, burn=0)
+    return SamplesResult(config, lab, sizes, np.sum(means, axis=0), np.concatenate(groups), median, paths, grown)
 
 
 def _walk(config: Samples, lab: Lab, sizes: tuple[int, ...], group: int, begin: int) -> Iterator[tuple[Array, ...]]:
     """Look at a part of the runs, from `begin` on, at every point of time.
 
-    What they add to the sample means (M,), their groups (G',), median () and single runs (S,) of log10 e. Not `train`:
-    a run is the sum of its log growths, and nothing else of it is needed.
+    What they add to the sample means (M,), their groups (G',), median () and single runs (S,) of log10 e. Not `train`,
+    since a run is no more than the sum of its log growths.
     """
     streams = lab.streams(min(GROUPS * group, sizes[-1] - begin))
     page = begin // (GROUPS * group) * PAGE
@@ -115,7 +107,7 @@ def _walk(config: Samples, lab: Lab, sizes: tuple[int, ...], group: int, begin: 
         found = (means, errors.view(-1, group).mean(1), tens.median(), tens[: config.shown].double())
         yield tuple(part.cpu().numpy() for part in found)
         if step % LANES == 0:
-            weights = config.law.batch_mean(streams, page + step // LANES, 1, (LANES,))
+            weights = WEIGHTS.batch_mean(streams, page + step // LANES, 1, (LANES,))
         logs += weights[:, step % LANES].mul(-config.lr).add_(1).abs_().log_()
 
 
@@ -123,14 +115,6 @@ def _share(errors: Tensor, size: int, begin: int) -> Tensor:
     """Return what the runs from `begin` on add to the mean over the first `size` of all runs."""
     some = errors[: max(0, size - begin)]
     return some.mean() * (len(some) / size) if len(some) else errors.new_zeros(())
-
-
-def _resample(config: Samples, lab: Lab) -> Growth:
-    arms = lab.arms(sgd(config.lr), config.group, torch.float64)
-    step = Descent(RandomWeights(config.law), arms.hyper, arms.streams)
-    start = step.state(cast(Tensor, arms.stack(torch.ones(1, 1, dtype=torch.float64))))
-    (found,) = resampled_growth(step, start, config.watched, arms.streams, burn=0)
-    return found
 
 
 def estimates(result: SamplesResult) -> Estimates:

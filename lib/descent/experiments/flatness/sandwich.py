@@ -11,7 +11,7 @@ from pandas import DataFrame, concat
 
 from descent.arrays import Array
 from descent.engine import Purpose
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.problems.quadratics import FOUR_ATOMS
 from descent.stats import exact, median
 from descent.theory.moments import Finite, Gaussian, Moments, Weighted, bounds, cheap_bounds, step_range, threshold
@@ -25,40 +25,29 @@ ISOTROPIC = Gaussian((1.0,) * 10)
 
 @dataclass(frozen=True)
 class Sandwich:
-    """Ensembles of `least` to `most` examples in two to four dimensions, at one example and at a random batch size.
-
-    Half of them have Hessians of rank one, half of rank two; sizes of examples differ by factors of e.
-    """
+    """Random ensembles, half with Hessians of rank one, half of rank two; sizes of examples differ by factors e."""
 
     ensembles: Share | int = Share(least=32)
-    batch_sizes: tuple[int, ...] = (2, 4, 8, 32)
+    batch_sizes: tuple[int, ...] = (2, 4, 8, 32)  # of which each is bounded at one, beside one example
     dimensions: tuple[int, ...] = (2, 3, 4)
-    least: int = 2
+    least: int = 2  # examples, to `most` of them
     most: int = 8
     curve: tuple[int, ...] = tuple(int(k) for k in np.unique(np.geomspace(1, 1000, 31).round()))
     large: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # at which the limit and its rate are read off
 
 
 @dataclass(frozen=True, eq=False)
-class SandwichResult:
-    """Bounds and thresholds in the order of NAMES.
+class SandwichResult(Result[Sandwich]):
+    """Bounds and thresholds in the order of NAMES."""
 
-    single (N, 5): random ensembles at one example per step; batched (N, 5): at `batch_size` (N,); limit (N + 4,): the
-    threshold at the largest batch over that of descent, named ensembles last; atoms, steep (K, 5): against the batch
-    size; steps (K, 2): largest one-step ratio just below the lower bound and smallest just above the upper, four atoms;
-    rate: exponent in k of what the threshold still lacks.
-    """
-
-    config: Sandwich
-    lab: Lab
-    single: Array
-    batched: Array
-    batch_size: NDArray[np.int64]
-    limit: Array
-    atoms: Array
-    steep: Array
-    steps: Array
-    rate: float
+    single: Array  # (N, 5): random ensembles at one example per step
+    batched: Array  # (N, 5): at `batch_size`
+    batch_size: NDArray[np.int64]  # (N,)
+    limit: Array  # (N + 4,): the threshold at the largest batch over that of descent, named ensembles last
+    atoms: Array  # (K, 5): against the batch size
+    steep: Array  # (K, 5)
+    steps: Array  # (K, 2): largest one-step ratio just below the lower bound and smallest just above the upper, atoms
+    rate: float  # exponent in k of what the threshold still lacks
 
     @property
     def ratios(self) -> dict[str, Array]:
@@ -96,25 +85,21 @@ def row(problem: Moments, batch_size: int) -> tuple[float, ...]:
 def draw(config: Sandwich, lab: Lab) -> tuple[list[Moments], NDArray[np.int64]]:
     """Draw the ensembles, Hessians Σ_j f_j f_jᵀ of one or two vectors per example, and a batch size for each."""
     streams, d = lab.streams(config.ensembles, torch.float64), max(config.dimensions)
-    shapes, ranges = ((config.most, 2, d), (config.most,)), (len(config.dimensions), config.most - config.least + 1, 2)
+    shapes = (config.most, 2, d), (config.most,)
+    ranges = len(config.dimensions), config.most - config.least + 1, 2, len(config.batch_sizes)
     roots, scales = (streams.normal(Purpose.DATA, i, shape).cpu().numpy() for i, shape in enumerate(shapes))
-    picked = [
-        streams.integers(Purpose.DATA, 2 + i, high).cpu().numpy()
-        for i, high in enumerate((*ranges, len(config.batch_sizes)))
-    ]
-    factors = roots * np.exp(scales)[:, :, None, None]
+    *picked, sizes = (streams.integers(Purpose.DATA, 2 + i, high).cpu().numpy() for i, high in enumerate(ranges))
     drawn: list[Moments] = []
-    for f, kind, more, second in zip(factors, *picked[:3], strict=True):
+    for f, kind, more, second in zip(roots * np.exp(scales)[:, :, None, None], *picked, strict=True):
         some = f[: config.least + more, : 1 + second, : config.dimensions[kind]]
         drawn.append(Finite(some.swapaxes(1, 2) @ some if second else some[:, 0]))
-    return drawn, np.array(config.batch_sizes)[picked[3]]
+    return drawn, np.array(config.batch_sizes)[sizes]
 
 
 def estimates(result: SandwichResult) -> Estimates:
     """Return what the bounds say about P2-C4, P2-C5, P2-C7 and P2-X1."""
     both = np.concatenate([result.single, result.batched])
-    star, cheap = both[:, THRESHOLD], both[:, TOP:].min(axis=1)
-    seed = result.lab.seed
+    star, cheap, seed = both[:, THRESHOLD], both[:, TOP:].min(axis=1), result.lab.seed
     return {
         "P2-C4.bound": exact((both[:, LOWER] / star).max()),
         "P2-C4.contracts": exact(result.steps[:, 0].max()),

@@ -18,7 +18,7 @@ from descent.arrays import Array, BoolArray
 from descent.engine import Params, Purpose, every, sgd
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.wells import release
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.problems.styblinski import FLAT, TOP, StyblinskiTang, share_flat
 from descent.stats import Estimate, paired_difference, proportion, smallest
 from descent.theory.weights import Gamma, TwoPoint, WeightLaw
@@ -45,8 +45,7 @@ CONTROLS = (
     Grid(NARROW, 0.0, (HEAD_LR, 0.072), FEW),
     Grid(EXPONENTIAL, 0.0, (HEAD_LR,), (1, HEAD, 16)),
 )
-STEPS = (0.057, 0.0585, BELOW_LR, 0.061, 0.062, 0.063, 0.0635, 0.064, 0.065, 0.066, 0.067, HEAD_LR)
-"""Of the main grid at paper scale."""
+MORE = (0.057, 0.0585, BELOW_LR, 0.061, 0.062, 0.063, 0.0635, 0.064, 0.065, 0.066, 0.067, HEAD_LR)  # at paper scale
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,17 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """What became of N runs.
-
-    flattest (N,): in the flattest basin over the whole window; settled (N,): close to its minimiser over the window;
-    lost (N,): infinite. share, loss (T,): coordinates in the flat well and F along the way, means over finite runs.
-    """
+    """What became of N runs."""
 
     weights: WeightLaw
     jitter: float
     batch_size: Batch
     lr: float
-    flattest: BoolArray
-    settled: BoolArray
-    lost: BoolArray
-    share: Array
-    loss: Array
+    flattest: BoolArray  # (N,): in the flattest basin over the whole window
+    settled: BoolArray  # (N,): close to its minimiser over the window
+    lost: BoolArray  # (N,): infinite
+    share: Array  # (T,): of coordinates in the flat well along the way, mean over finite runs
+    loss: Array  # (T,): F along the way, alike
 
     @property
     def chosen(self) -> Estimate:
@@ -88,21 +83,19 @@ class Arm:
 
 
 @dataclass(frozen=True, eq=False)
-class SelectionResult:
+class SelectionResult(Result[Selection]):
     """All arms, with paths over the steps (T,)."""
 
-    config: Selection
-    lab: Lab
     arms: tuple[Arm, ...]
     steps: NDArray[np.int64]
 
     def arm(self, batch_size: Batch, lr: float = HEAD_LR, jitter: float = 0.0, weights: WeightLaw = WIDE) -> Arm:
         """Return one arm; raise KeyError naming it when it was not run."""
         wanted = (weights, jitter, batch_size, lr)
-        for found in self.arms:
-            if (found.weights, found.jitter, found.batch_size, found.lr) == wanted:
-                return found
-        raise KeyError(f"no arm of weights, jitter, batch size, lr {wanted}: add it to the grids of the configuration")
+        found = [arm for arm in self.arms if (arm.weights, arm.jitter, arm.batch_size, arm.lr) == wanted]
+        if not found:
+            raise KeyError(f"no arm of weights, jitter, batch size, lr {wanted}: add it to the grids configured")
+        return found[0]
 
     def arms_at(self, weights: WeightLaw, jitter: float) -> list[Arm]:
         """Return the arms of one weight law and one jitter at the step that claims are stated at."""
@@ -113,42 +106,34 @@ def run(config: Selection, lab: Lab) -> SelectionResult:
     """Descend from every start in every arm."""
     uniform = lab.streams(config.replicas, torch.float64).uniform(Purpose.INIT, 0, (config.dimension,))
     start = config.half_width * (2 * uniform - 1)
-    arms = [arm for grid in config.grids for arm in _descend(config, lab, grid, start)]
-    return SelectionResult(config, lab, tuple(arms), np.arange(len(arms[0].share)) * config.look)
+    found: list[Arm] = []
 
+    def extent(params: Params) -> Tensor:  # the lowest coordinate, the largest distance to the flat minimiser, (R, 2)
+        x = cast(Tensor, params)
+        return torch.stack([x.amin(dim=1), (x - FLAT.x).abs().amax(dim=1)], dim=1)
 
-def _descend(config: Selection, lab: Lab, grid: Grid, start: Tensor) -> list[Arm]:
-    """Return the arms of one grid."""
-    problem = StyblinskiTang(grid.weights, grid.batch_sizes, grid.jitter)
-    cells = [(k, lr) for k in grid.batch_sizes for lr in grid.lr]
-    arms = lab.arms(sgd([lr for _, lr in cells]), config.replicas, torch.float64)
-    share, loss = every(config.look, share_flat), every(config.look, problem.loss)
-    last = every(config.window, _extent)
-    early, late = release(arms, problem, start, config.steps, last, share=share, loss=loss)
-    tail, lost = late["tail"], late.lost
-    flattest = (tail[..., 0].min(axis=-1) > TOP.x) & ~lost
-    settled = (tail[..., 1].max(axis=-1) < config.radius) & ~lost
-    means = [
-        [row[~gone].mean(axis=0) for row, gone in zip(early[name], lost, strict=True)] for name in ("share", "loss")
-    ]
-    parts = zip(cells, flattest, settled, lost, *means, strict=True)
-    return [Arm(grid.weights, grid.jitter, *cell, *found) for cell, *found in parts]
-
-
-def _extent(params: Params) -> Tensor:
-    """Return the lowest coordinate and the largest distance of any to the flat minimiser, (R, 2)."""
-    x = cast(Tensor, params)
-    return torch.stack([x.amin(dim=1), (x - FLAT.x).abs().amax(dim=1)], dim=1)
+    for grid in config.grids:
+        problem = StyblinskiTang(grid.weights, grid.batch_sizes, grid.jitter)
+        cells = [(k, lr) for k in grid.batch_sizes for lr in grid.lr]
+        arms = lab.arms(sgd([lr for _, lr in cells]), config.replicas, torch.float64)
+        watched = {"share": every(config.look, share_flat), "loss": every(config.look, problem.loss)}
+        early, late = release(arms, problem, start, config.steps, every(config.window, extent), **watched)
+        tail, lost = late["tail"], late.lost
+        flattest = (tail[..., 0].min(axis=-1) > TOP.x) & ~lost
+        settled = (tail[..., 1].max(axis=-1) < config.radius) & ~lost
+        means = [[row[~gone].mean(axis=0) for row, gone in zip(early[name], lost, strict=True)] for name in watched]
+        parts = zip(cells, flattest, settled, lost, *means, strict=True)
+        found += [Arm(grid.weights, grid.jitter, *cell, *values) for cell, *values in parts]
+    return SelectionResult(config, lab, tuple(found), np.arange(len(found[0].share)) * config.look)
 
 
 def estimates(result: SelectionResult) -> Estimates:
     """Return what ten dimensions say about P2-C1 and P2-C15."""
-    jittered = [result.arm(k, jitter=JITTER).chosen for k in (1, 2, HEAD)]
     runs, full = (result.arm(k).flattest.astype(np.float64) for k in (HEAD, None))
     return {
         "P2-C1.styblinski": paired_difference(runs, full),
         "P2-C15.window": result.arm(HEAD).chosen,
-        "P2-C15.jitter": smallest(jittered),
+        "P2-C15.jitter": smallest([result.arm(k, jitter=JITTER).chosen for k in (1, 2, HEAD)]),
         "P2-C15.below": result.arm(HEAD, BELOW_LR).chosen,
     }
 
@@ -160,27 +145,24 @@ def tables(result: SelectionResult) -> Tables:
         {"batch_size": [batch_name(arm.batch_size) for arm in main], "step": result.steps},
         share_flat=[arm.share for arm in main], loss=[arm.loss for arm in main],
     )  # fmt: skip
-    return {"selection": DataFrame([_row(arm) for arm in result.arms]), "selection_paths": paths}
-
-
-def _row(arm: Arm) -> dict[str, float | str]:
-    problem, found = StyblinskiTang(arm.weights), arm.chosen
-    edge, growth = problem.thresholds(arm.batch_size), problem.lyapunov(arm.lr, arm.batch_size)
-    return {
-        "weights": LAWS[arm.weights], "jitter": arm.jitter, "batch_size": batch_name(arm.batch_size), "lr": arm.lr,
-        "of_sharp_threshold": arm.lr / edge.sharp, "of_flat_threshold": arm.lr / edge.flat,
-        "lyapunov_sharp": growth.sharp, "lyapunov_flat": growth.flat,
-        "flattest": found.value, "low": found.low, "high": found.high, "settled": float(arm.settled.mean()),
-        "share_flat": float(arm.share[-1]), "loss": float(arm.loss[-1]), "infinite": float(arm.lost.mean()),
-    }  # fmt: skip
+    rows = []
+    for arm in result.arms:
+        problem, found = StyblinskiTang(arm.weights), arm.chosen
+        edge, growth = problem.thresholds(arm.batch_size), problem.lyapunov(arm.lr, arm.batch_size)
+        rows.append({
+            "weights": LAWS[arm.weights], "jitter": arm.jitter, "batch_size": batch_name(arm.batch_size), "lr": arm.lr,
+            "of_sharp_threshold": arm.lr / edge.sharp, "of_flat_threshold": arm.lr / edge.flat,
+            "lyapunov_sharp": growth.sharp, "lyapunov_flat": growth.flat,
+            "flattest": found.value, "low": found.low, "high": found.high, "settled": float(arm.settled.mean()),
+            "share_flat": float(arm.share[-1]), "loss": float(arm.loss[-1]), "infinite": float(arm.lost.mean()),
+        })  # fmt: skip
+    return {"selection": DataFrame(rows), "selection_paths": paths}
 
 
 SELECTION = Experiment(
-    "selection",
-    small=Selection(),
+    "selection", small=Selection(), run=run, estimates=estimates, tables=tables,
     large=Selection(
-        grids=(Grid(WIDE, 0.0, STEPS, (*FEW, None)), *CONTROLS),
+        grids=(Grid(WIDE, 0.0, MORE, (*FEW, None)), *CONTROLS),
         replicas=Share(times=20), look=100,  # paths of fewer points, which fit into memory
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from descent.arrays import Array, BoolArray
 from descent.engine import ArmRun, Arms, Every, Probe, Purpose, column, every, sgd
 from descent.experiments.flatness.batches import Batch, batch_name
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.problems.styblinski import FLAT, SHARP, TOP, StyblinskiTang, crisis, cycle
 from descent.stats import Estimate, exact, proportion
 from descent.theory.weights import TwoPoint, WeightLaw
@@ -55,18 +55,12 @@ class Wells:
 
 
 @dataclass(frozen=True, eq=False)
-class WellsResult:
-    """K batch sizes, M multiples, two wells to start from (sharp, flat), N replicas.
+class WellsResult(Result[Wells]):
+    """K batch sizes, M multiples, two wells to start from (sharp, flat), N replicas."""
 
-    outcome (K, M, 2, N): index into OUTCOMES. returns (K, M, 2, N): largest distance between iterates two steps apart
-    over the window. band (M, 2): lowest and highest point of full-batch runs from the sharp well over the window.
-    """
-
-    config: Wells
-    lab: Lab
-    outcome: NDArray[np.int64]
-    returns: Array
-    band: Array
+    outcome: NDArray[np.int64]  # (K, M, 2, N): index into OUTCOMES
+    returns: Array  # (K, M, 2, N): largest distance between iterates two steps apart over the window
+    band: Array  # (M, 2): lowest and highest point of full-batch runs from the sharp well over the window
 
     def share(self, batch_size: Batch, multiple: float, *outcomes: int) -> Estimate:
         """Return the share of runs from the sharp well that ended in one of the outcomes."""
@@ -145,10 +139,8 @@ def tables(result: WellsResult) -> Tables:
 
 
 WELLS = Experiment(
-    "wells",
-    small=Wells(),
+    "wells", small=Wells(), run=run, estimates=estimates, tables=tables,
     large=Wells(
         multiples=(0.8, 0.9, 1.0, 1.05, INSIDE, 1.15, 1.2, ABOVE, 1.3, 1.4, 1.5, 1.6), replicas=Share(times=20)
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from descent.arrays import Array
 from descent.experiments.flatness.dimension import FEATURE, MOMENTUM, DimensionResult
 from descent.experiments.flatness.exits import ExitsResult
-from descent.experiments.flatness.mechanisms import ABOVE, ADDITIVE, BETWEEN, MechanismsResult
+from descent.experiments.flatness.mechanisms import Case, MechanismsResult
 from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.measure.exit_laws import BARRIER, LOGARITHM, POWER, predicted
@@ -30,7 +30,7 @@ def exit_laws(result: MechanismsResult) -> Figure:
     The laws are fitted to the filled points; the open one is held out.
     """
     figure, axes = panels(3, height=3.2)
-    titles = {ADDITIVE: "additive noise", BETWEEN: "between thresholds", ABOVE: "above both"}
+    titles = {Case.ADDITIVE: "additive noise", Case.BETWEEN: "between thresholds", Case.ABOVE: "above both"}
     for axis, (row, title) in zip(axes, titles.items(), strict=True):
         _laws(axis, result, row)
         axis.set(title=title)
@@ -55,7 +55,7 @@ def _laws(axis: Axes, result: MechanismsResult, row: int) -> None:
     found, places = result.exit_times(row), _place(radii, result, row)
     marks(axis, places[:-1], found[:-1], RUNS, label="runs", zorder=5)
     marks(axis, places[-1:], found[-1:], RUNS, zorder=5, mfc="none")
-    room = (times[-1] / times[0]) ** 0.15 if row != ABOVE else None
+    room = (times[-1] / times[0]) ** 0.15 if row != Case.ABOVE else None
     low, high = (times[0] / room, times[-1] * room**2) if room else (0.0, 1.25 * times[-1])
     axis.set(ylim=(low, high))
 
@@ -63,7 +63,7 @@ def _laws(axis: Axes, result: MechanismsResult, row: int) -> None:
 def _place(radii: Array, result: MechanismsResult, row: int) -> Array:
     """Return where radii go on the axis of a mechanism."""
     mechanism = result.config.mechanisms[row]
-    return radii**2 / (2 * mechanism.walk.variance) if row == ADDITIVE else radii / mechanism.walk.jitter
+    return radii**2 / (2 * mechanism.walk.variance) if row == Case.ADDITIVE else radii / mechanism.walk.jitter
 
 
 def chance_to_leave(result: ExitsResult) -> Figure:
