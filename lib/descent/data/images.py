@@ -31,6 +31,7 @@ __all__ = [
     "DataDamaged",
     "DataMissing",
     "ImageSet",
+    "Pictures",
     "Projected",
     "centred",
     "channels_first",
@@ -39,6 +40,7 @@ __all__ = [
     "load",
     "pair",
     "part",
+    "pictures",
     "pooled",
     "project",
     "redrawn",
@@ -177,6 +179,27 @@ def examples(name: str, count: int | None = None, device: str = "cpu") -> tuple[
     data = load(name)
     data = data.take(count or len(data))
     return centred(data.images).to(device), data.labels.to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Training and test images (n, C, H, W) for convolutional nets, with labels (n,)."""
+
+    title: str
+    inputs: Tensor
+    labels: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+
+
+def pictures(name: str, count: int, test_count: int, side: int = 1, device: str = "cpu") -> Pictures:
+    """Return the first images of both splits, averaged over squares of `side` pixels; channels as in training.
+
+    Raises: DataMissing, DataDamaged as `load` does.
+    """
+    train, test = part(name, "train", count, side), part(name, "test", test_count, side)
+    inputs, others = (channels_first(some.images, like=train.images).to(device) for some in (train, test))
+    return Pictures(train.title, inputs, train.labels.to(device), others, test.labels.to(device))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from descent.engine.stack import Objective, joined, leaves, rows_of
 from descent.engine.streams import Streams
 from descent.engine.train import Run, train
 
-__all__ = ["ArmRun", "Arms", "in_parts", "to_numpy"]
+__all__ = ["ArmRun", "Arms", "in_parts", "survivors", "to_numpy"]
 
 MEMORY = 2 << 30
 """Bytes of working memory for what is measured on a whole stack."""
@@ -232,14 +232,8 @@ class ArmRun:
 
         Raises: ValueError when fewer than two are left.
         """
-        alive = ~self.lost.any(axis=0)
-        if alive.sum() < 2:
-            rule = self.arms.rule
-            raise ValueError(
-                f"all but {alive.sum()} of {self.arms.replicas} replicas diverged in some arm of lr {rule.lr.tolist()} "
-                f"and momentum {rule.momentum.tolist()}; choose a smaller lr or momentum"
-            )
-        return np.asarray(alive)
+        rule = self.arms.rule
+        return survivors(self.lost, f"some arm of lr {rule.lr.tolist()} and momentum {rule.momentum.tolist()}")
 
     @property
     def _diverged(self) -> Tensor:
@@ -257,6 +251,18 @@ class ArmRun:
         values = series.values
         parts = values.view(len(values), len(self.arms), self.arms.replicas, *values.shape[2:])
         return np.moveaxis(to_numpy(parts[:, :, :count]), 0, 2)
+
+
+def survivors(lost: Array | BoolArray, where: str = "some arm") -> BoolArray:
+    """Return which replicas stayed finite in all of several arms, (N,), of lost (…, N): pairs live or go together.
+
+    Raises: ValueError when fewer than two are left, saying `where` the others diverged.
+    """
+    alive = np.asarray(~lost.any(axis=tuple(range(lost.ndim - 1))))
+    if alive.sum() < 2:
+        count = f"all but {alive.sum()} of {len(alive)} replicas"
+        raise ValueError(f"{count} diverged in {where}; choose a smaller lr or momentum")
+    return alive
 
 
 def in_parts(measure: Callable[[slice], Tensor], replicas: int, bytes_each: int, memory: int = MEMORY) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 from descent.claims import load_paper
 from descent.data.images import DataMissing
 from descent.engine import Streams, replica_seeds
+from descent.engine.arms import survivors
 from descent.experiments.isotropic import Isotropic
 from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import equal_steps, headline, iso, structure
-from descent.experiments.smoothing.arms import Arm, survivors, task
+from descent.experiments.smoothing.arms import Arm, task
 from descent.experiments.smoothing.minima import Minima
 from descent.figures.smoothing import generalisation
 from descent.measure.noise import full_gradient, gradient_noise
@@ -51,7 +52,7 @@ def test_pairs_live_or_go_together() -> None:
     lost[1, 2, 0] = True
     assert survivors(lost).tolist() == [False, True, True, True]
     lost[0, 0, 1:3] = True
-    with pytest.raises(ValueError, match="all but 1 of 4 networks diverged"):
+    with pytest.raises(ValueError, match="all but 1 of 4 replicas diverged in some arm"):
         survivors(lost)
 
 

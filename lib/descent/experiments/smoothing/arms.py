@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
-import numpy as np
 from torch import Tensor
 
-from descent.arrays import Array, BoolArray
-from descent.data.images import ImageSet, centred, load, pooled, redrawn
+from descent.data.images import centred, load, pooled, redrawn
 from descent.engine import Arms, Hyper, Params, ema, heavy_ball, sgd, stack
 from descent.experiments.lab import Lab
 from descent.measure.noise import SearchNoise, full_gradient
@@ -65,7 +63,10 @@ class Task:
 def task(lab: Lab, data: str, share: float, hidden: int, examples: int | None = None) -> Task:
     """Return "digits" or "mnist" (at 14 × 14 pixels), a `share` of the training labels redrawn."""
     count, tested = EXAMPLES[data]
-    train, test = _parts(data, examples or count, tested)
+    if data == "digits":
+        train, test = load(data).take(examples or count), load(data).take(tested, skip=count)
+    else:
+        train, test = pooled(load(data).take(examples or count)), pooled(load(data, "test").take(tested))
     drawn = redrawn(train, share)
     inputs, test_inputs = lab.bring(*(centred(part.images, like=train.images) for part in (train, test)))
     labels, test_labels = lab.bring(drawn.labels, test.labels)
@@ -73,24 +74,6 @@ def task(lab: Lab, data: str, share: float, hidden: int, examples: int | None = 
     return Task(drawn.title, full, (test_inputs, test_labels))
 
 
-def _parts(data: str, count: int, tested: int) -> tuple[ImageSet, ImageSet]:
-    """Return disjoint images to train and to test on."""
-    if data == "digits":
-        return load(data).take(count), load(data).take(tested, skip=EXAMPLES[data][0])
-    return pooled(load(data).take(count)), pooled(load(data, "test").take(tested))
-
-
 def search_noise(problem: Supervised, arms: Arms, every: int, window: int = 0) -> SearchNoise:
     """Return the probe of ω in a run of these arms."""
     return SearchNoise(problem, partial(full_gradient, problem), arms.hyper, arms.streams, every, window)
-
-
-def survivors(lost: Array | BoolArray) -> BoolArray:
-    """Return which replicas lived through all of several runs, of lost (…, N): pairs are kept or dropped whole.
-
-    Raises: ValueError when fewer than two are left.
-    """
-    alive = np.asarray(~(lost > 0).reshape(-1, lost.shape[-1]).any(axis=0))
-    if alive.sum() < 2:
-        raise ValueError(f"all but {alive.sum()} of {len(alive)} networks diverged in some arm; choose smaller rates")
-    return alive

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from descent.arrays import Array
 from descent.data.images import centred, load, redrawn
@@ -19,10 +18,10 @@ from descent.engine.arms import to_numpy
 from descent.engine.stack import leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.smoothing.arms import RULES, rules
-from descent.measure.critical_batch import Valley, critical_exponent, valley
+from descent.measure.critical_batch import critical_exponent, valley
 from descent.measure.noise import gradient_noise
 from descent.nets import MLP, CrossEntropy, Supervised
-from descent.stats import Estimate, bootstrap, exact, mean, paired_difference
+from descent.stats import bootstrap, exact, mean, paired_difference
 from descent.theory.search_noise import Rule, recipe_factor, recipe_variance, virtual_steps
 
 
@@ -57,15 +56,11 @@ class CriticalResult:
     variance: Array
     virtual: Array
 
-    def valley(self, rate: int, precision: int = 0) -> Valley:
-        """Return the valley of gradients used at one rate and precision."""
-        return valley(self.config.batch_sizes, self.steps[rate, precision], self.lab.seed)
-
     @property
     def recipe(self) -> Array:
-        """The gradient variance that the recipe reads off each valley, (H,)."""
+        """The gradient variance that the recipe reads off the valley of gradients used at each rate, (H,)."""
         config = self.config
-        found = [self.valley(h).centre.value for h in range(len(config.rates))]
+        found = [valley(config.batch_sizes, steps, self.lab.seed).centre.value for steps in self.steps[:, 0]]
         return recipe_variance(found, config.rates, config.precisions[0], recipe_factor("sgd"))
 
     def virtual_recipe(self, rule: Rule) -> float:
@@ -103,7 +98,7 @@ def _until_quiet(config: Critical, arms: Arms, problem: Supervised) -> Array:
     found = torch.full((len(rates), len(goals)), torch.inf, device=total.device)
     for step in range(config.limit):
         problem.gradient_into(params, arms.streams, step, gradient)
-        total += _norm(gradient)
+        total += torch.stack([leaf.flatten(1).square().sum(1) for leaf in gradient.values()]).sum(0).sqrt()
         quiet = total.unsqueeze(1) / (step + 1) <= goals
         found = torch.where(found.isinf() & quiet, float(step + 1), found)
         if not found[:, -1].isinf().any():
@@ -113,39 +108,27 @@ def _until_quiet(config: Critical, arms: Arms, problem: Supervised) -> Array:
     return arms.split(found).swapaxes(1, 2)
 
 
-def _norm(gradient: dict[str, Tensor]) -> Tensor:
-    return torch.stack([leaf.flatten(1).square().sum(1) for leaf in gradient.values()]).sum(0).sqrt()
-
-
 def estimates(result: CriticalResult) -> Estimates:
     """Return what the valleys say about P1-C10 to P1-C12 and P1-X8."""
-    config, seed = result.config, result.lab.seed
+    config, sizes, seed = result.config, result.config.batch_sizes, result.lab.seed
     first, finest = result.steps[:, 0].swapaxes(0, 1), result.steps[-1].swapaxes(0, 1)  # (N, H, B), (N, E, B)
-    plain, averaged = (result.virtual_recipe(rule) for rule in ("sgd", "ema"))
-    return {
-        "P1-C10.fewer_steps": _falls(result.steps[-1, 0]),
-        "P1-C10.interior": _interior(result.steps[-1, 0], np.array(config.batch_sizes), seed),
-        "P1-C11.exponent": critical_exponent(config.precisions, config.batch_sizes, finest, seed),
-        "P1-C12.exponent": critical_exponent(config.rates, config.batch_sizes, first, seed),
-        "P1-X8.artefact": exact(averaged / plain / (1 - result.lab.momentum)),
-    }
+    steps = result.steps[-1, 0]  # (N, B)
+    reached = np.log(steps[:, np.isfinite(steps).all(axis=0)]).T  # at the batch sizes at which every run arrives
+    cost = np.where(np.isfinite(steps), steps, 1e9) * np.array(sizes)  # never to arrive costs most
 
-
-def _falls(steps: Array) -> list[Estimate]:
-    """Return the drops in mean log steps between successive sizes that every run reaches, of (N, B)."""
-    reached = np.log(steps[:, np.isfinite(steps).all(axis=0)]).T
-    return list(each(paired_difference, reached[:-1], reached[1:]))
-
-
-def _interior(steps: Array, sizes: Array, seed: int) -> Estimate:
-    """Return the cost at the cheaper end of the range over the least cost inside; ends never reached cost most."""
-    cost = np.where(np.isfinite(steps), steps, 1e9) * sizes
-
-    def ratio(drawn: Array) -> Array:
+    def interior(drawn: Array) -> Array:
+        """Return the cost at the cheaper end of the range over the least cost inside."""
         means = drawn.mean(axis=1)
         return np.asarray(np.minimum(means[:, 0], means[:, -1]) / means[:, 1:-1].min(axis=1))
 
-    return bootstrap(ratio, cost, seed=seed)
+    plain, averaged = (result.virtual_recipe(rule) for rule in ("sgd", "ema"))
+    return {
+        "P1-C10.fewer_steps": list(each(paired_difference, reached[:-1], reached[1:])),
+        "P1-C10.interior": bootstrap(interior, cost, seed=seed),
+        "P1-C11.exponent": critical_exponent(config.precisions, sizes, finest, seed),
+        "P1-C12.exponent": critical_exponent(config.rates, sizes, first, seed),
+        "P1-X8.artefact": exact(averaged / plain / (1 - result.lab.momentum)),
+    }
 
 
 def tables(result: CriticalResult) -> Tables:
@@ -160,13 +143,7 @@ def tables(result: CriticalResult) -> Tables:
     }
 
 
-CRITICAL = Experiment(
-    "critical",
-    small=Critical(),
-    large=Critical(
-        Share(over=10, least=64), rates=(0.0125, 0.025, 0.05, 0.1, 0.2), precisions=(0.45, 0.4, 0.36), limit=4000
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
+LARGE = Critical(
+    Share(over=10, least=64), rates=(0.0125, 0.025, 0.05, 0.1, 0.2), precisions=(0.45, 0.4, 0.36), limit=4000
 )
+CRITICAL = Experiment("critical", small=Critical(), large=LARGE, run=run, estimates=estimates, tables=tables)

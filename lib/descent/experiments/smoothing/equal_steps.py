@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from pandas import DataFrame
+from pandas import concat
 
 from descent.arrays import Array
 from descent.engine import ema, sgd, stack
+from descent.engine.arms import survivors
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import Arm, Task, search_noise, survivors, task
+from descent.experiments.smoothing.arms import Arm, Task, search_noise, task
 from descent.stats import furthest, magnitude, paired_difference, ratio_of_means, smallest
 
 PAIR = (Arm.PLAIN, Arm.AVERAGED)
@@ -103,30 +103,20 @@ def estimates(result: EqualStepsResult) -> Estimates:
 def tables(result: EqualStepsResult) -> Tables:
     """Return one row per cell, those of the grid and the edge."""
     config, (rate, size) = result.config, result.config.edge
-    grid = _table(result.grid, result.lab.seed, (config.shares, config.batch_sizes, config.rates))
-    edge = _table(result.edge, result.lab.seed, (config.shares[:1], (size,), (rate,)))
-    return {"equal_steps": pd.concat([grid, edge], ignore_index=True)}
+    grid = {"redrawn": config.shares, "batch_size": config.batch_sizes, "lr": config.rates}
+    edge = {"redrawn": config.shares[:1], "batch_size": (size,), "lr": (rate,)}
+    rows = []
+    for axes, cells in ((grid, result.grid), (edge, result.edge)):
+        plain, averaged = (cells.accuracy[..., arm, :].mean(axis=-1) for arm in PAIR)
+        ratio = cells.ratios(result.lab.seed)
+        rows.append(tidy(axes, plain=plain, averaged=averaged, gain=cells.gains, ratio=ratio))
+    return {"equal_steps": concat(rows, ignore_index=True).rename(columns={"ratio": "noise_ratio"})}
 
 
-def _table(cells: Cells, seed: int, axes: Sequence[Sequence[float]]) -> DataFrame:
-    plain, averaged = (cells.accuracy[..., arm, :].mean(axis=-1) for arm in PAIR)
-    table = tidy(
-        dict(zip(("redrawn", "batch_size", "lr"), axes, strict=True)),
-        plain=plain, averaged=averaged, gain=cells.gains, ratio=cells.ratios(seed),
-    )  # fmt: skip
-    return table.rename(columns={"ratio": "noise_ratio"})
-
-
-EQUAL_STEPS = Experiment(
-    "equal_steps",
-    small=EqualSteps(),
-    # In so many steps plain descent is lost where the small configuration has its edge, and hardly settles with
-    # batches of four at rates of 0.2 or more; the grid keeps clear of that.
-    large=EqualSteps(
-        Share(over=4, least=64), rates=(0.02, 0.05, 0.1, 0.2), batch_sizes=(8, 16, 64, 256), edge=(0.25, 4),
-        steps=3000, looks=20,
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
+# In so many steps plain descent is lost where the small configuration has its edge, and hardly settles with
+# batches of four at rates of 0.2 or more; the grid keeps clear of that.
+LARGE = EqualSteps(
+    Share(over=4, least=64), rates=(0.02, 0.05, 0.1, 0.2), batch_sizes=(8, 16, 64, 256), edge=(0.25, 4), steps=3000,
+    looks=20,
 )  # fmt: skip
+EQUAL_STEPS = Experiment("equal_steps", small=EqualSteps(), large=LARGE, run=run, estimates=estimates, tables=tables)

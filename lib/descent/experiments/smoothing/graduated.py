@@ -82,11 +82,5 @@ def tables(result: GraduatedResult) -> Tables:
     }
 
 
-GRADUATED = Experiment(
-    "graduated",
-    small=Graduated(),
-    large=Graduated(Share(times=100), steps=15_000),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Graduated(Share(times=100), steps=15_000)
+GRADUATED = Experiment("graduated", small=Graduated(), large=LARGE, run=run, estimates=estimates, tables=tables)

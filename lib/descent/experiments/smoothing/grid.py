@@ -14,16 +14,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from pandas import DataFrame
+from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
-from descent.data.images import channels_first, part
+from descent.data.images import pictures
 from descent.engine import ArmRun, Hyper, sgd, stack
+from descent.engine.arms import survivors
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
-from descent.experiments.smoothing.arms import NAMES, Arm, rules, survivors
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.smoothing.arms import NAMES, Arm, rules
 from descent.measure.curvature import hessian
 from descent.measure.noise import SearchNoise, full_gradient, gradient_noise
 from descent.measure.spectra import top_eigenpairs
@@ -126,39 +127,31 @@ class GridResult:
 
 
 def run(config: Grid, lab: Lab) -> GridResult:
-    """Train every stack and measure its end.
-
-    Raises: DataMissing without the images.
-    """
-    images = part("cifar10", "train", config.examples, config.pool)
-    tests = part("cifar10", "test", config.test_examples, config.pool)
-    inputs, labels = lab.bring(channels_first(images.images), images.labels)
-    test = lab.bring(channels_first(tests.images, like=images.images), tests.labels)
+    """Train every stack and measure its end; DataMissing without the images."""
+    images = pictures("cifar10", config.examples, config.test_examples, config.pool, lab.device)
+    test, stages = (images.test_inputs, images.test_labels), []
     problem = Supervised(
-        ResNet(widths=config.widths), CrossEntropy(), inputs, labels, 1, "shuffled_epochs",
+        ResNet(widths=config.widths), CrossEntropy(), images.inputs, images.labels, 1, "shuffled_epochs",
         precision=config.precision, compiled=config.compiled,
     )  # fmt: skip
-    stages = tuple(_stage(config, lab, stage, problem, test) for stage in config.stages)
-    return GridResult(config, lab, images.title, stages)
+    for stage in config.stages:
+        runs = [_stack(config, lab, stage, replace(problem, batch_size=size), test) for size in stage.batch_sizes]
+        stages.append(StageResult(stage, **{name: np.stack([cell[name] for cell in runs]) for name in runs[0]}))
+    return GridResult(config, lab, images.title, tuple(stages))
 
 
-def _stage(config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequence[Tensor]) -> StageResult:
-    runs = [_stack(config, lab, stage, replace(problem, batch_size=size), test) for size in stage.batch_sizes]
-    found: dict[str, Any] = {name: np.stack([cell[name] for cell in runs]) for name in runs[0]}
-    return StageResult(stage, **found)
-
-
-def _stack(
-    config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequence[Tensor]
-) -> dict[str, Array | BoolArray]:
+def _stack(config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequence[Tensor]) -> dict[str, Any]:
     """Train all arms at one batch size; return what the result holds, (A, N) or (A, M)."""
     steps = stage.length(int(cast(int, problem.batch_size)), len(problem.inputs))
     window, exact = min(config.window, steps - 1), replace(problem, precision="float32", compiled=False)
     arms = lab.arms(stage.rule(lab.momentum), stage.replicas)
     done, powers = arms.run(problem, problem.model.initial, steps - window, check=config.check), []
+    full = partial(full_gradient, _some(exact, config.gradients))  # as that of some images
     for look in range(1, config.looks + 1):
         done = done.then(steps - window + window * look // config.looks)
-        powers.append(_power(config, exact, done))
+        some, params, velocity = done.few(config.measured)
+        noise = SearchNoise(exact, full, some.hyper, some.streams, every=1)
+        powers.append(noise(done.steps, params, velocity)["power"])  # |ω|² of the step to come, of the first seeds
     inputs, targets = (values[: config.watched] for values in (problem.inputs, problem.targets))
     return {
         "accuracy": done.end(lambda params: 100 * exact.accuracy(params, *test)),
@@ -166,13 +159,6 @@ def _stack(
         "lost": done.lost,
         **_end(config, exact, done, powers),
     }
-
-
-def _power(config: Grid, exact: Supervised, done: ArmRun) -> Tensor:
-    """Return |ω|² of the step after a run, of the first seeds, with the full gradient as that of some images."""
-    some, params, velocity = done.few(config.measured)
-    full = partial(full_gradient, _some(exact, config.gradients))
-    return SearchNoise(exact, full, some.hyper, some.streams, every=1)(done.steps, params, velocity)["power"]
 
 
 def _end(config: Grid, exact: Supervised, done: ArmRun, powers: list[Tensor]) -> dict[str, Array]:
@@ -218,9 +204,14 @@ def rank_correlation(found: StageResult, name: str, seed: int) -> Estimate:
 
 def tables(result: GridResult) -> Tables:
     """Return one row per stage, batch size and arm; and per stage the rank correlations with the degree."""
-    rows = [_row(found, *cell) for found in result.stages for cell in np.ndindex(found.lost.shape[:2])]
-    ranks = [_ranks(found, result.lab.seed) for found in result.stages]
-    return {"grid": DataFrame(rows).assign(data=result.title), "grid_ranks": DataFrame(ranks)}
+    rows, ranks = [], []
+    for found in result.stages:
+        rows += [_row(found, *cell) for cell in np.ndindex(found.lost.shape[:2])]
+        enough = (~found.lost[..., : found.few].any(axis=(0, 1))).sum() >= 2
+        names = ("accuracy", "sharpness") if enough else ()
+        measured = {name: rank_correlation(found, name, result.lab.seed) for name in names}
+        ranks.append(tidy({"stage": [found.stage.name]}, lr=found.stage.lr, **measured))
+    return {"grid": DataFrame(rows).assign(data=result.title), "grid_ranks": concat(ranks, ignore_index=True)}
 
 
 def _row(found: StageResult, s: int, a: int) -> dict[str, float | str]:
@@ -230,42 +221,19 @@ def _row(found: StageResult, s: int, a: int) -> dict[str, float | str]:
     means |= {name: getattr(found, name)[s, a][alive[: found.few]] for name in ("degree", "variance", "sharpness")}
     error = float(np.std(means["accuracy"], ddof=1) / np.sqrt(alive.sum())) if alive.sum() > 1 else np.nan
     return {
-        "stage": stage.name,
-        "lr": stage.lr,
-        "batch_size": stage.batch_sizes[s],
-        "arm": NAMES[a],
+        "stage": stage.name, "lr": stage.lr, "batch_size": stage.batch_sizes[s], "arm": NAMES[a],
         **{name: float(values.mean()) if len(values) else np.nan for name, values in means.items()},
-        "accuracy_error": error,
-        "replicas": int(alive.sum()),
-        "diverged": int((~alive).sum()),
-    }
+        "accuracy_error": error, "replicas": int(alive.sum()), "diverged": int((~alive).sum()),
+    }  # fmt: skip
 
 
-def _ranks(found: StageResult, seed: int) -> dict[str, float | str]:
-    """Return the rank correlations of a stage; none where fewer than two of its seeds lived."""
-    row: dict[str, float | str] = {"stage": found.stage.name, "lr": found.stage.lr}
-    if (~found.lost[..., : found.few].any(axis=(0, 1))).sum() < 2:
-        return row
-    for name in ("accuracy", "sharpness"):
-        estimate = rank_correlation(found, name, seed)
-        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return row
-
-
-GRID = Experiment(
-    "grid",
-    small=Grid(
-        (
-            Stage("epochs", 0.02, (16, 64), Share(most=3), 2),
-            Stage("smaller rate", 0.005, (16, 64), Share(most=2), 1),
-            Stage("steps", 0.02, (16, 64), Share(most=2), 0, steps=6),
-        ),
-        widths=(8, 8, 8), examples=320, test_examples=200, pool=2, watched=100, measured=2, gradients=160, squares=32,
-        curved=48, products=4, window=4, precision="float32", check=1,
+SMALL = Grid(
+    (
+        Stage("epochs", 0.02, (16, 64), Share(most=3), 2),
+        Stage("smaller rate", 0.005, (16, 64), Share(most=2), 1),
+        Stage("steps", 0.02, (16, 64), Share(most=2), 0, steps=6),
     ),
-    large=Grid(),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-    scales=("gpu",),
+    widths=(8, 8, 8), examples=320, test_examples=200, pool=2, watched=100, measured=2, gradients=160, squares=32,
+    curved=48, products=4, window=4, precision="float32", check=1,
 )  # fmt: skip
+GRID = Experiment("grid", SMALL, large=Grid(), run=run, estimates=estimates, tables=tables, scales=("gpu",))

@@ -6,14 +6,15 @@ effective·(1 − momentum); the control is plain descent at the effective one, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from descent.arrays import Array
 from descent.engine import Arms, Hyper, Probe, every, sgd, stack
+from descent.engine.arms import survivors
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import NAMES, Arm, Task, rules, search_noise, survivors, task
+from descent.experiments.smoothing.arms import NAMES, Arm, Task, rules, search_noise, task
 from descent.measure.noise import smoothing_degree
 from descent.stats import Estimate, bootstrap, mean, paired_difference
 
@@ -55,12 +56,6 @@ class HeadlineResult:
     loss: Array
     degree: Array
 
-    @property
-    def lr(self) -> list[float]:
-        """The learning rates of the arms."""
-        rates: list[float] = self.config.rule(self.lab.momentum).lr.tolist()
-        return rates
-
 
 def run(config: Headline, lab: Lab) -> HeadlineResult:
     """Train all arms at every batch size."""
@@ -84,8 +79,10 @@ def _race(config: Headline, images: Task, arms: Arms, size: int) -> Array:
 
 def estimates(result: HeadlineResult) -> Estimates:
     """Return what digits say about P1-C17, P1-C18 and P1-X4."""
+    logs = np.log(result.degree[:, Arm.PLAIN].mean(axis=1))  # of the degree of smoothing as measured
+    squared = np.linalg.pinv(np.vander(logs - logs.mean(), 3))[0]  # (log δ)² of the parabola through the accuracy
     return {
-        "P1-C17.fixed_epochs": curvature(result),
+        "P1-C17.fixed_epochs": mean(result.accuracy[:, Arm.PLAIN].T @ squared),
         "P1-C18.sgd": gain(result, Arm.PLAIN),
         "P1-C18.nshb": gain(result, Arm.AVERAGED),
         "P1-X4.share": missing_share(result),
@@ -113,38 +110,20 @@ def missing_share(result: HeadlineResult) -> Estimate:
     return bootstrap(share, *arms, seed=result.lab.seed)
 
 
-def curvature(result: HeadlineResult) -> Estimate:
-    """Return the coefficient of (log δ)² in the parabola through plain descent's accuracy, in points; δ as measured."""
-    logs = np.log(result.degree[:, Arm.PLAIN].mean(axis=1))
-    weights = np.linalg.pinv(np.vander(logs - logs.mean(), 3))[0]
-    return mean(result.accuracy[:, Arm.PLAIN].T @ weights)
-
-
 def tables(result: HeadlineResult) -> Tables:
     """Return one row per batch size and arm."""
     config, means = result.config, {name: getattr(result, name).mean(axis=-1) for name in ("best", "loss", "degree")}
     table = tidy(
         {"batch_size": config.batch_sizes, "arm": NAMES},
-        data=result.title, lr=result.lr, value=each(mean, result.accuracy), **means,
+        data=result.title, lr=config.rule(result.lab.momentum).lr, value=each(mean, result.accuracy), **means,
     )  # fmt: skip
     name = "headline" if config.data == "digits" else f"headline_{config.data}"
     return {name: table.rename(columns={"value": "accuracy"})}
 
 
-LARGE_SIZES = (8, 16, 32, 64, 125, 250, 500)
-HEADLINE = Experiment(
-    "headline",
-    small=Headline(),
-    large=Headline(replicas=Share(over=4, least=64), batch_sizes=LARGE_SIZES, looks=20),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Headline(replicas=Share(over=4, least=64), batch_sizes=(8, 16, 32, 64, 125, 250, 500), looks=20)
+HEADLINE = Experiment("headline", small=Headline(), large=LARGE, run=run, estimates=estimates, tables=tables)
 MNIST = Experiment(
-    "mnist",
-    small=Headline("mnist", batch_sizes=(32, 125, 500), epochs=18, looks=3),
-    large=Headline("mnist", Share(over=4, least=64), batch_sizes=LARGE_SIZES, epochs=40, looks=20),
-    run=run,
-    estimates=mnist_estimates,
-    tables=tables,
-)
+    "mnist", small=Headline("mnist", batch_sizes=(32, 125, 500), epochs=18, looks=3),
+    large=replace(LARGE, data="mnist", epochs=40), run=run, estimates=mnist_estimates, tables=tables,
+)  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 
 from descent.engine import ArmRun, ema, sgd
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import Task, task
+from descent.experiments.smoothing.arms import task
 from descent.experiments.smoothing.minima import Minima, measured
 from descent.stats import Estimate, paired_difference
 
@@ -59,18 +59,14 @@ class Iso:
 
 
 def run(config: Iso, lab: Lab) -> Minima[Iso]:
-    """Train every arm."""
-    images = task(lab, "digits", config.redrawn, config.hidden)
-    return measured(config, lab, images, [_train(config, lab, images, arm) for arm in range(len(config.arms))])
-
-
-def _train(config: Iso, lab: Lab, images: Task, arm: int) -> list[ArmRun]:
-    """Return the run of one arm as it stood at each look."""
-    _, lr, size = config.arms[arm]
-    arms = lab.arms(ema(lr, lab.momentum) if arm == Held.AVERAGED else sgd(lr), config.replicas)
-    first, *later = (round(config.flow / lr * part) for part in config.looks)
-    begun = arms.run(images.batches(size), images.model.initial, first)
-    return list(accumulate(later, ArmRun.then, initial=begun))
+    """Train every arm, and keep its run as it stood at each look."""
+    images, looks = task(lab, "digits", config.redrawn, config.hidden), []
+    for arm, (_, lr, size) in enumerate(config.arms):
+        arms = lab.arms(ema(lr, lab.momentum) if arm == Held.AVERAGED else sgd(lr), config.replicas)
+        first, *later = (round(config.flow / lr * part) for part in config.looks)
+        begun = arms.run(images.batches(size), images.model.initial, first)
+        looks.append(list(accumulate(later, ArmRun.then, initial=begun)))
+    return measured(config, lab, images, looks)
 
 
 def estimates(result: Minima[Iso]) -> Estimates:
@@ -99,11 +95,5 @@ def tables(result: Minima[Iso]) -> Tables:
     return {"iso": tidy({"arm": names}, lr=lr, batch_size=sizes, **result.over(Held.BASE))}
 
 
-ISO = Experiment(
-    "iso",
-    small=Iso(),
-    large=Iso(Share(over=4, least=64), larger=(2, 4, 8, 16, 64), looks=(0.9, 0.925, 0.95, 0.975, 1.0)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Iso(Share(over=4, least=64), larger=(2, 4, 8, 16, 64), looks=(0.9, 0.925, 0.95, 0.975, 1.0))
+ISO = Experiment("iso", small=Iso(), large=LARGE, run=run, estimates=estimates, tables=tables)

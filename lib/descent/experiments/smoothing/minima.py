@@ -11,9 +11,10 @@ import torch
 
 from descent.arrays import Array
 from descent.engine import ArmRun
+from descent.engine.arms import survivors
 from descent.engine.stack import leaves
 from descent.experiments.lab import Lab, each
-from descent.experiments.smoothing.arms import Task, survivors
+from descent.experiments.smoothing.arms import Task
 from descent.measure.traces import gauss_newton_trace
 from descent.stats import paired_difference
 
@@ -47,12 +48,10 @@ class Minima(Generic[C]):
 
 def measured(config: C, lab: Lab, images: Task, looks: Sequence[Sequence[ArmRun]]) -> Minima[C]:
     """Measure the nets of every arm, each a run of its own, at its looks and, of all but the trace, at the last one."""
-    *found, lost = np.stack([_arm(images, several) for several in looks], axis=1)
-    return Minima(config, lab, *(values.compress(survivors(lost), axis=-1) for values in found))
-
-
-def _arm(images: Task, looks: Sequence[ArmRun]) -> Array:
-    """Return log trace, accuracy, loss and who diverged, (4, N)."""
-    end, traces = looks[-1], [gauss_newton_trace(images.full, leaves(look.params)).log() for look in looks]
-    trace = end.arms.split(torch.stack(traces).mean(dim=0))
-    return np.concatenate([trace, end.end(images.accuracy), end.end(images.full.value), end.lost])
+    found = []
+    for several in looks:
+        end, traces = several[-1], [gauss_newton_trace(images.full, leaves(look.params)).log() for look in several]
+        trace = end.arms.split(torch.stack(traces).mean(dim=0))
+        found.append(np.concatenate([trace, end.end(images.accuracy), end.end(images.full.value), end.lost]))
+    *measures, lost = np.stack(found, axis=1)
+    return Minima(config, lab, *(values.compress(survivors(lost), axis=-1) for values in measures))

@@ -13,10 +13,11 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from descent.arrays import Array, BoolArray
+from descent.arrays import Array
 from descent.engine import ArmRun, Arms, Params, Watch, ema, stack
+from descent.engine.arms import survivors
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import NAMES, RULES, Arm, Task, rules, search_noise, survivors, task
+from descent.experiments.smoothing.arms import NAMES, RULES, Arm, Task, rules, search_noise, task
 from descent.measure.noise import batch_noise, example_squares
 from descent.nets import Supervised
 from descent.stats import Estimate, bootstrap, furthest, largest, ratio_of_means, smallest
@@ -93,9 +94,10 @@ def run(config: Noise, lab: Lab) -> NoiseResult:
     problems = [*map(images.batches, config.batch_sizes), images.full]
     runs = [_watched(config, images, arms, problem) for problem in problems]
     alive = survivors(np.stack([done.lost for done in runs]))
-    looks = [_looks(config, done, alive) for done in runs]
-    means = {name: np.stack([look[name].mean(axis=0) for look in looks], axis=1).copy("C") for name in LEVELS}
-    peak = np.stack([look["gradient"].mean(axis=-1).max(axis=0) for look in looks], axis=1)
+    shape = (-1, len(config.rates), len(RULES), len(alive))  # (T, L, A, N)
+    seen = {name: [np.moveaxis(done[f".{name}"], -1, 0).reshape(shape)[..., alive] for done in runs] for name in LEVELS}
+    means = {name: np.stack([look.mean(axis=0) for look in looks], axis=1).copy("C") for name, looks in seen.items()}
+    peak = np.stack([look.mean(axis=-1).max(axis=0) for look in seen["gradient"]], axis=1)
     parts = np.stack([_dissected(config, *pair) for pair in zip(problems, runs, strict=True)])
     return NoiseResult(config, lab, **means, peak=peak, parts=parts[..., alive[: parts.shape[-1]]])
 
@@ -111,12 +113,6 @@ def _watched(config: Noise, images: Task, arms: Arms, problem: Supervised) -> Ar
 
     settled = arms.run(problem, images.model.initial, config.burn)
     return settled.then(config.steps, probes={"": Watch(noise.every, look)})
-
-
-def _looks(config: Noise, done: ArmRun, alive: BoolArray) -> dict[str, Array]:
-    """Return what was seen of those alive, (T, L, A, N)."""
-    shape = (-1, len(config.rates), len(RULES), len(alive))
-    return {name: np.moveaxis(done[f".{name}"], -1, 0).reshape(shape)[..., alive] for name in LEVELS}
 
 
 def _dissected(config: Noise, problem: Supervised, end: ArmRun) -> Array:
@@ -218,14 +214,8 @@ def _over(x: Array, y: Array) -> Array:
     return np.divide(x, y, out=np.full_like(x, np.nan), where=y > 0)
 
 
-NOISE = Experiment(
-    "noise",
-    small=Noise(),
-    large=Noise(
-        Share(over=8, least=64), rates=(0.003, 0.01, 0.03), batch_sizes=(4, 16, 64, 256), examples=1000, steps=1000,
-        every=10, dissected=64,
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
+LARGE = Noise(
+    Share(over=8, least=64), rates=(0.003, 0.01, 0.03), batch_sizes=(4, 16, 64, 256), examples=1000, steps=1000,
+    every=10, dissected=64,
 )  # fmt: skip
+NOISE = Experiment("noise", small=Noise(), large=LARGE, run=run, estimates=estimates, tables=tables)

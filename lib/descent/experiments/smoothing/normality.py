@@ -84,19 +84,14 @@ def _look(config: Shape, problem: Supervised, params: Params, fresh: Streams) ->
         some = {name: leaf[rows] for name, leaf in leaves(params).items()}
         samples = noise_draws(problem, some, fresh.subset(rows), config.draws, config.coordinates)
         tested = normality(samples)
-        if not shown:
-            shown.append(_typical(samples[0], tested.kurtosis[0]))
+        if not shown:  # the coordinate in the middle; a kurtosis of NaN, without noise, sorts last
+            order, finite = np.argsort(tested.kurtosis[0]), np.isfinite(tested.kurtosis[0]).sum()
+            typical = np.sort(to_numpy(samples[0][:, int(order[finite // 2])]))
+            shown.append((typical - typical.mean()) / typical.std())
         return torch.from_numpy(np.column_stack([tested.rejected(config.level), tested.kurtosis]))
 
     found = to_numpy(in_parts(test, fresh.replicas, 8 * 8 * config.draws * config.coordinates))
     return found[:, 0], found[:, 1:], spectrum(problem, params), shown[0]
-
-
-def _typical(samples: Tensor, kurtosis: Array) -> Array:
-    """Return the coordinate of samples (draws, K) whose kurtosis is the median, standardised, rising."""
-    typical = int(np.argsort(kurtosis)[np.isfinite(kurtosis).sum() // 2])  # NaN, a coordinate without noise, sorts last
-    chosen = np.sort(to_numpy(samples[:, typical]))
-    return np.asarray((chosen - chosen.mean()) / chosen.std())
 
 
 def spectrum(problem: Supervised, params: Params) -> Array:
@@ -130,11 +125,5 @@ def tables(result: ShapeResult) -> Tables:
     }  # fmt: skip
 
 
-NORMALITY = Experiment(
-    "normality",
-    small=Shape(),
-    large=Shape(Share(over=8, least=64), steps=2000, examples=1000, draws=4000, coordinates=200),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Shape(Share(over=8, least=64), steps=2000, examples=1000, draws=4000, coordinates=200)
+NORMALITY = Experiment("normality", small=Shape(), large=LARGE, run=run, estimates=estimates, tables=tables)

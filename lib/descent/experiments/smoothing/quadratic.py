@@ -62,16 +62,30 @@ class ParabolaResult:
     """Power over the noise of one step, time averages per replica: parabola (C, N) over cells, plain 1.
 
     resting (S, B, M): at parameters that stand still, over samplings, batch sizes and samplers, in units of C²/B.
-    law (C,) and resting_law (S, B) are the closed forms.
     """
 
     config: Parabola
     lab: Lab
-    cells: Cells
     power: Array
     resting: Array
-    law: Array
-    resting_law: Array
+
+    @property
+    def cells(self) -> Cells:
+        """The pairs (z, momentum)."""
+        return self.config.cells(self.lab.momenta(self.config.momenta))
+
+    @property
+    def law(self) -> Array:
+        """The closed form of every cell, (C,)."""
+        z, momentum = zip(*self.cells, strict=True)
+        return stationary_ratio(z, momentum)
+
+    @property
+    def resting_law(self) -> Array:
+        """The closed forms at parameters that stand still, shuffled and drawn anew, (S, B)."""
+        rule, sizes = ema(1.0, self.lab.momentum), self.config.batch_sizes
+        shuffled = [float(shuffled_power(rule, size, self.config.examples)[0]) for size in sizes]
+        return np.array([shuffled, [float(flat_power(rule)[0])] * len(sizes)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +102,15 @@ class _Resting:
 
 def run(config: Parabola, lab: Lab) -> ParabolaResult:
     """Simulate all cells as one stack, then the samplings."""
-    cells = config.cells(lab.momenta(config.momenta))
     drawn = lab.streams(1, torch.float64).normal(Purpose.DATA, 0, (config.examples, config.dimensions))[0]
     gradients = drawn - drawn.mean(dim=0)
     resting = [[_rest(config, lab, gradients, way, size) for size in config.batch_sizes] for way in SAMPLINGS]
-    return ParabolaResult(
-        config, lab, cells, _power(config, lab, cells), np.array(resting), law(cells), resting_law(config, lab.momentum)
-    )
+    return ParabolaResult(config, lab, _power(config, lab), np.array(resting))
 
 
-def _power(config: Parabola, lab: Lab, cells: Cells) -> Array:
+def _power(config: Parabola, lab: Lab) -> Array:
     """Return the mean power over the looks, (C, N)."""
+    cells = config.cells(lab.momenta(config.momenta))
     arms = lab.arms(ema(*zip(*cells, strict=True)), config.replicas, torch.float64)
     problem, begin = Quadratic((1.0,)), config.burn(cells)
     noise = SearchNoise(problem, lambda params: params, arms.hyper, arms.streams, config.every)  # ∇(x²/2) = x
@@ -118,19 +130,6 @@ def _rest(config: Parabola, lab: Lab, gradients: Tensor, sampling: Sampling, siz
     done = arms.run(problem, gradients[:1] * 0, steps, probes={"power": power}, check=length)
     unit = gradients.square().sum(dim=1).mean() / size
     return np.asarray(done.average("power", since=burn + 1)[0] / unit.item())
-
-
-def law(cells: Cells) -> Array:
-    """Return the closed form of every cell, (C,)."""
-    z, momentum = zip(*cells, strict=True)
-    return stationary_ratio(z, momentum)
-
-
-def resting_law(config: Parabola, momentum: float) -> Array:
-    """Return the closed forms at parameters that stand still, shuffled and drawn anew, (S, B)."""
-    rule = ema(1.0, momentum)
-    shuffled = [float(shuffled_power(rule, size, config.examples)[0]) for size in config.batch_sizes]
-    return np.array([shuffled, [float(flat_power(rule)[0])] * len(shuffled)])
 
 
 def estimates(result: ParabolaResult) -> Estimates:
@@ -159,19 +158,8 @@ def tables(result: ParabolaResult) -> Tables:
     return {"quadratic": cells, "shuffled": resting}
 
 
-QUADRATIC = Experiment(
-    "quadratic",
-    small=Parabola(),
-    large=Parabola(
-        Share(times=20),
-        momenta=(0.5, 0.8, 0.9, 0.99),
-        places=(0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 10.0, 20.0),
-        every=32,
-        samplers=Share(least=32),
-        examples=1000,
-        batch_sizes=(5, 20, 50, 250),
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Parabola(
+    Share(times=20), momenta=(0.5, 0.8, 0.9, 0.99), places=(0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 10.0, 20.0),
+    every=32, samplers=Share(least=32), examples=1000, batch_sizes=(5, 20, 50, 250),
+)  # fmt: skip
+QUADRATIC = Experiment("quadratic", small=Parabola(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -44,10 +44,9 @@ def run(config: Structure, lab: Lab) -> Minima[Structure]:
     """Train the three arms from the same initial weights."""
     images = task(lab, "digits", config.redrawn, config.hidden, config.examples)
     arms = lab.arms(sgd(config.lr), config.replicas)
-    isotropic = Isotropic(images.full, config.batch_size)
-    noises = (images.batches(config.batch_size), isotropic, images.full)
-    ends = [arms.run(noise, images.model.initial, config.steps) for noise in noises]
-    return measured(config, lab, images, [[end] for end in ends])
+    noises = (images.batches(config.batch_size), Isotropic(images.full, config.batch_size), images.full)
+    looks = [[arms.run(noise, images.model.initial, config.steps)] for noise in noises]  # one, at the end
+    return measured(config, lab, images, looks)
 
 
 def estimates(result: Minima[Structure]) -> Estimates:
@@ -60,11 +59,5 @@ def tables(result: Minima[Structure]) -> Tables:
     return {"structure": tidy({"arm": NAMES}, **result.over(Noise.NONE))}
 
 
-STRUCTURE = Experiment(
-    "structure",
-    small=Structure(),
-    large=Structure(Share(over=4, least=64), examples=1000, steps=1500),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Structure(Share(over=4, least=64), examples=1000, steps=1500)
+STRUCTURE = Experiment("structure", small=Structure(), large=LARGE, run=run, estimates=estimates, tables=tables)

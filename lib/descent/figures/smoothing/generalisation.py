@@ -36,7 +36,7 @@ def _race(axis: Axes, result: HeadlineResult) -> None:
     """Draw one data set's arms, the control on top of what it explains."""
     config, sizes = result.config, np.array(result.config.batch_sizes)
     names = (
-        f"plain (SGD), lr {result.lr[0]:.3g}",
+        f"plain (SGD), lr {float(config.rule(result.lab.momentum).lr[0]):.3g}",
         "averaged (NSHB), same lr",
         "heavy ball (SHB), same lr",
         f"plain (SGD), lr {config.effective:.3g}",
