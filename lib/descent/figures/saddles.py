@@ -257,7 +257,7 @@ def annealing(result: schedules.AnnealingResult) -> Figure:
             line(axes[0], result.steps, error, ARMS[name], label=name)
     for level in result.floor:
         axes[0].axhline(level, color=INK, linewidth=0.8)
-    axes[0].axvline(result.switch, color=INK, linewidth=0.8, linestyle=":")
+    axes[0].axvline(result.config.steps(result.lab, result.config.switch), color=INK, linewidth=0.8, linestyle=":")
     axes[0].set(yscale="log", xlabel="iterations", ylabel="mean error (log)", title="schedules")
     axes[0].legend(fontsize=7)
     for place, name in enumerate(schedules.ARMS[1:]):

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from descent.arrays import Array, IntArray
 from descent.data import images
-from descent.engine import ArmRun, constant, drop, every
+from descent.engine import constant, drop, every
+from descent.engine.arms import survivors
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.saddles.arms import Arm, rule
 from descent.nets import MLP, CrossEntropy
@@ -60,23 +61,19 @@ class LateLossResult:
 
 def run(config: LateLoss, lab: Lab) -> LateLossResult:
     """Train every arm once on clean and once on noisy labels."""
-    runs = [_train(config, lab, share) for share in config.shares]
-    steps, alive = runs[0].at("loss"), np.logical_and.reduce([run.alive for run in runs])
+    inputs, labels = lab.bring(*images.examples(config.data, config.examples))
+    net, runs = MLP((inputs.shape[1], config.hidden, 10), "tanh"), []
+    arms, cut = lab.arms(rule(ARMS, config.lr, lab.momentum), config.replicas), drop(config.switch, lr=1 - lab.momentum)
+    schedule = [cut if arm is Arm.STEP else constant() for arm in ARMS]
+    for share in config.shares:
+        problem = FreshLabelNoise(net, CrossEntropy(), inputs, labels, config.batch_size, share=share)
+        looks = {"loss": every(config.every, problem.value)}
+        runs.append(arms.run(problem, net.initial, config.steps, probes=looks, schedule=schedule))
+    steps, alive = runs[0].at("loss"), survivors(np.stack([run.lost for run in runs]))
     losses = np.stack([run["loss"][:, alive] for run in runs])
     late = losses[..., steps >= config.steps - config.tail]
     raw, final = late.std(-1, ddof=1), late.mean(-1)
     return LateLossResult(config, lab, losses, steps, raw, fluctuation(late), final)
-
-
-def _train(config: LateLoss, lab: Lab, share: float) -> ArmRun:
-    inputs, labels = lab.bring(*images.examples(config.data, config.examples))
-    net = MLP((inputs.shape[1], config.hidden, 10), "tanh")
-    problem = FreshLabelNoise(net, CrossEntropy(), inputs, labels, config.batch_size, share=share)
-    cut = drop(config.switch, lr=1 - lab.momentum)
-    return lab.arms(rule(ARMS, config.lr, lab.momentum), config.replicas).run(
-        problem, net.initial, config.steps, probes={"loss": every(config.every, problem.value)},
-        schedule=[cut if arm is Arm.STEP else constant() for arm in ARMS],
-    )  # fmt: skip
 
 
 def fluctuation(values: Array, degree: int = 2) -> Array:
@@ -115,13 +112,7 @@ def tables(result: LateLossResult) -> Tables:
     return {"late_loss": frame.rename(columns={"value": "over_plain"})}
 
 
-ANNEALED_NETWORKS = Experiment(
-    "annealed_networks",
-    small=LateLoss(),
-    large=LateLoss(
-        "mnist", 20_000, 256, lr=0.005, steps=80_000, switch=40_000, tail=20_000, every=400, replicas=Share(most=64)
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
+LARGE = LateLoss(
+    "mnist", 20_000, 256, lr=0.005, steps=80_000, switch=40_000, tail=20_000, every=400, replicas=Share(most=64)
 )
+ANNEALED_NETWORKS = Experiment("annealed_networks", LateLoss(), LARGE, run=run, estimates=estimates, tables=tables)

@@ -41,34 +41,27 @@ class Annealing:
     def schedules(self, lab: Lab) -> dict[Arm, Schedule]:
         """Return the schedule of every arm."""
         at, late, cut = self.steps(lab, self.switch), self.steps(lab, self.late), 1 - lab.momentum
+        end = at + self.steps(lab, self.decay)
+
+        def straight(step: int) -> Factors:
+            return Factors(momentum=min(1.0, max(0.0, (end - step) / (end - at))))
+
         return {
             Arm.PLAIN: constant(),
             Arm.HEAD: constant(),
             Arm.STEP: drop(at, lr=cut),
             Arm.SWITCHED: drop(at, lr=1.0, momentum=0.0),
-            Arm.DECAYED: _straight(at, at + self.steps(lab, self.decay)),
+            Arm.DECAYED: straight,
             Arm.MATCHED: drop(at, lr=cut),
             Arm.LATE: drop(late, lr=cut),
         }
-
-
-def _straight(begin: int, end: int) -> Schedule:
-    """Take the momentum to 0 in a straight line from step `begin` to step `end`."""
-    before, after = Factors(), Factors(momentum=0.0)
-
-    def factors(step: int) -> Factors:
-        if begin < step < end:
-            return Factors(momentum=(end - step) / (end - begin))
-        return before if step <= begin else after
-
-    return factors
 
 
 @dataclass(frozen=True, eq=False)
 class AnnealingResult:
     """Errors of ARMS: mean and median over surviving replicas (A, T) at steps (T,), and final (A, N) over the window.
 
-    floor (2,): stationary errors of the diffusion limit, plain and momentum; switch: its step.
+    floor (2,): stationary errors of the diffusion limit, plain and momentum.
     """
 
     config: Annealing
@@ -78,7 +71,6 @@ class AnnealingResult:
     median_error: Array
     final: Array
     floor: Array
-    switch: int
     diverged: int
 
 
@@ -99,8 +91,7 @@ def run(config: Annealing, lab: Lab) -> AnnealingResult:
         config, lab, steps,
         mean_error=errors.mean(axis=1), median_error=np.median(errors, axis=1),
         final=errors[:, :, steps > end - config.steps(lab, config.window)].mean(axis=2),
-        floor=config.problem.floor(lab.lr, np.array([0.0, lab.momentum])),
-        switch=config.steps(lab, config.switch), diverged=int((~done.alive).sum()),
+        floor=config.problem.floor(lab.lr, np.array([0.0, lab.momentum])), diverged=int((~done.alive).sum()),
     )  # fmt: skip
 
 
@@ -133,11 +124,5 @@ def tables(result: AnnealingResult) -> Tables:
     return {"annealing": frame.rename(columns={"value": "final_error"}), "annealing_curves": curves}
 
 
-ANNEALING = Experiment(
-    "annealing",
-    small=Annealing(),
-    large=Annealing(replicas=Share(times=100), frames=180),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Annealing(replicas=Share(times=100), frames=180)
+ANNEALING = Experiment("annealing", small=Annealing(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from descent.arrays import Array, IntArray
 from descent.engine import ArmRun, Arms, Hyper, Params, Probe, heavy_ball
 from descent.engine.rules import Options
+from descent.experiments.lab import Lab
 from descent.nets import Supervised
 
 
@@ -51,6 +52,22 @@ def rule(
         special |= {Arm.STEP: (cut, momentum), Arm.SWITCHED: plain, Arm.ANNEALED: plain}
     rates, momenta = zip(*(special.get(arm, (lr, momentum)) for arm in arms), strict=True)
     return heavy_ball(rates, momenta, **options)
+
+
+class ByMomentum:
+    """A result with an arm per momentum: those of its configuration, 0 and the headline, in rising order."""
+
+    config: Any
+    lab: Lab
+
+    @property
+    def momentum(self) -> tuple[float, ...]:
+        """The momenta of the arms."""
+        return self.lab.momenta(self.config.momentum)
+
+    def arm(self, momentum: float) -> int:
+        """Return the index of an arm."""
+        return self.momentum.index(momentum)
 
 
 BEFORE = (Arm.PLAIN, Arm.HEAD, Arm.MATCHED)

@@ -60,10 +60,7 @@ class CifarResult:
 
 
 def run(config: Cifar, lab: Lab) -> CifarResult:
-    """Train three arms to the switch and go on with six; the same weights and batches throughout.
-
-    Raises: DataMissing without the images.
-    """
+    """Train three arms to the switch and go on with six, on the same batches; DataMissing without the images."""
     data = images.project("cifar10", config.components, config.examples, config.test_examples)
     inputs, labels, *tests = lab.bring(data.inputs, data.labels, data.test_inputs, data.test_labels)
     net = MLP((config.components, config.hidden, 10), "tanh")
@@ -103,21 +100,14 @@ def estimates(result: CifarResult) -> Estimates:
 def tables(result: CifarResult) -> Tables:
     """Return one row per arm."""
     last = rule(SIX, result.config.lr, result.lab.momentum, annealed=True)
-    frame = tidy(
-        {"arm": SIX}, data=result.title, final_lr=last.lr.numpy(), final_momentum=last.momentum.numpy(),
-        loss=result.loss.mean(1), loss_error=sem(result.loss, axis=1),
-        accuracy=result.accuracy.mean(1), accuracy_error=sem(result.accuracy, axis=1), replicas=result.loss.shape[1],
-    )  # fmt: skip
-    return {"cifar": frame}
+    return {
+        "cifar": tidy(
+            {"arm": SIX}, data=result.title, final_lr=last.lr.numpy(), final_momentum=last.momentum.numpy(),
+            loss=result.loss.mean(1), loss_error=sem(result.loss, axis=1), accuracy=result.accuracy.mean(1),
+            accuracy_error=sem(result.accuracy, axis=1), replicas=result.loss.shape[1],
+        )
+    }  # fmt: skip
 
 
-CIFAR = Experiment(
-    "cifar",
-    small=Cifar(),
-    large=Cifar(
-        256, 50_000, hidden=256, switch=60_000, steps=90_000, every=500, watched=10_000, replicas=Share(most=64)
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Cifar(256, 50_000, hidden=256, switch=60_000, steps=90_000, every=500, watched=10_000, replicas=Share(most=64))
+CIFAR = Experiment("cifar", small=Cifar(), large=LARGE, run=run, estimates=estimates, tables=tables)

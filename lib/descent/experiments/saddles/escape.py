@@ -12,8 +12,9 @@ from itertools import pairwise
 import numpy as np
 
 from descent.arrays import Array, IntArray
-from descent.engine import ArmRun, FirstPassage, column, every, heavy_ball
+from descent.engine import FirstPassage, Probe, column, every, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.pca import StreamingPCA, beyond, overlap, radius, travel_steps
 from descent.stats import mean, paired_difference, paired_ratio, proportion, variance_ratio
 from descent.theory.escape import Unstable
@@ -46,7 +47,7 @@ class Escape:
 
 
 @dataclass(frozen=True, eq=False)
-class EscapeResult:
+class EscapeResult(ByMomentum):
     """Passages of A arms through L levels, and what the laws give.
 
     times (A, L, N): min(T, steps); exact, diffusion (A, L): mean times; travel (A,): predicted time from half way to
@@ -59,7 +60,6 @@ class EscapeResult:
 
     config: Escape
     lab: Lab
-    momentum: tuple[float, ...]
     times: Array
     steps: int
     exact: Array
@@ -77,23 +77,23 @@ class EscapeResult:
     sided: int
     diverged: Array
 
-    def arm(self, momentum: float) -> int:
-        """Return the index of an arm."""
-        return self.momentum.index(momentum)
-
 
 def run(config: Escape, lab: Lab) -> EscapeResult:
-    """Release every path, then look closer at the start and at the sides."""
+    """Let every path go until the last has arrived, then look closer at the start and at the sides."""
     momentum = lab.momenta(config.momentum)
     law, radii, q = config.law(lab.lr, momentum), radius(LEVELS), np.array(QUANTILES)[:, None]
-    done = _release(config, lab, momentum)
+    slowest = config.law(lab.lr, 0.0).quantile(1 - 1e-6, radius(LEVELS[NEAR]))
+    probes: dict[str, Probe] = {str(level): FirstPassage(beyond(level), config.look) for level in LEVELS}
+    probes |= {"everyone": FirstPassage(beyond(LEVELS[NEAR]), 200, stop=True), "paths": every(config.frame, overlap)}
+    arms = lab.arms(heavy_ball(lab.lr, momentum), config.replicas)
+    done = arms.run(config.problem, config.problem.at(1), int(slowest), probes=probes)
     times = np.stack([done.passed(str(level)) for level in LEVELS], axis=1)
     bands = [np.quantile(times[:, HALF], QUANTILES, axis=1), law.quantile(q, 1.0), law.diffusion.quantile(q, 1.0)]
     law_steps = law.quantile(np.arange(0.01, 1.0, 0.01)[:, None], 1.0).T
     early, early_at, growth = _start(config, lab)
     positive, sided = _sides(config, lab)
     return EscapeResult(
-        config, lab, momentum, times, done.steps,
+        config, lab, times, done.steps,
         exact=np.stack([law.mean(r) for r in radii], axis=1),
         diffusion=np.stack([law.diffusion.mean(r) for r in radii], axis=1),
         travel=travel_steps(LEVELS[HALF], LEVELS[NEAR], config.problem.gap(), lab.lr, law.momentum),
@@ -102,17 +102,6 @@ def run(config: Escape, lab: Lab) -> EscapeResult:
         bands=np.stack(bands).transpose(2, 0, 1),
         early=early, early_at=early_at, growth=growth, positive=positive, sided=sided, diverged=done.lost.sum(axis=1),
     )  # fmt: skip
-
-
-def _release(config: Escape, lab: Lab, momentum: tuple[float, ...]) -> ArmRun:
-    """Let every path go until the last has arrived."""
-    slowest = config.law(lab.lr, 0.0).quantile(1 - 1e-6, radius(LEVELS[NEAR]))
-    probes = {str(level): FirstPassage(beyond(level), config.look) for level in LEVELS}
-    everyone, paths = FirstPassage(beyond(LEVELS[NEAR]), 200, stop=True), every(config.frame, overlap)
-    arms = lab.arms(heavy_ball(lab.lr, momentum), config.replicas)
-    return arms.run(
-        config.problem, config.problem.at(1), int(slowest), probes={**probes, "everyone": everyone, "paths": paths}
-    )
 
 
 def _start(config: Escape, lab: Lab) -> tuple[Array, IntArray, Array]:
@@ -171,11 +160,5 @@ def tables(result: EscapeResult) -> Tables:
     }  # fmt: skip
 
 
-ESCAPE = Experiment(
-    "escape",
-    small=Escape(),
-    large=Escape(momentum=(0.0, MODERATE, 0.7, 0.8, 0.9, STRONG, 0.99), replicas=Share(times=100), frame=100),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Escape(momentum=(0.0, MODERATE, 0.7, 0.8, 0.9, STRONG, 0.99), replicas=Share(times=100), frame=100)
+ESCAPE = Experiment("escape", small=Escape(), large=LARGE, run=run, estimates=estimates, tables=tables)

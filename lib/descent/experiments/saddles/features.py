@@ -13,7 +13,8 @@ import numpy as np
 from descent.arrays import Array
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
 from descent.experiments.saddles.arms import Arm
-from descent.experiments.saddles.initial_saddle import LARGE, Departure, Track, follow
+from descent.experiments.saddles.initial_saddle import LARGE as LARGE_NET
+from descent.experiments.saddles.initial_saddle import Departure, Track, follow
 from descent.stats import mean, paired_difference
 
 ARMS = (Arm.PLAIN, Arm.HEAD, Arm.STRONG, Arm.MATCHED)
@@ -77,11 +78,5 @@ def tables(result: FeaturesResult) -> Tables:
     return {"features": frame.rename(columns={"value": "ratio"})}
 
 
-FEATURES = Experiment(
-    "features",
-    small=Features(),
-    large=Features(replace(LARGE, batch_size=1024, efolds=7.0, looks=1e-3)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Features(replace(LARGE_NET, batch_size=1024, efolds=7.0, looks=1e-3))
+FEATURES = Experiment("features", small=Features(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -18,6 +18,7 @@ from descent.arrays import Array
 from descent.engine import column, every, heavy_ball
 from descent.engine.arms import in_parts
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.saddle import DoubleWell, hops
 from descent.stats import Estimate, mean, paired_ratio
 from descent.theory.escape import kramers_time
@@ -42,7 +43,7 @@ class Hopping:
 
 
 @dataclass(frozen=True, eq=False)
-class HoppingResult:
+class HoppingResult(ByMomentum):
     """Committed hops, per effective step (A, N) of surviving replicas, each watched for `steps` (E,) steps.
 
     kramers (E, A): mean times of the rate formula; slowing (E, A): plain growth rate over each arm's, the predicted
@@ -51,7 +52,6 @@ class HoppingResult:
 
     config: Hopping
     lab: Lab
-    momentum: tuple[float, ...]
     counts: tuple[Array, ...]
     steps: tuple[int, ...]
     kramers: Array
@@ -71,7 +71,7 @@ def run(config: Hopping, lab: Lab) -> HoppingResult:
     steps = [round(config.hops * float(times[0])) for times in kramers]
     found = [_watch(config, lab, *task) for task in zip(wells, lr, steps, strict=True)]
     counts, diverged = zip(*found, strict=True)
-    return HoppingResult(config, lab, momentum, counts, tuple(steps), np.stack(kramers), rates[:, :1] / rates, diverged)
+    return HoppingResult(config, lab, counts, tuple(steps), np.stack(kramers), rates[:, :1] / rates, diverged)
 
 
 def _watch(config: Hopping, lab: Lab, well: DoubleWell, lr: Array, steps: int) -> tuple[Array, int]:
@@ -106,7 +106,7 @@ def _waiting(counts: Array, steps: int) -> Estimate:
 
 def estimates(result: HoppingResult) -> Estimates:
     """Return what hopping says about P3-X6."""
-    head, counts, seed = result.momentum.index(result.lab.momentum), result.counts[0], result.lab.seed
+    head, counts, seed = result.arm(result.lab.momentum), result.counts[0], result.lab.seed
     return {
         "P3-X6.slower": paired_ratio(counts[0], counts[head], seed),
         "P3-X6.size": paired_ratio(counts[0], counts[head] * result.slowing[0, head], seed),
@@ -123,11 +123,5 @@ def tables(result: HoppingResult) -> Tables:
     return {"hopping": frame.rename(columns={"value": "ratio"})}
 
 
-HOPPING = Experiment(
-    "hopping",
-    small=Hopping(),
-    large=Hopping(effective=(0.05, 0.2, 0.5), replicas=Share(times=20)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Hopping(effective=(0.05, 0.2, 0.5), replicas=Share(times=20))
+HOPPING = Experiment("hopping", small=Hopping(), large=LARGE, run=run, estimates=estimates, tables=tables)

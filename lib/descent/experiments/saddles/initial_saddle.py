@@ -127,13 +127,8 @@ def rates(amplitudes: Array, begin: float, end: float) -> Array:
     if short:
         raise ValueError(f"{short} of {len(logs)} replicas grew less than {end} e-folds; give them more steps")
     first, last = ((logs[:, :, 0] >= level).argmax(1) for level in (begin, end))
-    return np.stack([_slopes(log[a : b + 1]) for log, a, b in zip(logs, first, last, strict=True)])
-
-
-def _slopes(logs: Array) -> Array:
-    """Return the least-squares slope per step of each column of logs (T, K)."""
-    steps = np.arange(len(logs)) - (len(logs) - 1) / 2
-    return np.asarray(steps @ logs / (steps @ steps))
+    spans = [np.arange(a, b + 1) - (a + b) / 2 for a, b in zip(first, last, strict=True)]
+    return np.stack([x @ log[a : a + len(x)] / (x @ x) for log, a, x in zip(logs, first, spans, strict=True)])
 
 
 def crossing(steps: Array | IntArray, values: Array, level: float) -> Array:

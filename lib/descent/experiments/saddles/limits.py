@@ -140,11 +140,5 @@ def tables(result: FlowResult) -> Tables:
     return {"flow": frame.rename(columns={"path": "path_value", "norm": "norm_value"})}
 
 
-FLOW = Experiment(
-    "flow",
-    small=Flow(),
-    large=Flow(effective=(3.2e-2, 8e-3, 2e-3, 5e-4, 1.25e-4), replicas=Share(times=100)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Flow(effective=(3.2e-2, 8e-3, 2e-3, 5e-4, 1.25e-4), replicas=Share(times=100))
+FLOW = Experiment("flow", small=Flow(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from descent.arrays import Array
 from descent.engine import FirstPassage, heavy_ball, outside
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.saddle import Quadratic, matching_noise
 from descent.stats import bootstrap, ks_distance, largest, paired_ratio
 from descent.stats.intervals import KS, blocks
@@ -53,18 +54,14 @@ class Linear:
     louder: float = 10.0  # factor on the noise variance in the third reading of the same paths
 
     @property
-    def lr(self) -> Array:
-        """The learning rates (S,)."""
-        return np.array([saddle.lr for saddle in self.saddles])
-
-    @property
-    def radius(self) -> Array:
-        """The radii (S,)."""
-        return np.array([saddle.radius for saddle in self.saddles])
+    def places(self) -> tuple[Array, Array]:
+        """Learning rates and radii, (S, 1) each."""
+        rates, radii = np.array([[saddle.lr, saddle.radius] for saddle in self.saddles]).T[..., None]
+        return rates, radii
 
 
 @dataclass(frozen=True, eq=False)
-class LinearResult:
+class LinearResult(ByMomentum):
     """Escape times per saddle, (A, N) each, and what the exact law and the diffusion limit give, (S, A).
 
     quiet: with the noise cut to what plain descent injects; loud: with the noise variance multiplied; both at the
@@ -73,7 +70,6 @@ class LinearResult:
 
     config: Linear
     lab: Lab
-    momentum: tuple[float, ...]
     times: tuple[Array, ...]
     quiet: Array
     loud: Array
@@ -87,10 +83,6 @@ class LinearResult:
         """The escape times of the main saddle, (A, N)."""
         return self.times[self.config.main]
 
-    def arm(self, momentum: float) -> int:
-        """Return the index of an arm."""
-        return self.momentum.index(momentum)
-
 
 def run(config: Linear, lab: Lab) -> LinearResult:
     """Release every path at rest on the saddle and note when it leaves.
@@ -98,11 +90,11 @@ def run(config: Linear, lab: Lab) -> LinearResult:
     The system is linear, so a path with noise c·σ leaves radius R when the path with noise σ leaves R/c: the arms with
     cut and with louder noise are read off the same paths.
     """
-    momentum, rates, radii = lab.momenta(config.momentum), config.lr[:, None], config.radius[:, None]
+    momentum, (rates, radii) = lab.momenta(config.momentum), config.places
     law = Unstable(1.0, rates, np.array(momentum))
     readings = [np.stack([_leave(saddle, m, config, lab) for m in momentum], axis=1) for saddle in config.saddles]
     return LinearResult(
-        config, lab, momentum,
+        config, lab,
         times=tuple(times[0] for times in readings), quiet=readings[config.main][1], loud=readings[config.main][2],
         exact=law.mean(radii), diffusion=law.diffusion.mean(radii),
         level=escape_level(radii, 1.0, rates, law.momentum),
@@ -160,16 +152,16 @@ def estimates(result: LinearResult) -> Estimates:
 
 def tables(result: LinearResult) -> Tables:
     """Return escape times and speed-ups per saddle and momentum, and how much later or earlier other noise leaves."""
-    config, arms, ks = result.config, result.momentum, distances(result)
+    config, arms, ks, (rates, radii) = result.config, result.momentum, distances(result), result.config.places
     counts = np.array([[result.lab.count(saddle.replicas)] for saddle in config.saddles])
     sd = np.stack([times.std(axis=1, ddof=1) for times in result.times])
     distance, critical = (np.full(sd.shape, np.nan) for _ in range(2))
     for place, found in ks.items():
         distance[place], critical[place] = found.distance, found.critical
     times = tidy(
-        {"lr": config.lr, "momentum": arms}, radius=config.radius[:, None], replicas=counts,
+        {"lr": rates[:, 0], "momentum": arms}, radius=radii, replicas=counts,
         mean=np.stack([times.mean(axis=1) for times in result.times]), standard_error=sd / counts**0.5,
-        exact=result.exact, diffusion=result.diffusion, sd=sd, sd_exact=escape_sd(1.0, config.lr[:, None], arms),
+        exact=result.exact, diffusion=result.diffusion, sd=sd, sd_exact=escape_sd(1.0, rates, arms),
         value=speedups(result), speedup_exact=result.exact[:, :1] / result.exact, level=result.level,
         ks=distance, ks_critical=critical,
     )  # fmt: skip
@@ -181,18 +173,6 @@ def tables(result: LinearResult) -> Tables:
     return {"linear_saddle": times.rename(columns={"value": "speedup"}), "linear_saddle_noise": noise}
 
 
-LINEAR = Experiment(
-    "linear",
-    small=Linear(),
-    large=Linear(
-        (
-            Saddle(0.1, 3.0, Share(times=1000)),
-            Saddle(0.01, 1.0, Share(times=1000)),
-            Saddle(0.001, 1.0, Share(times=100)),
-            Saddle(0.0001, 1.0, Share(times=10)),
-        )
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+PLACES = ((0.1, 3.0, 1000), (0.01, 1.0, 1000), (0.001, 1.0, 100), (0.0001, 1.0, 10))
+LARGE = Linear(tuple(Saddle(lr, radius, Share(times=times)) for lr, radius, times in PLACES))
+LINEAR = Experiment("linear", small=Linear(), large=LARGE, run=run, estimates=estimates, tables=tables)

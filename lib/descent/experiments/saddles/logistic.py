@@ -90,13 +90,7 @@ def tables(result: LogisticResult) -> Tables:
     return {"logistic": frame.rename(columns={"value": "ratio"})}
 
 
-LOGISTIC = Experiment(
-    "logistic",
-    small=LogisticFloor(),
-    large=LogisticFloor(
-        "mnist", 20_000, lr=0.0005, steps=70_000, discard=30_000, every=250, replicas=Share(most=64)
-    ),  # a smaller rate for the larger inputs
-    run=run,
-    estimates=estimates,
-    tables=tables,
+LARGE = LogisticFloor(  # a smaller rate for the larger inputs
+    "mnist", 20_000, lr=0.0005, steps=70_000, discard=30_000, every=250, replicas=Share(most=64)
 )
+LOGISTIC = Experiment("logistic", small=LogisticFloor(), large=LARGE, run=run, estimates=estimates, tables=tables)

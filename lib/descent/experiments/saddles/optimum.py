@@ -18,6 +18,7 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import Params, column, every, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.pca import StreamingPCA
 from descent.problems.saddle import Quadratic
 from descent.stats import Estimate, bootstrap, ks_distance, mean, paired_ratio, variance_ratio
@@ -68,7 +69,7 @@ class Hover:
 
 
 @dataclass(frozen=True, eq=False)
-class OptimumResult:
+class OptimumResult(ByMomentum):
     """Stationary behaviour of streaming PCA (one `Hover` per lr), and of a quadratic on a grid.
 
     floor (L, A): stationary error of the diffusion limit. grid (S, 1 + M, N, T): stationary values of the quadratic at
@@ -77,26 +78,24 @@ class OptimumResult:
 
     config: Optimum
     lab: Lab
-    momentum: tuple[float, ...]
     hovers: tuple[Hover, ...]
     floor: Array
     grid: Array
     grid_exact: Array
-
-    def arm(self, momentum: float) -> int:
-        """Return the index of an arm."""
-        return self.momentum.index(momentum)
 
 
 def run(config: Optimum, lab: Lab) -> OptimumResult:
     """Hover at the optimum of streaming PCA and of quadratics."""
     momentum, rates = lab.momenta(config.momentum), config.rates(lab)
     sharpness, strong = np.array(config.sharpness)[:, None], np.array(config.grid_momentum)
+    cells = lab.arms(heavy_ball(*zip(*product(config.sharpness, (0.0, *strong)), strict=True)), config.grid_replicas)
+    begun = cells.run(Quadratic((1.0,)), torch.zeros(1, 1), 200)
+    grid = begun.then(600, probes={"": every(4, column(0))})[""]
     return OptimumResult(
-        config, lab, momentum,
+        config, lab,
         hovers=tuple(_hover(config, lab, lr, momentum) for lr in rates),
         floor=config.problem.floor(np.array(rates)[:, None], momentum),
-        grid=_grid(config, lab),
+        grid=grid.reshape(len(sharpness), -1, *grid.shape[1:]),
         grid_exact=stationary_variance(1.0, sharpness, strong) / stationary_variance(1.0, sharpness, 0.0),
     )  # fmt: skip
 
@@ -115,15 +114,6 @@ def _beside(params: Params) -> Tensor:
     """Return the coordinates beside the optimum, on the unit sphere."""
     v = cast(Tensor, params)
     return v[:, 1:] / v.square().sum(dim=1, keepdim=True).sqrt()
-
-
-def _grid(config: Optimum, lab: Lab) -> Array:
-    """Return stationary values of the unit quadratic, (S, 1 + M, N, T)."""
-    sharpness, momentum = zip(*product(config.sharpness, (0.0, *config.grid_momentum)), strict=True)
-    arms = lab.arms(heavy_ball(sharpness, momentum), config.grid_replicas)
-    begun = arms.run(Quadratic((1.0,)), torch.zeros(1, 1), 200)
-    values = begun.then(600, probes={"": every(4, column(0))})[""]
-    return values.reshape(len(config.sharpness), -1, *values.shape[1:])
 
 
 def estimates(result: OptimumResult) -> Estimates:
@@ -185,11 +175,5 @@ def tables(result: OptimumResult) -> Tables:
     return {"optimum": hovers, "noise_ratio": grid.rename(columns={"value": "ratio"})}
 
 
-OPTIMUM = Experiment(
-    "optimum",
-    small=Optimum(),
-    large=Optimum(replicas=Share(times=20), grid_replicas=Share(times=20)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Optimum(replicas=Share(times=20), grid_replicas=Share(times=20))
+OPTIMUM = Experiment("optimum", small=Optimum(), large=LARGE, run=run, estimates=estimates, tables=tables)

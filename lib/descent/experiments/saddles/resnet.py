@@ -16,7 +16,7 @@ from scipy.stats import sem
 from torch import Tensor
 
 from descent.arrays import Array, IntArray
-from descent.data.images import channels_first, part
+from descent.data.images import pictures
 from descent.engine import Params, every
 from descent.engine.arms import to_numpy
 from descent.engine.precision import Precision
@@ -114,20 +114,15 @@ class ResidualResult:
 
 
 def run(config: Residual, lab: Lab) -> ResidualResult:
-    """Train both nets.
-
-    Raises: DataMissing without the images.
-    """
-    train = part("cifar10", "train", config.examples, config.pool)
-    test = part("cifar10", "test", config.test_examples, config.pool)
-    pictures = (channels_first(train.images), channels_first(test.images, like=train.images))
-    inputs, tests, labels, answers = lab.bring(*pictures, train.labels, test.labels)
+    """Train both nets; DataMissing without the images."""
+    data = pictures("cifar10", config.examples, config.test_examples, config.pool, lab.device)
     objective = Supervised(
-        config.main.model, CrossEntropy(), inputs, labels, config.batch_size, "shuffled_epochs",
+        config.main.model, CrossEntropy(), data.inputs, data.labels, config.batch_size, "shuffled_epochs",
         augment=Augment(config.shift), precision=config.precision, compiled=config.compiled,
     )  # fmt: skip
-    main, second = (_race(config, lab, net, objective, (tests, answers)) for net in (config.main, config.second))
-    return ResidualResult(config, lab, train.title, main, second)
+    test = (data.test_inputs, data.test_labels)
+    main, second = (_race(config, lab, net, objective, test) for net in (config.main, config.second))
+    return ResidualResult(config, lab, data.title, main, second)
 
 
 def _race(config: Residual, lab: Lab, net: Net, objective: Supervised, test: tuple[Tensor, Tensor]) -> RaceResult:
@@ -203,27 +198,10 @@ def _arms(result: ResidualResult, net: Net, race: RaceResult) -> DataFrame:
     )  # fmt: skip
 
 
-RESNET = Experiment(
-    "resnet",
-    small=Residual(),
-    large=Residual(
-        Net("ResNet-8", (1, 1, 1), (16, 32, 64), "group", 0.0, Share(most=16)),
-        Net("ResNet-18", (2, 2, 2, 2), (64, 128, 256, 512), "batch", 5e-4, Share(most=4)),
-        batch_size=128,
-        examples=50_000,
-        test_examples=10_000,
-        pool=1,
-        shift=4,
-        watched=10_000,
-        epochs=15,
-        switch=10,
-        tail=4,
-        precision="bf16",
-        compiled=True,
-        check=50,
-    ),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-    scales=("gpu",),
-)
+LARGE = Residual(
+    Net("ResNet-8", (1, 1, 1), (16, 32, 64), "group", 0.0, Share(most=16)),
+    Net("ResNet-18", (2, 2, 2, 2), (64, 128, 256, 512), "batch", 5e-4, Share(most=4)),
+    batch_size=128, examples=50_000, test_examples=10_000, pool=1, shift=4, watched=10_000, epochs=15, switch=10,
+    tail=4, precision="bf16", compiled=True, check=50,
+)  # fmt: skip
+RESNET = Experiment("resnet", Residual(), LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))

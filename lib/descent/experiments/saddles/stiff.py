@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from descent.arrays import Array
-from descent.engine import Arms, FirstPassage, column, every, heavy_ball, outside
+from descent.engine import FirstPassage, column, every, heavy_ball, outside
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.saddle import StiffSaddle, best_gain
 from descent.stats import exact, mean, paired_ratio, variance_ratio
 from descent.theory.escape import Unstable
@@ -39,7 +40,7 @@ class Stiff:
 
 
 @dataclass(frozen=True, eq=False)
-class StiffResult:
+class StiffResult(ByMomentum):
     """WAYS (2) to set the step, A momenta; learning rates lr (2, A).
 
     times (2, A, N): escape along the soft direction; exact (2, A); stiff (2, A, N, T): stationary values of the stiff
@@ -49,7 +50,6 @@ class StiffResult:
 
     config: Stiff
     lab: Lab
-    momentum: tuple[float, ...]
     lr: Array
     times: Array
     exact: Array
@@ -58,41 +58,26 @@ class StiffResult:
     gain: Array
     exponent: float
 
-    def arm(self, momentum: float) -> int:
-        """Return the index of an arm."""
-        return self.momentum.index(momentum)
-
 
 def run(config: Stiff, lab: Lab) -> StiffResult:
     """Leave the saddle, and watch the stiff direction."""
     problem, momentum = config.problem, lab.momenta(config.momentum)
     own = config.share * problem.limit(momentum)
     lr = np.stack([np.full_like(own, config.share * problem.limit(0.0)), own])
-    rules = [heavy_ball(rates.tolist(), momentum) for rates in lr]
+    law = Unstable(problem.instability, lr, np.array(momentum), problem.noise)
+    rest, half, gone = torch.zeros(1, 2), config.steps // 2, outside(config.radius)
+    leaving, times, stiff = {"out": FirstPassage(gone), "everyone": FirstPassage(gone, 50, stop=True)}, [], []
+    for rates, slowest in zip(lr, law.quantile(1 - 1e-7, config.radius).max(axis=1), strict=True):
+        rule = heavy_ball(rates.tolist(), momentum)
+        times.append(lab.arms(rule, config.replicas).run(problem, rest, int(slowest), probes=leaving).passed("out"))
+        settled = lab.arms(rule, config.watched).run(problem, rest, half)
+        stiff.append(settled.then(2 * half, probes={"": every(10, column(1))})[""])
     gain = best_gain(config.stiffnesses, config.share)
     return StiffResult(
-        config, lab, momentum, lr,
-        times=np.stack([_leave(config, lab.arms(rule, config.replicas)) for rule in rules]),
-        exact=Unstable(problem.instability, lr, np.array(momentum), problem.noise).mean(config.radius),
-        stiff=np.stack([_watch(config, lab.arms(rule, config.watched)) for rule in rules]),
+        config, lab, lr, np.stack(times), law.mean(config.radius), np.stack(stiff),
         stiff_exact=stationary_variance(problem.stiffness, lr, momentum, problem.noise),
         gain=gain, exponent=float(np.polyfit(np.log(config.stiffnesses), np.log(gain), 1)[0]),
     )  # fmt: skip
-
-
-def _leave(config: Stiff, arms: Arms) -> Array:
-    """Return escape times (A, N)."""
-    problem, gone = config.problem, outside(config.radius)
-    law = Unstable(problem.instability, arms.rule.lr.numpy(), arms.rule.momentum.numpy(), problem.noise)
-    slowest = int(law.quantile(1 - 1e-7, config.radius).max())
-    probes = {"out": FirstPassage(gone), "everyone": FirstPassage(gone, 50, stop=True)}
-    return arms.run(problem, torch.zeros(1, 2), slowest, probes=probes).passed("out")
-
-
-def _watch(config: Stiff, arms: Arms) -> Array:
-    """Return stationary values of the stiff coordinate (A, N, T)."""
-    begun = arms.run(config.problem, torch.zeros(1, 2), config.steps // 2)
-    return begun.then(config.steps // 2 * 2, probes={"": every(10, column(1))})[""]
 
 
 def estimates(result: StiffResult) -> Estimates:
@@ -121,11 +106,5 @@ def tables(result: StiffResult) -> Tables:
     return {"stiff_saddle": frame.rename(columns={"value": "gain"}), "best_gain": best}
 
 
-STIFF = Experiment(
-    "stiff",
-    small=Stiff(),
-    large=Stiff(replicas=Share(times=200), watched=Share(times=50)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Stiff(replicas=Share(times=200), watched=Share(times=50))
+STIFF = Experiment("stiff", small=Stiff(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -16,6 +16,7 @@ from pandas import DataFrame
 from descent.arrays import Array
 from descent.engine import Arms, FirstPassage, every, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.pca import Samples, StreamingPCA, beyond, error, radius
 from descent.stats import paired_ratio, proportion
 from descent.theory.escape import Unstable, escape_level, escape_mean_asymptotic
@@ -48,7 +49,7 @@ class Tradeoff:
 
 
 @dataclass(frozen=True, eq=False)
-class TradeoffResult:
+class TradeoffResult(ByMomentum):
     """Both halves at E effective steps and A momenta.
 
     times (E, A, L, N) through the levels; exact_times (E, A, L). error: per effective step, stationary errors (A, N) of
@@ -59,7 +60,6 @@ class TradeoffResult:
 
     config: Tradeoff
     lab: Lab
-    momentum: tuple[float, ...]
     times: Array
     exact_times: Array
     error: tuple[Array, ...]
@@ -68,10 +68,6 @@ class TradeoffResult:
     plane_time: Array
     plane_variance: Array
 
-    def arm(self, momentum: float) -> int:
-        """Return the index of an arm."""
-        return self.momentum.index(momentum)
-
 
 def run(config: Tradeoff, lab: Lab) -> TradeoffResult:
     """Measure arrival from the saddle and the floor at the optimum, at every effective step; count what blows up."""
@@ -79,17 +75,21 @@ def run(config: Tradeoff, lab: Lab) -> TradeoffResult:
     lr = matched_lr(np.array(config.effective)[:, None], momentum)
     coordinates = range(1, len(problem.eigenvalues))
     floors = [stationary_variance(problem.gap(i), lr, momentum, problem.noise(i)) for i in coordinates]
+    large = [
+        [config.arms(lab, e).run(kind, kind.at(1), config.large_steps, check=10) for e in config.large]
+        for kind in (replace(problem, samples=samples) for samples in SAMPLES)
+    ]
     low, high, points = config.plane
     inertia = np.array(momentum)[:, None]
     plane = matched_lr(np.geomspace(low, high, points), inertia)
     sound = escape_level(1.0, 1.0, plane, inertia) >= 4
     return TradeoffResult(
-        config, lab, momentum,
+        config, lab,
         times=np.stack([_arrivals(config, lab, e) for e in config.effective]),
         exact_times=Unstable(problem.gap(), lr, np.array(momentum), problem.noise()).by_arm.mean(radius(LEVELS)),
         error=tuple(_floor(config, lab, e) for e in config.effective),
         exact_error=np.sum(floors, axis=0),
-        lost=np.stack([_lost(config, lab, replace(problem, samples=samples)) for samples in SAMPLES]),
+        lost=np.array([[done.lost.sum(axis=1) for done in several] for several in large]),
         plane_time=np.where(sound, escape_mean_asymptotic(1.0, 1.0, plane, inertia), np.nan),
         plane_variance=stationary_variance(1.0, plane, inertia),
     )  # fmt: skip
@@ -112,12 +112,6 @@ def _floor(config: Tradeoff, lab: Lab, effective: float) -> Array:
     begun = config.arms(lab, effective).run(config.problem, config.problem.at(0), window // 3)
     done = begun.then(window // 3 + window, probes={"": every(max(1, window // 300), error)})
     return np.asarray(done[""][:, done.alive].mean(axis=2))
-
-
-def _lost(config: Tradeoff, lab: Lab, problem: StreamingPCA) -> Array:
-    """Return how many replicas of each arm blow up at each of the large steps, (F, A)."""
-    runs = [config.arms(lab, e).run(problem, problem.at(1), config.large_steps, check=10) for e in config.large]
-    return np.stack([done.lost.sum(axis=1) for done in runs])
 
 
 def estimates(result: TradeoffResult) -> Estimates:
@@ -167,11 +161,5 @@ def blow_ups(result: TradeoffResult) -> DataFrame:
     return wide.round(4)
 
 
-TRADEOFF = Experiment(
-    "tradeoff",
-    small=Tradeoff(),
-    large=Tradeoff(effective=(5e-3, 2e-2, 5e-4), replicas=Share(times=100)),
-    run=run,
-    estimates=estimates,
-    tables=tables,
-)
+LARGE = Tradeoff(effective=(5e-3, 2e-2, 5e-4), replicas=Share(times=100))
+TRADEOFF = Experiment("tradeoff", small=Tradeoff(), large=LARGE, run=run, estimates=estimates, tables=tables)
