@@ -17,7 +17,7 @@ from descent.engine import ArmRun, Arms, Run, Series, Streams, ema, every, heavy
 from descent.engine.checkpoint import Checkpoint, Keeping, keeping
 from descent.experiments import margins
 from descent.experiments.lab import Lab, Share
-from descent.experiments.margins import cifar, classifiers, dimmed, normed
+from descent.experiments.margins import cifar, dimmed, normed
 from descent.experiments.margins.classifiers import at_targets, errors, gain, objective, read_off, stand
 from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
@@ -63,7 +63,7 @@ def table(patched):
 
 
 def shown(config):
-    return classifiers.pictures(LAB, config.examples, config.tests, config.pool)
+    return images.pictures("cifar10", config.examples, config.tests, config.pool)
 
 
 # ----------------------------------------------------------------------------------------------------------------

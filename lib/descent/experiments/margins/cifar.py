@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, concat
 
+from descent.data.images import pictures
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
-from descent.experiments.margins.classifiers import Course, Net, Stand, gain, pictures, scores, stands
+from descent.experiments.margins.classifiers import Course, Net, Stand, gain, scores, stands
 from descent.nets import CNN, ResNet
 from descent.stats import Estimate, smallest
 
@@ -36,11 +37,6 @@ class Cifar(Course):
         """Return how many images of ResNet-8 at 32 × 32 pixels all runs are expected to be worth."""
         kinds = [(net, size) for net in self.nets for size in self.batch_sizes]
         return {"ResNet-8": sum(self.counted(lab, net, size) for net, size in kinds)}
-
-    @property
-    def sizes(self) -> list[str]:
-        """The batch sizes as tables have them."""
-        return [str(size or "full") for size in self.batch_sizes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +59,8 @@ class CifarResult:
 
 
 def run(config: Cifar, lab: Lab) -> CifarResult:
-    """Train every arm of every net.
-
-    Raises: DataMissing without the images.
-    """
-    data, nets = pictures(lab, config.examples, config.tests, config.pool), []
+    """Train every arm of every net; DataMissing without the images."""
+    data, nets = pictures("cifar10", config.examples, config.tests, config.pool, lab.device), []
     train, tests = (data.inputs, data.labels), [(data.test_inputs, data.test_labels)]
     for net in config.nets:
         found = [stands(config, lab, net, train, tests, size) for size in config.batch_sizes]
@@ -86,35 +79,29 @@ def estimates(result: CifarResult) -> Estimates:
 def tables(result: CifarResult) -> Tables:
     """Return one row per arm and target, and the gains of every momentum at every target."""
     config, arms, gains = result.config, [], []
+    sizes = [str(size or "full") for size in config.batch_sizes]
     for index, (net, found) in enumerate(zip(config.nets, result.nets, strict=True)):
         momenta = result.lab.momenta(net.momenta)
-        axes = {"batch_size": config.sizes, "lr": net.lrs, "momentum": momenta, "loss": config.targets}
-        arms.append(scores({"net": [net.name], **axes}, found.step, found.accuracy, found.lost[..., None, :]))
+        axes = {"net": [net.name], "batch_size": sizes, "lr": net.lrs, "momentum": momenta, "loss": config.targets}
+        arms.append(scores(axes, found.step, found.accuracy, found.lost[..., None, :]))
         for momentum in momenta[1:]:
-            axes = {"net": [net.name], "momentum": [momentum], "loss": config.targets, "batch_size": config.sizes}
+            axes = {"net": [net.name], "momentum": [momentum], "loss": config.targets, "batch_size": sizes}
             gains.append(tidy(axes, value=np.array(result.gains(index, momentum))).rename(columns={"value": "gain"}))
-    return {
-        "cifar": concat(arms, ignore_index=True).assign(data=result.title),
-        "cifar_gains": concat(gains, ignore_index=True) if gains else DataFrame(),
-    }
+    table = concat(gains, ignore_index=True) if gains else DataFrame()
+    return {"cifar": concat(arms, ignore_index=True).assign(data=result.title), "cifar_gains": table}
 
 
-CIFAR = Experiment(
-    "cifar",
-    small=Cifar(  # on images of 8 × 8 pixels
-        nets=(
-            Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), 120, 0.4, Share(most=3), (0.3, 0.9)),
-            Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 60, 0.2, Share(most=3), (0.3, 0.9)),
-        ),
-        batch_sizes=(None, 40), targets=(1.5, 0.9), judged=0.9, examples=80, tests=60, pool=4,
-        look=6, looks=2, look_batches=8,
+SMALL = Cifar(  # on images of 8 × 8 pixels
+    nets=(
+        Net("ResNet-8", ResNet(blocks=(1, 1), widths=(8, 8)), 120, 0.4, Share(most=3), (0.3, 0.9)),
+        Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 60, 0.2, Share(most=3), (0.3, 0.9)),
     ),
-    large=Cifar(
-        nets=(
-            Net("ResNet-8", ResNet(), 2500, 18.5, Share(most=12)),
-            Net("CNN", CNN(size=16), 6000, 2.4, Share(most=8), momenta=(0.98,)),
-        ),
-        examples=4096, tests=5000,
-    ),
-    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+    batch_sizes=(None, 40), targets=(1.5, 0.9), judged=0.9, examples=80, tests=60, pool=4, look=6, looks=2,
+    look_batches=8,
 )  # fmt: skip
+NETS = (
+    Net("ResNet-8", ResNet(), 2500, 18.5, Share(most=12)),
+    Net("CNN", CNN(size=16), 6000, 2.4, Share(most=8), momenta=(0.98,)),
+)
+LARGE = Cifar(nets=NETS, examples=4096, tests=5000)
+CIFAR = Experiment("cifar", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))

@@ -16,7 +16,6 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
-from descent.data.images import channels_first, part
 from descent.engine import ArmRun, FirstPassage, Params, ema, every
 from descent.experiments.lab import Lab, Share, tidy
 from descent.experiments.margins.arms import best_gap
@@ -77,17 +76,6 @@ class Course:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Training and test images (n, C, H, W) on the device, with labels (n,)."""
-
-    title: str
-    inputs: Tensor
-    labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Stand:
     """Where replicas stand at each loss target.
 
@@ -98,17 +86,6 @@ class Stand:
     step: Array
     accuracy: Array
     lost: BoolArray
-
-
-def pictures(lab: Lab, examples: int, tests: int, pool: int) -> Pictures:
-    """Return the first images of both splits in their fixed shuffled order, every class fairly represented.
-
-    pool: pixels of a side that are averaged to one.
-    Raises: DataMissing without the images.
-    """
-    train, test = (part("cifar10", split, count, pool) for split, count in (("train", examples), ("test", tests)))
-    inputs, others = (channels_first(each.images, like=train.images) for each in (train, test))
-    return Pictures(train.title, *lab.bring(inputs, train.labels, others, test.labels))
 
 
 def objective(net: Net, inputs: Tensor, labels: Tensor, size: int | None = None) -> Supervised:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine import Params, Purpose, Streams, ema
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.problems.patches import Patches
 from descent.stats import Estimate, furthest, mean, slope_of_mean
@@ -75,25 +75,18 @@ class CoastResult:
 
 
 def run(config: Coast, lab: Lab) -> CoastResult:
-    """Coast, then scan."""
-    task, alpha = config.task, config.task.large_margin
+    """Let the feature coast, then scan."""
+    task, alpha, distance = config.task, config.task.large_margin, []
+    start = task.scale * lab.streams(config.seeds, torch.float64).normal(Purpose.INIT, 0, (config.neurons,))
+    start = torch.where((start < 0).all(-1, keepdim=True), -start, start)  # all neurons at s < 0 would go nowhere
+    for lr, momentum in config.arms:
+        steps = int(config.rest / (1 - momentum)) if momentum else config.rest_plain
+        done = lab.arms(ema(lr, momentum), config.seeds, torch.float64).run(Feature(alpha), start, steps)
+        distance.append(done.end(lambda s: cast(Tensor, s).norm(dim=-1)))
     law = [coasting(lr / (1 - momentum) * alpha**2)[0] / alpha for lr, momentum in config.arms]
     large = [_stop(replace(task, large_margin=a), lab, config.slow, 0.0, 3000) for a in config.large_margins]
     small = [_stop(replace(task, small_margin=b), lab, 1.0, config.strong, 1500) for b in config.small_margins]
-    return CoastResult(config, lab, _coast(config, lab), np.array(law), np.stack(large), np.stack(small))
-
-
-def _coast(config: Coast, lab: Lab) -> Array:
-    """Return ‖s‖ at rest of the seeds with a neuron to begin with, (A, N); a start at s < 0 throughout goes nowhere."""
-    drawn = lab.streams(config.seeds, torch.float64).normal(Purpose.INIT, 0, (config.neurons,))
-    start = config.task.scale * drawn
-    start, found = torch.where((start < 0).all(-1, keepdim=True), -start, start), []
-    for lr, momentum in config.arms:
-        steps = int(config.rest / (1 - momentum)) if momentum else config.rest_plain
-        arms = lab.arms(ema(lr, momentum), config.seeds, torch.float64)
-        done = arms.run(Feature(config.task.large_margin), start, steps)
-        found.append(done.end(lambda s: cast(Tensor, s).norm(dim=-1)))
-    return np.concatenate(found)
+    return CoastResult(config, lab, np.concatenate(distance), np.array(law), np.stack(large), np.stack(small))
 
 
 def _stop(task: Task, lab: Lab, lr: float, momentum: float, steps: int) -> Array:
@@ -107,7 +100,7 @@ def estimates(result: CoastResult) -> Estimates:
     """Return what coasting says about P4-C7, P4-C8 and P4-C17."""
     config, seed = result.config, result.lab.seed
     near = [i for i, (_, momentum) in enumerate(config.arms) if 0 < 1 - momentum <= config.near + 1e-9]
-    cells = [mean(result.distance[i] / result.law[i]) for i in near]
+    cells = each(mean, result.distance[near] / result.law[near, None])
     return {
         "P4-C7.exponent": _exponent(config.large_margins, result.by_large, seed),
         "P4-C8.exponent": _exponent(config.small_margins, result.by_small, seed),
@@ -125,11 +118,8 @@ def tables(result: CoastResult) -> Tables:
     """Return mean distances beside the law, and the feature learned against the margins."""
     config, (lrs, momenta) = result.config, zip(*result.config.arms, strict=True)
     asymptote = [coasting_distance(inertia, config.task.large_margin) for inertia in result.inertia]
-    large, small = (np.nanmean(found, axis=1) for found in (result.by_large, result.by_small))
-    scans = [
-        tidy({"scan": ["large"], "margin": config.large_margins}, feature=large),
-        tidy({"scan": ["small"], "margin": config.small_margins}, feature=small),
-    ]
+    both = (("large", config.large_margins, result.by_large), ("small", config.small_margins, result.by_small))
+    scans = [tidy({"scan": [name], "margin": at}, feature=np.nanmean(found, axis=1)) for name, at, found in both]
     return {
         "coast": tidy(
             {"lr": lrs}, momentum=momenta, inertia=result.inertia, distance=result.distance.mean(axis=-1),
@@ -140,10 +130,8 @@ def tables(result: CoastResult) -> Tables:
 
 
 COAST = Experiment(
-    "coast",
-    small=Coast(),
+    "coast", small=Coast(), run=run, estimates=estimates, tables=tables,
     large=Coast(  # a step of that rate would overshoot much larger margins
         LARGE, Share(), large_margins=(0.75, 1.0, 1.5, 2.0, 3.0), small_margins=(0.1, 0.125, 0.15, 0.2, 0.3)
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -14,20 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from descent.data.images import Pictures, pictures
 from descent.engine import Purpose
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
-from descent.experiments.margins.classifiers import (
-    Course,
-    Examples,
-    Net,
-    Pictures,
-    Stand,
-    Tests,
-    gain,
-    pictures,
-    scores,
-    stands,
-)
+from descent.experiments.margins.classifiers import Course, Examples, Net, Stand, Tests, gain, scores, stands
 from descent.nets import CNN
 
 GROUPS = ("as they are", "dimmed")
@@ -82,11 +72,8 @@ def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Examples, Tests]
 
 
 def run(config: Dimmed, lab: Lab) -> DimmedResult:
-    """Train every arm.
-
-    Raises: DataMissing without the images.
-    """
-    data = pictures(lab, config.examples, config.tests, config.pool)
+    """Train every arm; DataMissing without the images."""
+    data = pictures("cifar10", config.examples, config.tests, config.pool, lab.device)
     train, tests = prepared(config, lab, data)
     return DimmedResult(config, lab, data.title, stands(config, lab, config.net, train, tests))
 
@@ -106,12 +93,9 @@ def tables(result: DimmedResult) -> Tables:
     return {"dimmed": rows.assign(net=net.name, data=result.title)}
 
 
-DIMMED = Experiment(
-    "dimmed",
-    small=Dimmed(  # on images of 8 × 8 pixels
-        net=Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 200, 0.2, Share(most=3), (0.3, 0.9)),
-        targets=(1.5, 0.5), examples=80, tests=60, pool=4, look=4, looks=3,
-    ),
-    large=Dimmed(net=Net("CNN", CNN(size=16), 8000, 2.4, Share(most=12)), examples=4096, tests=5000),
-    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+SMALL = Dimmed(  # on images of 8 × 8 pixels
+    net=Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 200, 0.2, Share(most=3), (0.3, 0.9)),
+    targets=(1.5, 0.5), examples=80, tests=60, pool=4, look=4, looks=3,
 )  # fmt: skip
+LARGE = Dimmed(net=Net("CNN", CNN(size=16), 8000, 2.4, Share(most=12)), examples=4096, tests=5000)
+DIMMED = Experiment("dimmed", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))

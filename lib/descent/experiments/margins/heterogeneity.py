@@ -13,7 +13,7 @@ from pandas import concat
 
 from descent.arrays import Array
 from descent.engine import ema
-from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
 from descent.experiments.margins.arms import EQUAL, LARGE, Task, compete
 from descent.problems.patches import Patches
 from descent.stats import furthest, paired_difference, smallest
@@ -51,9 +51,8 @@ def run(config: Heterogeneity, lab: Lab) -> HeterogeneityResult:
     margins = [_pair(config, lab, replace(config.task, large_margin=alpha)) for alpha in config.large_margins]
     problem, rule = Patches(config.task.data(lab), 2, power=1), ema(config.linear_lr, (0.0, lab.momentum))
     linear, _ = compete(config.task, lab, problem, rule, config.linear_steps, config.linear_targets)
-    return HeterogeneityResult(
-        config, lab, np.stack(shares), np.stack(margins), np.stack([stand.err2 for stand in linear])
-    )
+    found = map(np.stack, (shares, margins, [stand.err2 for stand in linear]))
+    return HeterogeneityResult(config, lab, *found)
 
 
 def _pair(config: Heterogeneity, lab: Lab, task: Task) -> Array:
@@ -67,13 +66,13 @@ def estimates(result: HeterogeneityResult) -> Estimates:
     """Return what the data say about P4-C11, and the linear net about P4-C12."""
     config = result.config
     shares = np.array(config.small) / config.task.examples
-    mixed = [paired_difference(*pair) for pair in result.by_share[(shares >= 0.05) & (shares <= 0.7)]]
+    mixed = result.by_share[(shares >= 0.05) & (shares <= 0.7)]
     alone = paired_difference(*result.by_share[int(np.argmax(shares == 1))])
     ratio = np.array(config.large_margins) / config.task.small_margin
     same, near = (paired_difference(*result.by_margin[int(np.argmin(np.abs(ratio - at)))]) for at in (1, 2))
     gaps = result.linear[:, 0] - result.linear[:, 1]
     return {
-        "P4-C11.heterogeneous": smallest(mixed),
+        "P4-C11.heterogeneous": smallest(each(paired_difference, mixed[:, 0], mixed[:, 1])),
         "P4-C11.equal": furthest((alone, same), 0.0),
         "P4-C11.near": near,
         "P4-C12.gap": paired_difference(*result.linear[-1]),
@@ -95,8 +94,6 @@ def tables(result: HeterogeneityResult) -> Tables:
 
 
 HETEROGENEITY = Experiment(
-    "heterogeneity",
-    small=Heterogeneity(),
+    "heterogeneity", small=Heterogeneity(), run=run, estimates=estimates, tables=tables,
     large=Heterogeneity(LARGE, small=(50, 100, 200, 400, 700, 1000), steps=5000, linear_steps=20_000),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

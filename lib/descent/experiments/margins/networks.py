@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from pandas import DataFrame
 
-from descent.data.images import channels_first, load, pooled
+from descent.data.images import pictures
 from descent.engine import Arms, ema
 from descent.experiments.lab import Lab
 from descent.experiments.margins.arms import AtLoss
@@ -38,28 +39,18 @@ def run(config: Networks, lab: Lab) -> DataFrame:
 
     The step is that at which the loss was met, accuracy that on the test set there; −1 and not a number if it was not.
     """
-    train, test = (
-        pooled(load("cifar10", split).take(count))
-        for split, count in (("train", config.examples), ("test", config.tests))
-    )
-    images = (channels_first(each.images, like=train.images) for each in (train, test))
-    inputs, test_inputs, labels, test_labels = lab.bring(*images, train.labels, test.labels)
-    model = CNN(widths=(16, 32), dense=(64,), size=16, classes=10)
-    problem = Supervised(model, CrossEntropy(), inputs, labels, sampling="full")
-    rows = []
-    for seed in range(config.seeds):
-        for lr, momentum in config.arms:
-            keeper, arms = (
-                AtLoss(problem, (config.target,), every=5),
-                Arms(ema(lr, momentum), lab.streams(1, skip=seed)),
-            )
-            keeper.train(arms, problem, model.initial, config.steps)
-            with torch.no_grad():
-                accuracy = float(problem.accuracy(keeper.kept[0], test_inputs, test_labels))
-            step = int(keeper.passed[0])
-            about = {"seed": seed, "lr": lr, "momentum": momentum}
-            rows.append(about | {"step": step, "accuracy": accuracy if step >= 0 else float("nan")})
-            print(rows[-1], file=sys.stderr, flush=True)
+    data = pictures("cifar10", config.examples, config.tests, 2, lab.device)
+    model, rows = CNN(widths=(16, 32), dense=(64,), size=16, classes=10), []
+    problem = Supervised(model, CrossEntropy(), data.inputs, data.labels, sampling="full")
+    for seed, (lr, momentum) in product(range(config.seeds), config.arms):
+        keeper, arms = AtLoss(problem, (config.target,), every=5), Arms(ema(lr, momentum), lab.streams(1, skip=seed))
+        keeper.train(arms, problem, model.initial, config.steps)
+        with torch.no_grad():
+            accuracy = float(problem.accuracy(keeper.kept[0], data.test_inputs, data.test_labels))
+        step = int(keeper.passed[0])
+        about = {"seed": seed, "lr": lr, "momentum": momentum}
+        rows.append(about | {"step": step, "accuracy": accuracy if step >= 0 else float("nan")})
+        print(rows[-1], file=sys.stderr, flush=True)
     return DataFrame(rows)
 
 

@@ -7,16 +7,18 @@ would give plain descent what momentum has.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine import Params, Streams, ema
-from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.engine import Params, Watch, ema
+from descent.engine.probes import Leaves
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
 from descent.experiments.margins.arms import LARGE, Task, compete
-from descent.problems.patches import Patches
+from descent.problems.patches import PatchData, Patches
 from descent.stats import furthest, paired_difference, smallest
 
 
@@ -63,7 +65,7 @@ def run(config: Noise, lab: Lab) -> NoiseResult:
     sampled = Patches(data, 2 * count, batch_sizes=config.batch_sizes * 2)
     rule = ema(config.lr, [0.0] * count + [lab.momentum] * count)
     (found,), _ = compete(task, lab, sampled, rule, config.steps)
-    size = _search_noise(config, lab)
+    size = _search_noise(config, lab, data)
     noisy = Patches(data, 2, isotropic=(0.0, size))
     (replaced,), _ = compete(task, lab, noisy, ema([config.lr] * 2, 0.0), config.steps)
     around = []
@@ -75,45 +77,30 @@ def run(config: Noise, lab: Lab) -> NoiseResult:
     return NoiseResult(config, lab, by_batch, replaced.err2, size, np.concatenate(around))
 
 
-def _search_noise(config: Noise, lab: Lab) -> float:
+def _search_noise(config: Noise, lab: Lab, data: PatchData) -> float:
     """Return the root mean square of m − ∇L per coordinate along momentum's run with small batches."""
-    task, data = config.task, config.task.data(lab)
-    problem, arms = Patches(data, batch_sizes=(config.sample,)), lab.arms(ema(config.lr, lab.momentum), task.seeds)
-    search = _Search(problem, Patches(data), arms.streams, lab.momentum)
-    done = arms.run(problem, task.start(lab), config.watch, probes={"power": search}, limit=1e4)
+    task, whole, beta = config.task, Patches(data), lab.momentum
+    problem, arms = Patches(data, batch_sizes=(config.sample,)), lab.arms(ema(config.lr, beta), task.seeds)
+
+    def power(step: int, params: Params, velocity: Params) -> Tensor:
+        """Return ‖m − ∇L‖², m the direction about to be taken, (rows,)."""
+        fresh, buffer = problem.gradient(params, arms.streams, step), cast(Leaves, velocity)
+        exact = whole.gradient_of(params)
+        apart = [beta * buffer[name] + (1 - beta) * fresh[name] - leaf for name, leaf in exact.items()]
+        return torch.stack([part.flatten(1).square().sum(1) for part in apart]).sum(0)
+
+    done = arms.run(problem, task.start(lab), config.watch, probes={"power": Watch(5, power)}, limit=1e4)
     return float(np.sqrt(np.mean(done["power"]) / (task.neurons * task.dimension)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """The probe of ‖m − ∇L‖², m the direction about to be taken, (rows,)."""
-
-    problem: Patches
-    whole: Patches
-    streams: Streams
-    momentum: float
-    every: int = 5
-
-    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor:
-        """Return the squared distance."""
-        fresh, exact = self.problem.gradient(params, self.streams, step), self.whole.gradient_of(params)
-        total: Tensor = torch.zeros(())
-        for name, leaf in exact.items():
-            ahead = self.momentum * velocity[name] + (1 - self.momentum) * fresh[name]  # type: ignore[index]
-            total = total + (ahead - leaf).flatten(1).square().sum(1)
-        return total
 
 
 def estimates(result: NoiseResult) -> Estimates:
     """Return what noise does, for P4-C3, N1 and N2."""
     plain, momentum = result.by_batch
-    gaps = [paired_difference(p, m) for p, m in zip(plain, momentum, strict=True)]
-    changes = [paired_difference(p, plain[-1]) for p in plain[:-1]]
     third, same, full, thrice = result.around
     return {
-        "P4-C3.gap": smallest(gaps),
-        "P4-C3.noise": furthest(changes, 0.0),
-        "P4-N1.gain": paired_difference(result.replaced[0], result.replaced[1]),
+        "P4-C3.gap": smallest(each(paired_difference, plain, momentum)),
+        "P4-C3.noise": furthest(each(paired_difference, plain[:-1], plain[-1]), 0.0),
+        "P4-N1.gain": paired_difference(*result.replaced),
         "P4-N2.batch": paired_difference(same, full),
         "P4-N2.lambda": paired_difference(third, thrice),
     }
@@ -124,17 +111,14 @@ def tables(result: NoiseResult) -> Tables:
     config, (plain, momentum) = result.config, result.by_batch.mean(axis=-1)
     around = [f"lr {lr:.3g}, momentum {config.gentle:g}, batch {size or 'full'}" for lr, size in config.around]
     errors = np.concatenate([result.replaced, result.around]).mean(axis=-1)
+    sizes = [str(size or "full") for size in config.batch_sizes]
     return {
-        "noise": tidy(
-            {"batch_size": [str(size or "full") for size in config.batch_sizes]}, plain=plain, momentum=momentum
-        ),
+        "noise": tidy({"batch_size": sizes}, plain=plain, momentum=momentum),
         "noise_arms": tidy({"arm": ["plain", "plain, isotropic noise", *around]}, err2=errors),
     }
 
 
 NOISE = Experiment(
-    "noise",
-    small=Noise(),
+    "noise", small=Noise(), run=run, estimates=estimates, tables=tables,
     large=Noise(LARGE, batch_sizes=(50, 100, 200, 500, None), sample=100, steps=4000, patience=4000.0),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from descent.arrays import Array, BoolArray
-from descent.engine import ArmRun, Params, every, heavy_ball
+from descent.data.images import Pictures, pictures
+from descent.engine import Params, every, heavy_ball
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
-from descent.experiments.margins.classifiers import Pictures, pictures
 from descent.nets import CrossEntropy, ResNet, Supervised
 from descent.nets.convolutional import Norm
 
@@ -80,27 +80,18 @@ class NormedResult:
 
 
 def run(config: Normed, lab: Lab) -> NormedResult:
-    """Train a stack per norm.
-
-    Raises: DataMissing without the images.
-    """
-    data = pictures(lab, config.examples, config.tests, config.pool)
-    found = [_train(config, lab, norm, data) for norm in config.norms]
+    """Train a stack per norm; DataMissing without the images."""
+    data = pictures("cifar10", config.examples, config.tests, config.pool, lab.device)
+    arms, examples, found = lab.arms(heavy_ball(*config.arms), config.replicas), (data.inputs, data.labels), []
+    for norm in config.norms:
+        model = ResNet(blocks=config.blocks, widths=config.widths, norm=norm)
+        exact = Supervised(model, CrossEntropy(), *examples, config.batch_size, "shuffled_epochs")
+        looks = {"": every(config.look * config.epoch, partial(_look, exact, config.watched, data))}
+        problem, steps = replace(exact, precision=config.precision), config.epochs * config.epoch
+        found.append(arms.run(problem, model.initial, steps, probes=looks, check=config.check))
     loss, accuracy = (np.stack([done[name] for done in found]) for name in (".loss", ".accuracy"))
     epochs, lost = found[0].at(".loss") / config.epoch, np.stack([done.lost for done in found])
     return NormedResult(config, data.title, epochs, loss, accuracy, lost)
-
-
-def _train(config: Normed, lab: Lab, norm: Norm, data: Pictures) -> ArmRun:
-    """Train the arms of NAMES with one norm, and look at them in full precision."""
-    model = ResNet(blocks=config.blocks, widths=config.widths, norm=norm)
-    examples, size = (data.inputs, data.labels), config.batch_size
-    problem = Supervised(model, CrossEntropy(), *examples, size, "shuffled_epochs", precision=config.precision)
-    probe = partial(_look, replace(problem, precision="float32"), config.watched, data)
-    return lab.arms(heavy_ball(*config.arms), config.replicas).run(
-        problem, model.initial, config.epochs * config.epoch, probes={"": every(config.look * config.epoch, probe)},
-        check=config.check,
-    )  # fmt: skip
 
 
 def _look(exact: Supervised, watched: int, data: Pictures, params: Params) -> Leaves:
@@ -126,20 +117,16 @@ def tables(result: NormedResult) -> Tables:
             values.sum(axis=2, where=alive[..., None]) / alive.sum(axis=2)[..., None]
             for values in (result.loss, result.accuracy)
         )
+    replicas, diverged = (who.sum(axis=2)[..., None] for who in (alive, result.lost))
     frame = tidy(
         {"norm": config.norms, "arm": NAMES, "epoch": result.epochs}, net="ResNet-18", lr=lr, momentum=momentum,
-        loss=loss, accuracy=accuracy, replicas=alive.sum(axis=2)[..., None],
-        diverged=result.lost.sum(axis=2)[..., None], data=result.title,
+        loss=loss, accuracy=accuracy, replicas=replicas, diverged=diverged, data=result.title,
     )  # fmt: skip
     return {"normed": frame}
 
 
-NORMED = Experiment(
-    "normed",
-    small=Normed(  # on images of 8 × 8 pixels
-        blocks=(1, 1), widths=(8, 8), batch_size=40, examples=160, tests=100, watched=80, pool=4, epochs=4, look=2,
-        precision="float32", check=2,
-    ),
-    large=Normed(),
-    run=run, estimates=estimates, tables=tables, scales=("gpu",),
+SMALL = Normed(  # on images of 8 × 8 pixels
+    blocks=(1, 1), widths=(8, 8), batch_size=40, examples=160, tests=100, watched=80, pool=4, epochs=4, look=2,
+    precision="float32", check=2,
 )  # fmt: skip
+NORMED = Experiment("normed", SMALL, large=Normed(), run=run, estimates=estimates, tables=tables, scales=("gpu",))

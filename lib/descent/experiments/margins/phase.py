@@ -109,11 +109,9 @@ def tables(result: PhaseResult) -> Tables:
 
 
 PHASE = Experiment(
-    "phase",
-    small=Phase(),
+    "phase", small=Phase(), run=run, estimates=estimates, tables=tables,
     large=Phase(
         LARGE, lrs=tuple(float(2 ** (k / 2)) for k in range(-2, 13)),
         momenta=(0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99), patience=3000.0,
     ),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

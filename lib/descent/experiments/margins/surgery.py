@@ -60,19 +60,12 @@ class SurgeryResult:
 
 
 def run(config: SurgerySettings, lab: Lab) -> SurgeryResult:
-    """Operate on every arm and run it to equal loss."""
+    """Operate on every arm, so that it remembers its own history only, and run it to equal loss."""
     problem = Patches(config.task.data(lab), len(HISTORIES))
-    operations = _operations(config, 1 - lab.momentum, problem)
-    rule = ema(config.lr, [0.0 if name == PLAIN else lab.momentum for name in HISTORIES])
-    (stand,), _ = compete(config.task, lab, problem, rule, config.steps, objective=Surgery(problem, operations))
-    return SurgeryResult(config, lab, stand)
-
-
-def _operations(config: SurgerySettings, inflow: float, problem: Patches) -> list[Operation]:
-    """Return what makes every arm remember its own history only; inflow: the weight of a gradient in the buffer."""
     rows, one = {name: problem.rows(arm) for arm, name in enumerate(HISTORIES)}, Patches(problem.data)
     fitted, later, late = map(one.fitted, (config.fitted, config.later, config.late))
     large, small = _of(one, ~one.data.small), _of(one, one.data.small)
+    inflow = 1 - lab.momentum  # the weight of a gradient in the buffer
     forgotten: dict[str, Part] = {
         FEATURE: lambda _, gradient: {"v": gradient["v"]},
         NOISE: lambda _, gradient: {"s": gradient["s"]},
@@ -80,15 +73,15 @@ def _operations(config: SurgerySettings, inflow: float, problem: Patches) -> lis
         SMALL: large,
         LARGE_FEATURE: lambda params, gradient: {"v": gradient["v"], "s": small(params, gradient)["s"]},
     }
-    return [
+    operations: list[Operation] = [
         *(Bypass(rows[name], part, inflow) for name, part in forgotten.items()),
         Bypass(rows[LATE], _whole, inflow, late, ends=True),
-        Erase(rows[DROPPED], fitted),
-        Bypass(rows[DROPPED], _whole, inflow, fitted),
-        Erase(rows[ERASED], fitted),
-        Erase(rows[ERASED_LATE], later),
-        Withhold(rows[COAST], large, fitted),
-    ]
+        Erase(rows[DROPPED], fitted), Bypass(rows[DROPPED], _whole, inflow, fitted),
+        Erase(rows[ERASED], fitted), Erase(rows[ERASED_LATE], later), Withhold(rows[COAST], large, fitted),
+    ]  # fmt: skip
+    rule = ema(config.lr, [0.0 if name == PLAIN else lab.momentum for name in HISTORIES])
+    (stand,), _ = compete(config.task, lab, problem, rule, config.steps, objective=Surgery(problem, operations))
+    return SurgeryResult(config, lab, stand)
 
 
 def _of(problem: Patches, examples: Tensor) -> Part:
@@ -125,8 +118,6 @@ def tables(result: SurgeryResult) -> Tables:
 
 
 SURGERY = Experiment(
-    "surgery",
-    small=SurgerySettings(),
-    large=SurgerySettings(LARGE_TASK, steps=4000),
+    "surgery", small=SurgerySettings(), large=SurgerySettings(LARGE_TASK, steps=4000),
     run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from descent.arrays import Array
 from descent.engine import ema
 from descent.engine.arms import in_parts
 from descent.engine.probes import Leaves
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.margins.arms import AtLoss
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
 from descent.stats import furthest, paired_difference
@@ -69,8 +69,7 @@ def _race(config: Teacher, lab: Lab, teacher: str) -> Array:
 
 def estimates(result: TeacherResult) -> Estimates:
     """Return what the teachers say about P4-C4."""
-    gaps = [paired_difference(plain, momentum) for plain, momentum in result.error]
-    return {"P4-C4.gap": furthest(gaps, 0.0)}
+    return {"P4-C4.gap": furthest(each(paired_difference, result.error[:, 0], result.error[:, 1]), 0.0)}
 
 
 def tables(result: TeacherResult) -> Tables:
@@ -81,8 +80,6 @@ def tables(result: TeacherResult) -> Tables:
 
 
 TEACHER = Experiment(
-    "teacher",
-    small=Teacher(),
+    "teacher", small=Teacher(), run=run, estimates=estimates, tables=tables,
     large=Teacher(Share(over=5, least=64), hidden=500, tests=5000, target=0.01, steps=5000),
-    run=run, estimates=estimates, tables=tables,
 )  # fmt: skip
