@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack
+from typing import Any, Generic, TypeAlias, TypedDict, Unpack, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from descent.arrays import Array, BoolArray, IntArray
 from descent.engine.checkpoint import kept
-from descent.engine.probes import FirstPassage, Params, Probe, Series
+from descent.engine.probes import FirstPassage, P, P_co, Probe, Series
 from descent.engine.rules import Hyper, Schedule, per_arm, repeat
 from descent.engine.stack import Objective, joined, leaves, rows_of
 from descent.engine.streams import Streams
@@ -22,7 +22,7 @@ __all__ = ["ArmRun", "Arms", "in_parts", "survivors", "to_numpy"]
 
 MEMORY = 2 << 30
 """Bytes of working memory for what is measured on a whole stack."""
-Start = Params | Callable[[Streams], Params]
+Start: TypeAlias = P | Callable[[Streams], P]
 
 
 class RunOptions(TypedDict, total=False):
@@ -71,13 +71,14 @@ class Arms:
         given = torch.as_tensor(values, dtype=dtype).to(self.streams.device)
         return given.repeat_interleave(self.replicas, dim=0)
 
-    def stack(self, start: Start) -> Params:
+    def stack(self, start: Start[P]) -> P:
         """Return the parameters of all rows from one point (1, …), one per replica (N, …), or all of them (A·N, …).
 
         Raises: ValueError for any other number of rows.
         """
         given = start(self.streams) if callable(start) else start
-        return joined({name: self._rows(name, leaf.to(self.streams.device)) for name, leaf in leaves(given).items()})
+        rows = {name: self._rows(name, leaf.to(self.streams.device)) for name, leaf in leaves(given).items()}
+        return cast(P, joined(rows))  # the names stay
 
     def split(self, values: Tensor) -> Array:
         """Cut (A·N, …) into arms, (A, N, …), in float64 on the host."""
@@ -85,14 +86,14 @@ class Arms:
 
     def run(
         self,
-        objective: Objective,
-        start: Start,
+        objective: Objective[P],
+        start: Start[P],
         steps: int,
         *,
-        probes: Mapping[str, Probe] | None = None,
+        probes: Mapping[str, Probe[P]] | None = None,
         schedule: Schedule | Sequence[Schedule] | None = None,
         **options: Unpack[RunOptions],
-    ) -> ArmRun:
+    ) -> ArmRun[P]:
         """Train all arms as one stack, see `train`.
 
         schedule: one for all, or one per arm.
@@ -116,7 +117,7 @@ class Arms:
 
 
 @dataclass(frozen=True, eq=False)
-class ArmRun:
+class ArmRun(Generic[P_co]):
     """What a run of arms leaves behind, everything by arm, in float64 on the host.
 
     `run["probe"]` is the record of a probe: a series (A, N, T, …), or the steps of a first passage (A, N), −1 = never.
@@ -124,9 +125,9 @@ class ArmRun:
     """
 
     arms: Arms
-    objective: Objective
-    whole: Run
-    probes: Mapping[str, Probe]
+    objective: Objective[P_co]
+    whole: Run[P_co]
+    probes: Mapping[str, Probe[P_co]]
     schedule: Schedule | None
     options: RunOptions
     before: Tensor | None = field(default=None, repr=False)  # diverged_at (A·N,) of the phases before
@@ -155,14 +156,14 @@ class ArmRun:
         series = self._series(probe)
         return self.arms.split(series.values[int((series.steps < since).sum()) :].mean(dim=0))
 
-    def few(self, count: int, among: slice = slice(None)) -> tuple[Arms, Params, Params]:
+    def few(self, count: int, among: slice = slice(None)) -> tuple[Arms, P_co, P_co]:
         """Return the first `count` replicas of some arms as arms of their own, where they ended, and their buffers."""
         arms = self.arms
         rows = torch.arange(arms.rows, device=arms.streams.device).view(len(arms), -1)[among, :count].flatten()
         some = Arms(arms.rule.subset(among), Streams(arms.streams.seeds[rows], arms.streams.dtype))
         return some, rows_of(self.whole.params, rows), rows_of(self.whole.velocity, rows)
 
-    def end(self, function: Callable[[Params], Tensor] | None = None) -> Array:
+    def end(self, function: Callable[[P_co], Tensor] | None = None) -> Array:
         """Return function(parameters) at the end, (A, N, …); the parameters themselves where they are one tensor."""
         found = self.whole.params if function is None else function(self.whole.params)
         if not isinstance(found, Tensor):
@@ -173,11 +174,11 @@ class ArmRun:
         self,
         steps: int,
         *,
-        probes: Mapping[str, Probe] | None = None,
-        objective: Objective | None = None,
+        probes: Mapping[str, Probe[P_co]] | None = None,
+        objective: Objective[P_co] | None = None,
         schedule: Schedule | None = None,
         **options: Unpack[RunOptions],
-    ) -> ArmRun:
+    ) -> ArmRun[P_co]:
         """Go on to step `steps`, counted from the beginning, from where this run ended, buffer included."""
         asked, plan = self.options | options, schedule or self.schedule
         done = train(
@@ -194,7 +195,7 @@ class ArmRun:
         )
         return ArmRun(self.arms, objective or self.objective, done, probes or {}, plan, asked, self._diverged)
 
-    def fork(self, rule: Hyper, parents: Sequence[int]) -> ArmRun:
+    def fork(self, rule: Hyper, parents: Sequence[int]) -> ArmRun[P_co]:
         """Return a run that has come as far as this one, whose arm b is a copy of arm parents[b] and goes on by rule b.
 
         It holds no records; `then` goes on with it.
@@ -207,7 +208,7 @@ class ArmRun:
         return ArmRun(Arms(rule, streams.subset(rows)), self.objective, whole, {}, None, self.options, lost)
 
     @property
-    def params(self) -> Params:
+    def params(self) -> P_co:
         """The parameters at the end, one row after the other, where they were computed."""
         return self.whole.params
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Generic, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar  # comes with torch; that of `typing` knows no default before Python 3.13
 
 __all__ = [
     "Every",
@@ -28,71 +29,75 @@ __all__ = [
 
 Leaves = dict[str, Tensor]
 Params = Tensor | Leaves
+P = TypeVar("P", bound=Params, default=Params)
+"""The form of the parameters: `Objective[Tensor]`, `Probe[Leaves]`; a bare `Objective` or `Probe` takes either."""
+P_co = TypeVar("P_co", bound=Params, default=Params, covariant=True)  # a run of either form is a bare `Run`
+P_contra = TypeVar("P_contra", bound=Params, default=Params, contravariant=True)
 
 
-class Probe(Protocol):
+class Probe(Protocol[P_contra]):
     """What is recorded at step 0, every, 2·every, … with the state before that step, and at the end."""
 
     @property
     def every(self) -> int:
         """Steps between two calls."""
 
-    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
+    def __call__(self, step: int, params: P_contra, velocity: P_contra) -> Tensor | Mapping[str, Tensor]:
         """Return values of shape (R, …), or several of them by name."""
 
 
 @dataclass(frozen=True)
-class Every:
+class Every(Generic[P]):
     """A probe made of a plain function of the parameters."""
 
     every: int
-    function: Callable[[Params], Tensor | Mapping[str, Tensor]]
+    function: Callable[[P], Tensor | Mapping[str, Tensor]]
 
-    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
+    def __call__(self, step: int, params: P, velocity: P) -> Tensor | Mapping[str, Tensor]:
         """Return function(params)."""
         return self.function(params)
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class Watch(Generic[P]):
     """A probe made of a plain function of step, parameters and buffer, for what asks for more than the parameters."""
 
     every: int
-    function: Callable[[int, Params, Params], Tensor | Mapping[str, Tensor]]
+    function: Callable[[int, P, P], Tensor | Mapping[str, Tensor]]
 
-    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor | Mapping[str, Tensor]:
+    def __call__(self, step: int, params: P, velocity: P) -> Tensor | Mapping[str, Tensor]:
         """Return function(step, params, velocity)."""
         return self.function(step, params, velocity)
 
 
-def every(n: int, function: Callable[[Params], Tensor | Mapping[str, Tensor]]) -> Every:
+def every(n: int, function: Callable[[P], Tensor | Mapping[str, Tensor]]) -> Every[P]:
     """Wrap a function params → (R, …) as a probe called every n steps."""
     return Every(n, function)
 
 
-def column(index: int) -> Callable[[Params], Tensor]:
+def column(index: int) -> Callable[[Tensor], Tensor]:
     """Return the function that picks one coordinate of every replica, (R, d) → (R,)."""
-    return lambda params: cast(Tensor, params)[:, index]
+    return lambda params: params[:, index]
 
 
-def outside(radius: float, index: int = 0) -> Callable[[Params], Tensor]:
+def outside(radius: float, index: int = 0) -> Callable[[Tensor], Tensor]:
     """Return the condition that one coordinate has left the interval ±radius."""
-    return lambda params: cast(Tensor, params)[:, index].abs() >= radius
+    return lambda params: params[:, index].abs() >= radius
 
 
 @dataclass(frozen=True)
-class FirstPassage:
+class FirstPassage(Generic[P]):
     """Record per replica the first step at which `condition(params)`, bool (R,) or (R, K), is true.
 
     It is looked at every `every` steps; −1 means not yet (censored by the end of the run). With `stop` the
     run ends as soon as every replica has passed or diverged.
     """
 
-    condition: Callable[[Params], Tensor]
+    condition: Callable[[P], Tensor]
     every: int = 1
     stop: bool = False
 
-    def __call__(self, step: int, params: Params, velocity: Params) -> Tensor:
+    def __call__(self, step: int, params: P, velocity: P) -> Tensor:
         """Return condition(params)."""
         return self.condition(params)
 
@@ -105,12 +110,12 @@ class Series:
     values: Tensor
 
 
-class Recorder(Protocol):
+class Recorder(Protocol[P_contra]):
     """The growing record of one probe; `state` and `restore` carry it through a checkpoint."""
 
     every: int
 
-    def record(self, step: int, params: Params, velocity: Params) -> None:
+    def record(self, step: int, params: P_contra, velocity: P_contra) -> None:
         """Look at the state before `step`, unless that was done already."""
 
     def finished(self, diverged_at: Tensor) -> bool:
@@ -126,10 +131,10 @@ class Recorder(Protocol):
         """Go on from `state`."""
 
 
-class Trace:
+class Trace(Generic[P]):
     """The record of a plain probe: buffers of the final length, filled as the run goes."""
 
-    def __init__(self, probe: Probe, begin: int, steps: int, replicas: int) -> None:
+    def __init__(self, probe: Probe[P], begin: int, steps: int, replicas: int) -> None:
         self.every = probe.every
         self._probe, self._replicas = probe, replicas
         first = -(-begin // self.every) * self.every
@@ -137,7 +142,7 @@ class Trace:
         self._steps: list[int] = []
         self._values: dict[str, Tensor] = {}
 
-    def record(self, step: int, params: Params, velocity: Params) -> None:
+    def record(self, step: int, params: P, velocity: P) -> None:
         """Append what the probe returns."""
         if self._steps and self._steps[-1] == step:
             return
@@ -181,15 +186,15 @@ class Trace:
                 self._values[name.removeprefix("values.")] = buffer
 
 
-class Passages:
+class Passages(Generic[P]):
     """The record of a first passage: one time per replica."""
 
-    def __init__(self, probe: FirstPassage) -> None:
+    def __init__(self, probe: FirstPassage[P]) -> None:
         self.every = probe.every
         self._probe = probe
         self._times: Tensor | None = None
 
-    def record(self, step: int, params: Params, velocity: Params) -> None:
+    def record(self, step: int, params: P, velocity: P) -> None:
         """Note the step for those who pass now."""
         passed = self._probe.condition(params)
         if self._times is None:
@@ -219,7 +224,7 @@ class Passages:
         self._times = state.get("times")
 
 
-def recorder(probe: Probe, begin: int, steps: int, replicas: int) -> Recorder:
+def recorder(probe: Probe[P], begin: int, steps: int, replicas: int) -> Recorder[P]:
     """Return the record that fits the probe."""
     if probe.every < 1:
         raise ValueError(f"a probe's `every` must be at least 1 step, got {probe.every}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from descent.engine.probes import Leaves, Params
+from descent.engine.probes import Leaves, P, Params
 from descent.engine.rules import Coefficients, Factors, Hyper, Schedule
 from descent.engine.streams import Streams
 
@@ -19,21 +19,21 @@ _BLOCK = 1 << 17  # elements; three such blocks of float32 are 1.5 MiB
 _EXPAND_BELOW = 64  # elements per replica under which a contiguous coefficient beats a broadcast one
 
 
-class Objective(Protocol):
-    """What is descended."""
+class Objective(Protocol[P]):
+    """What is descended, on parameters of one form."""
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+    def gradient(self, params: P, streams: Streams, step: int) -> P:
         """Return the stochastic gradient of every replica, shaped like `params`."""
 
 
 @runtime_checkable
-class Chunked(Protocol):
+class Chunked(Protocol[P]):
     """An objective that can be cut along the replica axis, to bound its memory and to stay in cache."""
 
     def chunks(self, replicas: int, budget: int) -> Sequence[slice]:
         """Cut the stack into consecutive slices that each need at most `budget` bytes of working memory."""
 
-    def subset(self, rows: slice) -> Objective:
+    def subset(self, rows: slice) -> Objective[P]:
         """Return the objective of the replicas `rows`."""
 
 
@@ -54,7 +54,7 @@ class Operated(Protocol):
 
 
 @dataclass
-class State:
+class State(Generic[P]):
     """Everything that moves, as leaves by name; a single tensor is the leaf named ""."""
 
     x: Leaves
@@ -63,7 +63,7 @@ class State:
     step: int
 
     @staticmethod
-    def fresh(start: Params, velocity: Params | None, hyper: Hyper, streams: Streams, begin: int) -> State:
+    def fresh(start: P, velocity: P | None, hyper: Hyper, streams: Streams, begin: int) -> State[P]:
         """Copy the start to where the streams are, and check that every part speaks of the same number of replicas."""
         device = streams.device
         x = {name: leaf.detach().to(device, copy=True) for name, leaf in leaves(start).items()}
@@ -81,14 +81,18 @@ class State:
         return State(x, v, torch.full((hyper.replicas,), -1, dtype=torch.int64, device=device), begin)
 
     @property
-    def params(self) -> Params:
+    def params(self) -> P:
         """The parameters in the user's form."""
-        return joined(self.x)
+        return self.form(self.x)
 
     @property
-    def velocity(self) -> Params:
+    def velocity(self) -> P:
         """The buffer in the user's form."""
-        return joined(self.v)
+        return self.form(self.v)
+
+    def form(self, named: Leaves) -> P:
+        """Return leaves named like these in the form of the start."""
+        return cast(P, joined(named))  # only the names tell which
 
     def tensors(self) -> Leaves:
         """Return every tensor by a name of its own."""
@@ -105,7 +109,7 @@ class Plan(NamedTuple):
     check: int
 
 
-class Chunk:
+class Chunk(Generic[P]):
     """A slice of the stack with all it needs to run on its own for a while.
 
     It works on its own copy; `show` publishes it. A replica that diverged is kept aside as it was, and zeros
@@ -113,13 +117,13 @@ class Chunk:
     """
 
     def __init__(
-        self, objective: Objective, state: State, rows: slice, hyper: Hyper, streams: Streams, plan: Plan
+        self, objective: Objective[P], state: State[P], rows: slice, hyper: Hyper, streams: Streams, plan: Plan
     ) -> None:
         self.objective, self.state, self.rows = objective, state, rows
         self.hyper, self.streams, self.plan = hyper, streams, plan
         self.x = {name: leaf[rows].clone() for name, leaf in state.x.items()}
         self.v = {name: leaf[rows].clone() for name, leaf in state.v.items()}
-        self.params = joined(self.x)
+        self.params = state.form(self.x)
         self.write = objective.gradient_into if isinstance(objective, Buffered) else None
         self.operate = objective.operate if isinstance(objective, Operated) else None
         self.g = {name: torch.empty_like(leaf) for name, leaf in self.x.items()} if self.write else {}
@@ -263,7 +267,9 @@ def _blocks(leaf: Tensor) -> list[slice]:
     return [slice(begin, min(begin + most, len(leaf))) for begin in range(0, len(leaf), most)]
 
 
-def cut(objective: Objective, state: State, hyper: Hyper, streams: Streams, plan: Plan, budget: int) -> list[Chunk]:
+def cut(
+    objective: Objective[P], state: State[P], hyper: Hyper, streams: Streams, plan: Plan, budget: int
+) -> list[Chunk[P]]:
     """Cut the stack as the objective asks for, or leave it whole."""
     hyper = hyper.to(state.diverged_at.device)
     if not isinstance(objective, Chunked):
@@ -274,9 +280,9 @@ def cut(objective: Objective, state: State, hyper: Hyper, streams: Streams, plan
     ]
 
 
-def rows_of(params: Params, index: Tensor | slice) -> Params:
+def rows_of(params: P, index: Tensor | slice) -> P:
     """Return the parameters of some rows of a stack."""
-    return joined({name: leaf[index] for name, leaf in leaves(params).items()})
+    return cast(P, joined({name: leaf[index] for name, leaf in leaves(params).items()}))  # the names stay
 
 
 def joined(named: Leaves) -> Params:

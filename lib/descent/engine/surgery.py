@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Generic, Protocol
 
 import torch
 from torch import Tensor
 
-from descent.engine.probes import Params
+from descent.engine.probes import P, Params
 from descent.engine.stack import Leaves, Objective, leaves
 from descent.engine.streams import Streams
 
@@ -37,14 +37,14 @@ class Operation(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Surgery:
+class Surgery(Generic[P]):
     """An objective whose runs are operated on, in the order given."""
 
-    objective: Objective
+    objective: Objective[P]
     operations: Sequence[Operation]
     remembers: ClassVar[bool] = True  # operations know what has happened, which no checkpoint holds
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+    def gradient(self, params: P, streams: Streams, step: int) -> P:
         """Return the gradient of the objective."""
         return self.objective.gradient(params, streams, step)
 

@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, cast
 
 from torch import Tensor
 
 from descent.engine.checkpoint import Checkpoint, Keeping, Timed, fingerprint, kept
-from descent.engine.probes import Every, FirstPassage, Params, Probe, Recorder, Series, every, recorder
+from descent.engine.probes import Every, FirstPassage, P, P_co, Params, Probe, Recorder, Series, every, recorder
 from descent.engine.rules import Hyper, Schedule
 from descent.engine.stack import Chunk, Objective, Plan, State, cut, joined, leaves
 from descent.engine.streams import Streams
@@ -39,29 +40,29 @@ SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Noisy:
+class Noisy(Generic[P]):
     """A full gradient plus noise of the user's making: g = full(params) + noise(params, streams, step)."""
 
-    full: Callable[[Params], Params]
-    noise: Callable[[Params, Streams, int], Params]
+    full: Callable[[P], P]
+    noise: Callable[[P, Streams, int], P]
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+    def gradient(self, params: P, streams: Streams, step: int) -> P:
         """Return the noisy gradient of every replica."""
         full, noise = leaves(self.full(params)), leaves(self.noise(params, streams, step))
         total = {name: full[name] + noise[name] for name in full}
-        return joined(total)
+        return cast(P, joined(total))  # the names are those of full
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Generic[P_co]):
     """What a run leaves behind.
 
     diverged_at: (R,) int64, the step whose update broke the replica, −1 = never. A replica that diverged
     stays as it was found then: in params, in velocity and in the records.
     """
 
-    params: Params
-    velocity: Params
+    params: P_co
+    velocity: P_co
     diverged_at: Tensor
     records: dict[str, Series]
     steps: int
@@ -69,22 +70,22 @@ class Run:
 
 
 def train(
-    objective: Objective,
-    start: Params,
+    objective: Objective[P],
+    start: P,
     hyper: Hyper,
     steps: int,
     streams: Streams,
     *,
-    probes: Mapping[str, Probe] | None = None,
+    probes: Mapping[str, Probe[P]] | None = None,
     schedule: Schedule | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
-    velocity: Params | None = None,
+    velocity: P | None = None,
     begin: int = 0,
     limit: float = 1e6,
     check: int = 1,
     budget: int = 2 << 30,
-) -> Run:
+) -> Run[P]:
     """Advance every replica from step `begin` to step `steps`, recording what the probes ask for.
 
     start: parameters, each leaf (R, …), left as they are.
@@ -120,7 +121,7 @@ def train(
 
 
 def _look(
-    state: State, recorders: Mapping[str, Recorder], steps: int, keeper: _Keeper, chunks: Sequence[Chunk]
+    state: State[P], recorders: Mapping[str, Recorder[P]], steps: int, keeper: _Keeper, chunks: Sequence[Chunk[P]]
 ) -> bool:
     """Let the probes look that are due, save if it is time, and tell whether the run is over."""
     for chunk in chunks:
@@ -141,7 +142,7 @@ def _next_multiple(step: int, period: int) -> int:
     return (step // period + 1) * period
 
 
-def _around(around: Keeping, objective: Objective, probes: Mapping[str, Probe] | None) -> Checkpoint | None:
+def _around(around: Keeping, objective: Objective[P], probes: Mapping[str, Probe[P]] | None) -> Checkpoint | None:
     """Return the checkpoint of this call, None where objective or probes remember what no checkpoint would hold."""
     found = around.next()
     forgetful = not any(getattr(item, "remembers", False) for item in (objective, *(probes or {}).values()))
@@ -175,7 +176,11 @@ class _Keeper:
         return time.perf_counter() - self.clock
 
     def resume(
-        self, state: State, recorders: Mapping[str, Recorder], given: tuple[object, ...], made_of: tuple[object, ...]
+        self,
+        state: State[P],
+        recorders: Mapping[str, Recorder[P]],
+        given: tuple[object, ...],
+        made_of: tuple[object, ...],
     ) -> None:
         """Fill state and records from the file, if there is one, and if what was given is still the same.
 
@@ -204,7 +209,7 @@ class _Keeper:
             return now - self.saved >= checkpoint.seconds or (done and now - self.begun > min(1.0, checkpoint.seconds))
         return done or (checkpoint is not None and step % checkpoint.every == 0)
 
-    def keep(self, state: State, recorders: Mapping[str, Recorder], done: bool) -> None:
+    def keep(self, state: State[P], recorders: Mapping[str, Recorder[P]], done: bool) -> None:
         """Save when it is time."""
         if self.checkpoint is None or not self.due(state.step, done):
             return

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from descent.engine.probes import Params
+from descent.engine.probes import Leaves, Params
 from descent.engine.stack import leaves
 from descent.engine.streams import Purpose, Streams
 from descent.measure.operators import flatten, unflatten
@@ -28,7 +28,7 @@ class Isotropic:
     full: Supervised
     batch_size: int
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+    def gradient(self, params: Params, streams: Streams, step: int) -> Leaves:
         """Return the noisy gradient of every replica."""
         gradient, power = self.parts(params, streams, step)
         scale = (power / gradient.shape[1]).sqrt().unsqueeze(1)
@@ -38,7 +38,7 @@ class Isotropic:
     def parts(self, params: Params, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
         """Return the full gradient (R, p) and the power C²/B (R,)."""
         named, model = leaves(params), cast(MLP, self.full.model)
-        slope = cast(Callable[[Tensor, Tensor], Tensor], self.full.loss.slope)  # type: ignore[attr-defined]
+        slope: Callable[[Tensor, Tensor], Tensor] = self.full.loss.slope  # type: ignore[attr-defined]
         inputs, targets = self.full.batch(streams, step)
         squares, found = inputs.new_zeros(inputs.shape[:2]), dict(named)
         with torch.no_grad():

@@ -235,7 +235,7 @@ def _dense(layer: nn.Module, value: Tensor, slopes: Tensor) -> _Product:
 
 def _convolution(layer: nn.Module, value: Tensor, slopes: Tensor) -> _Product:
     """Take the patches under the kernel as values, one position each."""
-    conv = cast(nn.Conv2d, layer)
+    conv = cast(nn.Conv2d, layer)  # as `_PARTS` has it
     if conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise _Unexplained("a convolution with groups, named padding or padding other than zeros")
     patches = functional.unfold(value, conv.kernel_size, conv.dilation, conv.padding, conv.stride).mT
@@ -249,7 +249,7 @@ def _product(layer: nn.Module, values: Tensor, slopes: Tensor) -> _Product:
 
 
 def _group_norm(layer: nn.Module, value: Tensor, slopes: Tensor) -> _Scale:
-    norm = cast(nn.GroupNorm, layer)
+    norm = cast(nn.GroupNorm, layer)  # as `_PARTS` has it
     normal = functional.group_norm(value, norm.num_groups, eps=norm.eps).unsqueeze(1)
     return _Scale((slopes * normal).flatten(3).sum(dim=3), slopes.flatten(3).sum(dim=3))
 
@@ -268,7 +268,8 @@ def _exact(module: nn.Module, leaves: Leaves, inputs: Tensor, budget: int) -> Te
     fixed = {name: leaf for name, leaf in leaves.items() if name not in learned}
 
     def outputs(some: dict[str, Tensor], x: Tensor) -> Tensor:
-        return cast(Tensor, functional_call(module, some | fixed, (x.unsqueeze(0),))).reshape(-1)
+        found: Tensor = functional_call(module, some | fixed, (x.unsqueeze(0),))
+        return found.reshape(-1)
 
     def rows(examples: Tensor) -> Tensor:
         parts = vmap(jacrev(outputs), in_dims=(None, 0))(free, examples)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -66,7 +65,7 @@ class Descent:
     included; `begin` is the step that finds the buffer empty, −1 where the states were handed a velocity.
     """
 
-    objective: Objective
+    objective: Objective[Tensor]
     hyper: Hyper
     streams: Streams
     begin: int = 0
@@ -81,7 +80,7 @@ class Descent:
         """Return x − direct·g − u and u = momentum·u + carry·inflow·g, g with sign and decay as the rule feels it."""
         x = state[:, 0]
         sign, decay = (part.to(x)[:, None] for part in (self.hyper.sign, self.hyper.weight_decay))
-        slope = sign * cast(Tensor, self.objective.gradient(x, self.streams, step)) + decay * x
+        slope = sign * self.objective.gradient(x, self.streams, step) + decay * x
         numbers = self.hyper.coefficients(starting=step == self.begin)
         momentum, inflow, direct, carry = (c.to(x)[:, None] for c in numbers)
         if state.shape[1] == 1:
@@ -120,8 +119,9 @@ def resampled_growth(
 
 
 def growth_of_runs(
-    objective: Objective, rule: Hyper, start: Tensor, steps: int, streams: Streams, *, burn: int = 0, held: int = 20
-) -> Array:
+    objective: Objective[Tensor], rule: Hyper, start: Tensor, steps: int, streams: Streams, *,
+    burn: int = 0, held: int = 20,
+) -> Array:  # fmt: skip
     """Return log growth per step of single runs, (N, A), every arm of the rule on the same random numbers.
 
     start: (1, d). The state is scaled back to unit length after every step, so that nothing over- or underflows. `burn`
@@ -131,7 +131,7 @@ def growth_of_runs(
     def watched(rows: slice) -> Tensor:
         arms = Arms.paired(rule, streams.subset(rows))
         step = Descent(objective, arms.hyper, arms.streams)
-        state = step.state(cast(Tensor, arms.stack(start)))
+        state = step.state(arms.stack(start))
         total = torch.zeros_like(state[:, 0, 0])
         for t in range(burn + steps):
             state = step(state, t)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from descent.engine.probes import Params, Series
+from descent.engine.probes import P, Params, Series
 from descent.engine.rules import Hyper, Schedule
 from descent.engine.stack import Chunked, Leaves, Objective, joined, leaves, rows_of
 from descent.engine.streams import Streams
@@ -45,7 +45,6 @@ __all__ = [
 ]
 
 _BUDGET = 256 << 20  # bytes of working memory
-Function = Callable[[Params], Params]
 
 
 def flat(params: Params) -> Tensor:
@@ -144,7 +143,7 @@ class Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class SearchNoise:
+class SearchNoise(Generic[P]):
     """A probe of ω and of what it is made of, in whole steps of the very run it watches.
 
     Give it the objective, hyper, streams and schedule of the run; `full` is ∇f without noise, to which it adds weight
@@ -156,8 +155,8 @@ class SearchNoise:
     rate 0; only a buffer of displacements has no finite ω there, since it moves on without a rate.
     """
 
-    objective: Objective
-    full: Function
+    objective: Objective[P]
+    full: Callable[[P], P]
     hyper: Hyper
     streams: Streams
     every: int
@@ -165,11 +164,11 @@ class SearchNoise:
     schedule: Schedule | None = None
     begin: int = 0
 
-    def __call__(self, step: int, params: Params, velocity: Params) -> dict[str, Tensor]:
+    def __call__(self, step: int, params: P, velocity: P) -> dict[str, Tensor]:
         """Return the powers of the parts, each (R,)."""
         return self.parts(step, params, velocity).powers()
 
-    def parts(self, step: int, params: Params, velocity: Params) -> Parts:
+    def parts(self, step: int, params: P, velocity: P) -> Parts:
         """Return the parts `window` steps after `step`."""
         held = torch.zeros_like(flat(params))
         for now in range(step, step + self.window):
@@ -194,7 +193,7 @@ class SearchNoise:
         lag = (weight.fresh - 1) * gradient + weight.carried * flat(velocity) - carried
         return Parts(weight.fresh * noise, carried, lag, gradient)
 
-    def _split(self, step: int, params: Params) -> tuple[Tensor, Tensor]:
+    def _split(self, step: int, params: P) -> tuple[Tensor, Tensor]:
         """Return ∇f and the noise of the batch of this step as the rule feels them, (R, p)."""
         x, full = flat(params), flat(self.full(params))
         noise = flat(_batch_gradient(self.objective, params, self.streams, step)) - full
@@ -207,7 +206,7 @@ class SearchNoise:
         return Weights(*(part.to(like)[:, None] for part in weights(hyper, starting=step == self.begin)))
 
 
-def _batch_gradient(objective: Objective, params: Params, streams: Streams, step: int) -> Params:
+def _batch_gradient(objective: Objective[P], params: P, streams: Streams, step: int) -> Params:
     """Ask for the gradient of one step, in the chunks the objective wants."""
     if not isinstance(objective, Chunked):
         return objective.gradient(params, streams, step)

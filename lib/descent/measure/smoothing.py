@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from descent.engine.probes import Params
+from descent.engine.probes import P, Params
 from descent.engine.stack import joined, leaves
 from descent.engine.streams import Purpose, Streams
 from descent.measure.noise import batch_noise, flat, full_gradient, gradient_noise
@@ -99,12 +99,7 @@ class BatchNoise:
 
 
 def samples(
-    value: Callable[[Params], Tensor],
-    params: Params,
-    degree: float | Tensor,
-    kernel: Kernel,
-    draws: int,
-    streams: Streams,
+    value: Callable[[P], Tensor], params: P, degree: float | Tensor, kernel: Kernel, draws: int, streams: Streams
 ) -> Tensor:
     """Return f(x − δu) for every draw of u, (R, draws); the mean over draws is f_δ(x).
 
@@ -121,8 +116,8 @@ def samples(
 
 
 def slopes(
-    gradient: Callable[[Params], Params],
-    params: Params,
+    gradient: Callable[[P], Params],
+    params: P,
     degree: float | Tensor,
     kernel: Kernel,
     draws: int,
@@ -134,7 +129,7 @@ def slopes(
     The mean over draws is the slope of f_δ in that direction; the rest as in `samples`.
     """
 
-    def projected(points: Params) -> Tensor:
+    def projected(points: P) -> Tensor:
         each = flat(gradient(points)).view(streams.replicas, -1, along.shape[1])
         return (each * along[:, None]).sum(dim=2).flatten()
 
@@ -178,8 +173,8 @@ def drift(objective: Supervised, params: Params, lr: float, kernel: Kernel, draw
 
 
 def _points(
-    params: Params, degree: float | Tensor, kernel: Kernel, draws: int, streams: Streams
-) -> Iterator[tuple[Params, Params | None]]:
+    params: P, degree: float | Tensor, kernel: Kernel, draws: int, streams: Streams
+) -> Iterator[tuple[P, P | None]]:
     """Yield x − δu for some draws at a time, replica-major (R·count, …), and x + δu if the kernel is symmetric."""
     size = flat(params).shape[1]
     most = max(1, _BLOCK // size)
@@ -188,7 +183,7 @@ def _points(
         yield _moved(params, u, degree), _moved(params, u, -degree) if kernel.symmetric else None
 
 
-def _moved(params: Params, directions: Tensor, degree: float | Tensor) -> Params:
+def _moved(params: P, directions: Tensor, degree: float | Tensor) -> P:
     """Return x − degree·u for directions (R, count, p), leaves (R·count, …)."""
     named, count = leaves(params), directions.shape[1]
     scale = torch.as_tensor(degree).to(directions).reshape(-1, 1, 1)
@@ -198,4 +193,4 @@ def _moved(params: Params, directions: Tensor, degree: float | Tensor) -> Params
         part = steps.narrow(1, start, leaf[0].numel())
         moved[name] = leaf.repeat_interleave(count, dim=0) - part.view(-1, *leaf.shape[1:])
         start += leaf[0].numel()
-    return joined(moved)
+    return cast(P, joined(moved))  # the names stay

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
-from descent.engine.probes import Params
 from descent.engine.streams import Streams
 from descent.engine.train import Objective
 from descent.stats.estimate import Estimate
@@ -40,12 +38,12 @@ class Scan:
     axis of steps, and may let it share its random numbers.
     """
 
-    objective: Objective
+    objective: Objective[Tensor]
     lr: Array
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return lr·g, shaped like the parameters."""
-        slope = cast(Tensor, self.objective.gradient(params, streams, step))
+        slope = self.objective.gradient(params, streams, step)
         lr = slope.new_tensor(np.atleast_2d(self.lr))
         blocks, arms = lr.shape
         slope.view(blocks, -1, arms, *slope.shape[2:]).mul_(lr.view(blocks, 1, arms, *[1] * (slope.ndim - 2)))

@@ -281,7 +281,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ReLU(two convolutions of x + shortcut of x)."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        return cast(Tensor, (y + self.downsample(x)).relu())
+        found: Tensor = (y + self.downsample(x)).relu()
+        return found
 
 
 class _ResNet(nn.Module):
@@ -295,9 +296,8 @@ class _ResNet(nn.Module):
         for stage in self.stages:
             self.add_module(stage, nn.Sequential())
         for name, fan_in, width, stride in net._block_list():
-            cast(nn.Sequential, self.get_submodule(name.partition(".")[0])).append(
-                _Block(net, fan_in, width, stride, settled)
-            )
+            part = cast(nn.Sequential, self.get_submodule(name.partition(".")[0]))  # one of those just added
+            part.append(_Block(net, fan_in, width, stride, settled))
         self.fc = nn.Linear(net.widths[-1], net.classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -305,7 +305,8 @@ class _ResNet(nn.Module):
         x = self.bn1(self.conv1(x)).relu()
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        return cast(Tensor, self.fc(x.mean((2, 3))))
+        outputs: Tensor = self.fc(x.mean((2, 3)))
+        return outputs
 
 
 def _norm(net: _Convolutional, width: int, settled: bool) -> nn.Module:

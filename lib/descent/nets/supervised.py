@@ -67,7 +67,7 @@ class Supervised:
                 'and the loss does not show it; use replace(objective, precision="float32"), or draw batches'
             )
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+    def gradient(self, params: Params, streams: Streams, step: int) -> Leaves:
         """Return the gradient of every replica's mean batch loss."""
         leaves = _named(params)
         out = {name: torch.empty_like(leaf) for name, leaf in leaves.items()}

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from descent.engine import rules
-from descent.engine.probes import Params
-from descent.engine.stack import leaves
 from descent.engine.train import train
 from descent.measure import noise, normality, smoothing
 from descent.nets.dense import MLP, Stacked
@@ -132,8 +130,7 @@ def _participation() -> float:
     return each(normality.participation(objective, params), [s.sum() ** 2 / np.sum(s**2) for s in spectra])
 
 
-def _rastrigin(params: Params) -> Tensor:
-    x = leaves(params)[""]
+def _rastrigin(x: Tensor) -> Tensor:
     return (x.square() - 10 * (2 * math.pi * x).cos() + 10).sum(1)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from descent.engine import rules, surgery
-from descent.engine.probes import Params, every
-from descent.engine.stack import leaves
+from descent.engine.probes import column, every
+from descent.engine.stack import Objective
 from descent.engine.streams import Streams
 from descent.engine.train import train
 from descent.nets.dense import MLP
@@ -71,14 +71,13 @@ class _Bowl:
     def __init__(self, curvature: float, slope: float = 0.0) -> None:
         self.curvature, self.slope = curvature, slope
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
-        assert isinstance(params, Tensor)
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         return self.curvature * params + self.slope
 
 
-def _path(objective: Any, hyper: rules.Hyper, steps: int) -> Tensor:
+def _path(objective: Objective[Tensor], hyper: rules.Hyper, steps: int) -> Tensor:
     """Return x of every step from x = 1, (T + 1, R)."""
-    start, probes = torch.ones(hyper.replicas, 1, dtype=F64), {"x": every(1, lambda x: leaves(x)[""][:, 0])}
+    start, probes = torch.ones(hyper.replicas, 1, dtype=F64), {"x": every(1, column(0))}
     return train(objective, start, hyper, steps, streams(hyper.replicas), probes=probes).records["x"].values
 
 

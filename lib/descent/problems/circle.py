@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.problems import exponents
 from descent.problems.styblinski import noise_scale
@@ -57,9 +56,9 @@ class Circle:
                 f"bowl {self.bowl}, ring {self.ring}, radius {self.radius}"
             )
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return w̄∇F + jitter/√k ξ, shaped like the parameters, one w̄ and one ξ (d,) per replica."""
-        return self.sample(self.slope(cast(Tensor, params)), streams, step, 1)
+        return self.sample(self.slope(params), streams, step, 1)
 
     def slope(self, point: Tensor) -> Tensor:
         """Return ∇F."""
@@ -81,15 +80,15 @@ class Circle:
         noise.mul_(noise_scale(self.batch_size, noise))
         return slope.add_(noise.view(-1, *between, *own), alpha=self.jitter)
 
-    def loss(self, params: Params) -> Tensor:
+    def loss(self, params: Tensor) -> Tensor:
         """Return F, (R, …, d) → (R, …)."""
-        far: Tensor = torch.linalg.vector_norm(cast(Tensor, params), dim=-1)
+        far: Tensor = torch.linalg.vector_norm(params, dim=-1)
         least: Tensor = torch.minimum(self.bowl * far.square(), self.ring * (far - self.radius).square())
         return least / 2
 
-    def in_bowl(self, params: Params) -> Tensor:
+    def in_bowl(self, params: Tensor) -> Tensor:
         """Tell which points gradient flow takes to the centre, (R, …, d) → (R, …) bool; the others go to the ring."""
-        far: Tensor = torch.linalg.vector_norm(cast(Tensor, params), dim=-1)
+        far: Tensor = torch.linalg.vector_norm(params, dim=-1)
         return far < self.boundary
 
     @property
@@ -160,9 +159,9 @@ class Section:
 
     circle: Circle
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return w̄F′ + jitter/√k ξ, shaped like the parameters, one w̄ and one ξ per replica."""
-        return self.circle.sample(self.slope(cast(Tensor, params)), streams, step, 0)
+        return self.circle.sample(self.slope(params), streams, step, 0)
 
     def slope(self, distance: Tensor) -> Tensor:
         """Return F′. Signs take the place of comparisons, which are several times slower on a CPU."""
@@ -180,7 +179,7 @@ class Section:
         """Return the coordinate with the centre at 0."""
         return distance + self.circle.radius if self.circle.sharp_ring else distance
 
-    def left(self, params: Params) -> Tensor:
+    def left(self, params: Tensor) -> Tensor:
         """Tell which points are outside the basin of the sharper minimiser, (R, …) bool."""
-        inside = self.place(cast(Tensor, params)).abs() < self.circle.boundary
+        inside = self.place(params).abs() < self.circle.boundary
         return inside if self.circle.sharp_ring else ~inside

@@ -11,12 +11,11 @@ coordinate i flattens exactly as far as gradient reaches it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 
 __all__ = ["DiagonalNet", "Noise", "on_manifold"]
@@ -37,28 +36,27 @@ class DiagonalNet:
     noise: Noise = "none"
     batch_size: int = 1
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return the gradient the noise makes, (R, 2, d)."""
-        value = cast(Tensor, params)
-        residual = self._residual(value)
+        residual = self._residual(params)
         if self.noise == "batch":
             rows = streams.integers(Purpose.BATCH, step, self.inputs.shape[1], (self.batch_size,))
             picked = torch.take_along_dim(self.inputs, rows.unsqueeze(-1), dim=1)
-            return _pulled(value, _mean(picked, torch.take_along_dim(residual, rows, dim=1)))
+            return _pulled(params, _mean(picked, torch.take_along_dim(residual, rows, dim=1)))
         slope = _mean(self.inputs, residual)
         if self.noise == "aligned":
             weight = streams.normal(Purpose.NOISE, step, (self.inputs.shape[1],))
             weight = (weight - weight.mean(-1, keepdim=True)) * residual / self.batch_size**0.5
             slope = slope + _mean(self.inputs, weight) * self.inputs.shape[1] ** 0.5
-        gradient = _pulled(value, slope)
+        gradient = _pulled(params, slope)
         if self.noise == "isotropic":
-            size = (self.noise_power(value) / (2 * value.shape[-1])).sqrt()
-            gradient = gradient + size[:, None, None] * streams.normal(Purpose.NOISE, step, tuple(value.shape[1:]))
+            size = (self.noise_power(params) / (2 * params.shape[-1])).sqrt()
+            gradient = gradient + size[:, None, None] * streams.normal(Purpose.NOISE, step, tuple(params.shape[1:]))
         return gradient
 
-    def value(self, params: Params) -> Tensor:
+    def value(self, params: Tensor) -> Tensor:
         """Return the loss (R,)."""
-        return self._residual(cast(Tensor, params)).square().mean(-1) / 2
+        return self._residual(params).square().mean(-1) / 2
 
     def noise_power(self, params: Tensor) -> Tensor:
         """Return the trace of the covariance of a batch's gradient, (R,)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from scipy import optimize
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.theory.mode import mode_edge, stationary_variance
 from descent.theory.weights import Gamma, StepLaw, WeightLaw, lyapunov, moment, spread_of_logs
@@ -98,15 +97,15 @@ class Minimum:
         """Coordinates a run needs: those of the features, one where random weights act on all alike."""
         return 1 if isinstance(self.law, WeightLaw) else self.law.dimension
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return w̄x, or the mean of x_i(x_i·x) over k feature vectors, plus jitter/√k ξ."""
-        x = cast(Tensor, params)
         if self.batch_size is None:
-            return x
-        slope = self._slope(x, self.batch_size, streams, step)
+            return params
+        slope = self._slope(params, self.batch_size, streams, step)
         if self.jitter == 0:
             return slope
-        return slope.add_(streams.normal(Purpose.NOISE, step, x.shape[1:]), alpha=self.jitter / self.batch_size**0.5)
+        noise = streams.normal(Purpose.NOISE, step, params.shape[1:])
+        return slope.add_(noise, alpha=self.jitter / self.batch_size**0.5)
 
     def _slope(self, x: Tensor, batch_size: int, streams: Streams, step: int) -> Tensor:
         if isinstance(self.law, WeightLaw):

@@ -7,14 +7,12 @@ direction, along the hyperbola.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.problems.styblinski import noise_scale
 from descent.theory.mode import mode_edge
@@ -29,19 +27,19 @@ FLATTEST = 2.0
 """Curvature of the flattest minimiser, u = v = ±1."""
 
 
-def residual(params: Params) -> Tensor:
+def residual(params: Tensor) -> Tensor:
     """Return uv − 1, (R, 2) → (R,)."""
-    return cast(Tensor, params).prod(dim=-1) - 1
+    return params.prod(dim=-1) - 1
 
 
-def sharpness(params: Params) -> Tensor:
+def sharpness(params: Tensor) -> Tensor:
     """Return s = u² + v², (R, 2) → (R,): on the hyperbola, the curvature across it."""
-    return cast(Tensor, params).square().sum(dim=-1)
+    return params.square().sum(dim=-1)
 
 
-def flow_sharpness(params: Params) -> Tensor:
+def flow_sharpness(params: Tensor) -> Tensor:
     """Return the curvature of the minimiser gradient flow ends in, √((u² − v²)² + 4): it conserves u² − v²."""
-    u, v = cast(Tensor, params).square().unbind(dim=-1)
+    u, v = params.square().unbind(dim=-1)
     return ((u - v).square() + 4).sqrt()
 
 
@@ -73,15 +71,14 @@ class Hyperbola:
     batch_size: BatchSize = 1
     jitter: float = 0.0
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return w̄(uv − 1)(v, u) + jitter/√k ξ, (R, 2), w̄ the mean of x² over the batch."""
-        point = cast(Tensor, params)
-        factor = residual(point).mul_(self.weights.batch_mean(streams, step, self.batch_size))
-        slope = point.flip(-1).mul_(factor.unsqueeze(-1))
+        factor = residual(params).mul_(self.weights.batch_mean(streams, step, self.batch_size))
+        slope = params.flip(-1).mul_(factor.unsqueeze(-1))
         if self.jitter == 0:
             return slope
         noise = streams.normal(Purpose.NOISE, step, (2,))
-        return slope.addcmul_(noise, noise_scale(self.batch_size, point), value=self.jitter)
+        return slope.addcmul_(noise, noise_scale(self.batch_size, params), value=self.jitter)
 
     def threshold(self, batch_size: int | None, momentum: float = 0.0) -> float:
         """Return the largest lr·s of a mean-square stable minimiser, 2(1 + β)/(1 + (1 + β)/(1 − β)·κ/k)."""

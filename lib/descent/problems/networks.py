@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine.probes import Leaves, Params
+from descent.engine.stack import leaves
 from descent.engine.streams import Purpose, Streams
 from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
@@ -95,7 +95,7 @@ class InitialSaddle:
 
     def amplitudes(self, params: Params, modes: int = 1) -> Tensor:
         """Return |W₁u_k + W₂ᵀv_k| of the leading modes, (R, modes)."""
-        net = cast(Leaves, params)
+        net = leaves(params)
         first, second = net["0.weight"], net["2.weight"]
         u, v = (torch.from_numpy(a[:, :modes].copy()).to(first) for a in (self.left, self.right))
         norms: Tensor = torch.linalg.vector_norm(first @ u + second.transpose(1, 2) @ v, dim=1)
@@ -131,20 +131,18 @@ class Logistic:
     decay: float
     batch_size: int
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return the batch gradient (R, D + 1, C)."""
-        weights = cast(Tensor, params)
         index = streams.integers(Purpose.BATCH, step, len(self.labels), (self.batch_size,))
         x = self._augmented[index]
-        error = _LOSS.slope(x @ weights, self.labels[index])
-        return torch.baddbmm(weights, x.transpose(1, 2), error, beta=self.decay, alpha=1 / self.batch_size)
+        error = _LOSS.slope(x @ params, self.labels[index])
+        return torch.baddbmm(params, x.transpose(1, 2), error, beta=self.decay, alpha=1 / self.batch_size)
 
-    def loss(self, params: Params) -> Tensor:
+    def loss(self, params: Tensor) -> Tensor:
         """Return the full loss (R,) float64 of params (R, D + 1, C)."""
-        weights = cast(Tensor, params)
-        outputs = self._augmented.to(weights.dtype) @ weights
+        outputs = self._augmented.to(params.dtype) @ params
         data = _LOSS(outputs, self.labels.expand(outputs.shape[:2])).mean(1, dtype=torch.float64)
-        return data + self.decay / 2 * weights.square().sum((1, 2), dtype=torch.float64)
+        return data + self.decay / 2 * params.square().sum((1, 2), dtype=torch.float64)
 
     @cached_property
     def minimum(self) -> Minimum:

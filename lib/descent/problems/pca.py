@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 
 __all__ = ["StreamingPCA", "beyond", "error", "overlap", "radius", "travel_steps"]
@@ -52,16 +51,16 @@ class StreamingPCA:
         if self.samples not in ("gaussian", "signs", "mean"):
             raise ValueError(f'samples must be "gaussian", "signs" or "mean", got {self.samples!r}')
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return −(I − vvᵀ)xxᵀv for one fresh sample per replica, (R, d)."""
-        v = cast(Tensor, params)
         if self.samples == "mean":
-            pull = v * _row(self.eigenvalues, 1.0, v.dtype, v.device)
-            return (v * pull).sum(-1, keepdim=True) * v - pull
+            pull = params * _row(self.eigenvalues, 1.0, params.dtype, params.device)
+            return (params * pull).sum(-1, keepdim=True) * params - pull
         draw = streams.normal if self.samples == "gaussian" else streams.signs
-        x = draw(Purpose.BATCH, step, (len(self.eigenvalues),)).mul_(_row(self.eigenvalues, 0.5, v.dtype, v.device))
-        projection = torch.linalg.vecdot(x, v).unsqueeze(-1)
-        return torch.addcmul(-x, projection, v).mul_(projection)
+        deviations = _row(self.eigenvalues, 0.5, params.dtype, params.device)
+        x = draw(Purpose.BATCH, step, (len(self.eigenvalues),)).mul_(deviations)
+        projection = torch.linalg.vecdot(x, params).unsqueeze(-1)
+        return torch.addcmul(-x, projection, params).mul_(projection)
 
     def at(self, index: int, replicas: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the critical point e_index for every replica, (R, d)."""
@@ -99,20 +98,20 @@ def _row(values: tuple[float, ...], power: float, dtype: torch.dtype, device: to
     return torch.tensor(values, dtype=dtype, device=device) ** power
 
 
-def overlap(params: Params) -> Tensor:
+def overlap(params: Tensor) -> Tensor:
     """Return h_0²/‖h‖², the squared overlap with the optimum, (R,)."""
-    squares = cast(Tensor, params).square()
+    squares = params.square()
     return squares[..., 0] / squares.sum(-1)
 
 
-def beyond(level: float) -> Callable[[Params], Tensor]:
+def beyond(level: float) -> Callable[[Tensor], Tensor]:
     """Return the condition that the squared overlap with the optimum has reached a level."""
     return lambda params: overlap(params) >= level
 
 
-def error(params: Params) -> Tensor:
+def error(params: Tensor) -> Tensor:
     """Return 1 − h_0²/‖h‖² without cancellation, (R,)."""
-    squares = cast(Tensor, params).square()
+    squares = params.square()
     return squares[..., 1:].sum(-1) / squares.sum(-1)
 
 

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from numpy.typing import ArrayLike
 from scipy import special
 from torch import Tensor
 
-from descent.engine.probes import Params
 from descent.engine.stack import Objective
 from descent.engine.streams import Purpose, Streams
 from descent.problems.exponents import Features, Law
@@ -85,15 +83,14 @@ class Ensemble:
         if not all(size is None or 1 <= size <= most for size in _sizes(self.batch_size)):
             raise ValueError(f"batch sizes must lie between 1 and {most:g}, got {self.batch_size}")
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return the mean over a batch of Q_iθ + r_i, (R, d)."""
-        x = cast(Tensor, params)
-        examples, offsets = _placed(self, x.dtype, x.device)
-        shares = _shares(self, streams, step).to(x)
+        examples, offsets = _placed(self, params.dtype, params.device)
+        shares = _shares(self, streams, step).to(params)
         if examples.ndim == 2:
-            slope = (x @ examples.T).mul_(shares) @ examples
+            slope = (params @ examples.T).mul_(shares) @ examples
         else:
-            slope = torch.einsum("nab,rb->rna", examples, x).mul_(shares[:, :, None]).sum(1)
+            slope = torch.einsum("nab,rb->rna", examples, params).mul_(shares[:, :, None]).sum(1)
         return slope if offsets is None else slope.addmm_(shares, offsets)
 
     def shares(self, streams: Streams, step: int) -> Tensor:
@@ -136,11 +133,10 @@ class GaussianFeatures:
     spectrum: tuple[float, ...]
     batch_size: BatchSize = 1
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return the mean over a batch of x(x·θ), (R, d)."""
-        x = cast(Tensor, params)
-        root = x.new_tensor(self.spectrum).sqrt()
-        a = root * x
+        root = params.new_tensor(self.spectrum).sqrt()
+        a = root * params
         along = _batch_mean(Gamma(0.5), streams, step, _sizes(self.batch_size))[:, None].to(a)
         size: Tensor = torch.linalg.vector_norm(a, dim=1, keepdim=True)
         unit = a / size.clamp_min(torch.finfo(a.dtype).tiny)
@@ -160,14 +156,13 @@ class RandomWeights:
     spectrum: tuple[float, ...] = (1.0,)
     batch_size: BatchSize = 1
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return the mean weight of a batch times the full gradient, (R, d)."""
-        x = cast(Tensor, params)
         weight = _batch_mean(self.law, streams, step, _sizes(self.batch_size))
-        return weight[:, None].to(x) * x.new_tensor(self.spectrum) * x
+        return weight[:, None].to(params) * params.new_tensor(self.spectrum) * params
 
 
-def sampled(problem: Atoms | Gaussian | Weighted, batch_size: BatchSize) -> Objective:
+def sampled(problem: Atoms | Gaussian | Weighted, batch_size: BatchSize) -> Objective[Tensor]:
     """Return what is descended where these are the moments; the weights are Gamma distributed."""
     if isinstance(problem, Gaussian):
         return GaussianFeatures(problem.spectrum, batch_size)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.theory.escape import escape_level
 from descent.theory.mode import growth, growth_ceiling
@@ -44,11 +42,10 @@ class Quadratic:
     curvatures: tuple[float, ...]
     noise: float = 1.0
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return curvature·x + √noise ξ, (R, d)."""
-        x = cast(Tensor, params)
-        slope = x * x.new_tensor(self.curvatures)
-        return slope.add_(_white(streams, step, x), alpha=math.sqrt(self.noise))
+        slope = params * params.new_tensor(self.curvatures)
+        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,11 @@ class DoubleWell:
     instability: float = 1.0  # −F''(0)
     curvature: float = 2.0  # F''(±1)
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return x³ − x + √noise ξ, (R, 1)."""
-        x = cast(Tensor, params)
-        slope = torch.addcmul(-x, x.square(), x)
-        scale = torch.as_tensor(self.noise, dtype=x.dtype, device=x.device).sqrt().reshape(-1, 1)
-        return slope.addcmul_(_white(streams, step, x), scale)
+        slope = torch.addcmul(-params, params.square(), params)
+        scale = torch.as_tensor(self.noise, dtype=params.dtype, device=params.device).sqrt().reshape(-1, 1)
+        return slope.addcmul_(_white(streams, step, params), scale)
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,11 @@ class StiffSaddle:
     noise: float = 1e-4
     instability: float = 1.0
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return (x³ − x, stiffness·y) + √noise ξ, (R, 2)."""
-        point = cast(Tensor, params)
-        x, y = point[:, 0], point[:, 1]
+        x, y = params[:, 0], params[:, 1]
         slope = torch.stack([x * (x * x - 1.0), self.stiffness * y], dim=1)
-        return slope.add_(_white(streams, step, point), alpha=math.sqrt(self.noise))
+        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
 
     def limit(self, momentum: ArrayLike) -> Array:
         """Return the largest stable lr, 2(1 + momentum)/stiffness."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from scipy import optimize, special
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
 from descent.engine.streams import Streams
 from descent.problems.saddle import _white
 from descent.theory.mode import Convention, convert
@@ -46,12 +45,12 @@ class Rugged:
     noise: float | Tensor = 0.0
     offset: float = 0.0
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return curvature·x + amplitude·wavenumber·sin(wavenumber·x) + √noise ξ, (R, d)."""
-        x = cast(Tensor, params)
-        slope = (self.wavenumber * x).sin_().mul_(self.amplitude * self.wavenumber).add_(x, alpha=self.curvature)
-        scale = torch.as_tensor(self.noise, dtype=x.dtype, device=x.device).sqrt().reshape(-1, 1)
-        return slope.addcmul_(_white(streams, step, x), scale)
+        ripples = (self.wavenumber * params).sin_().mul_(self.amplitude * self.wavenumber)
+        slope = ripples.add_(params, alpha=self.curvature)
+        scale = torch.as_tensor(self.noise, dtype=params.dtype, device=params.device).sqrt().reshape(-1, 1)
+        return slope.addcmul_(_white(streams, step, params), scale)
 
     def value(self, x: ArrayLike) -> Array:
         """Return f in every coordinate, shaped like x."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.theory.mode import mode_edge
 from descent.theory.weights import BatchSize, TwoPoint, WeightLaw, lyapunov
@@ -147,21 +146,19 @@ class StyblinskiTang:
     batch_size: BatchSize = 1
     jitter: float = 0.0
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Tensor:
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return w̄·(2θ³ − 16θ + 5/2) + jitter/√k ξ, (R, d), one mean weight w̄ per replica."""
-        x = cast(Tensor, params)
-        slope = x.square().mul_(2).sub_(16).mul_(x).add_(2.5)
+        slope = params.square().mul_(2).sub_(16).mul_(params).add_(2.5)
         slope.mul_(self.weights.batch_mean(streams, step, self.batch_size).unsqueeze(-1))
         if self.jitter == 0:
             return slope
-        noise = streams.normal(Purpose.NOISE, step, x.shape[1:])
-        return slope.addcmul_(noise, noise_scale(self.batch_size, x), value=self.jitter)
+        noise = streams.normal(Purpose.NOISE, step, params.shape[1:])
+        return slope.addcmul_(noise, noise_scale(self.batch_size, params), value=self.jitter)
 
-    def loss(self, params: Params) -> Tensor:
+    def loss(self, params: Tensor) -> Tensor:
         """Return F, (R, d) → (R,)."""
-        x = cast(Tensor, params)
-        square = x.square()
-        return ((square - 16) * square + 5 * x).sum(-1) / 2
+        square = params.square()
+        return ((square - 16) * square + 5 * params).sum(-1) / 2
 
     def thresholds(self, batch_size: int | None, momentum: float = 0.0) -> PerWell:
         """Return the largest mean-square stable lr at each well, 2(1 + β)/(F''(1 + (1 + β)/(1 − β)·σ²/k))."""
@@ -181,7 +178,6 @@ def noise_scale(batch_size: BatchSize, like: Tensor) -> Tensor:
     return scales.repeat_interleave(len(like) // len(scales)).unsqueeze(-1)
 
 
-def share_flat(params: Params) -> Tensor:
+def share_flat(params: Tensor) -> Tensor:
     """Return the share of coordinates in the basin of the flat well, (R, d) → (R,)."""
-    x = cast(Tensor, params)
-    return (x > TOP.x).to(x.dtype).mean(dim=-1)
+    return (params > TOP.x).to(params.dtype).mean(dim=-1)

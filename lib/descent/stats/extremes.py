@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
@@ -18,17 +17,17 @@ Several = Sequence[Estimate] | Array
 
 def smallest(found: Several) -> Estimate:
     """Return the estimate of the smallest value, out of a list or an array of any shape."""
-    return cast(Estimate, min(np.ravel(np.asarray(found)), key=lambda estimate: estimate.value))
+    return min(_listed(found), key=lambda estimate: estimate.value)
 
 
 def largest(found: Several) -> Estimate:
     """Return the estimate of the largest value, out of a list or an array of any shape."""
-    return cast(Estimate, max(np.ravel(np.asarray(found)), key=lambda estimate: estimate.value))
+    return max(_listed(found), key=lambda estimate: estimate.value)
 
 
 def furthest(found: Several, centre: float = 1.0) -> Estimate:
     """Return the estimate whose value lies furthest from `centre`, out of a list or an array of any shape."""
-    return cast(Estimate, max(np.ravel(np.asarray(found)), key=lambda estimate: abs(estimate.value - centre)))
+    return max(_listed(found), key=lambda estimate: abs(estimate.value - centre))
 
 
 def magnitude(found: Estimate) -> Estimate:
@@ -38,3 +37,7 @@ def magnitude(found: Estimate) -> Estimate:
     2.0 [1.0, 3.0]
     """
     return found if found.value >= 0 else replace(found, value=-found.value, low=-found.high, high=-found.low)
+
+
+def _listed(found: Several) -> list[Estimate]:
+    return list(np.ravel(np.asarray(found)))

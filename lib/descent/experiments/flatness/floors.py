@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine import column, every, heavy_ball
@@ -66,11 +67,15 @@ def run(config: Floors, lab: Lab) -> FloorsResult:
 
 def _watch(settings: tuple[Arm, ...], replicas: Share, steps: int, config: Floors, lab: Lab) -> Array:
     """Return the mean of v² over `steps` steps, (A, N)."""
+
+    def square(x: Tensor) -> Tensor:
+        return column(0)(x).square()
+
     objective = Ensemble(ROOTS, tuple(arm.batch_size for arm in settings), OFFSETS)
     rule = heavy_ball([arm.lr for arm in settings], [arm.momentum for arm in settings])
     arms = lab.arms(rule, replicas, torch.float64)
     start = torch.zeros(1, 1, dtype=torch.float64)
-    probes = {"square": every(config.every, lambda params: column(0)(params).square())}
+    probes = {"square": every(config.every, square)}
     return arms.run(objective, start, config.burn + steps, probes=probes).average("square", config.burn + 1)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import cast
 
 import numpy as np
 import torch
@@ -125,7 +124,7 @@ def follow(config: Continuum, problem: Hyperbola, arms: Arms, steps: int) -> tup
     for begin in range(0, steps, config.stride):
         hyper, streams = arms.hyper.subset(rows), arms.streams.subset(rows)
         done = train(problem, x, hyper, begin + config.stride, streams, velocity=velocity, begin=begin, check=10)
-        x, velocity = cast(Tensor, done.params), cast(Tensor, done.velocity)
+        x, velocity = done.params, done.velocity
         at_rest = torch.maximum(residual(x).abs(), velocity.abs().amax(dim=1)) < config.tolerance
         end[rows], fate[rows] = x, torch.where(at_rest, Fate.CONVERGED, Fate.MOVING)
         fate[rows[done.diverged_at >= 0]] = Fate.INFINITE

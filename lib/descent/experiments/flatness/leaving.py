@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine import FirstPassage, Params, heavy_ball
+from descent.engine import FirstPassage, heavy_ball
 from descent.experiments.flatness.batches import Batch
 from descent.experiments.lab import Lab, Share
 from descent.measure.thresholds import Curve, Scan
@@ -54,8 +54,8 @@ def leave(
     section = Section(replace(circle, batch_size=tuple(cell.batch_size for cell in cells)))
     begin = torch.full((1, lr.shape[1]), -start, dtype=dtype)
 
-    def outside(params: Params) -> Tensor:
-        return torch.stack([section.left(params), cast(Tensor, params).abs() > NEAR * circle.room], dim=1)
+    def outside(params: Tensor) -> Tensor:
+        return torch.stack([section.left(params), params.abs() > NEAR * circle.room], dim=1)
 
     arms = lab.arms(heavy_ball(1.0, [cell.momentum for cell in cells]), runs, dtype)
     scan, probes = Scan(section, lr / circle.sharpness), {"out": FirstPassage(outside, LOOK)}

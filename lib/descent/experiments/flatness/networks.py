@@ -148,12 +148,12 @@ def run(config: Networks, lab: Lab) -> NetworksResult:
     initial = to_numpy(leading(task.gram(task.start(lab.streams(config.replicas)))).sharpness)
     groups = tuple(_weigh(task, config, group, done, initial) for group, done in zip(config.groups, runs, strict=True))
     few = next(i for i, group in enumerate(config.groups) if group.batch_size == FEW)
-    one = {name: leaf[:1] for name, leaf in cast(Leaves, gentle.params).items()}
+    one = {name: leaf[:1] for name, leaf in gentle.params.items()}
     tracks, grown = tuple(map(track, (runs[0], gentle))), grow(task, config, lab, runs[few], groups[few])
     return NetworksResult(config, lab, groups, tracks, grown, to_numpy(task.gram(one)[0]))
 
 
-def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[str, Probe]) -> ArmRun:
+def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[str, Probe]) -> ArmRun[Leaves]:
     """Train a group from the same starts on the same batches, until all interpolate or the steps are used up."""
     objective = task.objective(group.batch_size)
     fitted = FirstPassage(lambda params: objective.value(params) < config.fitted, every=200, stop=True)
@@ -161,7 +161,7 @@ def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[
     return arms.run(objective, task.start, group.steps, probes={**probes, "fitted": fitted}, check=10)
 
 
-def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: Array) -> Trained:
+def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun[Leaves], initial: Array) -> Trained:
     """Compare every net that interpolates with its thresholds."""
     loss = task.objective(None).value(done.params)
     rows = (loss < config.fitted).nonzero().squeeze(1)
@@ -183,7 +183,7 @@ def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun, initial: 
     return Trained(group, done.lost, start, laid(sharp), own, single, laid(lower))
 
 
-def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun, trained: Trained) -> Array:
+def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun[Leaves], trained: Trained) -> Array:
     """Return the growth per step of each linearised net, (2, M, S), by KINDS."""
     arm, around = len(trained.group.lr) // 2, config.around
     (kept,) = lab.bring(torch.from_numpy(trained.found[arm].nonzero()[0]))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from descent.data import images
-from descent.engine import Params, Purpose, Streams
+from descent.engine import Purpose, Streams
 from descent.engine.probes import Leaves
 from descent.experiments.flatness.batches import Batch
 from descent.experiments.lab import Lab
@@ -51,12 +50,12 @@ class Parity:
             leaves[f"{2 * layer}.weight"] = torch.nn.functional.pad(weight, (0, fan_in - pixels))
         return leaves
 
-    def gram(self, params: Params) -> Tensor:
+    def gram(self, params: Leaves) -> Tensor:
         """Return K (R, n, n) in float64, wherever the parameters are."""
-        leaves = {name: leaf.double() for name, leaf in cast(Leaves, params).items()}
+        leaves = {name: leaf.double() for name, leaf in params.items()}
         return gram(self.net, leaves, self.inputs)
 
-    def interpolating(self, params: Params, rows: Tensor) -> Tensor:
+    def interpolating(self, params: Leaves, rows: Tensor) -> Tensor:
         """Return K (M, n, n) of the replicas `rows`, which must fit their targets."""
-        leaves = {name: leaf[rows] for name, leaf in cast(Leaves, params).items()}
+        leaves = {name: leaf[rows] for name, leaf in params.items()}
         return interpolation_gram(self.net, leaves, self.inputs, self.targets)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -85,7 +84,7 @@ def run(config: Samples, lab: Lab) -> SamplesResult:
     means, groups, (median, *_), (paths, *_) = zip(*parts, strict=True)
     arms = lab.arms(sgd(config.lr), config.group, torch.float64)
     step = Descent(RandomWeights(WEIGHTS), arms.hyper, arms.streams)
-    start = step.state(cast(Tensor, arms.stack(torch.ones(1, 1, dtype=torch.float64))))
+    start = step.state(arms.stack(torch.ones(1, 1, dtype=torch.float64)))
     (grown,) = resampled_growth(step, start, config.watched, arms.streams, burn=0)
     return SamplesResult(config, lab, sizes, np.sum(means, axis=0), np.concatenate(groups), median, paths, grown)
 

@@ -6,7 +6,6 @@ One of them is flat in all ten coordinates, and it is the highest. Every arm sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
-from descent.engine import Params, Purpose, every, sgd
+from descent.engine import Purpose, every, sgd
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.flatness.wells import release
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
@@ -108,8 +107,7 @@ def run(config: Selection, lab: Lab) -> SelectionResult:
     start = config.half_width * (2 * uniform - 1)
     found: list[Arm] = []
 
-    def extent(params: Params) -> Tensor:  # the lowest coordinate, the largest distance to the flat minimiser, (R, 2)
-        x = cast(Tensor, params)
+    def extent(x: Tensor) -> Tensor:  # the lowest coordinate, the largest distance to the flat minimiser, (R, 2)
         return torch.stack([x.amin(dim=1), (x - FLAT.x).abs().amax(dim=1)], dim=1)
 
     for grid in config.grids:

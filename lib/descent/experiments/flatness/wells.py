@@ -69,8 +69,8 @@ class WellsResult(Result[Wells]):
 
 
 def release(
-    arms: Arms, problem: StyblinskiTang, start: Tensor, steps: int, last: Every, **probes: Probe
-) -> tuple[ArmRun, ArmRun]:
+    arms: Arms, problem: StyblinskiTang, start: Tensor, steps: int, last: Every[Tensor], **probes: Probe[Tensor]
+) -> tuple[ArmRun[Tensor], ArmRun[Tensor]]:
     """Descend under the probes up to the last `last.every` steps, then under the probe "tail" at every one of them."""
     early = arms.run(problem, start, steps - last.every, probes=probes, check=CHECK)
     return early, early.then(steps, probes={"tail": every(1, last.function)})

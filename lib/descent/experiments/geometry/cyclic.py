@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import ArmRun, Objective, Purpose, constant, sgd
 from descent.engine.arms import to_numpy
-from descent.engine.probes import Leaves
+from descent.engine.probes import Leaves, P
 from descent.experiments.geometry.minima import find_minimum, linearised, odd_or_even, shifted
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.noise import flat
@@ -104,14 +103,13 @@ def _diagonal(config: Cyclic, lab: Lab, noise: Noise, batch_size: int, high: flo
     for _ in range(config.cycles):
         runs.append(_cycle(config, runs[-1], (noisy, quiet), rates))
     return np.array(
-        [
-            np.where(done.lost[0, :, None], np.nan, done.end(lambda x: cast(Tensor, x).square().sum(1))[0])
-            for done in runs
-        ]
+        [np.where(done.lost[0, :, None], np.nan, done.end(lambda x: x.square().sum(1))[0]) for done in runs]
     )
 
 
-def _cycle(config: Cyclic, run: ArmRun, phases: tuple[Objective, Objective], rates: tuple[float, float]) -> ArmRun:
+def _cycle(
+    config: Cyclic, run: ArmRun[P], phases: tuple[Objective[P], Objective[P]], rates: tuple[float, float]
+) -> ArmRun[P]:
     """Go on through a high and a low phase; rates are factors on those of the arms."""
     high, low = (constant(rate) for rate in rates)
     top = run.then(run.steps + config.up, objective=phases[0], schedule=high)
@@ -131,7 +129,7 @@ def _networks(config: Cyclic, lab: Lab) -> dict[str, Array]:
     found = {}
     for name, phase in ((DESCENT, whole), (SGD, single)):
         done = _cycle(config, arms.run(whole, start, 0, limit=1e3), (phase, whole), (1.0, config.settle))
-        after = _eigenvalues(whole, cast(Leaves, done.params))
+        after = _eigenvalues(whole, done.params)
         drop = 1 - after[:, 1:5].sum(-1) / before[:, 1:5].sum(-1)
         found[name] = np.where(done.lost[:, 0], np.nan, to_numpy(drop))
     return found

@@ -7,7 +7,6 @@ edge of full-batch descent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from descent.arrays import Array
 from descent.data.images import centred, load, signs
 from descent.engine import Factors, Schedule, sgd
 from descent.engine.arms import to_numpy
-from descent.engine.probes import Leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.gram import gram
 from descent.measure.stability import threshold
@@ -56,7 +54,7 @@ def run(config: Kept, lab: Lab) -> KeptResult:
         arms = lab.arms(sgd(lr), config.replicas)
         start = {name: config.spread * leaf for name, leaf in problem.model.initial(arms.streams).items()}
         done = arms.run(problem, start, config.steps, schedule=warmed(config.warm), limit=1e3)
-        params = cast(Leaves, done.params)
+        params = done.params
         fitted = (problem.value(params) < config.fitted) & (done.whole.diverged_at < 0)
         kernel = gram(problem.model, params, inputs).double()
         kernel = torch.where(fitted[:, None, None], kernel, torch.eye(len(inputs)).to(kernel))

@@ -26,7 +26,7 @@ def odd_or_even(lab: Lab, sizes: tuple[int, ...], images: int) -> Supervised:
 def find_minimum(problem: Supervised, streams: Streams, warm: int = 300, newton: int = 12) -> Leaves:
     """Return parameters with residuals near rounding: `warm` steps of descent, then Newton steps of least length."""
     arms = Arms.paired(sgd(0.1), streams)
-    params = cast(Leaves, arms.run(problem, problem.model.initial, warm).params)
+    params = arms.run(problem, problem.model.initial, warm).params
     for _ in range(newton):
         jacobian, residual = linearised(problem, params)
         gram = jacobian @ jacobian.mT

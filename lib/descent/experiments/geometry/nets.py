@@ -7,7 +7,6 @@ gain outside the sharpest direction by SGD, and by full-batch descent?
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from pandas import DataFrame
@@ -15,7 +14,6 @@ from pandas import DataFrame
 from descent.arrays import Array
 from descent.engine import Purpose, sgd
 from descent.engine.arms import to_numpy
-from descent.engine.probes import Leaves
 from descent.experiments.geometry.escape import parted, walked_ratio
 from descent.experiments.geometry.minima import find_minimum, linearised, odd_or_even, shifted
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
@@ -69,7 +67,7 @@ def run(config: Nets, lab: Lab) -> NetsResult:
         arms = lab.arms(sgd(lr.cpu()), config.walkers, torch.float64, shared=False, apart=1)  # each net is an arm
         start = {name: arms.spread(leaf) for name, leaf in minimum.items()}
         offset = config.displacement * arms.streams.normal(Purpose.INIT, 0, (jacobian.shape[-1],))
-        final = cast(Leaves, arms.run(problem, shifted(start, offset), config.steps).params)
+        final = arms.run(problem, shifted(start, offset), config.steps).params
         moved = flat({name: final[name] - start[name] for name in start}).view(len(arms), arms.replicas, -1)
         losses.append(to_numpy(curvature[:, None] * (moved @ basis.mT).square()))
     (stochastic, descent), size = losses, residual.square().mean(-1).sqrt()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from descent.data.images import channels_first, load, pair, pooled, signs
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves, Params
+from descent.engine.stack import leaves
 from descent.experiments.geometry.looks import look
 from descent.experiments.lab import Lab
 from descent.measure.noise import flat
@@ -84,7 +84,7 @@ class Pictures:
 
         def measured(params: Params) -> Mapping[str, Tensor]:
             rows = [slice(r, r + 1) for r in range(len(lr))]
-            nets = [{name: leaf[r] for name, leaf in cast(Leaves, params).items()} for r in rows]
+            nets = [{name: leaf[r] for name, leaf in leaves(params).items()} for r in rows]
             seen = [one(net, lr[r], batch_size[r]) for net, r in zip(nets, rows, strict=True)]
             return {name: torch.cat([found[name] for found in seen]) for name in seen[0]}
 

@@ -8,7 +8,6 @@ with strong momentum.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -82,7 +81,7 @@ def run(config: Coast, lab: Lab) -> CoastResult:
     for lr, momentum in config.arms:
         steps = int(config.rest / (1 - momentum)) if momentum else config.rest_plain
         done = lab.arms(ema(lr, momentum), config.seeds, torch.float64).run(Feature(alpha), start, steps)
-        distance.append(done.end(lambda s: cast(Tensor, s).norm(dim=-1)))
+        distance.append(done.end(lambda s: s.norm(dim=-1)))
     law = [coasting(lr / (1 - momentum) * alpha**2)[0] / alpha for lr, momentum in config.arms]
     large = [_stop(replace(task, large_margin=a), lab, config.slow, 0.0, 3000) for a in config.large_margins]
     small = [_stop(replace(task, small_margin=b), lab, 1.0, config.strong, 1500) for b in config.small_margins]

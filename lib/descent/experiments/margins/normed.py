@@ -20,6 +20,7 @@ from descent.data.images import Pictures, pictures
 from descent.engine import Params, every, heavy_ball
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
+from descent.engine.stack import leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.nets import CrossEntropy, ResNet, Supervised
 from descent.nets.convolutional import Norm
@@ -97,7 +98,7 @@ def run(config: Normed, lab: Lab) -> NormedResult:
 def _look(exact: Supervised, watched: int, data: Pictures, params: Params) -> Leaves:
     """Return training loss and test accuracy (rows,)."""
     inputs, labels = exact.inputs[:watched], exact.targets[:watched]
-    settled = cast(ResNet, exact.model).settled(cast(Leaves, params), inputs)
+    settled = cast(ResNet, exact.model).settled(leaves(params), inputs)
     with torch.no_grad():
         accuracy = 100 * exact.accuracy(settled, data.test_inputs, data.test_labels)
         return {"loss": exact.value(settled, inputs, labels), "accuracy": accuracy}

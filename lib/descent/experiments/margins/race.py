@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine import Params, ema, every
-from descent.engine.probes import Leaves
+from descent.engine.stack import leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.margins.arms import EQUAL, LARGE, Race, Task, compete
 from descent.problems.patches import Patches
@@ -83,7 +82,7 @@ def run(config: RaceSettings, lab: Lab) -> RaceResult:
     problem = Patches(config.task.data(lab), len(momentum))
 
     def course(params: Params) -> Mapping[str, Tensor]:
-        logits, s = problem.logits(params), cast(Leaves, params)["s"]
+        logits, s = problem.logits(params), leaves(params)["s"]
         signal, noise = (problem.halves(part)[1] for part in logits)
         large, _ = problem.halves((-logits.total).sigmoid())
         return {"feature": s.amax(-1), "signal": signal, "noise": noise, "unfitted": large, "neurons": s}

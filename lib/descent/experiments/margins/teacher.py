@@ -6,7 +6,6 @@ A student is trained on labels of linear and nonlinear teachers to equal loss, w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +13,6 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import ema
 from descent.engine.arms import in_parts
-from descent.engine.probes import Leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.margins.arms import AtLoss
 from descent.problems.teacher import TEACHERS, Student, labelled, student_start
@@ -54,7 +52,7 @@ def _race(config: Teacher, lab: Lab, teacher: str) -> Array:
     arms, seeds = lab.arms(ema(config.lr, (0.0, lab.momentum)), config.seeds), lab.streams(config.seeds)
     n = config.examples
     inputs, labels = labelled(seeds, teacher, n + config.tests, config.dimension)
-    data = cast(Leaves, arms.stack({"inputs": inputs, "labels": labels}))
+    data = arms.stack({"inputs": inputs, "labels": labels})
     problem = Student(data["inputs"][:, :n].contiguous(), data["labels"][:, :n].contiguous())
     keeper = AtLoss(problem, (config.target,), every=1)
     keeper.train(arms, problem, student_start(seeds, config.hidden, config.dimension), config.steps)

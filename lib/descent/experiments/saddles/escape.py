@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from torch import Tensor
 
 from descent.arrays import Array, IntArray
 from descent.engine import FirstPassage, Probe, column, every, heavy_ball
@@ -83,7 +84,7 @@ def run(config: Escape, lab: Lab) -> EscapeResult:
     momentum = lab.momenta(config.momentum)
     law, radii, q = config.law(lab.lr, momentum), radius(LEVELS), np.array(QUANTILES)[:, None]
     slowest = config.law(lab.lr, 0.0).quantile(1 - 1e-6, radius(LEVELS[NEAR]))
-    probes: dict[str, Probe] = {str(level): FirstPassage(beyond(level), config.look) for level in LEVELS}
+    probes: dict[str, Probe[Tensor]] = {str(level): FirstPassage(beyond(level), config.look) for level in LEVELS}
     probes |= {"everyone": FirstPassage(beyond(LEVELS[NEAR]), 200, stop=True), "paths": every(config.frame, overlap)}
     arms = lab.arms(heavy_ball(lab.lr, momentum), config.replicas)
     done = arms.run(config.problem, config.problem.at(1), int(slowest), probes=probes)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from descent.arrays import Array
-from descent.engine import every, heavy_ball
+from descent.engine import Every, every, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.problems.pca import StreamingPCA, error, overlap
 from descent.stats import bootstrap, exact, mean, slope
@@ -94,7 +94,7 @@ def _deviation(
     """Return path minus flow (A, N, K·d) at the frames, and the largest | ‖v‖ − 1 | (A, N)."""
     arms = lab.arms(heavy_ball([effective * (1 - m) for m in momentum], momentum), n, dtype)
     steps = round(config.horizon / effective)
-    probe = every(max(1, steps // config.frames), lambda params: params)
+    probe: Every[torch.Tensor] = every(max(1, steps // config.frames), lambda params: params)
     done = arms.run(problem, torch.as_tensor(config.origin, dtype=dtype), steps, probes={"v": probe})
     paths, flow = done["v"], problem.flow(config.origin[0], effective * done.at("v"))
     norm = np.abs(np.linalg.norm(paths, axis=-1) - 1).max(axis=-1)

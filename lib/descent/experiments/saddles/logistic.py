@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scipy.stats import sem
+from torch import Tensor
 
 from descent.arrays import Array, IntArray
 from descent.data import images
-from descent.engine import every
+from descent.engine import Every, every
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.saddles.arms import Arm, rule
 from descent.problems.networks import Logistic
@@ -58,7 +59,7 @@ def run(config: LogisticFloor, lab: Lab) -> LogisticResult:
     inputs, labels = lab.bring(*images.examples(config.data, config.examples))
     problem = Logistic(inputs, labels, 10, config.decay, config.batch_size)
     arms, minimum = lab.arms(rule(ARMS, config.lr, lab.momentum), config.replicas), problem.minimum
-    probe = every(config.every, lambda weights: problem.loss(weights) - minimum.loss)
+    probe: Every[Tensor] = every(config.every, lambda weights: problem.loss(weights) - minimum.loss)
     done = arms.run(problem, minimum.params.to(inputs).unsqueeze(0), config.steps, probes={"excess": probe})
     excess, steps = done["excess"][:, done.alive], done.at("excess")
     lr, momentum = arms.rule.lr.numpy(), arms.rule.momentum.numpy()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine import Params, column, every, heavy_ball
+from descent.engine import column, every, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.pca import StreamingPCA
@@ -110,9 +109,8 @@ def _hover(config: Optimum, lab: Lab, lr: float, momentum: tuple[float, ...]) ->
     return Hover(lr, frame, (paths**2).sum(axis=-1).mean(axis=2), paths, watched.lost.sum(axis=1))
 
 
-def _beside(params: Params) -> Tensor:
+def _beside(v: Tensor) -> Tensor:
     """Return the coordinates beside the optimum, on the unit sphere."""
-    v = cast(Tensor, params)
     return v[:, 1:] / v.square().sum(dim=1, keepdim=True).sqrt()
 
 

@@ -7,7 +7,6 @@ decay, where an effective step is what it says; a large net with both is a check
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from descent.engine import Params, every
 from descent.engine.arms import to_numpy
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
+from descent.engine.stack import leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.saddles.arms import BEFORE, SIX, Arm, Race, race, rule
 from descent.measure.noise import flat
@@ -132,7 +132,7 @@ def _race(config: Residual, lab: Lab, net: Net, objective: Supervised, test: tup
     exact = replace(problem, augment=None, precision="float32", compiled=False)
 
     def settled(params: Params) -> Leaves:
-        return net.model.settled(cast(Leaves, params), inputs)
+        return net.model.settled(leaves(params), inputs)
 
     def loss(params: Params) -> Tensor:
         return exact.value(settled(params), inputs, labels)
@@ -159,7 +159,7 @@ def _excess(config: Residual, done: Race, exact: Supervised, inputs: Tensor, lab
         return np.empty((2, int(alive.sum())))
     two = slice(0, 2 * len(alive))  # plain and momentum come first
     weights = records["weights"].values[-config.tail :, two]
-    like = {name: leaf[two] for name, leaf in cast(Leaves, done.last.params).items()}
+    like = {name: leaf[two] for name, leaf in leaves(done.last.params).items()}
     losses = torch.stack([exact.value(unflatten(look, like), inputs, labels) for look in weights])
     excess = losses.mean(dim=0) - exact.value(unflatten(weights.mean(dim=0), like), inputs, labels)
     return to_numpy(excess).reshape(2, -1)[:, alive]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ def _walk(config: Escape, lab: Lab, rule: Average, temperatures: tuple[float, ..
     arms = lab.arms(ema([rule.lr] * len(temperatures), rule.momentum), config.replicas)
     problem = replace(config.rugged, noise=arms.spread(2 * torch.tensor(temperatures) / rule.lr))
     done = arms.run(problem, torch.full((1, 1), config.start), round(config.horizon / rule.lr))
-    return done.end(lambda x: cast(Tensor, x)[:, 0].abs() < problem.home)
+    return done.end(lambda x: x[:, 0].abs() < problem.home)
 
 
 def _drift(config: Escape, lab: Lab) -> Array:

@@ -161,13 +161,13 @@ def _stack(config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequ
     }
 
 
-def _end(config: Grid, exact: Supervised, done: ArmRun, powers: list[Tensor]) -> dict[str, Array]:
+def _end(config: Grid, exact: Supervised, done: ArmRun[Leaves], powers: list[Tensor]) -> dict[str, Array]:
     """Return what is known of the first seeds at the end, (A, M); the powers freed of what the images left out add."""
     some, params, _ = done.few(config.measured)
     variance = gradient_noise(_some(exact, config.squares), params)
     missed = variance * (1 / config.gradients - 1 / len(exact.inputs))
     degree = some.hyper.lr * (torch.stack(powers).mean(dim=0) - missed).clamp_min(0.0).sqrt()
-    operator = hessian(_some(exact, config.curved), cast(Leaves, params))
+    operator = hessian(_some(exact, config.curved), params)
     top = top_eigenpairs(operator, 1, some.streams, steps=config.products, tolerance=1e-2)
     found = {"degree": degree, "variance": variance, "sharpness": top.values[:, 0]}
     return {name: some.split(values) for name, values in found.items()}

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import cast
 
 import numpy as np
 import torch
@@ -125,7 +124,7 @@ def _rest(config: Parabola, lab: Lab, gradients: Tensor, sampling: Sampling, siz
     arms, length = lab.arms(ema(1.0, lab.momentum), config.samplers, torch.float64), config.examples // size
     burn = -(-round(10 / (1 - lab.momentum)) // length) * length
     # the buffer is ω itself, since the full gradient vanishes and the rule is an average
-    power = Watch(1, lambda step, params, velocity: cast(Tensor, velocity).square().sum(dim=1))
+    power: Watch[Tensor] = Watch(1, lambda step, params, velocity: velocity.square().sum(dim=1))
     problem, steps = _Resting(gradients, draws), burn + config.epochs * length
     done = arms.run(problem, gradients[:1] * 0, steps, probes={"power": power}, check=length)
     unit = gradients.square().sum(dim=1).mean() / size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def run(config: Hopping, lab: Lab) -> HoppingResult:
     lineup = arms_at(config.lr)
     arms = lab.arms(rule_of(lineup), config.replicas)
     well = DoubleWell(config.noise * arms.spread([arm.noise for arm in lineup])[:, None])
-    over = FirstPassage(lambda params: cast(Tensor, params)[:, 0] >= config.commit, stop=True)
+    over: FirstPassage[Tensor] = FirstPassage(lambda params: params[:, 0] >= config.commit, stop=True)
     steps = round(config.patience * config.kramers(lineup[0]))
     done = arms.run(well, torch.tensor([[-1.0]]), steps, probes={"over": over}, limit=1e3)
     rolled = {name: _roll(config, landscape) for name, landscape in LANDSCAPES.items()}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine import FirstPassage, Noisy, Params, Purpose, Streams, Watch, outside
+from descent.engine import FirstPassage, Noisy, Purpose, Streams, Watch, outside
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.experiments.synthesis.lineup import (
     GRID,
@@ -116,16 +116,16 @@ def run(config: Modes, lab: Lab) -> ModesResult:
     return ModesResult(config, lab, direction, floor, escape, strong, levels)
 
 
-def _noisy(curvature: float, multiplicative: float, factor: Tensor) -> Noisy:
+def _noisy(curvature: float, multiplicative: float, factor: Tensor) -> Noisy[Tensor]:
     """Return (curvature + s ξ)x + ζ with the variance of both noises times `factor` (R,)."""
     size = factor.sqrt()[:, None]
 
-    def noise(params: Params, streams: Streams, step: int) -> Tensor:
+    def noise(params: Tensor, streams: Streams, step: int) -> Tensor:
         drawn = streams.normal(Purpose.NOISE, step, (2,))
-        found: Tensor = size * (multiplicative**0.5 * drawn[:, :1] * cast(Tensor, params) + drawn[:, 1:])
+        found: Tensor = size * (multiplicative**0.5 * drawn[:, :1] * params + drawn[:, 1:])
         return found
 
-    return Noisy(lambda params: curvature * cast(Tensor, params), noise)
+    return Noisy(lambda params: curvature * params, noise)
 
 
 def _hover(
@@ -137,8 +137,8 @@ def _hover(
     units = [1.0 if arm.lr == config.lr and not averages else 1 - arm.momentum for arm in arms]
     lr, unit = stack.spread([arm.lr for arm in arms]), stack.spread(units)
 
-    def look(step: int, params: Params, velocity: Params) -> dict[str, Tensor]:  # at v less x before the step, and at x
-        x, v = cast(Tensor, params)[:, 0], cast(Tensor, velocity)[:, 0]
+    def look(step: int, params: Tensor, velocity: Tensor) -> dict[str, Tensor]:  # at v less x before the step, and at x
+        x, v = params[:, 0], velocity[:, 0]
         return {"direction": (unit * v - (x + lr * v)).square(), "floor": x.square()}
 
     probe = Watch(max(1, config.watch // 100), look)  # a hundred looks: a whole record fits into memory

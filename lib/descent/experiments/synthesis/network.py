@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from descent.arrays import Array
 from descent.engine import Arms, Objective, Params, Streams, heavy_ball
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
+from descent.engine.stack import leaves
 from descent.experiments.isotropic import Isotropic
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.experiments.synthesis.task import CONTRAST, DataSet, Task, sharpness
@@ -178,9 +179,9 @@ class Look:
         gram = task.gram(params)
         residual = task.outputs(params) - task.targets[:, 0]
         lr, unit = (value.float()[:, None] for value in (hyper.lr, 1 - hyper.momentum))
-        old, moved = cast(Leaves, params), cast(Leaves, velocity)
+        old, moved = leaves(params), leaves(velocity)
         before = {k: old[k] + _shaped(lr, moved[k]) * moved[k] for k in old}
-        true = cast(Leaves, task.objective().gradient(before, self.arms.streams, 0))  # draws nothing
+        true = task.objective().gradient(before, self.arms.streams, 0)  # draws nothing
         power = sum((_shaped(unit, moved[k]) * moved[k] - true[k]).flatten(1).square().sum(1) for k in old)
         return {
             "loss": residual.square().mean(1) / 2,
@@ -207,11 +208,11 @@ class Blue:
     held: Leaves | None = None
     remembers: ClassVar[bool] = True
 
-    def gradient(self, params: Params, streams: Streams, step: int) -> Leaves:
+    def gradient(self, params: Leaves, streams: Streams, step: int) -> Leaves:
         """Return the gradient of every replica."""
-        one, other = (cast(Leaves, self.problem.gradient(params, twin, step)) for twin in self.twins)
+        one, other = (self.problem.gradient(params, twin, step) for twin in self.twins)
         drawn = {k: (one[k] - other[k]) / 2**0.5 for k in one}  # ζ, whose mean is exactly 0
-        found = cast(Leaves, self.problem.gradient(params, streams, step))
+        found = self.problem.gradient(params, streams, step)
         if self.held is not None:
             for k, leaf in found.items():
                 leaf.add_(drawn[k] - self.held[k], alpha=self.size)
@@ -231,7 +232,7 @@ def run(config: Network, lab: Lab) -> NetworkResult:
             length, look = (round(arms[0].longer * count) for count in (config.steps, config.every))
             problem, probes = objective(task, arms[0], config, lab), {"": Look(task, stack, look)}
             done = stack.run(problem, task.start, length, probes=probes, check=10)
-            found, ends = np.stack([done[f".{name}"] for name in RECORDS]), cast(Leaves, done.params)
+            found, ends = np.stack([done[f".{name}"] for name in RECORDS]), done.params
             for place, i in enumerate(group):
                 rows = slice(place * stack.replicas, (place + 1) * stack.replicas)
                 loaded = load_of(task, config.arms[i], {k: leaf[rows] for k, leaf in ends.items()})
@@ -241,7 +242,7 @@ def run(config: Network, lab: Lab) -> NetworkResult:
     return NetworkResult(config, lab, tuple(draws))
 
 
-def objective(task: Task, arm: Treatment, config: Network, lab: Lab) -> Objective:
+def objective(task: Task, arm: Treatment, config: Network, lab: Lab) -> Objective[Leaves]:
     """Return what an arm descends."""
     if arm.kind == "isotropic":
         return Isotropic(task.objective(), arm.batch)
