@@ -11,7 +11,7 @@ from pathlib import Path
 from descent.claims.verdict import Test, rule_from
 from descent.results import project_root, read_yaml
 
-__all__ = ["Claim", "Paper", "load_paper", "load_papers"]
+__all__ = ["Claim", "Paper", "is_claims_file", "load_paper", "load_papers"]
 
 SCHEMA = 1
 SCALES = ("cpu", "gpu")
@@ -90,13 +90,18 @@ def load_papers(folder: Path | None = None) -> tuple[Paper, ...]:
 
     Raises: ValueError for a link to nowhere, and for one paper in two files.
     """
-    files = sorted((folder or project_root() / "data" / "claims").glob("*.yaml"))
+    files = sorted(filter(is_claims_file, (folder or project_root() / "data" / "claims").iterdir()))
     papers = tuple(load_paper(file) for file in files)
     _check_once(papers, files)
     known = {claim.id for paper in papers for claim in paper.claims}
     for claim in (claim for paper in papers for claim in paper.claims):
         _check_links(claim, known, {paper.paper for paper in papers})
     return papers
+
+
+def is_claims_file(path: Path) -> bool:
+    """Tell whether a file holds a paper's claims, which has the paper's name ("P3.yaml"); others tell about them."""
+    return re.fullmatch(r"[A-Z][A-Z0-9]*\.yaml", path.name) is not None
 
 
 class _Node:

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from descent.claims.paper import is_claims_file
 from descent.results import parse_yaml, read_text, read_yaml
 
 T = TypeVar("T")
@@ -124,7 +125,8 @@ class Project:
 
     def claim_files(self, chapter: str) -> tuple[Path, ...]:
         """Return the claim files that name `chapter` as theirs."""
-        return tuple(path for path in sorted(self.claims.glob("*.yaml")) if _chapter(path) == chapter)
+        files = filter(is_claims_file, sorted(self.claims.glob("*.yaml")))
+        return tuple(path for path in files if _chapter(path) == chapter)
 
 
 def is_notebook(text: str) -> bool:
