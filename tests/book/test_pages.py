@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import shutil
 import sys
@@ -11,12 +12,12 @@ import sys
 import pytest
 from descent.book.commands import build
 from descent.book.execute.chapter import load, load_all
-from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page
+from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page, rules_page
 from descent.book.pages.picture import WIDTH, picture
 from descent.book.site import publish
 from descent.book.sources import provenance, records, source
 from descent.book.sources.project import BookError, find_project
-from descent.claims import Outcome, Verdict
+from descent.claims import Outcome, Verdict, moves
 from descent.claims import verdict as rules
 from descent.stats.estimate import Estimate
 from toybook import REPOSITORY, edit
@@ -333,3 +334,83 @@ def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):
     own = [record for record in large.values() if record.chapter == "saddles"]
     judged = [o.verdict for record in own for o in record.outcomes if o.experiment == "escape" and o.estimates]
     assert f"{judged.count(Verdict.HOLDS)} hold" in rows["escape"]
+
+
+def test_the_rules_page_tells_every_form_and_why_it_was_left(book):
+    found = tuple(record for file in sorted(book.published.glob("records/*.json")) for record in records.read(file))
+    history = rules_page.read(book, found)
+    html = rules_page.history_table(history)
+    rows = dict(re.findall(r'<tbody id="([\w-]+)">(.*?)</tbody>', html, re.S))
+    assert list(rows) == [claim.lower() for claim in history.claims]
+    bound = [re.sub(r"<[^>]+>", " ", row) for row in rows["p5-c11"].split("<tr>") if "<code>bound" in row]
+    assert ["&gt; 1 " in bound[0], "&gt; 0.25" in bound[1]] == [True, True]
+    assert "asks for less" in bound[0]
+    assert "a23fb12b" in bound[0]
+    assert "held against today's number" in bound[0]
+    assert "stands" in bound[1]
+    assert "no longer asked" in rows["p5-c8"]
+    assert "the claim's sentence" in rows["s-28"]
+    assert "p2-c1" not in rows  # moved in its symbols alone
+    assert 'href="ledger.html#P5-C11"' in rows["p5-c11"]
+
+
+def test_the_tally_counts_what_the_files_hold(book):
+    history = rules_page.read(book, ())
+    said, past = rules_page.tally(history), history.moves.past
+    assert f"{len(past)} tests have been stated in all" in said
+    assert f"{sum(each.moved for each in past.values())} tests were changed in more than their symbols" in said
+    kinds = [form.kind for each in past.values() for form in each.earlier]
+    for kind, words in moves.KINDS.items():
+        assert (f"{words}: {kinds.count(kind)}" in said) is (kind in kinds)
+    assert "Held against" not in said  # nothing is measured here
+
+
+def test_an_earlier_form_is_held_against_todays_number_where_that_is_its_own(book):
+    past = rules_page.read(book, ()).moves.past["P5-C11.bound"]
+    now = rules.Test("bound", "ratio", rules.Direction(above=0.25), ("cpu",))
+    estimate = Estimate(0.8, 0.7, 0.9, 40, "Student t", 39)
+    assert past.judged(0, Outcome(now, 1, (estimate,))) is Verdict.FAILS
+    assert past.judged(0, Outcome(now, 1)) is None
+    edge = rules_page.read(book, ()).moves.past["P5-X1.edge"]
+    assert edge.judged(0, Outcome(now, 1, (estimate,))) is None  # another quantity then
+    assert edge.judged(1, Outcome(now, 1, (estimate,))) is Verdict.FAILS
+
+
+def test_the_ledger_marks_a_claim_whose_rule_moved_and_links_to_its_history(project, log):
+    test = {"key": "T1-C1.size", "quantity": "the size", "rule": {"kind": "direction", "above": 9.0}, "scales": ["cpu"]}
+    stand = {
+        "form": test, "date": "2026-01-01", "commit": "12345678", "after_code": False, "estimate": "1.0 [0.9, 1.1]",
+        "verdict": "fails", "end": "replaced", "end_date": "2026-02-02", "end_commit": "87654321", "why": "Say <less>",
+        "evidence": "published", "after_measurement": True, "loosened": True,
+    }  # fmt: skip
+    last = stand | {"end": "", "after_measurement": False}
+    history = {"tests": {"T1-C1.size": [stand, last]}, "wordings": {}}
+    (project.claims / "edition1.json").write_text(json.dumps(history))
+    note = {"commit": "87654321", "tests": ["T1-C1.size"], "moved": "easier", "why": "It was <too> hard."}
+    notes = {"moves": [note], "wordings": []}
+    (project.claims / "edition1_notes.yaml").write_text(json.dumps(notes))
+    (project.chapters / "rules.md").write_text("# Rules\n\n<!-- rules-tally -->\n\n<!-- rules-table -->\n")
+    edit(
+        project.root / "_toc.yml",
+        "  - file: chapters/ledger\n",
+        "  - file: chapters/ledger\n  - file: chapters/rules\n",
+    )
+    build.build(project, log)
+    page = (project.html / "ledger.html").read_text()
+    marks = re.findall(r'<a class="moved" href="rules.html#(.*?)" title="(.*?)"><small>(.*?)</small></a>', page)
+    assert [(place, text) for place, _, text in marks] == [("t1-c1", "rule moved: asks for less")]
+    assert marks[0][1].startswith("After it could be measured T1-C1 was changed")
+    assert page.index('id="T1-C1"') < page.index('class="moved"') < page.index('id="T2-C1"')
+    told = (project.html / "rules.html").read_text()
+    for text in ('id="t1-c1"', "&gt; 9", "It was &lt;too&gt; hard.", "Say &lt;less&gt;", "1.0 [0.9, 1.1]", "stands"):
+        assert text in told
+    edit(project.claims / "edition1_notes.yaml", "It was", "It had been")
+    build.build(project, log)
+    assert "It had been" in (project.html / "rules.html").read_text()
+    edit(project.claims / "edition1_notes.yaml", "87654321", "00000000")
+    with pytest.raises(BookError, match=r"does not say why T1-C1\.size moved in 87654321; add a note"):
+        build.build(project, log)
+
+
+def test_a_book_without_a_page_of_rules_marks_nothing(project):
+    assert 'class="moved"' not in (project.html / "ledger.html").read_text()

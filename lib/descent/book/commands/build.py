@@ -16,7 +16,7 @@ from descent.book.execute.process import TIMEOUT
 from descent.book.execute.progress import Progress
 from descent.book.execute.stamps import book_place, read_site_stamp, site_files, site_stamp, write_site_stamp
 from descent.book.execute.work import own_folder, sweep
-from descent.book.pages import api, instruments, landing, ledger, paper_scale_page, reports
+from descent.book.pages import api, instruments, landing, ledger, paper_scale_page, reports, rules_page
 from descent.book.site import assemble, checks, finish, publish
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
@@ -87,7 +87,7 @@ def sources(project: Project) -> digest.Inputs:
     files = [project.root / "_config.yml", project.root / "_toc.yml"]
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     pages = _hashes(project, files)
-    data = [path for chapter in project.notebooks for path in project.claim_files(chapter)]
+    data = sorted(path for path in project.claims.glob("*") if path.is_file())
     for chapter in project.notebooks:
         data += [path for path in sorted(project.paper_scale(chapter).glob("*")) if path.is_file()]
     book = Path(__file__).parents[1]
@@ -151,9 +151,11 @@ def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) ->
 def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     """Return what replaces the placeholders of the pages."""
     large = records.paper_scale(project)
+    rules = rules_page.read(project, recorded(chapters))
+    has_rules = project.asks_for("rules-table")
     parts = {
         "ledger-summary": landing.summary(chapters),
-        "ledger-table": ledger.ledger_table(chapters, large),
+        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}),
         "not-held": reports.not_held(chapters),
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),
@@ -163,4 +165,6 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     if project.asks_for("paper-scale"):
         titles = {chapter.name: chapter.title for chapter in chapters}
         parts["paper-scale"] = paper_scale_page.scale_table(project, titles, large)
+    if has_rules:
+        parts |= {"rules-tally": rules_page.tally(rules), "rules-table": rules_page.history_table(rules)}
     return parts | ({"api": api.library(project)} if project.asks_for("api") else {})

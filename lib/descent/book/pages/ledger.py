@@ -10,6 +10,7 @@ from typing import Any
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.pages.html import badge, raw, table
 from descent.book.pages.picture import picture
+from descent.book.pages.rules_page import PAGE, mark
 from descent.book.sources.provenance import Home
 from descent.claims import Outcome, Record, Verdict, spell, tally
 
@@ -21,23 +22,30 @@ KNOWN = {
 }
 
 
-def ledger_table(chapters: Sequence[Chapter], large: Mapping[str, Record]) -> str:
+def ledger_table(chapters: Sequence[Chapter], large: Mapping[str, Record], moved: Mapping[str, str]) -> str:
     """Return the ledger: per claim one table body with the id as its permanent anchor.
 
-    large: what was measured at paper scale, by claim.
+    large: what was measured at paper scale, by claim; moved: in which way claims moved, which are marked.
     """
     bodies = "\n".join(
-        _body(record, chapter.homes[record.claim.id], large.get(record.claim.id))
+        _body(record, chapter.homes[record.claim.id], large.get(record.claim.id), mark(record.claim.id, moved))
         for chapter in chapters
         for record in chapter.records
     )
-    return raw(table("ledger sortable", "Ledger of claims", f"{standing(recorded(chapters))}.", COLUMNS, bodies))
+    caption = f"{standing(recorded(chapters))}.{_moved(moved)}"
+    return raw(table("ledger sortable", "Ledger of claims", caption, COLUMNS, bodies))
 
 
 def standing(records: Sequence[Record]) -> str:
     """Return how the claims stand, such as "23 claims: 20 hold, 3 fail"."""
     count = "1 claim" if len(records) == 1 else f"{len(records)} claims"
     return f"{count}: {spell({verdict: n for verdict, n in tally(records).items() if n})}"
+
+
+def _moved(moved: Mapping[str, str]) -> str:
+    """Return how many claims had a rule that moved, and where that is told."""
+    link = f'<a href="{PAGE}">How the rules came to be</a>'
+    return f" {len(moved)} of them were changed after they could be measured: {link}." if moved else ""
 
 
 def remarks(record: Record) -> str:
@@ -47,13 +55,13 @@ def remarks(record: Record) -> str:
     return "".join(f"<br><small>{escape(text)}</small>" for text in (place, claim.conditions) if text)
 
 
-def _body(record: Record, home: Home, large: Record | None) -> str:
+def _body(record: Record, home: Home, large: Record | None, note: str = "") -> str:
     claim, head = record.claim, record.headline
     drawn = picture(head, _twin(head, large))
     lead = (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
         f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
-        f"<td>{badge(record.verdict)}{_otherwise(record, large)}</td>"
+        f"<td>{badge(record.verdict)}{_otherwise(record, large)}{note}</td>"
         f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{drawn}</td>'
         f'<td data-label="predicted">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
         f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
