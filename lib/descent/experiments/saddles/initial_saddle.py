@@ -127,7 +127,7 @@ def rates(amplitudes: Array, begin: float, end: float) -> Array:
     if short:
         raise ValueError(f"{short} of {len(logs)} replicas grew less than {end} e-folds; give them more steps")
     first, last = ((logs[:, :, 0] >= level).argmax(1) for level in (begin, end))
-    spans = [np.arange(a, b + 1) - (a + b) / 2 for a, b in zip(first, last, strict=True)]
+    spans = [np.arange(a, b + 1) - (a + b) / 2 for a, b in zip(first, last, strict=True)]  # steps about the middle
     return np.stack([x @ log[a : a + len(x)] / (x @ x) for log, a, x in zip(logs, first, spans, strict=True)])
 
 

@@ -66,7 +66,8 @@ def run(config: Stiff, lab: Lab) -> StiffResult:
     lr = np.stack([np.full_like(own, config.share * problem.limit(0.0)), own])
     law = Unstable(problem.instability, lr, np.array(momentum), problem.noise)
     rest, half, gone = torch.zeros(1, 2), config.steps // 2, outside(config.radius)
-    leaving, times, stiff = {"out": FirstPassage(gone), "everyone": FirstPassage(gone, 50, stop=True)}, [], []
+    leaving = {"out": FirstPassage(gone), "everyone": FirstPassage(gone, 50, stop=True)}
+    times, stiff = [], []
     for rates, slowest in zip(lr, law.quantile(1 - 1e-7, config.radius).max(axis=1), strict=True):
         rule = heavy_ball(rates.tolist(), momentum)
         times.append(lab.arms(rule, config.replicas).run(problem, rest, int(slowest), probes=leaving).passed("out"))
