@@ -1,4 +1,4 @@
-"""Commands: `descent build | run | check | paper | calibrate | compare | reference | serve | release | claims`."""
+"""Commands: `descent build | run | check | paper | calibrate | compare | reference | serve | release | claims | …`."""
 
 from __future__ import annotations
 
@@ -142,6 +142,18 @@ def _other_commands(command: Command) -> None:
     sub = command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
     sub.add_argument("--json", action="store_true", help="as JSON, for programs")
 
+    sub = command("register", _register, "register rules and configurations; without KEY, list what is not")
+    sub.add_argument("keys", nargs="*", metavar="KEY", help="P5-C11.bound, P5-C11, P5, geometry.width or geometry")
+    sub.add_argument("--all", action="store_true", help="all that is not registered")
+    sub.add_argument("--why", default="", help="what has moved a registered rule or configuration, or withdrawn it")
+    sub.add_argument(
+        "--basis",
+        default="",
+        choices=("theory", "paper", "margin", "pilot"),
+        help="where the regions' numbers come from; needed for new rules, earlier ones keep theirs without it",
+    )
+    sub.add_argument("--start", action="store_true", help="begin an empty registry in a book that has none")
+
 
 def _execution_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
@@ -232,6 +244,12 @@ def _claims(project: Project, options: argparse.Namespace) -> None:
     from descent.book.commands import compare
 
     print(compare.claims_json(project) if options.json else compare.claims_table(project))
+
+
+def _register(project: Project, options: argparse.Namespace) -> int:
+    from descent.book.commands import register
+
+    return register.register(project, options, _usage)
 
 
 def _usage(function: Callable[..., T], *arguments: Any) -> T:

@@ -49,6 +49,11 @@ class Project:
         return self.root / "data" / "claims"
 
     @property
+    def registry(self) -> Path:
+        """File of the registered rules, which `descent register` alone writes; it need not exist."""
+        return self.claims / "registry.json"
+
+    @property
     def build(self) -> Path:
         """Folder of everything that is built."""
         return self.root / "_build"
