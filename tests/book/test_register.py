@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
+import jsonschema
 import pytest
 import toybook
 from descent.book.commands import cli
-from descent.claims import Verdict
-from descent.claims.registry import Place, load_registry
+from descent.claims import Verdict, load_records, save_records
+from descent.claims.registry import Place, beside, load_registry
+from descent.claims.schema import ledger_schema
 from toybook import edit
 
 SIZE = "T1-C1.size"
@@ -106,6 +109,19 @@ def test_an_unknown_key_and_an_edited_file_are_refused_in_one_line(book, registe
     status, _, error = register()
     assert status == 1
     assert error.startswith("descent: registry.json was changed by hand")
+
+
+def test_a_published_ledger_says_what_is_registered_and_loads_as_ever(book, register):
+    register("--start", "--all", "--basis", "margin")
+    loosened(book)
+    register("--all", "--why", "wider")
+    (made,) = load_records(book.library / "toy" / "alpha.records.json")
+    save_records(book.root / "ledger.json", [made], beside(load_registry(book.registry)))
+    ledger = json.loads((book.root / "ledger.json").read_text().replace("c0ffee", "0" * 16))
+    (test,) = ledger["records"][0]["tests"]
+    assert (test["basis"], [left["why"] for left in test["earlier"]]) == ("margin", ["wider"])
+    jsonschema.validate(ledger, json.loads(ledger_schema()))
+    assert load_records(book.root / "ledger.json") == (made,)
 
 
 def git(book, *arguments):

@@ -46,7 +46,9 @@ CLAIM_TEXTS = ("id", "place", "known", "statement", "conditions", "paper_shape")
 CLAIM_LISTS = ("scales", "see", "paired_with")
 DATA_MISSING = "data missing"
 """Why a test was not made where its image set is absent."""
-VOLATILE = ("seconds", "date", "sha256")
+BESIDE = ("basis", "earlier")
+"""What a published ledger says of a test's rule beside the record, from the registry."""
+VOLATILE = ("seconds", "date", "sha256", *BESIDE)
 """Fields outside the hash: two runs that agree in every digit have one hash."""
 
 
@@ -219,9 +221,15 @@ class Record:
         return cls(claim, content["paper"], content["chapter"], outcomes, made)
 
 
-def save_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records as {"schema": 1, "records": […]}, atomically."""
-    write_json(path, {"schema": SCHEMA, "records": [record.to_json() for record in records]})
+def save_records(path: Path, records: Iterable[Record], beside: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write records as {"schema": 1, "records": […]}, atomically.
+
+    beside: what else is said of a test, by its key: `basis` and `earlier`, outside the hash of the record.
+    """
+    content = [record.to_json() for record in records]
+    for test, key in ((test, f"{record['id']}.{test['key']}") for record in content for test in record["tests"]):
+        test |= (beside or {}).get(key, {})
+    write_json(path, {"schema": SCHEMA, "records": content})
 
 
 def load_records(path: Path) -> tuple[Record, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from descent.claims.paper import KNOWN, SCALES
 from descent.claims.record import SCHEMA
+from descent.claims.registry import BASES
 from descent.claims.verdict import RULES, Verdict
 from descent.results import project_root, write_atomic
 
@@ -34,7 +35,7 @@ def ledger_schema() -> str:
         "required": list(content),
         "additionalProperties": False,
         "properties": content,
-        "$defs": _parts() | {"test": _closed(_test()), "record": _closed(_record())},
+        "$defs": _parts() | {"test": _closed(_test(), _registered()), "record": _closed(_record())},
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
@@ -85,6 +86,16 @@ def _test() -> Json:
     }  # fmt: skip
 
 
+def _registered() -> Json:
+    """Return what a published ledger takes from the registry of rules, and records on their own do not say."""
+    about = "earlier forms of the rule, each with what it said last and why it was left"
+    form = dict.fromkeys(("rule", "date", "version", "basis", "why", "estimate", "verdict"), TEXT)
+    return {
+        "basis": {"enum": list(BASES), "description": "where the numbers of the region come from"},
+        "earlier": _list(_closed({"form": {"type": "object"}, **form})) | {"description": about},
+    }
+
+
 def _record() -> Json:
     return {
         "schema": {"const": SCHEMA}, "paper": {"type": "string", "pattern": PAPER}, "chapter": TEXT,
@@ -123,9 +134,10 @@ def _list(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _closed(properties: Json) -> Json:
-    """Return an object with exactly these fields."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def _closed(properties: Json, optional: Json | None = None) -> Json:
+    """Return an object with exactly these fields; the optional ones may be absent."""
+    known = {**properties, **(optional or {})}
+    return {"type": "object", "properties": known, "required": list(properties), "additionalProperties": False}
 
 
 def main() -> None:

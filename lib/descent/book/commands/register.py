@@ -12,7 +12,7 @@ from typing import Any
 import descent
 from descent.book.sources import records
 from descent.book.sources.parameters import experiments_package
-from descent.book.sources.project import BookError, Project, SourceError, sound
+from descent.book.sources.project import BookError, Project, SourceError
 from descent.claims import Outcome
 from descent.claims.registering import Step, chosen, registered
 from descent.claims.registry import (
@@ -23,7 +23,6 @@ from descent.claims.registry import (
     Registry,
     config_digest,
     form,
-    load_registry,
     pending,
     save_registry,
     unregistered,
@@ -53,7 +52,7 @@ def read(project: Project) -> Registry:
     """Return the registry of a book; raise SourceError where there is none, or none that can be read."""
     if not project.registry.is_file():
         raise SourceError(f"{project.registry.relative_to(project.root)} does not exist; {START}")
-    return sound(load_registry, project.registry)
+    return records.registry(project)
 
 
 def begun(file: Path) -> Registry:

@@ -88,7 +88,12 @@ def site_faults(project: Project, html: Path, claims: Iterable[str]) -> list[str
 def source_faults(project: Project) -> list[str]:
     """Return what is wrong with settings, claims and the schema of the ledger, before anything is executed."""
     faults = []
-    for look in (lambda: project.config, lambda: records.papers(project), lambda: _schema(project)):
+    for look in (
+        lambda: project.config,
+        lambda: records.papers(project),
+        lambda: records.registry(project),
+        lambda: _schema(project),
+    ):
         try:
             look()
         except BookError as fault:

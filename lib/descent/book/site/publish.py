@@ -11,9 +11,10 @@ from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import table_files
 from descent.book.pages import code
 from descent.book.site.checks import SCHEMA
-from descent.book.sources import source
+from descent.book.sources import records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import save_records
+from descent.claims.registry import beside
 from descent.claims.schema import ledger_schema
 from descent.results import verified_table
 
@@ -23,7 +24,7 @@ IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
     """Copy ledger, notebooks (executed without pictures, and plain), sources and tables; write the library's pages."""
     code.write(project, html)
-    save_records(html / "ledger.json", recorded(chapters))
+    save_records(html / "ledger.json", recorded(chapters), beside(records.registry(project)))
     (html / SCHEMA.name).write_text(ledger_schema(), encoding="utf-8")
     downloads = html / "downloads"
     for chapter in chapters:

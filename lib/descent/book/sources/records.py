@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from descent.book.sources.project import BookError, Project
+from descent.book.sources.project import BookError, Project, sound
 from descent.claims import Paper, Record, Verdict, faults, load_papers, load_records, restated
+from descent.claims.registry import Registry, load_registry
 
 RECORDS = "records*.json"
 """The records of a campaign, and earlier ones that say what the last one does not (see `campaign.write_records`)."""
@@ -18,6 +19,11 @@ def papers(project: Project) -> tuple[Paper, ...]:
         return tuple(paper for paper in load_papers(project.claims) if paper.chapter in project.notebooks)
     except ValueError as fault:
         raise BookError(str(fault)) from None
+
+
+def registry(project: Project) -> Registry:
+    """Return what the book has registered, nothing where it has no registry; raise SourceError for a faulty one."""
+    return sound(load_registry, project.registry) if project.registry.is_file() else Registry()
 
 
 def load(project: Project) -> tuple[Record, ...]:
