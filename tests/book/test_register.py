@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 
 import jsonschema
 import pytest
 import toybook
 from descent.book.commands import cli
+from descent.book.pages import ledger
+from descent.book.sources.provenance import Home
 from descent.claims import Verdict, load_records, save_records
 from descent.claims.registry import Place, beside, load_registry
 from descent.claims.schema import ledger_schema
@@ -117,11 +120,19 @@ def test_a_published_ledger_says_what_is_registered_and_loads_as_ever(book, regi
     register("--all", "--why", "wider")
     (made,) = load_records(book.library / "toy" / "alpha.records.json")
     save_records(book.root / "ledger.json", [made], beside(load_registry(book.registry)))
-    ledger = json.loads((book.root / "ledger.json").read_text().replace("c0ffee", "0" * 16))
-    (test,) = ledger["records"][0]["tests"]
+    published = json.loads((book.root / "ledger.json").read_text().replace("c0ffee", "0" * 16))
+    (test,) = published["records"][0]["tests"]
     assert (test["basis"], [left["why"] for left in test["earlier"]]) == ("margin", ["wider"])
-    jsonschema.validate(ledger, json.loads(ledger_schema()))
+    jsonschema.validate(published, json.loads(ledger_schema()))
     assert load_records(book.root / "ledger.json") == (made,)
+
+
+def test_the_ledger_shows_the_registration_beside_the_seed(book):
+    (made,) = load_records(book.library / "toy" / "alpha.records.json")
+    drawn = replace(made, outcomes=tuple(replace(one, registration="0123456789abcdef") for one in made.outcomes))
+    old, new = ("".join(ledger._facts(record, Home("alpha.html", "Alpha"))) for record in (made, drawn))
+    assert "master seed 0 of registration 01234567, " in new
+    assert "master seed 0, " in old
 
 
 def git(book, *arguments):

@@ -40,11 +40,17 @@ class Ledger:
         return self._folder or output_folder(self.paper.chapter)
 
     def add(
-        self, estimates: Mapping[str, Estimate | Sequence[Estimate]], *, experiment: str, config: str, seconds: float
+        self,
+        estimates: Mapping[str, Estimate | Sequence[Estimate]],
+        *,
+        experiment: str,
+        config: str,
+        seconds: float,
+        registration: str = "",
     ) -> None:
         """Enter the estimates of one experiment; several for one key belong to an ordering.
 
-        config: digest of the experiment's configuration.
+        config: digest of the experiment's configuration; registration: what its random numbers were drawn from.
         Raises: ValueError for an unknown key, a second entry, or an estimate that does not suit the rule;
         nothing is entered then.
         """
@@ -57,7 +63,14 @@ class Ledger:
                     f"{self.provenance.scale}; correct `scales` in the claims, or leave it out"
                 )
             entries[key] = Outcome(
-                test, self.paper.family, check_estimates(test, estimate), "", experiment, config, float(seconds)
+                test,
+                self.paper.family,
+                check_estimates(test, estimate),
+                "",
+                experiment,
+                config,
+                float(seconds),
+                registration,
             )
         self._outcomes |= entries
 

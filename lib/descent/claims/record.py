@@ -54,7 +54,10 @@ VOLATILE = ("seconds", "date", "sha256", *BESIDE)
 
 @dataclass(frozen=True)
 class Outcome:
-    """One test with its estimates, or the reason why it was not tested."""
+    """One test with its estimates, or the reason why it was not tested.
+
+    registration: what the random numbers were drawn from beside the seed; "" in records from before there was one.
+    """
 
     test: Test
     family: int
@@ -63,6 +66,7 @@ class Outcome:
     experiment: str = ""
     config: str = ""
     seconds: float = 0.0
+    registration: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -127,6 +131,7 @@ class Outcome:
             "seconds": self.seconds, "verdict": str(self.verdict), **self.summary(),
             "replicas_to_settle": self.replicas_to_settle,
             "estimates": [estimate_to(item) for item in self.estimates],
+            **({"registration": self.registration} if self.registration else {}),
         }  # fmt: skip
 
     @classmethod
@@ -135,7 +140,9 @@ class Outcome:
         rule, scales = rule_from(content["rule"]), tuple(content["scales"])
         estimates = tuple(estimate_from(item) for item in content["estimates"])
         others = {name: content[name] for name in ("family", "reason", "experiment", "config", "seconds")}
-        return cls(Test(content["key"], content["quantity"], rule, scales), estimates=estimates, **others)
+        drawn = content.get("registration", "")
+        test = Test(content["key"], content["quantity"], rule, scales)
+        return cls(test, estimates=estimates, registration=drawn, **others)
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ class Record:
             for index, estimate in enumerate(outcome.estimates):
                 member = f"[{index}]" if len(outcome.estimates) > 1 else ""
                 key = f"{self.claim.id}.{outcome.test.key}{member}"
-                found[key] = Measured(key, estimate, outcome.config, self.provenance)
+                found[key] = Measured(key, estimate, outcome.config, self.provenance, outcome.registration)
         return found
 
     def to_json(self) -> dict[str, Any]:

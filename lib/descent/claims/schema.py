@@ -87,10 +87,12 @@ def _test() -> Json:
 
 
 def _registered() -> Json:
-    """Return what a published ledger takes from the registry of rules, and records on their own do not say."""
+    """Return what a record has since there are registrations, and what a published ledger takes from the registry."""
     about = "earlier forms of the rule, each with what it said last and why it was left"
     form = dict.fromkeys(("rule", "date", "version", "basis", "why", "estimate", "verdict"), TEXT)
+    drawn = "what the random numbers were drawn from, beside the seed: rules and configuration"
     return {
+        "registration": _ref("digest") | {"description": drawn},
         "basis": {"enum": list(BASES), "description": "where the numbers of the region come from"},
         "earlier": _list(_closed({"form": {"type": "object"}, **form})) | {"description": about},
     }

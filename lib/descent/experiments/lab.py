@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
@@ -63,6 +64,8 @@ class Lab:
     """What a reader sets for a run; no configuration holds any of it.
 
     replicas: independent runs of every low-dimensional arm; momentum, lr: the headline arm, heavy-ball convention.
+    registration: of the experiment that is carried out, from its rules and its configuration; `runs.perform` sets it,
+    no reader does. Random numbers are drawn from it and the seed, so that other rules are judged by other numbers.
     Raises: ValueError naming the valid values.
     """
 
@@ -71,6 +74,7 @@ class Lab:
     device: str = "cpu"
     momentum: float = 0.9
     lr: float = 5e-4
+    registration: str = field(default="", repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         _whole("seed", self.seed, 0)
@@ -95,12 +99,23 @@ class Lab:
         """Return tensors where this lab computes."""
         return tuple(tensor.to(self.device) for tensor in tensors)
 
+    def key(self, apart: int = 0) -> int:
+        """Return what `replica_seeds` draws from, 64 bits; without a registration the seed, `apart` further on.
+
+        >>> Lab(seed=3).key(), hex(Lab(seed=3, registration="0123456789abcdef").key())
+        (3, '0xc0949539bf807f26')
+        """
+        if not self.registration:
+            return self.seed + apart
+        text = f"{self.seed}:{self.registration}:{apart}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
     def streams(self, n: Share | int, dtype: torch.dtype = torch.float32, *, apart: int = 0, skip: int = 0) -> Streams:
         """Return the random numbers of n replicas, of those after the first `skip`.
 
-        apart: another number, other streams: those of the master seed that much further on.
+        apart: another number, other streams.
         """
-        seeds = replica_seeds(self.seed + apart, skip + self.count(n), self.device)
+        seeds = replica_seeds(self.key(apart), skip + self.count(n), self.device)
         return Streams(seeds[skip:], dtype)
 
     def arms(

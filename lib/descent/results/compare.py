@@ -27,8 +27,8 @@ class Kind(StrEnum):
     """How strictly two runs may be compared.
 
     Same: one configuration, seed, processor, set of kernels, versions and library, so that digits must agree.
-    Numerics: one seed, other arithmetic or code. Statistical: other seed or number of replicas. Incompatible: other
-    configuration.
+    Numerics: one seed, other arithmetic or code. Statistical: other seed, registration or number of replicas.
+    Incompatible: other configuration.
     """
 
     SAME = "same"
@@ -39,12 +39,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Measured:
-    """An estimate with its configuration's digest and its conditions."""
+    """An estimate with its configuration's digest, its conditions, and the registration its numbers were drawn from."""
 
     key: str
     estimate: Estimate
     config: str
     provenance: Provenance
+    registration: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def compare(published: Measured, yours: Measured) -> Comparison:
     """
     kind = kind_of(published, yours)
     compatible = _agrees(kind, published, yours)
-    remark = ""
+    remark = "other rules, so other random numbers" if published.registration != yours.registration else ""
     if kind is Kind.SAME and not compatible and _agrees(Kind.NUMERICS, published, yours):
         remark = "digits differ though nothing that was recorded does: a kernel without fixed order"
     return Comparison(published.key, kind, str(published.estimate), str(yours.estimate), compatible, remark)
@@ -82,7 +83,7 @@ def kind_of(published: Measured, yours: Measured) -> Kind:
     a, b = published.provenance, yours.provenance
     if (published.key, published.config, a.scale) != (yours.key, yours.config, b.scale):
         return Kind.INCOMPATIBLE
-    if (a.seed, a.replicas) != (b.seed, b.replicas):
+    if (a.seed, a.replicas, published.registration) != (b.seed, b.replicas, yours.registration):
         return Kind.STATISTICAL
     return Kind.SAME if replace(a, date="") == replace(b, date="") else Kind.NUMERICS
 

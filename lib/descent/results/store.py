@@ -105,14 +105,23 @@ class Table:
     provenance: Provenance
     experiment: str
     config: str
+    registration: str = ""
 
 
 def save_table(
-    name: str, frame: DataFrame, provenance: Provenance, folder: Path, *, experiment: str = "", config: str = ""
+    name: str,
+    frame: DataFrame,
+    provenance: Provenance,
+    folder: Path,
+    *,
+    experiment: str = "",
+    config: str = "",
+    registration: str = "",
 ) -> Path:
     """Write <folder>/<name>.csv, and <name>.json with its hash and provenance; return the CSV's path.
 
-    Every column holds numbers or complete texts; floats round-trip. `config`: digest of the configuration.
+    Every column holds numbers or complete texts; floats round-trip. `config`: digest of the configuration;
+    `registration`: what its random numbers were drawn from beside the seed.
     Raises: ValueError for an index that carries content, and for columns of other types.
     """
     if not isinstance(frame.index, pd.RangeIndex):
@@ -124,6 +133,7 @@ def save_table(
     write_json(path.with_suffix(".json"), {
         "schema": SCHEMA, "name": name, "rows": len(frame), "columns": columns, "experiment": experiment,
         "config": config, "sha256": hashlib.sha256(content).hexdigest(), "provenance": provenance.to_json(),
+        **({"registration": registration} if registration else {}),
     })  # fmt: skip
     return path
 
@@ -137,7 +147,7 @@ def load_table(path: Path) -> Table:
     try:
         frame = _read_csv(content, dict(about["columns"]))
         made = Provenance.from_json(about["provenance"])
-        return Table(about["name"], frame, made, about["experiment"], about["config"])
+        return Table(about["name"], frame, made, about["experiment"], about["config"], about.get("registration", ""))
     except (ValueError, *MALFORMED) as fault:
         name = path.with_suffix(".json").name
         raise ValueError(f"{name}: incomplete or malformed ({fault!r}); run the experiment again") from fault

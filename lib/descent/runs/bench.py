@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pandas import DataFrame
 from descent.claims import Ledger, load_paper, quotes
 from descent.experiments.lab import Experiment, Lab
 from descent.results import provenance, save_table
-from descent.runs.perform import Finding, enter, perform
+from descent.runs.perform import Finding, enter, perform, registration_of
 
 __all__ = ["Bench"]
 
@@ -46,13 +47,16 @@ class Bench:
         found = perform(experiment, self.lab, self.scale)
         enter(self.ledger, experiment.name, found, self.lab)
         for name, frame in found.tables.items():
-            save_table(
-                name, frame, self.conditions, self.ledger.folder, experiment=experiment.name, config=found.config
-            )
+            about = {"experiment": experiment.name, "config": found.config, "registration": found.registration}
+            save_table(name, frame, self.conditions, self.ledger.folder, **about)
         if self.show is not None:
             claims = dict.fromkeys(key.partition(".")[0] for key in self.ledger.tests(experiment.name))
             self.show(experiment, self.lab, self.scale, found, list(claims))
         return found.result
+
+    def key(self, experiment: Experiment[Any, Any]) -> int:
+        """Return what the experiment's random numbers are drawn from, for whoever trains by hand what it trains."""
+        return replace(self.lab, registration=registration_of(experiment, self.scale)).key()
 
     def verdicts(self) -> DataFrame:
         """Return per claim the test that decided, its estimate, the region demanded, the verdict."""

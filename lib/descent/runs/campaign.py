@@ -40,12 +40,12 @@ from descent.results import (
     write_json,
 )
 from descent.runs.budget import Budget
-from descent.runs.perform import Finding, enter, perform
+from descent.runs.perform import Finding, enter, perform, registration_of
 from descent.runs.sweep import SweepError, sweep
 
 __all__ = ["Task", "campaign", "done", "others", "run", "tasks", "write_records"]
 
-SCHEMA = 3
+SCHEMA = 4
 BUDGET = 2 << 30
 LATE = "not run: out of time"
 SMALLEST = 1 << 24
@@ -80,8 +80,9 @@ class Task:
 
     @property
     def mark(self) -> str:
-        """What a result must have been made from to be this task's: parameters and code."""
-        return digest((self.name, self.lab, self.config, library_digest(self.modules)))
+        """What a result must have been made from to be this task's: parameters, rules and code."""
+        drawn = registration_of(self.experiment, self.scale)
+        return digest((self.name, self.lab, drawn, self.config, library_digest(self.modules)))
 
 
 def tasks(package: str, lab: Lab, scale: str = "cpu", only: Sequence[str] = (), **options: Any) -> list[Task]:
@@ -133,6 +134,7 @@ def run(task: Task) -> dict[str, Any]:
         "provenance": made.to_json(),
     }
     found = perform(task.experiment, lab, task.scale, lambda config, lab: _kept(task, config, lab, made.arithmetic))
+    about["registration"] = found.registration
     if found.missing:
         return about | {"skipped": found.missing, "seconds": found.seconds}
     estimates = {key: [estimate_to(one) for one in several] for key, several in found.estimates.items()}
@@ -280,7 +282,11 @@ def _finding(content: Mapping[str, Any]) -> Finding:
         key: tuple(estimate_from(one) for one in several) for key, several in content.get("estimates", {}).items()
     }
     return Finding(
-        content.get("config", ""), content["seconds"], estimates=estimates, missing=content.get("skipped", "")
+        content.get("config", ""),
+        content["seconds"],
+        estimates=estimates,
+        missing=content.get("skipped", ""),
+        registration=content["registration"],
     )
 
 
@@ -330,6 +336,7 @@ def _write(result: dict[str, Any], out: Path) -> None:
             out,
             experiment=result["task"],
             config=result.get("config", ""),
+            registration=result["registration"],
         )
         for name, text in result.get("tables", {}).items()
     ]

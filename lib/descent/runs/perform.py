@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame
 
-from descent.claims import DATA_MISSING, Ledger, Test
+from descent.claims import DATA_MISSING, Ledger, Paper, Test, load_paper
+from descent.claims.paper import SCALES
+from descent.claims.registry import config_digest, registration, tests_of
 from descent.data.images import DataMissing
 from descent.engine.precision import arithmetic
 from descent.experiments.lab import PHYSICS, Experiment, Lab
-from descent.results import digest
+from descent.results import digest, project_root
 from descent.stats.estimate import Estimate
 
-__all__ = ["Finding", "enter", "perform", "undefined"]
+__all__ = ["DRAWN", "Finding", "enter", "perform", "registration_of", "undefined"]
+
+DRAWN: frozenset[str] = frozenset()
+"""Chapters whose random numbers are drawn from their rules. The others still show those of edition 1, until their
+networks are trained on draws of the data and all of a chapter's rules are registered anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +32,8 @@ class Finding:
     """What an experiment gave: its result, the estimates of its tests, tables by name; and what it was run with.
 
     config: digest of the configuration and of the physics it asked the lab for; seconds: of everything, tables too.
-    missing: which data were not there, in which case there is nothing else.
+    missing: which data were not there, in which case there is nothing else. registration: what the random numbers were
+    drawn from beside the seed, "" for an experiment of no chapter.
     """
 
     config: str
@@ -33,6 +42,7 @@ class Finding:
     estimates: Mapping[str, tuple[Estimate, ...]] = field(default_factory=dict)
     tables: Mapping[str, DataFrame] = field(default_factory=dict)
     missing: str = ""
+    registration: str = ""
 
 
 def perform(
@@ -43,18 +53,49 @@ def perform(
     run: in the place of the experiment's own, such as one under checkpoints.
     Raises: ValueError for a lab the experiment cannot work with.
     """
-    clock, config, noting = time.perf_counter(), experiment.config(scale), _Noting.of(lab)
+    clock, config, drawn = time.perf_counter(), experiment.config(scale), registration_of(experiment, scale)
+    noting = _Noting.of(lab, drawn)
     if experiment.check is not None:
         experiment.check(config, lab)
     with arithmetic("float32", lab.device):  # of whatever does not ask for less
         try:
             result = (run or experiment.run)(config, noting)
         except DataMissing as fault:
-            return Finding(noting.digest(config), time.perf_counter() - clock, missing=str(fault))
+            return Finding(noting.digest(config), time.perf_counter() - clock, missing=str(fault), registration=drawn)
         found = experiment.estimates(result)
         estimates = {key: (one,) if isinstance(one, Estimate) else tuple(one) for key, one in found.items()}
         tables = experiment.tables(result)
-    return Finding(noting.digest(config), time.perf_counter() - clock, result, estimates, tables)
+    seconds = time.perf_counter() - clock
+    return Finding(noting.digest(config), seconds, result, estimates, tables, registration=drawn)
+
+
+def registration_of(experiment: Experiment[Any, Any], scale: str) -> str:
+    """Return the registration under today's claims and configuration; "" for an experiment of no chapter in DRAWN.
+
+    An experiment measures for a night what the chapter's does.
+    """
+    paper = _paper(experiment)
+    if paper is None or paper.chapter not in DRAWN:
+        return ""
+    tests = tests_of(paper, experiment.name, scale if scale in SCALES else "cpu")
+    return registration(tests, config_digest(experiment.config(scale)))
+
+
+def _paper(experiment: Experiment[Any, Any]) -> Paper | None:
+    """Return the claims of the chapter whose package an experiment is in, of the book that the package is in."""
+    module = experiment.estimates.__module__
+    package = next((found for name in (module, module.rpartition(".")[0]) if (found := _chapter(name))), None)
+    if package is None:
+        return None
+    around = [folder / "data" / "claims" for folder in Path(str(package.__file__)).resolve().parents]
+    folder = next((folder for folder in around if folder.is_dir()), project_root() / "data" / "claims")
+    return load_paper(folder / f"{package.PAPER}.yaml")
+
+
+def _chapter(name: str) -> Any:
+    """Return a module that is a chapter's package, None for any other."""
+    found = sys.modules.get(name)
+    return found if hasattr(found, "PAPER") and hasattr(found, "EXPERIMENTS") else None
 
 
 def enter(ledger: Ledger, name: str, found: Finding, lab: Lab) -> None:
@@ -69,7 +110,8 @@ def enter(ledger: Ledger, name: str, found: Finding, lab: Lab) -> None:
     if strange := set(found.estimates) - set(ledger.tests(name)):
         raise ValueError(f"{name} measures {', '.join(sorted(strange))}: give these tests `by: {name}` in data/claims")
     measured = {key: several for key, several in found.estimates.items() if key in due and not reasons[key]}
-    ledger.add(measured, experiment=name, config=found.config, seconds=found.seconds)
+    about = {"experiment": name, "config": found.config, "registration": found.registration}
+    ledger.add(measured, seconds=found.seconds, **about)
 
 
 def undefined(test: Test, lab: Lab) -> str:
@@ -83,8 +125,9 @@ class _Noting(Lab):
     asked: set[str]
 
     @classmethod
-    def of(cls, lab: Lab) -> _Noting:
-        made = cls(**{item.name: getattr(lab, item.name) for item in fields(lab)})
+    def of(cls, lab: Lab, registration: str) -> _Noting:
+        given = {item.name: getattr(lab, item.name) for item in fields(lab)}
+        made = cls(**given | {"registration": registration})
         object.__setattr__(made, "asked", set())
         return made
 

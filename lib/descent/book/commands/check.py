@@ -19,7 +19,7 @@ from descent.book.sources.parameters import experiments_package, lab
 from descent.book.sources.project import BookError, Project
 from descent.claims import Outcome, Paper, Record, Verdict, combine
 from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
-from descent.runs.perform import perform, undefined
+from descent.runs.perform import perform, registration_of, undefined
 from descent.stats.estimate import Estimate
 
 MOVES_ALLOWED = 1
@@ -186,9 +186,7 @@ def _found(
     """Measure what has not been measured by the same code, and return all of it by seed and experiment."""
     package = _package(project, chapter)
     folders = {
-        item.name: _folder(project, chapter, item.modules or [package.__name__], values)
-        for item in package.EXPERIMENTS
-        if item.name in chosen
+        item.name: _folder(project, chapter, item, values) for item in package.EXPERIMENTS if item.name in chosen
     }
     tasks = {
         (seed, name): (lab(project, chapter, {**values, "seed": seed}), folders[name] / f"seed-{seed}-{name}.json")
@@ -295,11 +293,13 @@ def _others(published: int, count: int) -> range:
     return range(published + 1, published + 1 + count)
 
 
-def _folder(project: Project, chapter: str, modules: Iterable[str], values: Mapping[str, source.Value]) -> Path:
-    """Return the folder for measurements by this code under this environment and these parameters."""
+def _folder(project: Project, chapter: str, item: Any, values: Mapping[str, source.Value]) -> Path:
+    """Return the folder for an experiment's measurements by this code, under these rules, parameters and versions."""
+    modules = item.modules or [item.estimates.__module__]
     name = digest.total(
         {
             "library": library_digest(modules, project.library),
+            "registration": registration_of(item, str(values.get("scale", "cpu"))),
             "parameters": json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True),
             **digest.environment(project),
         }

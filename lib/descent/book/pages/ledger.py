@@ -141,7 +141,9 @@ def _facts(record: Record, home: Home) -> Iterator[str]:
     yield _fact("computed by", ", ".join(f'<a href="{each.address}"><code>{each.name}</code></a>' for each in code))
     configs = dict.fromkeys(outcome.config for outcome in record.outcomes if outcome.config)
     machine = escape(made.instructions or made.device_class)
-    yield _fact("run", f"scale {made.scale}, {machine}, master seed {made.seed}, {record.seconds:.1f} s, {made.date}")
+    drawn = dict.fromkeys(outcome.registration[:8] for outcome in record.outcomes if outcome.registration)
+    seed = f"master seed {made.seed}" + (f" of registration {', '.join(drawn)}" if drawn else "")
+    yield _fact("run", f"scale {made.scale}, {machine}, {seed}, {record.seconds:.1f} s, {made.date}")
     yield _fact(
         "digests",
         f"configuration {', '.join(f'<code>{config}</code>' for config in configs) or '–'}, "

@@ -74,8 +74,9 @@ def _source(chapter: Chapter, name: str, fact: tuple[Record, Outcome] | None) ->
     if fact:
         record, outcome = fact
         made = record.provenance
+        drawn = f" of registration {outcome.registration[:8]}" if outcome.registration else ""
         pieces.append(
-            f"scale {made.scale}, device {made.device_class}, {outcome.seconds:.1f} s, seed {made.seed}, "
+            f"scale {made.scale}, device {made.device_class}, {outcome.seconds:.1f} s, seed {made.seed}{drawn}, "
             f"configuration <code>{outcome.config}</code>, library <code>{made.library}</code>"
         )
     if name in chapter.experiments:

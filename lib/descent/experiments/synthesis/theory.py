@@ -78,7 +78,7 @@ def run(config: Theory, lab: Lab) -> TheoryResult:
 
 def _rng(lab: Lab, part: int) -> np.random.Generator:
     """Return the random numbers of one part."""
-    return np.random.Generator(np.random.Philox(key=lab.seed, counter=part << 64))
+    return np.random.Generator(np.random.Philox(key=lab.key(), counter=part << 64))
 
 
 def _varied(rows: Array, rng: np.random.Generator) -> Array:
