@@ -158,7 +158,9 @@ class ArmRun(Generic[P_co]):
 
     def few(self, count: int, among: slice = slice(None)) -> tuple[Arms, P_co, P_co]:
         """Return the first `count` replicas of some arms as arms of their own, where they ended, and their buffers."""
-        arms = self.arms
+        arms, draws = self.arms, getattr(self.objective, "period", 1)
+        if count % draws:
+            raise ValueError(f"the replicas share {draws} draws of the data in turn: take a multiple, not {count}")
         rows = torch.arange(arms.rows, device=arms.streams.device).view(len(arms), -1)[among, :count].flatten()
         some = Arms(arms.rule.subset(among), Streams(arms.streams.seeds[rows], arms.streams.dtype))
         return some, rows_of(self.whole.params, rows), rows_of(self.whole.velocity, rows)

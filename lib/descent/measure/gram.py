@@ -35,12 +35,19 @@ _ROWS = 200  # examples whose products are taken at a time: few enough that they
 
 
 def gram(
-    model: Any, params: Leaves | None, inputs: Tensor, *, route: Route | None = None, budget: int = 1 << 29
+    model: Any,
+    params: Leaves | None,
+    inputs: Tensor,
+    *,
+    rows: Tensor | None = None,
+    route: Route | None = None,
+    budget: int = 1 << 29,
 ) -> Tensor:
     """Return K (R, nC, nC) of every replica, in the parameters' type.
 
     model: an nn.Module, or a stack whose `module` (attribute or method) is the module of one replica; params: leaves
-    (R, …) by their names there, None for the module's own; inputs (n, …), the same for all replicas.
+    (R, …) by their names there, None for the module's own; inputs (n, …), the same for all replicas, or
+    with rows (D, n) those of `Examples`: replica r has inputs[rows[r mod D]].
     route: by default "ghost" where it applies, else "exact". budget: bytes of working memory beside K and the layers'
     inputs and sensitivities.
     Raises: ValueError where outputs of different examples are coupled by batch statistics, or where route="ghost"
@@ -50,16 +57,21 @@ def gram(
     _refuse_batch_statistics(module)
     if params is None:
         params = {name: leaf.unsqueeze(0) for name, leaf in module.named_parameters()}
-    rows = zip(*(leaf.detach() for leaf in params.values()), strict=True)
-    stack = [dict(zip(params, row, strict=True)) for row in rows]
-    x = inputs.to(next(iter(params.values())).dtype)
+    each = zip(*(leaf.detach() for leaf in params.values()), strict=True)
+    stack = [dict(zip(params, one, strict=True)) for one in each]
+    kind = next(iter(params.values())).dtype
+    x = inputs.to(kind) if rows is None else inputs
+
+    def seen(replica: int) -> Tensor:
+        return x if rows is None else x[rows[replica % len(rows)]].to(kind)
+
     if route != "exact":
-        reason = _unexplained(module, stack[0], x[:_CHECKED])
+        reason = _unexplained(module, stack[0], seen(0)[:_CHECKED])
         if reason and route == "ghost":
             raise ValueError(f'{reason}; leave out route="ghost" to go through torch.func')
         route = "exact" if reason else "ghost"
     one = _exact if route == "exact" else _ghost
-    return torch.stack([one(module, leaves, x, budget) for leaves in stack])
+    return torch.stack([one(module, leaves, seen(r), budget) for r, leaves in enumerate(stack)])
 
 
 def blocks(gram: Tensor, examples: int) -> Tensor:

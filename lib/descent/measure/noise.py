@@ -61,7 +61,7 @@ def full_gradient(objective: Supervised, params: Params) -> Leaves:
     for part in _parts(objective, leaves(params)):
         found = leaves(part.objective.gradient(part.params, part.streams, 0))
         for name, leaf in found.items():
-            total[name][part.rows].add_(leaf, alpha=len(part.objective.inputs) / len(objective.inputs))
+            total[name][part.rows].add_(leaf, alpha=len(part.objective.data) / len(objective.data))
     return total
 
 
@@ -70,7 +70,7 @@ def example_squares(objective: Supervised, params: Params) -> Tensor:
     named, slope = leaves(params), getattr(objective.loss, "slope", None)
     if not isinstance(objective.model, MLP) or slope is None:
         return _each(objective, named, lambda gradients, replica: gradients.square().sum(dim=1))
-    squares = next(iter(named.values())).new_empty(_replicas(named), len(objective.inputs))
+    squares = next(iter(named.values())).new_empty(_replicas(named), len(objective.data))
     for part in _parts(objective, named):
         inputs, targets = part.objective.batch(part.streams, 0)
         squares[part.rows, part.examples] = _ghost(objective.model, slope, part.params, inputs, targets)
@@ -100,7 +100,7 @@ def batch_noise(objective: Supervised, variance: Tensor) -> Tensor:
     """
     if objective.batch_size is None:
         return torch.zeros_like(variance)
-    population = None if objective.sampling == "with_replacement" else len(objective.inputs)
+    population = None if objective.sampling == "with_replacement" else len(objective.data)
     share = batch_share(torch.as_tensor(objective.batch_size).cpu().numpy(), population)
     return variance * torch.as_tensor(share).to(variance)
 
@@ -230,17 +230,19 @@ class _Part(NamedTuple):
 def _parts(objective: Supervised, params: Leaves) -> Iterator[_Part]:
     """Cut the replicas and the examples into parts."""
     _refuse_augmented(objective)
-    n, couples = len(objective.inputs), getattr(objective.model, "couples", None)
+    n, couples = len(objective.data), getattr(objective.model, "couples", None)
     whole = couples is not None and couples(params)
     most = n if whole else max(1, n // -(-objective.model.footprint(objective.inputs, n) // _BUDGET))
     for start in range(0, n, most):
         examples = slice(start, min(start + most, n))
-        inputs, targets = objective.inputs[examples], objective.targets[examples]
-        whole_batch = replace(objective, inputs=inputs, targets=targets, batch_size=None, sampling="full")
+        data = objective.data.among(examples)
+        whole_batch = replace(
+            objective, inputs=data.inputs, targets=data.targets, rows=data.rows, batch_size=None, sampling="full"
+        )
         for rows in whole_batch.chunks(_replicas(params), _BUDGET):
             some = {name: leaf[rows] for name, leaf in params.items()}
-            nobody = torch.zeros(rows.stop - rows.start, dtype=torch.int64, device=inputs.device)
-            yield _Part(rows, examples, whole_batch, some, Streams(nobody))
+            nobody = torch.zeros(rows.stop - rows.start, dtype=torch.int64, device=objective.inputs.device)
+            yield _Part(rows, examples, whole_batch.subset(rows), some, Streams(nobody))
 
 
 def _replicas(params: Leaves) -> int:
@@ -263,12 +265,13 @@ def _each(objective: Supervised, params: Leaves, reduce: Callable[[Tensor, int],
     _refuse_augmented(objective)
     _refuse_coupled(objective.model, params)
     most = max(1, _BUDGET // objective.model.footprint(objective.inputs, 1))
-    x, y = objective.inputs, objective.targets
-    cuts = [slice(start, start + most) for start in range(0, len(x), most)]
+    objective.data.fits(_replicas(params))
+    cuts = [slice(start, start + most) for start in range(0, len(objective.data), most)]
     found = []
     for replica in range(_replicas(params)):
         one = {name: leaf[replica] for name, leaf in params.items()}
-        found.append(torch.cat([reduce(_alone(objective, one, x[cut], y[cut]), replica) for cut in cuts]))
+        seen = (objective.data.seen(slice(replica, replica + 1), cut) for cut in cuts)
+        found.append(torch.cat([reduce(_alone(objective, one, x[0], y[0]), replica) for x, y in seen]))
     return torch.stack(found)
 
 

@@ -94,7 +94,7 @@ def participation(objective: Supervised, params: Params) -> Tensor:
     named = leaves(params)
     for replica in range(len(next(iter(named.values())))):
         one = {name: leaf[replica : replica + 1] for name, leaf in named.items()}
-        gradients = example_gradients(objective, one)[0]
+        gradients = example_gradients(objective.subset(slice(replica, replica + 1)), one)[0]
         centred = gradients - gradients.mean(dim=0)
         gram = centred @ centred.T  # the spectrum of C beside zeros, n × n instead of p × p
         found.append(gram.trace().square() / gram.square().sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -20,15 +20,24 @@ _STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some replicas `rows` at their parameters, some examples: inputs (R', B, …), targets (R', B, …), weight 1/n."""
+    """Some replicas `rows` at their parameters, and some of their examples; weight 1/n."""
 
     objective: Supervised
     rows: slice
     params: Leaves
-    inputs: Tensor
-    targets: Tensor
+    examples: slice
     weight: float
     nbytes: int
+
+    @property
+    def inputs(self) -> Tensor:
+        """The inputs (R', B, …), in the type of the parameters; gathered anew where replicas see rows of their own."""
+        return _typed(self.objective.data.seen(self.rows, self.examples)[0], self.params)
+
+    @property
+    def targets(self) -> Tensor:
+        """The targets (R', B, …)."""
+        return self.objective.data.seen(self.rows, self.examples)[1]
 
     def outputs(self, free: Leaves) -> Tensor:
         """Return the outputs (R', B, …) at the parameters `free`; what is not among them stays as it is."""
@@ -84,11 +93,13 @@ def split(objective: Supervised, params: Leaves, room: int, *, share: float = 1.
     As many replicas as fit together, or one with some of the examples. A model that couples examples (batch norm) is
     another function on some of them, so it is cut along replicas only.
     """
-    first = next(iter(params.values()))
-    x = objective.inputs.to(first.dtype) if objective.inputs.is_floating_point() else objective.inputs
-    n, replicas = len(x), len(first)
+    replicas, n = len(next(iter(params.values()))), len(objective.data)
+    objective.data.fits(replicas)
+    if objective.rows is None:
+        objective = replace(objective, inputs=_typed(objective.inputs, params))  # once, and not for every part
+    x = _typed(objective.inputs[:1], params)
     weights = 3 * sum(leaf[0].nbytes for leaf in trained(params).values())
-    one = int(share * max(n, _footprint(objective.model, x) - weights)) + extra * n
+    one = int(share * max(n, _footprint(objective.model, x, n) - weights)) + extra * n
     couples = getattr(objective.model, "couples", None)
     pieces = 1 if couples is not None and couples(params) else min(n, -(-one // room))
     return [
@@ -96,8 +107,7 @@ def split(objective: Supervised, params: Leaves, room: int, *, share: float = 1.
             objective,
             rows,
             {name: leaf[rows].detach() for name, leaf in params.items()},
-            x[some].expand(rows.stop - rows.start, *x[some].shape),
-            objective.targets[some].expand(rows.stop - rows.start, *objective.targets[some].shape),
+            some,
             1.0 / n,
             one * (some.stop - some.start) * (rows.stop - rows.start) // n,
         )
@@ -106,13 +116,18 @@ def split(objective: Supervised, params: Leaves, room: int, *, share: float = 1.
     ]
 
 
-def _footprint(model: Model, inputs: Tensor) -> int:
-    """Return the bytes of a training step on all examples, in the type of the inputs."""
+def _typed(inputs: Tensor, params: Leaves) -> Tensor:
+    """Return inputs in the type of the parameters, unless they are whole numbers."""
+    return inputs.to(next(iter(params.values())).dtype) if inputs.is_floating_point() else inputs
+
+
+def _footprint(model: Model, inputs: Tensor, count: int) -> int:
+    """Return the bytes of a training step on `count` examples like the inputs, in their type."""
     if not isinstance(model, Stacked):
-        return model.footprint(inputs, len(inputs))
+        return model.footprint(inputs, count)
     own = next(model.module.parameters()).dtype  # that of a module is found by running it as it is
     measured = inputs.to(own) if inputs.is_floating_point() else inputs
-    return model.footprint(measured, len(inputs)) * inputs.element_size() // measured.element_size()
+    return model.footprint(measured, count) * inputs.element_size() // measured.element_size()
 
 
 def _even(length: int, pieces: int) -> list[slice]:

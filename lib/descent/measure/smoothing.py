@@ -103,15 +103,15 @@ def samples(
 ) -> Tensor:
     """Return f(x − δu) for every draw of u, (R, draws); the mean over draws is f_δ(x).
 
-    value: (R, …) → (R,), for any R. degree: δ, one for all or (R,). With a symmetric kernel a draw is the mean of
-    f(x − δu) and f(x + δu), which leaves no error of first order in δ.
+    value: (R, …) → (R,), for any multiple of the replicas. degree: δ, one for all or (R,). With a symmetric kernel a
+    draw is the mean of f(x − δu) and f(x + δu), which leaves no error of first order in δ.
     """
     found = []
     for points, mirrored in _points(params, degree, kernel, draws, streams):
         values = value(points)
         if mirrored is not None:
             values = (values + value(mirrored)) / 2
-        found.append(values.view(streams.replicas, -1))
+        found.append(values.view(-1, streams.replicas).T)
     return torch.cat(found, dim=1)
 
 
@@ -130,8 +130,8 @@ def slopes(
     """
 
     def projected(points: P) -> Tensor:
-        each = flat(gradient(points)).view(streams.replicas, -1, along.shape[1])
-        return (each * along[:, None]).sum(dim=2).flatten()
+        each = flat(gradient(points)).view(-1, *along.shape)
+        return (each * along).sum(dim=2).flatten()
 
     return samples(projected, params, degree, kernel, draws, streams)
 
@@ -175,7 +175,7 @@ def drift(objective: Supervised, params: Params, lr: float, kernel: Kernel, draw
 def _points(
     params: P, degree: float | Tensor, kernel: Kernel, draws: int, streams: Streams
 ) -> Iterator[tuple[P, P | None]]:
-    """Yield x − δu for some draws at a time, replica-major (R·count, …), and x + δu if the kernel is symmetric."""
+    """Yield x − δu for some draws at a time, (count·R, …), and x + δu if the kernel is symmetric."""
     size = flat(params).shape[1]
     most = max(1, _BLOCK // size)
     for block in range(-(-draws // most)):
@@ -184,13 +184,13 @@ def _points(
 
 
 def _moved(params: P, directions: Tensor, degree: float | Tensor) -> P:
-    """Return x − degree·u for directions (R, count, p), leaves (R·count, …)."""
+    """Return x − degree·u for directions (R, count, p), leaves (count·R, …), so that row k·R + r is of replica r."""
     named, count = leaves(params), directions.shape[1]
     scale = torch.as_tensor(degree).to(directions).reshape(-1, 1, 1)
-    steps, start = (scale * directions).flatten(0, 1), 0
+    steps, start = (scale * directions).transpose(0, 1).flatten(0, 1), 0
     moved = {}
     for name, leaf in named.items():
         part = steps.narrow(1, start, leaf[0].numel())
-        moved[name] = leaf.repeat_interleave(count, dim=0) - part.view(-1, *leaf.shape[1:])
+        moved[name] = leaf.repeat(count, *[1] * (leaf.ndim - 1)) - part.view(-1, *leaf.shape[1:])
         start += leaf[0].numel()
     return cast(P, joined(moved))  # the names stay

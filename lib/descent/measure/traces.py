@@ -122,7 +122,8 @@ def gauss_newton_frobenius(objective: Supervised, params: Leaves, *, budget: int
     """
     found = []
     for r in range(len(next(iter(params.values())))):
-        parts = split(objective, {name: leaf[r : r + 1] for name, leaf in params.items()}, budget)
+        one = {name: leaf[r : r + 1] for name, leaf in params.items()}
+        parts = split(objective.subset(slice(r, r + 1)), one, budget)
         with torch.no_grad():
             curves = torch.cat([_output_loss(part).matrices()[0] for part in parts])
         side = curves.shape[0] * curves.shape[1]

@@ -16,6 +16,7 @@ from descent.engine.probes import Leaves, Params
 from descent.engine.streams import Purpose, Streams
 from descent.nets.augment import Augment
 from descent.nets.dense import MLP, Loss, Model
+from descent.nets.examples import Examples
 
 __all__ = ["Sampling", "Supervised"]
 
@@ -27,7 +28,8 @@ _SAMPLINGS = ("with_replacement", "without_replacement", "shuffled_epochs", "ful
 class Supervised:
     """The mean loss over a batch of `batch_size` examples, drawn anew at every step for every replica.
 
-    inputs (n, …), targets (n, …): one data set shared by all. batch_size: one number, or (R,) numbers; keep
+    inputs (n, …), targets (n, …): one data set shared by all; with `rows` (D, n) replica r is trained on draw r mod D
+    of them, and targets may be (D, n, …), see `Examples`. batch_size: one number, or (R,) numbers; keep
     replicas of equal batch size next to one another, each run of them is one program.
     sampling: "with_replacement" and "without_replacement" draw every batch afresh; "shuffled_epochs" walks
     through a new permutation every ⌊n/batch_size⌋ steps (a remainder waits for the next one); "full" takes
@@ -43,14 +45,14 @@ class Supervised:
     targets: Tensor
     batch_size: int | Sequence[int] | Tensor | None = None
     sampling: Sampling = "with_replacement"
+    rows: Tensor | None = field(default=None, kw_only=True)
     augment: Augment | None = field(default=None, kw_only=True)
     precision: Precision = field(default="float32", kw_only=True)
     compiled: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        n = len(self.inputs)
-        if len(self.targets) != n:
-            raise ValueError(f"inputs and targets must pair up, got {n} inputs and {len(self.targets)} targets")
+        self.data.check()
+        n = len(self.data)
         if self.sampling not in _SAMPLINGS:
             raise ValueError(f"sampling must be one of {', '.join(_SAMPLINGS)}, got {self.sampling!r}")
         if (self.batch_size is None) != (self.sampling == "full"):
@@ -88,18 +90,16 @@ class Supervised:
     def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
         if self.sampling == "full" and self.augment is None:
-            rows = streams.replicas
-            return self.inputs.expand(rows, *self.inputs.shape), self.targets.expand(rows, *self.targets.shape)
-        index = self.indices(streams, step)
-        flat, size = index.reshape(-1), index.shape
-        targets = self.targets.index_select(0, flat).view(*size, *self.targets.shape[1:])
-        if self.augment is not None:
-            return self.augment.take(self.inputs, index, streams, step), targets
-        return self.inputs.index_select(0, flat).view(*size, *self.inputs.shape[1:]), targets
+            return self.data.seen(slice(0, streams.replicas))
+        places = self.indices(streams, step)
+        if self.augment is None:
+            return self.data.take(places)
+        index = self.data.at(places)
+        return self.augment.take(self.inputs, index, streams, step), self.data.targets_at(places, index)
 
     def indices(self, streams: Streams, step: int) -> Tensor:
-        """Return which examples (R, B) make up the batch of one step."""
-        n, size = len(self.inputs), self._sizes[0] if self._sizes else len(self.inputs)
+        """Return which examples (R, B) make up the batch of one step, numbered within each replica's own set."""
+        n, size = len(self.data), self._sizes[0] if self._sizes else len(self.data)
         if self.sampling == "full":
             return torch.arange(n, device=streams.device).expand(streams.replicas, n)
         if self.sampling == "with_replacement":
@@ -109,19 +109,27 @@ class Supervised:
         epoch, place = divmod(step, n // size)
         return streams.permutation(Purpose.ORDER, epoch, n, slice(place * size, (place + 1) * size))
 
-    def value(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
-        """Return the mean loss (R,) over all examples, or over those given."""
-        return self._mean(self.loss, params, inputs, targets)
+    def value(
+        self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None, *, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean loss (R,) over each replica's examples, or over those given.
 
-    def accuracy(self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
-        """Return the share (R,) of examples whose largest output is the target class."""
-        return self._mean(lambda o, t: (o.argmax(-1) == t).to(o.dtype), params, inputs, targets)
+        rows: (D, m) others of the inputs, such as the test rows of every draw.
+        """
+        return self._mean(self.loss, params, self._given(inputs, targets, rows))
+
+    def accuracy(
+        self, params: Params, inputs: Tensor | None = None, targets: Tensor | None = None, *, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return the share (R,) of examples whose largest output is the target class; whose, as in `value`."""
+        data = self._given(inputs, targets, rows)
+        return self._mean(lambda o, t: (o.argmax(-1) == t).to(o.dtype), params, data)
 
     def chunks(self, replicas: int, budget: int) -> list[slice]:
         """Cut the stack at every change of the batch size, and to at most `budget` bytes."""
         pieces = []
         for rows in self._runs(replicas):
-            size = self._sizes[rows.start % len(self._sizes)] if self._sizes else len(self.inputs)
+            size = self._sizes[rows.start % len(self._sizes)] if self._sizes else len(self.data)
             pieces += [
                 slice(rows.start + part.start, rows.start + part.stop)
                 for part in self._cut(rows.stop - rows.start, size, budget)
@@ -130,8 +138,18 @@ class Supervised:
 
     def subset(self, rows: slice) -> Supervised:
         """Return the objective of the replicas `rows`."""
-        sizes = self._sizes if len(self._sizes) < 2 else self._sizes[rows]
-        return replace(self, batch_size=sizes or None)
+        sizes, data = self._sizes if len(self._sizes) < 2 else self._sizes[rows], self.data.subset(rows)
+        return replace(self, batch_size=sizes or None, targets=data.targets, rows=data.rows)
+
+    @cached_property
+    def data(self) -> Examples:
+        """What every replica is trained on."""
+        return Examples(self.inputs, self.targets, self.rows)
+
+    @property
+    def period(self) -> int:
+        """After how many replicas the draws of the data come round again, see `Examples`."""
+        return self.data.period
 
     @cached_property
     def _sizes(self) -> list[int]:
@@ -143,6 +161,7 @@ class Supervised:
 
     def _runs(self, replicas: int) -> list[slice]:
         """Return the longest slices of equal batch size."""
+        self.data.fits(replicas)
         if len(self._sizes) < 2:
             return [slice(0, replicas)]
         if len(self._sizes) != replicas:
@@ -159,24 +178,32 @@ class Supervised:
         edges = [replicas * i // pieces for i in range(pieces + 1)]
         return [slice(a, b) for a, b in pairwise(edges)]
 
-    def _mean(
-        self, measure: Callable[[Tensor, Tensor], Tensor], params: Params, inputs: Tensor | None, targets: Tensor | None
-    ) -> Tensor:
-        """Return the mean (R,) of measure(outputs, targets) (R, B), in as many parts as memory asks for."""
+    def _given(self, inputs: Tensor | None, targets: Tensor | None, rows: Tensor | None) -> Examples:
+        """Return the examples to look at: those of training, as far as nothing else is given."""
+        if rows is not None and targets is None and self.data.own:
+            raise ValueError("these targets belong to the training rows alone; give the targets of the other rows, too")
+        own = self.rows if inputs is None else None
         x, y = self.inputs if inputs is None else inputs, self.targets if targets is None else targets
-        leaves, n, budget = _named(params), len(x), 256 << 20
+        return Examples(x, y, own if rows is None else rows)
+
+    def _mean(self, measure: Callable[[Tensor, Tensor], Tensor], params: Params, data: Examples) -> Tensor:
+        """Return the mean (R,) of measure(outputs, targets) (R, B), in as many parts as memory asks for."""
+        leaves, n, budget = _named(params), len(data), 256 << 20
+        replicas = len(next(iter(leaves.values())))
+        data.fits(replicas)
         couples = getattr(self.model, "couples", None)
         whole = couples is not None and couples(leaves)  # batch norm: on a part of the examples it is another function
-        parts = 1 if whole else -(-self.model.footprint(x, n) // budget)
+        parts = 1 if whole else -(-self.model.footprint(data.inputs, n) // budget)
         means = []
-        for some, theirs in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+        for some in (slice(int(part[0]), int(part[-1]) + 1) for part in torch.arange(n).tensor_split(parts)):
             values = []
-            for rows in self._cut(len(next(iter(leaves.values()))), len(some), budget):
+            for rows in self._cut(replicas, some.stop - some.start, budget):
                 part = {k: leaf[rows] for k, leaf in leaves.items()}
-                with arithmetic(self.precision, x.device):
-                    outputs = _forward(self.model, self.precision, part, _repeat(some, rows))
-                values.append(measure(outputs, _repeat(theirs, rows)).mean(dim=1))
-            means.append(torch.cat(values) * (len(some) / n))
+                inputs, targets = data.seen(rows, some)
+                with arithmetic(self.precision, inputs.device):
+                    outputs = _forward(self.model, self.precision, part, inputs)
+                values.append(measure(outputs, targets).mean(dim=1))
+            means.append(torch.cat(values) * ((some.stop - some.start) / n))
         return torch.stack(means).sum(dim=0)
 
     def _write(self, params: Leaves, inputs: Tensor, targets: Tensor, out: Leaves) -> None:
@@ -212,11 +239,6 @@ def _forward(model: Model, precision: Precision, params: Leaves, inputs: Tensor)
         return model.forward(params, inputs)
     with autocast(precision, inputs.device):
         return model.forward(params, inputs).float()
-
-
-def _repeat(examples: Tensor, rows: slice) -> Tensor:
-    """Show the same examples to all replicas of a slice."""
-    return examples.expand(rows.stop - rows.start, *examples.shape)
 
 
 def _named(params: Params) -> Leaves:

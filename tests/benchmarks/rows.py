@@ -1,0 +1,89 @@
+"""Time training on draws of the data, rows of one large set, against training on one set shared by all replicas.
+
+    python tests/benchmarks/rows.py --pairs 9 --json rows.json
+
+In one process on one thread, by CPU time. The contenders have equally many examples per replica and take turns (A B,
+B A, …); each ratio is between neighbours in time. Printed: rows over shared, the median over the pairs with the smallest
+and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from descent.engine import heavy_ball, train
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.nets import CNN, MLP, CrossEntropy, Supervised
+
+DRAWS, SIZE = 10, 500
+NET = CNN(widths=(8, 16), dense=(), size=14, channels=1, classes=10)
+CASES = {  # model, replicas, batch size, steps
+    "MLP 64-64-10, batches of 8": (MLP((64, 64, 10)), 200, 8, 100),
+    "MLP 64-64-10, batches of 64": (MLP((64, 64, 10)), 200, 64, 25),
+    "MLP 196-50-10, batches of 32": (MLP((196, 50, 10)), 100, 32, 50),
+    "MLP 784-100-10, batches of 32": (MLP((784, 100, 10)), 50, 32, 40),
+    "MLP 64-64-10, everything": (MLP((64, 64, 10)), 50, None, 12),
+    "MLP 196-50-10, everything": (MLP((196, 50, 10)), 50, None, 12),
+    "CNN, batches of 32": (NET, 50, 32, 6),
+    "CNN, everything": (NET, 10, None, 3),
+}
+
+
+def contenders(name: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return a run on one set shared by all, and the same on draws of ten times as much data."""
+    model, replicas, size, steps = CASES[name]
+    streams = Streams(replica_seeds(0, replicas))
+    shape = (1, 14, 14) if model is NET else (model.sizes[0],)
+    inputs = streams.subset(slice(0, 1)).normal(Purpose.DATA, 0, (DRAWS * SIZE, *shape))[0]
+    targets = torch.arange(DRAWS * SIZE) % 10
+    rows = streams.subset(slice(0, 1)).permutation(Purpose.DATA, 1, DRAWS * SIZE)[0].view(DRAWS, SIZE)
+    sampling = "full" if size is None else "with_replacement"
+    drawn = Supervised(model, CrossEntropy(), inputs, targets, size, sampling, rows=rows)
+    shared = replace(drawn, inputs=inputs[:SIZE].clone(), targets=targets[:SIZE], rows=None)
+    start, rule = model.initial(streams), heavy_ball([0.05] * replicas, 0.9)
+    return (lambda: train(shared, start, rule, steps, streams)), (lambda: train(drawn, start, rule, steps, streams))
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return the CPU time of a run."""
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
+
+
+def ratios(name: str, pairs: int) -> list[float]:
+    """Return rows over shared for each pair, after one round to warm up."""
+    shared, drawn = contenders(name)
+    shared(), drawn()
+    found = []
+    for pair in range(pairs):
+        order = (shared, drawn) if pair % 2 == 0 else (drawn, shared)
+        first, second = (seconds(run) for run in order)
+        found.append(second / first if pair % 2 == 0 else first / second)
+    return found
+
+
+def main() -> None:
+    """Print a line per case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    table = {}
+    for name in CASES:
+        found = table[name] = ratios(name, asked.pairs)
+        print(f"{name:32} {statistics.median(found):.3f} [{min(found):.3f}, {max(found):.3f}] n={len(found)}", flush=True)
+    if asked.json:
+        asked.json.write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
