@@ -2,9 +2,9 @@
 
     python tests/benchmarks/rows.py --pairs 9 --json rows.json
 
-In one process on one thread, by CPU time. The contenders have equally many examples per replica and take turns (A B,
-B A, …); each ratio is between neighbours in time. Printed: rows over shared, the median over the pairs with the smallest
-and the largest.
+In one process on one thread, by CPU time. Batches are picked from equally large sets, so that both find as much in
+cache; full gradients are over equally many examples. The contenders take turns (A B, B A, …), and each ratio is between
+neighbours in time. Printed: rows over shared, the median over the pairs with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ CASES = {  # model, replicas, batch size, steps
     "MLP 64-64-10, batches of 64": (MLP((64, 64, 10)), 200, 64, 25),
     "MLP 196-50-10, batches of 32": (MLP((196, 50, 10)), 100, 32, 50),
     "MLP 784-100-10, batches of 32": (MLP((784, 100, 10)), 50, 32, 40),
-    "MLP 64-64-10, everything": (MLP((64, 64, 10)), 50, None, 12),
-    "MLP 196-50-10, everything": (MLP((196, 50, 10)), 50, None, 12),
+    "MLP 64-64-10, everything": (MLP((64, 64, 10)), 50, None, 30),
+    "MLP 196-50-10, everything": (MLP((196, 50, 10)), 50, None, 20),
+    "MLP 784-100-10, everything": (MLP((784, 100, 10)), 20, None, 10),
     "CNN, batches of 32": (NET, 50, 32, 6),
     "CNN, everything": (NET, 10, None, 3),
 }
 
 
 def contenders(name: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return a run on one set shared by all, and the same on draws of ten times as much data."""
+    """Return a run on one set shared by all, and the same on draws."""
     model, replicas, size, steps = CASES[name]
     streams = Streams(replica_seeds(0, replicas))
     shape = (1, 14, 14) if model is NET else (model.sizes[0],)
@@ -46,7 +47,8 @@ def contenders(name: str) -> tuple[Callable[[], object], Callable[[], object]]:
     rows = streams.subset(slice(0, 1)).permutation(Purpose.DATA, 1, DRAWS * SIZE)[0].view(DRAWS, SIZE)
     sampling = "full" if size is None else "with_replacement"
     drawn = Supervised(model, CrossEntropy(), inputs, targets, size, sampling, rows=rows)
-    shared = replace(drawn, inputs=inputs[:SIZE].clone(), targets=targets[:SIZE], rows=None)
+    most = SIZE if size is None else DRAWS * SIZE
+    shared = replace(drawn, inputs=inputs[:most].clone(), targets=targets[:most], rows=None)
     start, rule = model.initial(streams), heavy_ball([0.05] * replicas, 0.9)
     return (lambda: train(shared, start, rule, steps, streams)), (lambda: train(drawn, start, rule, steps, streams))
 
@@ -80,7 +82,9 @@ def main() -> None:
     table = {}
     for name in CASES:
         found = table[name] = ratios(name, asked.pairs)
-        print(f"{name:32} {statistics.median(found):.3f} [{min(found):.3f}, {max(found):.3f}] n={len(found)}", flush=True)
+        print(
+            f"{name:32} {statistics.median(found):.3f} [{min(found):.3f}, {max(found):.3f}] n={len(found)}", flush=True
+        )
     if asked.json:
         asked.json.write_text(json.dumps(table, indent=1))
 

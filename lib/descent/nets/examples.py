@@ -10,6 +10,9 @@ from torch import Tensor
 
 __all__ = ["Examples"]
 
+_KEPT = 1 << 20
+"""Bytes of a replica's own inputs that are kept once gathered, for full gradients; larger ones are gathered anew."""
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -64,15 +67,14 @@ class Examples:
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs (R, B, …) and targets (R, B, …) at the places (R, B) of the replicas' own sets."""
         index = self.at(places)
-        inputs = self.inputs.index_select(0, index.reshape(-1)).view(*index.shape, *self.inputs.shape[1:])
-        return inputs, self.targets_at(places, index)
+        return _picked(self.inputs, index), self.targets_at(places, index)
 
     def targets_at(self, places: Tensor, index: Tensor) -> Tensor:
         """Return the targets (R, B, …) at the places (R, B), which are those of the inputs `index` (R, B)."""
         if self.own:
             found = self.targets.flatten(0, 1).index_select(0, self._flat(places))
             return found.view(*places.shape, *self.targets.shape[2:])
-        return self.targets.index_select(0, index.reshape(-1)).view(*index.shape, *self.targets.shape[1:])
+        return _picked(self.targets, index)
 
     def seen(self, replicas: slice, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return inputs (R', B, …) and targets (R', B, …): of each of these replicas `some` of its own, in order.
@@ -84,7 +86,13 @@ class Examples:
             return x.expand(count, *x.shape), y.expand(count, *y.shape)
         who = self._who(replicas)
         rows = self.rows[who, some]
-        return self.inputs[rows], self.targets[who, some] if self.own else self.targets[rows]
+        return _picked(self.inputs, rows), self.targets[who, some] if self.own else _picked(self.targets, rows)
+
+    def everything(self, replicas: int) -> tuple[Tensor, Tensor]:
+        """Return all inputs (R, n, …) and targets (R, n, …) of a stack, which may not be changed."""
+        if self.rows is None or replicas != self.period or self.inputs[0].nbytes * len(self) > _KEPT:
+            return self.seen(slice(0, replicas))
+        return self._gathered
 
     def subset(self, replicas: slice) -> Examples:
         """Return what the replicas of a slice see."""
@@ -119,6 +127,15 @@ class Examples:
         return (places + self._begins).view(-1)
 
     @cached_property
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        return self.seen(slice(0, self.period))
+
+    @cached_property
     def _begins(self) -> Tensor:
         """Where each draw begins in rows laid end to end, (D, 1)."""
         return (torch.arange(self.period, device=self.inputs.device) * len(self)).unsqueeze(1)
+
+
+def _picked(values: Tensor, index: Tensor) -> Tensor:
+    """Return values[index] (R, B, …) of values (N, …): whole rows, for which this is faster than indexing."""
+    return values.index_select(0, index.reshape(-1)).view(*index.shape, *values.shape[1:])

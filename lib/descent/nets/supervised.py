@@ -90,7 +90,7 @@ class Supervised:
     def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
         if self.sampling == "full" and self.augment is None:
-            return self.data.seen(slice(0, streams.replicas))
+            return self.data.everything(streams.replicas)
         places = self.indices(streams, step)
         if self.augment is None:
             return self.data.take(places)
