@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pandas import DataFrame
 from torch import Tensor
 
+from descent.data.draws import Draws, disjoint, splits
 from descent.engine.arms import Arms
 from descent.engine.rules import Hyper
 from descent.engine.streams import Streams, replica_seeds
@@ -91,6 +92,10 @@ class Lab:
         """Return how many a share of the replicas is; a plain number stays itself."""
         return share.of(self.replicas) if isinstance(share, Share) else share
 
+    def per_draw(self, share: Share | int, draws: int = 10) -> int:
+        """Return a number of replicas that makes as many for every draw of the data: the share, rounded up."""
+        return -(-self.count(share) // draws) * draws
+
     def momenta(self, base: Sequence[float]) -> tuple[float, ...]:
         """Return the momenta of an experiment in rising order: its own, 0 and the headline one."""
         return tuple(sorted({0.0, *base, self.momentum}))
@@ -117,6 +122,18 @@ class Lab:
         """
         seeds = replica_seeds(self.key(apart), skip + self.count(n), self.device)
         return Streams(seeds[skip:], dtype)
+
+    def draws(self, examples: int, size: int, count: int = 10, *, tests: int = 0) -> Draws:
+        """Return `count` training sets of `size` out of that many examples, and of the others some to test each on.
+
+        Disjoint where there are enough examples, and one test set for all; else random splits, which overlap. They go
+        with the master seed. `rows=draws.rows` is all that a `Supervised` needs.
+        """
+        if count * size + tests <= examples:
+            drawn = disjoint(examples, size, count, self.streams(1), tests=tests)
+        else:
+            drawn = splits(examples, size, self.streams(count), tests=tests)
+        return drawn.to(self.device)
 
     def arms(
         self,
