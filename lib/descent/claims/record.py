@@ -24,7 +24,7 @@ from descent.claims.verdict import (
     rule_to,
 )
 from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
-from descent.stats.estimate import EXACT, Estimate
+from descent.stats.estimate import Estimate
 
 __all__ = [
     "DATA_MISSING",
@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+RECORD, EARLIER = 2, 1
+"""Schema of a record; an earlier one knows no draws of data and was judged without the least numbers of replicas."""
 CLAIM_TEXTS = ("id", "place", "known", "statement", "conditions", "paper_shape")
 CLAIM_LISTS = ("scales", "see", "paired_with")
 DATA_MISSING = "data missing"
@@ -80,8 +82,7 @@ class Outcome:
             return f"{Verdict.NOT_TESTED}: {self.reason}"
         estimate, count = self._deciding[0], len(self.estimates)
         lead = f"weakest of {count}: " if count > 1 else ""
-        source = "deterministic" if estimate.method == EXACT else _replicas(estimate.n)
-        return f"{lead}{estimate}, {source}"
+        return f"{lead}{estimate}, {estimate.source}"
 
     @property
     def quote(self) -> str:
@@ -190,7 +191,7 @@ class Record:
         """Return the record as JSON values, with its hash; an infinite number is written as null."""
         claim, made = self.claim, self.provenance
         content = {
-            "schema": SCHEMA, "paper": self.paper, "chapter": self.chapter, **_claim_to(claim),
+            "schema": RECORD, "paper": self.paper, "chapter": self.chapter, **_claim_to(claim),
             "verdict": str(self.verdict), "notes": self.notes,
             "headline": self.headline.test.key, **self.headline.summary(),
             "scale": made.scale, "device_class": made.device_class, "seed": made.seed,
@@ -204,16 +205,18 @@ class Record:
     def from_json(cls, content: Mapping[str, Any]) -> Record:
         """Read a record and recompute everything that follows from its estimates, verdicts first.
 
+        One of an earlier schema is vouched for by its hash alone, and judged anew as today's are.
         Raises: ValueError naming the claim and the field that does not follow.
         """
         name = content.get("id", "a record without id")
-        if content.get("schema") != SCHEMA:
-            raise ValueError(f"{name}: schema {content.get('schema')!r}, this library reads {SCHEMA}")
+        if content.get("schema") not in (RECORD, EARLIER):
+            raise ValueError(f"{name}: schema {content.get('schema')!r}, this library reads {EARLIER} and {RECORD}")
         try:
             record = cls._rebuilt(content)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{name}: incomplete or malformed ({error}); run its chapter again") from error
-        _check_follows(name, content, record.to_json())
+        if content["schema"] == RECORD:
+            _check_follows(name, content, record.to_json())
         if _hash(content) != content.get("sha256"):
             raise ValueError(f"{name}: the record was changed after it was written; run its chapter again")
         return record
@@ -357,10 +360,6 @@ def _shown(measured: Mapping[str, Measured], key: str) -> str:
     return str(measured[key].estimate) if key in measured else "—"
 
 
-def _replicas(n: int) -> str:
-    return "1 replica" if n == 1 else f"{n} replicas"
-
-
 def _end(x: float) -> float | None:
     return float(x) if math.isfinite(x) else None
 
@@ -372,7 +371,7 @@ def _claim_to(claim: Claim) -> dict[str, Any]:
 
 def estimate_to(estimate: Estimate) -> dict[str, Any]:
     numbers = {name: _end(getattr(estimate, name)) for name in ("value", "low", "high", "dof", "level")}
-    return {**numbers, "n": int(estimate.n), "method": estimate.method}
+    return {**numbers, "n": int(estimate.n), "method": estimate.method, "draws": int(estimate.draws)}
 
 
 def estimate_from(content: Mapping[str, Any]) -> Estimate:

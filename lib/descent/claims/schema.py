@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from descent.claims.paper import KNOWN, SCALES
-from descent.claims.record import SCHEMA
+from descent.claims.record import EARLIER, RECORD, SCHEMA
 from descent.claims.registry import BASES
 from descent.claims.verdict import RULES, Verdict
 from descent.results import project_root, write_atomic
@@ -53,6 +53,7 @@ def _parts() -> Json:
         "method": TEXT,
         "dof": NUMBER_OR_NULL | {"description": "degrees of freedom; null: infinite"},
         "level": NUMBER,
+        "draws": INTEGER | {"minimum": 0, "description": "draws of the data that the n replicas share; absent: 0"},
     }
     return {
         "digest": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
@@ -62,7 +63,7 @@ def _parts() -> Json:
         "predicted": {"type": "object", "required": list(region), "properties": region},
         "estimate": {
             "type": "object",
-            "required": list(estimate),
+            "required": [name for name in estimate if name != "draws"],
             "additionalProperties": False,
             "properties": estimate,
         },
@@ -100,7 +101,7 @@ def _registered() -> Json:
 
 def _record() -> Json:
     return {
-        "schema": {"const": SCHEMA}, "paper": {"type": "string", "pattern": PAPER}, "chapter": TEXT,
+        "schema": {"enum": [EARLIER, RECORD]}, "paper": {"type": "string", "pattern": PAPER}, "chapter": TEXT,
         "id": {"type": "string", "pattern": ID}, "place": TEXT | {"description": "where in the paper"},
         "known": {"enum": list(KNOWN)}, "statement": TEXT, "conditions": TEXT, "paper_shape": TEXT,
         "scales": _ref("scales"), "see": _ref("ids"), "paired_with": _ref("ids"), "verdict": _ref("verdict"),

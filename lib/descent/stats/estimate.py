@@ -26,7 +26,8 @@ DIGITS = 7
 class Estimate:
     """A value with an interval of coverage `level`, from `n` replicas by `method`.
 
-    `dof` are the degrees of freedom behind the interval (infinite where it has none).
+    `dof` are the degrees of freedom behind the interval (infinite where it has none). `draws` counts the draws of the
+    data that the n replicas share, each of which counts once in the interval; 0 where none stand behind it.
     """
 
     value: float
@@ -36,10 +37,27 @@ class Estimate:
     method: str
     dof: float = math.inf
     level: float = 0.95
+    draws: int = 0
 
     def __post_init__(self) -> None:
         if not self.low <= self.value <= self.high:
             raise ValueError(f"need low <= value <= high, got {self.low}, {self.value}, {self.high}")
+        if self.draws < 0 or self.draws > self.n:
+            raise ValueError(f"`draws` counts draws of data behind n replicas, 0 or 1 to {self.n}, got {self.draws}")
+
+    @property
+    def source(self) -> str:
+        """What the number comes from: "deterministic", "40 replicas", "10 draws × 4", "10 draws, 39 replicas".
+
+        >>> Estimate(1.0, 0.9, 1.1, n=40, method="Student t", dof=9, draws=10).source
+        '10 draws × 4'
+        """
+        if self.method == EXACT:
+            return "deterministic"
+        if not self.draws:
+            return counted(self.n, "replica")
+        (each, rest), drawn = divmod(self.n, self.draws), counted(self.draws, "draw")
+        return f"{drawn}, {counted(self.n, 'replica')}" if rest else f"{drawn} × {each}"
 
     def widened(self, family: int) -> Estimate:
         """Return the estimate with an interval that holds jointly in a family of that many (Bonferroni).
@@ -83,6 +101,11 @@ class Estimate:
             return _tidy(f"{self.value:.4g}")
         write = _writer([self.value, self.low, self.high])
         return f"{write(self.value)} [{write(self.low)}, {write(self.high)}]"
+
+
+def counted(n: int, word: str) -> str:
+    """Return a count with its word, such as "1 replica" or "40 replicas"."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def critical_t(level: float, dof: float) -> float:

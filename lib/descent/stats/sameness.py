@@ -1,7 +1,7 @@
 """What is one number but for arithmetic, in numbers and in print: the class *numerics* of `results.compare`.
 
-In print only what stands there as an estimate is a number: "1.03 [0.98, 1.08]", "0.9864, deterministic", or "1, 40
-replicas". Everything else, a rule, a count or the name of a claim, is words.
+In print only what stands there as an estimate is a number: "1.03 [0.98, 1.08]", "0.9864, deterministic", "1, 40
+replicas" or "1, 10 draws × 4". Everything else, a rule, a count or the name of a claim, is words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ FLOOR = 1e-11
 """What is closer to zero than this is round-off, and as good as any other round-off."""
 
 _NUMBER = r"[−-]?(?:∞|\d+(?:\.\d+)?(?:e[−-]?\d+)?)"
-_ESTIMATE = re.compile(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]|({_NUMBER})(?=, (?:deterministic|\d+ replicas))")
+_ESTIMATE = re.compile(
+    rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]|({_NUMBER})(?=, (?:deterministic|\d+ (?:replica|draw)))"
+)
 
 
 def near(a: float, b: float, width: float, digits: float) -> bool:

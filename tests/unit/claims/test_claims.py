@@ -13,6 +13,7 @@ import scipy
 import yaml
 from descent import claims
 from descent.claims import Direction, Equivalence, Ledger, Ordering, Scaling, Verdict, judge
+from descent.claims import record as record_module
 from descent.results import Kind, Provenance
 from descent.stats import intervals
 
@@ -460,7 +461,7 @@ def test_an_inconclusive_record_says_how_many_replicas_would_settle_it(tmp_path)
         (lambda r: r.pop("tests"), "incomplete or malformed"),
         (lambda r: r.pop("sha256"), "changed after it was written"),
         (lambda r: r["provenance"].update(host="a"), r"provenance: fields \['host'\]"),
-        (lambda r: r.update(schema=0), "schema 0, this library reads 1"),
+        (lambda r: r.update(schema=0), "schema 0, this library reads 1 and 2"),
         (lambda r: r.update(rank=1), "P9-C1: rank"),
     ],
 )
@@ -513,3 +514,40 @@ def test_two_runs_are_compared_estimate_by_estimate(tmp_path):
     assert lines["P9-X1.size"].compatible is False
     alone = claims.compare_records(ours, theirs[:1])[-1]
     assert (alone.kind, alone.yours, alone.answer) == (Kind.INCOMPATIBLE, "—", "not comparable")
+
+
+# --- draws of data ----------------------------------------------------------------------------------------
+
+
+def drawn(folder, draws):
+    ledger = Ledger(claims.load_paper(write_paper(folder)), made(), folder)
+    size = replace(estimate(1.0, n=40), dof=9, draws=draws)
+    ledger.add({"P9-X1.size": size}, experiment="weigh", config="c0ffee", seconds=1.0)
+    ledger.skip("P9-C1.faster", "no cars")
+    ledger.skip("P9-C1.order", "no cars")
+    return ledger
+
+
+def test_draws_stand_beside_the_replicas_in_text_and_record(tmp_path):
+    ledger = drawn(tmp_path, 10)
+    assert ledger.text("P9-X1") == "1.000 [0.990, 1.010], 10 draws × 4"
+    (record,) = [record for record in claims.load_records(ledger.save()) if record.claim.id == "P9-X1"]
+    assert record.outcomes[0].estimates[0].draws == record.to_json()["tests"][0]["estimates"][0]["draws"] == 10
+    assert drawn(tmp_path, 7).text("P9-X1").endswith(", 7 draws, 40 replicas")
+    assert drawn(tmp_path, 0).text("P9-X1").endswith(", 40 replicas")
+
+
+def test_a_record_from_before_there_were_draws_still_loads(tmp_path):
+    content = json.loads(drawn(tmp_path, 0).save().read_text(encoding="utf-8"))
+    for old in content["records"]:
+        old["schema"] = 1
+        for test in old["tests"]:
+            for one in test["estimates"]:
+                one.pop("draws")
+        old["sha256"] = record_module._hash({name: value for name, value in old.items() if name != "sha256"})
+    (tmp_path / "records.json").write_text(json.dumps(content), encoding="utf-8")
+    assert claims.load_records(tmp_path / "records.json") == drawn(tmp_path, 0).records
+    content["records"][1]["statement"] = "Green equals two."
+    (tmp_path / "records.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="changed after it was written"):
+        claims.load_records(tmp_path / "records.json")
