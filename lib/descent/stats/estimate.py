@@ -10,6 +10,7 @@ from scipy import stats as _law
 
 STUDENT = "Student t"
 STUDENT_LOG = "Student t on logarithms"
+JACKKNIFE = "jackknife with Student t"
 BOOTSTRAP = "bootstrap"
 BOOTSTRAP_PAIRED = "paired bootstrap"
 CLOPPER_PEARSON = "Clopper-Pearson"
@@ -17,6 +18,16 @@ EXPONENTIAL = "exponential"
 EXPONENTIAL_CENSORED = "exponential, censored"
 KOLMOGOROV = "Kolmogorov-Smirnov over its critical value"
 EXACT = "exact"
+
+LEAST = {STUDENT: 5, STUDENT_LOG: 5, JACKKNIFE: 5, BOOTSTRAP: 8, BOOTSTRAP_PAIRED: 8, KOLMOGOROV: 100}
+"""Replicas, or draws where there are draws, below which no verdict may rest on an interval made that way.
+
+From so many on means, their ratios and slopes cover about nine times in ten where noise is as skewed as an exponential
+law (tests/benchmarks/coverage.py prints it; a ratio of variances needs a hundred), and a distance of 0.16 is not seen
+by fewer than a hundred samples. What is exact for any number, such as a share, may decide with any.
+"""
+ALIKE = 1e-12
+"""Relative width below which the numbers behind an interval are alike but for round-off."""
 
 DIGITS = 7
 """Decimals of a number between one and ten beyond which nothing is written, however narrow its interval."""
@@ -46,6 +57,40 @@ class Estimate:
             raise ValueError(f"`draws` counts draws of data behind n replicas, 0 or 1 to {self.n}, got {self.draws}")
 
     @property
+    def law(self) -> str:
+        """The method alone: "Student t" of "largest of 12: Student t; draws 3, 7 lost"."""
+        return self.method.rpartition(": ")[2].partition("; ")[0]
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it was picked out of several, by `descent.stats.extremes`."""
+        return ": " in self.method
+
+    @property
+    def least(self) -> int:
+        """How many replicas, or draws where there are draws, a verdict by this method needs at least."""
+        return LEAST.get(self.law, 1)
+
+    @property
+    def insufficient(self) -> str:
+        """Why no verdict may rest on it, "" if one may: too few replicas, or none that differs from the others.
+
+        n replicas alike say, at 95 %, only that less than 1 − 0.05^(1/n) of all others differ, not by how much.
+
+        >>> Estimate(1.0, 1.0, 1.0, n=40, method="Student t", dof=39).insufficient
+        '40 replicas show no spread: up to 7.2 % of others may differ'
+        """
+        if self.method == EXACT:
+            return ""
+        number, word = (self.draws, "draw") if self.draws else (self.n, "replica")
+        if number < self.least:
+            return f"too few {word}s: {number}, at least {self.least}"
+        if self.high - self.low > ALIKE * abs(self.value):
+            return ""
+        others = 100 * (1 - 0.05 ** (1 / number))
+        return f"{counted(number, word)} show no spread: up to {others:.2g} % of others may differ"
+
+    @property
     def source(self) -> str:
         """What the number comes from: "deterministic", "40 replicas", "10 draws × 4", "10 draws, 39 replicas".
 
@@ -65,7 +110,8 @@ class Estimate:
         Proportions and exponential means are recomputed at the new level, exactly. Otherwise each
         half-width is multiplied by t(1 − q/2m)/t(1 − q/2) at `dof`, with q = 1 − level and m = family:
         exact for Student's t (taken on logarithms where the interval was made there), an extrapolation
-        of the normal shape for the bootstrap, whose far tails 2000 resamples do not reach.
+        of the normal shape for the bootstrap, whose far tails 2000 resamples do not reach, and wide for the
+        extreme of several, whose ends are widened for their number already.
 
         >>> print(Estimate(2.5, 2.0, 3.0, n=40, method="Student t", dof=39).widened(20))
         2.5 [1.7, 3.3]
@@ -73,23 +119,30 @@ class Estimate:
         if family < 1:
             raise ValueError(f"family counts the claims judged together, at least 1, got {family}")
         level = 1 - (1 - self.level) / family
-        if self.method == CLOPPER_PEARSON:
-            low, high = clopper_pearson(round(self.value * self.n), self.n, level)
-        elif self.method in (EXPONENTIAL, EXPONENTIAL_CENSORED):
+        if self.law == CLOPPER_PEARSON and not self.chosen:
+            low, high = self._share(level)
+        elif not self.chosen and self.law in (EXPONENTIAL, EXPONENTIAL_CENSORED):
             low, high = self._exponential(level)
         else:
             low, high = self._stretched(critical_t(level, self.dof) / critical_t(self.level, self.dof))
-        floor = 0.0 if self.method == KOLMOGOROV else -math.inf  # a distance is never negative
+        floor = 0.0 if self.law == KOLMOGOROV else -math.inf  # a distance is never negative
         return replace(self, low=max(low, floor), high=high, level=level)
 
     def _stretched(self, factor: float) -> tuple[float, float]:
         value, low, high = self.value, self.low, self.high
-        if self.method == STUDENT_LOG:
+        if self.law == STUDENT_LOG and low > 0:
             return value * (low / value) ** factor, value * (high / value) ** factor
         return value - factor * (value - low), value + factor * (high - value)
 
+    def _share(self, level: float) -> tuple[float, float]:
+        """Return the exact interval; over draws `dof` are the independent trials that stand behind the share."""
+        if not self.draws:
+            return clopper_pearson(round(self.value * self.n), self.n, level)
+        low, high = clopper_pearson(self.value * self.dof, self.dof, level)
+        return min(low, self.value), max(high, self.value)
+
     def _exponential(self, level: float) -> tuple[float, float]:
-        events, censored = round(self.dof / 2), self.method == EXPONENTIAL_CENSORED
+        events, censored = round(self.dof / 2), self.law == EXPONENTIAL_CENSORED
         if events:
             return exponential_interval(self.value * events, events, censored, level)
         unit, _ = exponential_interval(1.0, 0, True, self.level)
@@ -114,8 +167,8 @@ def critical_t(level: float, dof: float) -> float:
     return float(_law.norm.isf(tail) if math.isinf(dof) else _law.t.isf(tail, dof))
 
 
-def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
-    """Return the exact interval of a probability after k successes in n."""
+def clopper_pearson(k: float, n: float, level: float) -> tuple[float, float]:
+    """Return the exact interval of a probability after k successes in n, which need not be whole."""
     tail = (1 - level) / 2
     low = float(_law.beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
     high = float(_law.beta.isf(tail, k + 1, n - k)) if k < n else 1.0

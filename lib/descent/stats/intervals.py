@@ -9,7 +9,7 @@ non-finite value raises.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,6 @@ from scipy import stats as _law
 
 from descent.arrays import Array
 from descent.stats.estimate import (
-    BOOTSTRAP,
-    BOOTSTRAP_PAIRED,
     CLOPPER_PEARSON,
     EXACT,
     EXPONENTIAL,
@@ -32,6 +30,7 @@ from descent.stats.estimate import (
     critical_t,
     exponential_interval,
 )
+from descent.stats.resample import RESAMPLES, resample
 
 __all__ = [
     "BLOCKS", "KS", "RESAMPLES", "Estimate", "blocks", "bootstrap", "censored_mean", "censored_ratio", "exact",
@@ -41,10 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-RESAMPLES = 2000
 BLOCKS = 20_000
 """Replicas, or averages of them, that a bootstrap of a large stack resamples."""
-_CHUNK = 4_000_000  # numbers gathered at a time: 32 MB per sample, whatever the number of replicas
 
 
 def exact(value: float) -> Estimate:
@@ -104,34 +101,7 @@ def bootstrap(
     lengths = [len(array) for array in arrays]
     if paired and len(set(lengths)) > 1:
         raise ValueError(f"paired samples need equal lengths, got {lengths}; use paired=False if independent")
-    draws = np.concatenate(
-        [statistic(*(array[None] for array in arrays)), _resampled(statistic, arrays, seed, paired, resamples)]
-    )
-    bad = int(np.count_nonzero(~np.isfinite(draws)))
-    if bad:
-        raise ValueError(
-            f"the statistic is not finite on {bad} of {resamples} resamples; does a denominator reach zero?"
-        )
-    n, value = min(lengths), float(draws[0])
-    tail = float(_law.norm.sf(math.sqrt(n / (n - 1)) * critical_t(level, n - 1)))
-    low, high = (float(end) for end in np.quantile(draws[1:], [tail, 1 - tail]))
-    method = BOOTSTRAP_PAIRED if paired and len(arrays) > 1 else BOOTSTRAP
-    return Estimate(value, min(low, value), max(high, value), n, method, n - 1, level)
-
-
-def _resampled(
-    statistic: Callable[..., Array], arrays: Sequence[Array], seed: int, paired: bool, resamples: int
-) -> Array:
-    rng = np.random.Generator(np.random.Philox(seed))
-    step = max(1, _CHUNK // max(array.size for array in arrays))
-    parts = []
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        rows = [rng.integers(len(a), size=(count, len(a))) for a in (arrays[:1] if paired else arrays)]
-        rows = rows * len(arrays) if paired else rows
-        drawn = [np.take(array, row, axis=0) for array, row in zip(arrays, rows, strict=True)]
-        parts.append(statistic(*drawn))
-    return np.concatenate(parts)
+    return resample(statistic, arrays, seed, paired, resamples, level)
 
 
 def ratio_of_means(x: ArrayLike, y: ArrayLike, seed: int, *, paired: bool = True, level: float = 0.95) -> Estimate:
@@ -344,7 +314,8 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Array:
 def tost(x: ArrayLike, target: float, tolerance: float) -> float:
     """Return the p-value of "the mean of x lies outside target ± tolerance" (two one-sided t tests).
 
-    Below 0.05 exactly when the 90 % Student interval lies inside target ± tolerance.
+    Below 0.05 exactly when the 90 % Student interval lies inside target ± tolerance; 1 for a constant sample, which
+    shows nothing.
     """
     if tolerance <= 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
@@ -352,7 +323,7 @@ def tost(x: ArrayLike, target: float, tolerance: float) -> float:
     error = float(a.std(ddof=1)) / math.sqrt(len(a))
     margin = tolerance - abs(float(a.mean()) - target)
     if error == 0:
-        return 0.0 if margin > 0 else 1.0
+        return 1.0
     return float(_law.t.sf(margin / error, len(a) - 1))
 
 
