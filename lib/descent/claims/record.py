@@ -82,7 +82,14 @@ class Outcome:
             return f"{Verdict.NOT_TESTED}: {self.reason}"
         estimate, count = self._deciding[0], len(self.estimates)
         lead = f"weakest of {count}: " if count > 1 else ""
-        return f"{lead}{estimate}, {estimate.source}"
+        doubt = f"; not decided: {self.undecided}" if self.undecided else ""
+        return f"{lead}{estimate}, {estimate.source}{doubt}"
+
+    @property
+    def undecided(self) -> str:
+        """Why what was measured decides nothing, such as "too few replicas: 2, at least 5"; "" where it may."""
+        open = self.verdict is Verdict.INCONCLUSIVE
+        return self._deciding[1].insufficient if open else ""
 
     @property
     def quote(self) -> str:
@@ -128,7 +135,7 @@ class Outcome:
         """Return the test as JSON values: what it was computed from, and what was computed."""
         return {
             "key": self.test.key, "quantity": self.test.quantity, "scales": list(self.test.scales),
-            "family": self.family, "reason": self.reason, "experiment": self.experiment,
+            "family": self.family, "reason": self.reason, "undecided": self.undecided, "experiment": self.experiment,
             "seconds": self.seconds, "verdict": str(self.verdict), **self.summary(),
             "replicas_to_settle": self.replicas_to_settle,
             "estimates": [estimate_to(item) for item in self.estimates],

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from descent.claims.paper import KNOWN, SCALES
@@ -35,7 +36,8 @@ def ledger_schema() -> str:
         "required": list(content),
         "additionalProperties": False,
         "properties": content,
-        "$defs": _parts() | {"test": _closed(_test(), _registered()), "record": _closed(_record())},
+        "$defs": _parts()
+        | {"test": _closed(_test(), _registered(), later=("undecided",)), "record": _closed(_record())},
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
@@ -61,12 +63,7 @@ def _parts() -> Json:
         "verdict": {"enum": [str(verdict) for verdict in Verdict]},
         "rule": {"type": "object", "required": ["kind"], "properties": {"kind": kinds}, "additionalProperties": NUMBER},
         "predicted": {"type": "object", "required": list(region), "properties": region},
-        "estimate": {
-            "type": "object",
-            "required": [name for name in estimate if name != "draws"],
-            "additionalProperties": False,
-            "properties": estimate,
-        },
+        "estimate": _closed(estimate, later=("draws",)),
         "ids": _list({"type": "string", "pattern": ID}),
         "scales": _list({"enum": list(SCALES)}) | {"minItems": 1},
         "provenance": {
@@ -82,6 +79,7 @@ def _test() -> Json:
         "key": TEXT, "quantity": TEXT, "scales": _ref("scales"),
         "family": INTEGER | {"minimum": 1, "description": "tests judged jointly"},
         "reason": TEXT | {"description": "why it was not tested, empty if it was"},
+        "undecided": TEXT | {"description": "why what was measured decides nothing, empty if it may; absent: empty"},
         "experiment": TEXT, "seconds": NUMBER, "verdict": _ref("verdict"), **_summary(),
         "replicas_to_settle": INTEGER_OR_NULL, "estimates": _list(_ref("estimate")),
     }  # fmt: skip
@@ -137,10 +135,11 @@ def _list(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _closed(properties: Json, optional: Json | None = None) -> Json:
-    """Return an object with exactly these fields; the optional ones may be absent."""
+def _closed(properties: Json, optional: Json | None = None, later: Sequence[str] = ()) -> Json:
+    """Return an object with exactly these fields; the optional ones and those that came `later` may be absent."""
+    required = [name for name in properties if name not in later]
     known = {**properties, **(optional or {})}
-    return {"type": "object", "properties": known, "required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": known, "required": required, "additionalProperties": False}
 
 
 def main() -> None:

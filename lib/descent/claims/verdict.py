@@ -1,7 +1,8 @@
 """Rules stated before a run, the region each asks an interval to lie in, and the verdict.
 
 An interval inside the region holds, one entirely outside fails, one that straddles an end is inconclusive.
-Intervals are widened first, so that all tests of a paper are covered jointly (Bonferroni).
+Intervals are widened first, so that all tests of a paper are covered jointly (Bonferroni). Too few replicas, or
+replicas without any spread, decide nothing: `Estimate.insufficient` says why.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class Region(NamedTuple):
         if self._starts_below(high) and self._ends_above(low):
             return Verdict.INCONCLUSIVE
         return Verdict.FAILS
+
+    def room(self, low: float, high: float) -> float:
+        """Return how far an interval lies inside, from the closer end; negative for what sticks out."""
+        below = math.inf if self.low == -math.inf else low - self.low
+        return min(below, math.inf if self.high == math.inf else self.high - high)
 
     def _starts_below(self, x: float) -> bool:
         return x > self.low or self.low == -math.inf or (self.closed and x == self.low)
@@ -208,8 +214,15 @@ def judge(test: Test, estimate: Estimate | Sequence[Estimate], family: int) -> V
     >>> print(judge(test, Estimate(1.02, 0.97, 1.07, n=100, method="Student t", dof=99), family=40))
     inconclusive
     """
-    estimates = check_estimates(test, estimate)
-    return combine(test.rule.region.judge(wide.low, wide.high) for wide in family_wise(estimates, family))
+    return combine(_judged(test, check_estimates(test, estimate), family))
+
+
+def _judged(test: Test, estimates: Sequence[Estimate], family: int) -> list[Verdict]:
+    """Judge every estimate of a test."""
+    return [
+        Verdict.INCONCLUSIVE if wide.insufficient else test.rule.region.judge(wide.low, wide.high)
+        for wide in family_wise(estimates, family)
+    ]
 
 
 def family_wise(estimates: Sequence[Estimate], family: int) -> tuple[Estimate, ...]:
@@ -227,21 +240,32 @@ def combine(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def deciding(test: Test, estimates: Sequence[Estimate], family: int) -> int:
-    """Return the index of the estimate that decides a test: the worst verdict, then the lowest end."""
-    order = (Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.HOLDS)
-    wide = family_wise(estimates, family)
-    ranks = [(order.index(test.rule.region.judge(item.low, item.high)), item.low) for item in wide]
+    """Return the index of the estimate that decides a test: the worst verdict, then the one that lies least inside."""
+    order, region = (Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.HOLDS), test.rule.region
+    verdicts, wide = _judged(test, estimates, family), family_wise(estimates, family)
+    ranks = [
+        (order.index(verdict), region.room(one.low, one.high)) for verdict, one in zip(verdicts, wide, strict=True)
+    ]
     return ranks.index(min(ranks))
 
 
 def replicas_needed(test: Test, estimates: Sequence[Estimate], family: int) -> int | None:
     """Return how many replicas would settle an inconclusive test; None when it is settled or cannot be."""
-    region = test.rule.region
+    verdicts, region = _judged(test, estimates, family), test.rule.region
     opened = [
-        wide for wide in family_wise(estimates, family) if region.judge(wide.low, wide.high) is Verdict.INCONCLUSIVE
+        wide
+        for wide, verdict in zip(family_wise(estimates, family), verdicts, strict=True)
+        if verdict is Verdict.INCONCLUSIVE
     ]
-    needed = [replicas_to_settle(wide, (region.low, region.high)) for wide in opened]
-    return max((count for count in needed if count is not None), default=None) if None not in needed else None
+    counts = [_needed(wide, region) for wide in opened]
+    return max((count for count in counts if count is not None), default=None) if None not in counts else None
+
+
+def _needed(wide: Estimate, region: Region) -> int | None:
+    """Return how many replicas would settle one estimate, at least as many as its method asks for."""
+    count = replicas_to_settle(wide, (region.low, region.high))
+    share = math.ceil(wide.n / wide.draws) if wide.draws else 1
+    return None if count is None else max(count, wide.least * share)
 
 
 def check_estimates(test: Test, estimate: Estimate | Sequence[Estimate]) -> tuple[Estimate, ...]:

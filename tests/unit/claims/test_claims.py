@@ -210,6 +210,30 @@ def test_error_rates_of_bootstrapped_exponents(rule, truth):
     assert found[FAILS] / EXPERIMENTS <= 0.02
 
 
+def test_too_few_replicas_decide_nothing_whatever_they_say():
+    for few, enough in ((estimate(5.0, n=4), estimate(5.0, n=5)),
+                        (replace(estimate(5.0, n=40), draws=4), replace(estimate(5.0, n=40), draws=5))):  # fmt: skip
+        assert judge(a_test(Direction(above=1.0)), few, 1) is judge(a_test(Direction(below=1.0)), few, 1) is OPEN
+        assert judge(a_test(Direction(above=1.0)), enough, 1) is HOLDS
+    assert judge(a_test(Ordering()), [estimate(5.0, n=4), estimate(-5.0)], 1) is FAILS
+    assert judge(a_test(Direction(below=1.0)), replace(estimate(0.5), method="bootstrap", n=9), 1) is OPEN
+    few = claims.Outcome(a_test(Direction(above=1.0)), 1, (estimate(5.0, n=2),))
+    assert few.text == "5.000 [4.990, 5.010], 2 replicas; not decided: too few replicas: 2, at least 5"
+    assert (few.undecided, few.replicas_to_settle) == ("too few replicas: 2, at least 5", 5)
+    straddling = claims.Outcome(a_test(Direction(above=5.0)), 1, (estimate(5.0),))
+    assert (straddling.verdict, straddling.undecided) == (OPEN, "")
+
+
+@pytest.mark.parametrize("make", [intervals.mean, lambda x: intervals.median(x, 0), lambda x: intervals.mean(0.1 * x)])
+def test_a_constant_sample_is_no_certainty(make):
+    found = make(np.ones(40))
+    assert judge(a_test(Direction(above=0.0)), found, 1) is judge(a_test(Direction(above=2.0)), found, 92) is OPEN
+    outcome = claims.Outcome(a_test(Direction(above=0.0)), 92, (found,))
+    assert outcome.undecided == "40 replicas show no spread: up to 7.2 % of others may differ"
+    assert outcome.replicas_to_settle is None
+    assert judge(a_test(Direction(above=0.0)), intervals.exact(found.value), 92) is HOLDS
+
+
 @pytest.mark.parametrize(
     ("rule", "estimates"),
     [
@@ -455,6 +479,7 @@ def test_an_inconclusive_record_says_how_many_replicas_would_settle_it(tmp_path)
         (lambda r: r["interval"].__setitem__(0, 1.3), "P9-C1: interval"),
         (lambda r: r["tests"][0]["rule"].update(margin=0.2), "P9-C1: "),
         (lambda r: r["tests"][0].update(family=1), "P9-C1: "),
+        (lambda r: r["tests"][0].update(undecided="too few"), "P9-C1: faster: undecided: stored 'too few'"),
         (lambda r: r["provenance"].update(seed=5), "P9-C1: seed: stored 0"),
         (lambda r: r.update(statement="Red is slower than blue."), "changed after it was written"),
         (lambda r: r["tests"][2].update(reason="forgot"), "P9-C1: "),
@@ -544,6 +569,7 @@ def test_a_record_from_before_there_were_draws_still_loads(tmp_path):
         for test in old["tests"]:
             for one in test["estimates"]:
                 one.pop("draws")
+            test.pop("undecided")
         old["sha256"] = record_module._hash({name: value for name, value in old.items() if name != "sha256"})
     (tmp_path / "records.json").write_text(json.dumps(content), encoding="utf-8")
     assert claims.load_records(tmp_path / "records.json") == drawn(tmp_path, 0).records
