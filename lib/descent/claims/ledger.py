@@ -35,6 +35,11 @@ class Ledger:
         self._outcomes: dict[str, Outcome] = {}
 
     @property
+    def family(self) -> int:
+        """The number of tests judged together at the run's scale."""
+        return self.paper.family_at(self.provenance.scale)
+
+    @property
     def folder(self) -> Path:
         """The folder that records and tables of this chapter go to."""
         return self._folder or output_folder(self.paper.chapter)
@@ -48,7 +53,7 @@ class Ledger:
         seconds: float,
         registration: str = "",
     ) -> None:
-        """Enter the estimates of one experiment; several for one key belong to an ordering.
+        """Enter the estimates of one experiment; several for one key belong to a rule over each.
 
         config: digest of the experiment's configuration; registration: what its random numbers were drawn from.
         Raises: ValueError for an unknown key, a second entry, or an estimate that does not suit the rule;
@@ -64,7 +69,7 @@ class Ledger:
                 )
             entries[key] = Outcome(
                 test,
-                self.paper.family,
+                self.family,
                 check_estimates(test, estimate),
                 "",
                 experiment,
@@ -87,7 +92,7 @@ class Ledger:
         if not reason.strip():
             raise ValueError(f"{key}: say why it is not tested here")
         keys = [key] if "." in key else [f"{key}.{test.key}" for test in self.paper.claim(key).tests]
-        entries = {name: Outcome(self._open_test(name), self.paper.family, reason=reason) for name in keys}
+        entries = {name: Outcome(self._open_test(name), self.family, reason=reason) for name in keys}
         self._outcomes |= entries
 
     def text(self, key: str) -> str:
@@ -161,7 +166,7 @@ class Ledger:
             return self._outcomes[key]
         if not (reason := self._reason(test)):
             raise ValueError(f"{key} has no estimate yet; add it before quoting it")
-        return Outcome(test, self.paper.family, reason=reason)
+        return Outcome(test, self.family, reason=reason)
 
     def _is_open(self, key: str) -> bool:
         return self.provenance.scale in self._tests[key].scales and key not in self._outcomes

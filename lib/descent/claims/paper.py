@@ -60,10 +60,9 @@ class Paper:
         """Every test by its key, "<claim>.<test>"."""
         return {f"{claim.id}.{test.key}": test for claim in self.claims for test in claim.tests}
 
-    @property
-    def family(self) -> int:
-        """The number of tests judged together, by which intervals are widened."""
-        return sum(len(claim.tests) for claim in self.claims)
+    def family_at(self, scale: str) -> int:
+        """Return the number of tests judged together at a scale, by which intervals are widened."""
+        return sum(scale in test.scales for test in self.tests.values())
 
     def claim(self, id: str) -> Claim:
         """Return a claim by id; raise ValueError naming those there are."""

@@ -185,7 +185,7 @@ class Record:
         return float(sum({outcome.experiment: outcome.seconds for outcome in self.outcomes}.values()))
 
     def measured(self) -> dict[str, Measured]:
-        """Return every estimate by key, "P3-C1.faster" or, within an ordering, "P3-C1.monotone[2]"."""
+        """Return every estimate by key, "P3-C1.faster" or, of several, "P3-C1.monotone[2]"."""
         found = {}
         for outcome in self.outcomes:
             for index, estimate in enumerate(outcome.estimates):
@@ -264,14 +264,14 @@ def load_records(path: Path) -> tuple[Record, ...]:
 
 def faults(records: Sequence[Record], papers: Sequence[Paper]) -> list[str]:
     """Say where records and claims do not match: one without the other, or another wording or rule."""
-    claims = {claim.id: (claim, paper.family) for paper in papers for claim in paper.claims}
+    claims = {claim.id: (claim, paper) for paper in papers for claim in paper.claims}
     recorded = {record.claim.id for record in records}
     found = [f"{id}: a claim without a record" for id in claims if id not in recorded]
     for record in records:
         current = claims.get(record.claim.id)
         if current is None:
             found.append(f"{record.claim.id}: a record without a claim")
-        elif (record.claim, record.outcomes[0].family) != current:
+        elif (record.claim, record.outcomes[0].family) != (current[0], current[1].family_at(record.provenance.scale)):
             found.append(f"{record.claim.id}: recorded under another wording, rule or number of tests")
     return found
 
@@ -279,7 +279,8 @@ def faults(records: Sequence[Record], papers: Sequence[Paper]) -> list[str]:
 def restated(record: Record, claim: Claim, family: int) -> Record:
     """Return a record under today's `claim`: its estimates judged anew, tests added since then as not yet measured.
 
-    Where wording or rule of what it measured are others today, it comes back as it is, for `faults` to find.
+    family: the number of tests judged together at the record's scale today. Where wording or rule of what it measured
+    are others today, it comes back as it is, for `faults` to find.
     """
     made = {outcome.test: outcome for outcome in record.outcomes if outcome.estimates}
     if replace(record.claim, tests=claim.tests) != claim or not set(made) <= set(claim.tests):

@@ -61,7 +61,15 @@ def _parts() -> Json:
         "digest": {"type": "string", "pattern": "^([0-9a-f]{16})?$"},
         "interval": {"oneOf": [{"type": "null"}, _list(NUMBER_OR_NULL) | {"minItems": 2, "maxItems": 2}]},
         "verdict": {"enum": [str(verdict) for verdict in Verdict]},
-        "rule": {"type": "object", "required": ["kind"], "properties": {"kind": kinds}, "additionalProperties": NUMBER},
+        "rule": {
+            "type": "object",
+            "required": ["kind"],
+            "properties": {
+                "kind": kinds,
+                "each": {"type": "boolean", "description": "over every one of the estimates"},
+            },
+            "additionalProperties": NUMBER,
+        },
         "predicted": {"type": "object", "required": list(region), "properties": region},
         "estimate": _closed(estimate, later=("draws",)),
         "ids": _list({"type": "string", "pattern": ID}),

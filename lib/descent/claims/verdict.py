@@ -65,10 +65,10 @@ class Direction:
     """The quantity is above (or below) a reference by more than the smallest effect that matters."""
 
     kind: ClassVar[str] = "direction"
-    several: ClassVar[bool] = False
     above: float | None = None
     below: float | None = None
     margin: float = 0.0
+    each: bool = False
 
     def __post_init__(self) -> None:
         if (self.above is None) == (self.below is None):
@@ -84,7 +84,8 @@ class Direction:
 
     def __str__(self) -> str:
         """Return the prediction in signs, such as "> 1.1"."""
-        return f"> {number(self.region.low)}" if self.above is not None else f"< {number(self.region.high)}"
+        sign = f"> {number(self.region.low)}" if self.above is not None else f"< {number(self.region.high)}"
+        return _each(self.each) + sign
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ class Equivalence:
     """The quantity equals the target within a tolerance stated in advance."""
 
     kind: ClassVar[str] = "equivalence"
-    several: ClassVar[bool] = False
     target: float
     tolerance: float
+    each: bool = False
 
     def __post_init__(self) -> None:
         if self.tolerance <= 0:
@@ -107,7 +108,7 @@ class Equivalence:
 
     def __str__(self) -> str:
         """Return the prediction in signs, such as "1 ± 0.1"."""
-        return f"{number(self.target)} ± {number(self.tolerance)}"
+        return f"{_each(self.each)}{number(self.target)} ± {number(self.tolerance)}"
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class Scaling:
     """The quantity, usually a fitted exponent, lies in a region."""
 
     kind: ClassVar[str] = "scaling"
-    several: ClassVar[bool] = False
     low: float
     high: float
+    each: bool = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -130,19 +131,21 @@ class Scaling:
 
     def __str__(self) -> str:
         """Return the prediction in signs, such as "0.9 to 1.1"."""
-        return f"{number(self.low)} to {number(self.high)}"
+        return f"{_each(self.each)}{number(self.low)} to {number(self.high)}"
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """Every one of a list of successive differences exceeds the margin."""
+    """Every one of a list of successive differences exceeds the margin; `each` goes without saying."""
 
     kind: ClassVar[str] = "ordering"
-    several: ClassVar[bool] = True
     margin: float = 0.0
+    each: bool = True
 
     def __post_init__(self) -> None:
         _nonnegative("margin", self.margin)
+        if not self.each:
+            raise ValueError("an ordering is over each of its differences; leave `each` out")
 
     @property
     def region(self) -> Region:
@@ -151,11 +154,11 @@ class Ordering:
 
     def __str__(self) -> str:
         """Return the prediction in signs, such as "each > 0"."""
-        return f"each > {number(self.margin)}"
+        return f"{_each(self.each)}> {number(self.margin)}"
 
 
 Rule = Direction | Equivalence | Scaling | Ordering
-"""A rule has a kind, a region, its prediction in signs, and says whether it judges several estimates or one."""
+"""A rule has a kind, a region and its prediction in signs; with `each` it is over every one of several estimates."""
 RULES: tuple[type[Rule], ...] = (Direction, Equivalence, Scaling, Ordering)
 
 
@@ -189,23 +192,30 @@ def rule_from(content: Mapping[str, Any]) -> Rule:
     unknown = sorted(set(content) - allowed - {"kind"})
     if unknown:
         raise ValueError(f"unknown {', '.join(unknown)}; kind {kind.kind} has {', '.join(sorted(allowed))}")
-    numbers = {name: _real(name, value) for name, value in content.items() if name != "kind"}
+    values: dict[str, Any] = {
+        name: _yes(name, value) if name == "each" else _real(name, value)
+        for name, value in content.items()
+        if name != "kind"
+    }
     try:
-        return kind(**numbers)
+        return kind(**values)
     except TypeError:
-        raise ValueError(f"a rule of kind {kind.kind} needs {', '.join(sorted(allowed))}") from None
+        raise ValueError(f"a rule of kind {kind.kind} needs {', '.join(sorted(allowed - {'each'}))}") from None
 
 
 def rule_to(rule: Rule) -> dict[str, Any]:
-    """Return a rule as rule_from reads it, without empty fields."""
-    return {"kind": rule.kind, **{name: value for name, value in asdict(rule).items() if value is not None}}
+    """Return a rule as rule_from reads it, without empty fields and without an `each` that goes without saying."""
+    stated = {name: value for name, value in asdict(rule).items() if value is not None}
+    if rule.each is type(rule).each:
+        stated.pop("each")
+    return {"kind": rule.kind, **stated}
 
 
 def judge(test: Test, estimate: Estimate | Sequence[Estimate], family: int) -> Verdict:
     """Judge one test on intervals widened for `family` tests judged together.
 
-    An ordering, given a list, holds when every member holds and fails when one fails; its members count
-    as tests of their own in the widening.
+    A rule over each of several, such as an ordering, holds when every member holds and fails when one fails; its
+    members count as tests of their own in the widening.
     Raises: ValueError for several estimates where the rule judges one, for none, or for another level than 95 %.
 
     >>> test = Test("ratio", "variance over its prediction", Equivalence(1.0, 0.1), ("cpu",))
@@ -271,8 +281,8 @@ def _needed(wide: Estimate, region: Region) -> int | None:
 def check_estimates(test: Test, estimate: Estimate | Sequence[Estimate]) -> tuple[Estimate, ...]:
     """Return the estimates of a test as a tuple; raise ValueError when they do not suit its rule."""
     estimates = (estimate,) if isinstance(estimate, Estimate) else tuple(estimate)
-    if not estimates or (len(estimates) > 1 and not test.rule.several):
-        expected = "one estimate or more" if test.rule.several else "one estimate"
+    if not estimates or (len(estimates) > 1 and not test.rule.each):
+        expected = "one estimate or more" if test.rule.each else "one estimate, or states `each: true`"
         raise ValueError(f"{test.key}: a rule of kind {test.rule.kind} is judged by {expected}")
     for item in estimates:
         if not math.isclose(item.level, LEVEL):
@@ -292,6 +302,16 @@ def _real(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"`{name}` must be a number, got {value!r}; YAML reads 1e-4 as text, write 1.0e-4")
     return float(value)
+
+
+def _yes(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be true or false, got {value!r}")
+    return value
+
+
+def _each(each: bool) -> str:
+    return "each " if each else ""
 
 
 def _nonnegative(name: str, value: float) -> None:

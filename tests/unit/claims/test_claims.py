@@ -7,13 +7,15 @@ import math
 from collections import Counter
 from dataclasses import replace
 
+import jsonschema
 import numpy as np
 import pytest
 import scipy
 import yaml
 from descent import claims
-from descent.claims import Direction, Equivalence, Ledger, Ordering, Scaling, Verdict, judge
+from descent.claims import Direction, Equivalence, Ledger, Ordering, Scaling, Verdict, judge, verdict
 from descent.claims import record as record_module
+from descent.claims.schema import ledger_schema
 from descent.results import Kind, Provenance
 from descent.stats import intervals
 
@@ -80,7 +82,7 @@ def a_test(rule):
 
 
 @pytest.mark.parametrize(
-    ("rule", "low", "high", "verdict"),
+    ("rule", "low", "high", "expected"),
     [
         (Direction(above=1.0, margin=0.1), 1.11, 2.0, HOLDS),
         (Direction(above=1.0, margin=0.1), 1.1, 1.1, FAILS),  # "more than" excludes the end
@@ -99,8 +101,8 @@ def a_test(rule):
         (Ordering(), 0.1, 0.2, HOLDS),
     ],
 )
-def test_an_interval_is_compared_with_the_region(rule, low, high, verdict):
-    assert rule.region.judge(low, high) is verdict
+def test_an_interval_is_compared_with_the_region(rule, low, high, expected):
+    assert rule.region.judge(low, high) is expected
 
 
 def test_the_widening_covers_the_family_and_the_members_of_an_ordering():
@@ -138,7 +140,7 @@ def rates(rule, truth, family=FAMILY, spread=0.3, seed=1):
     for row in zip(values, halves, strict=True):
         estimates = [estimate(value, half, REPLICAS) for value, half in zip(*row, strict=True)]
         found[judge(a_test(rule), estimates, family)] += 1
-    return {verdict: found[verdict] / EXPERIMENTS for verdict in Verdict}
+    return {word: found[word] / EXPERIMENTS for word in Verdict}
 
 
 @pytest.mark.parametrize(
@@ -248,6 +250,59 @@ def test_an_estimate_that_does_not_suit_the_rule_is_refused(rule, estimates):
         judge(a_test(rule), estimates, 3)
 
 
+@pytest.mark.parametrize(
+    ("rule", "text", "inside", "outside"),
+    [
+        (Direction(above=1.0, margin=0.1, each=True), "each > 1.1", 1.5, 1.0),
+        (Direction(below=1.0, each=True), "each < 1", 0.5, 1.5),
+        (Equivalence(1.0, 0.05, each=True), "each 1 ± 0.05", 1.01, 1.2),
+        (Scaling(0.9, 1.1, each=True), "each 0.9 to 1.1", 1.0, 1.2),
+        (Ordering(), "each > 0", 0.5, -0.5),
+    ],
+)
+def test_a_rule_over_each_holds_if_all_lie_inside_and_fails_if_one_lies_outside(rule, text, inside, outside):
+    assert str(rule) == text
+    test, good, bad = a_test(rule), estimate(inside), estimate(outside)
+    edge = next(end for end in rule.region[:2] if math.isfinite(end))
+    assert judge(test, [good, good, good], 3) is HOLDS
+    assert judge(test, [good, bad, estimate(edge, 0.1)], 3) is FAILS
+    assert judge(test, [good, estimate(edge, 0.001), good], 3) is OPEN
+    assert judge(test, [good, replace(good, n=2)], 3) is OPEN
+    shown = claims.Outcome(test, 1, (good, bad, good))
+    assert shown.text == f"weakest of 3: {bad}, 100 replicas"
+    assert shown.family_estimates[0] == good.widened(3)
+
+
+def test_of_several_inside_the_one_closest_to_an_end_is_shown():
+    found = [estimate(1.0), estimate(1.04), estimate(0.97)]
+    assert claims.Outcome(a_test(Equivalence(1.0, 0.1, each=True)), 1, tuple(found)).quote == str(found[1])
+    assert claims.Outcome(a_test(Direction(below=2.0, each=True)), 1, tuple(found)).quote == str(found[1])
+
+
+def test_a_rule_over_each_is_read_written_and_kept_in_records(tmp_path):
+    stated = {"kind": "equivalence", "target": 1.0, "tolerance": 0.2, "each": True}
+    assert verdict.rule_to(verdict.rule_from(stated)) == stated
+    assert verdict.rule_to(verdict.rule_from({"kind": "ordering", "each": True})) == {"kind": "ordering", "margin": 0.0}
+    assert "each" not in verdict.rule_to(Direction(above=1.0))
+    content = paper_text()
+    content["claims"][1]["tests"][0]["rule"] = stated
+    ledger = Ledger(claims.load_paper(write_paper(tmp_path, content)), made(), tmp_path)
+    ledger.add(
+        {"P9-X1.size": [estimate(1.0), estimate(1.5)]}, experiment="weigh", config="c0ffee" * 2 + "c0ff", seconds=1.0
+    )
+    ledger.skip("P9-C1", "no cars")
+    assert (ledger.verdict("P9-X1"), ledger.text("P9-X1")[:22]) == ("fails", "weakest of 2: 1.500 [1")
+    assert claims.load_records(ledger.save()) == ledger.records
+    assert list(ledger.record("P9-X1").measured()) == ["P9-X1.size[0]", "P9-X1.size[1]"]
+    assert jsonschema_faults(json.loads(ledger.save().read_text(encoding="utf-8"))) == []
+
+
+def jsonschema_faults(content):
+    return [
+        fault.message for fault in jsonschema.Draft202012Validator(json.loads(ledger_schema())).iter_errors(content)
+    ]
+
+
 def test_a_list_of_one_is_as_good_as_one():
     assert judge(a_test(Ordering()), estimate(1.0), 3) is judge(a_test(Ordering()), [estimate(1.0)], 3)
     assert judge(a_test(Direction(above=0.0)), [estimate(1.0)], 3) is Verdict.HOLDS
@@ -258,7 +313,8 @@ def test_a_list_of_one_is_as_good_as_one():
 
 def test_a_paper_is_read_with_its_family_and_scales(tmp_path):
     paper = claims.load_paper(write_paper(tmp_path))
-    assert (paper.paper, paper.chapter, paper.family) == ("P9", "roads", 4)
+    assert (paper.paper, paper.chapter) == ("P9", "roads")
+    assert (paper.family_at("cpu"), paper.family_at("gpu")) == (3, 4)
     first = paper.claim("P9-C1")
     assert [test.scales for test in first.tests] == [BOTH, BOTH, ("gpu",)]
     assert first.tests[0].rule == Direction(above=1.0, margin=0.1)
@@ -300,6 +356,8 @@ def broken(change):
         (lambda p, c, t: t.update(rule="up"), r"P9-C1: faster: rule: 'up'"),
         (lambda p, c, t: t["rule"].update(kind="vibe"), r"faster: rule: `kind` must be one of direction"),
         (lambda p, c, t: t["rule"].update(below=2.0), r"faster: rule: .*exactly one of"),
+        (lambda p, c, t: t["rule"].update(each="yes"), r"`each` must be true or false, got 'yes'"),
+        (lambda p, c, t: t.update(rule={"kind": "ordering", "each": False}), r"leave `each` out"),
         (lambda p, c, t: t["rule"].update(margin="1e-4"), r"`margin` must be a number.*1.0e-4"),
         (lambda p, c, t: t["rule"].update(margin=-1.0), r"`margin` must not be negative"),
         (lambda p, c, t: t["rule"].update(tolerance=1.0), r"unknown tolerance; kind direction has"),
@@ -348,7 +406,7 @@ def test_the_table_is_rounded_text(tmp_path):
     table = filled(tmp_path).table()
     assert list(table.columns) == ["claim", "statement", "estimate", "family interval", "region", "verdict"]
     assert list(table["region"]) == ["> 1.1", "1 ± 0.2"]
-    assert table["family interval"][0] == "1.500 [1.487, 1.513]"
+    assert table["family interval"][0] == "1.500 [1.488, 1.512]"
     moved = filled(tmp_path, faster=1.5 + 1e-9).table()
     assert table.equals(moved)
     assert list(filled(tmp_path).table(tests=True)["test"])[-1] == "P9-X1.size"
@@ -461,7 +519,7 @@ def test_a_record_carries_what_the_public_ledger_needs(tmp_path):
 def test_an_inconclusive_record_says_how_many_replicas_would_settle_it(tmp_path):
     ledger = filled(tmp_path, faster=1.105)
     outcome = ledger.record("P9-C1").headline
-    widening = outcome.estimates[0].widened(4)
+    widening = outcome.estimates[0].widened(3)
     needed = 100 * ((widening.high - widening.value) / 0.005) ** 2
     assert ledger.verdict("P9-C1.faster") == "inconclusive"
     assert outcome.replicas_to_settle == math.ceil(needed) > 100

@@ -174,22 +174,23 @@ def test_a_test_added_later_leaves_a_record_valid(tmp_path):
     ledger.add({"P3-C16.faster": Estimate(9.0, 8.0, 10.0, 32, "Student t", 31)}, experiment="a", config={}, seconds=1)
     ledger.skip("P3-C16.cifar", "not run at this scale")
     record, claim = ledger.record("P3-C16"), paper.claim("P3-C16")
-    today = restated(record, claim, paper.family)
+    family = paper.family_at("gpu")
+    today = restated(record, claim, family)
     assert [(o.test.key, str(o.verdict), o.reason) for o in today.outcomes] == [
         ("faster", "holds", ""),
         ("cifar", "not tested here", "not run at this scale"),
         ("resnet", "not tested here", "not yet measured"),
     ]
-    assert {o.family for o in today.outcomes} == {paper.family}
+    assert {o.family for o in today.outcomes} == {family}
     assert today.outcomes[0].family_estimates[0].low < record.outcomes[0].family_estimates[0].low
     harder = replace(claim.tests[0], rule=Direction(above=20.0))
-    assert restated(record, replace(claim, tests=(harder, *claim.tests[1:])), paper.family) is record
-    assert restated(record, replace(claim, statement="Another."), paper.family) is record
+    assert restated(record, replace(claim, tests=(harder, *claim.tests[1:])), family) is record
+    assert restated(record, replace(claim, statement="Another."), family) is record
 
 
 def test_what_was_measured_before_is_judged_under_todays_claims():
     found = paper_scale(find_project(ROOT))
     assert [o.test.key for o in found["P3-C2"].outcomes if not o.estimates] == ["logistic", "resnet"]
     assert {o.family for record in found.values() if record.paper == "P3" for o in record.outcomes} == {
-        load_paper("P3").family
+        load_paper("P3").family_at("gpu")
     }

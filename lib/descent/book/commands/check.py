@@ -107,7 +107,8 @@ def check(
     paper = _paper(project, chapter)
     wanted = _others(int(defaults["seed"]), seeds)
     found = _found(project, chapter, paper, chosen, defaults, wanted, jobs, progress or Progress())
-    by_seed = {f"seed {seed}": _verdicts(paper, (found[seed, name] for name in chosen)) for seed in wanted}
+    scale = str(defaults.get("scale", "cpu"))
+    by_seed = {f"seed {seed}": _verdicts(paper, scale, (found[seed, name] for name in chosen)) for seed in wanted}
     keys = {key for content in found.values() for key in content["estimates"]}
     before = () if values else _published(project, chapter)
     published = _verdicts_of(before, keys)
@@ -243,13 +244,13 @@ def _defined(paper: Paper, content: Mapping[str, Any], used: Any) -> Mapping[str
     return {**content, "estimates": defined}
 
 
-def _verdicts(paper: Paper, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
+def _verdicts(paper: Paper, scale: str, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
     """Judge the estimates of one seed, claim by claim."""
     outcomes: dict[str, list[Verdict]] = {}
-    tests = paper.tests
+    tests, family = paper.tests, paper.family_at(scale)
     for content in contents:
         for key, found in content["estimates"].items():
-            outcome = Outcome(tests[key], paper.family, tuple(Estimate(**one) for one in found))
+            outcome = Outcome(tests[key], family, tuple(Estimate(**one) for one in found))
             outcomes.setdefault(key.partition(".")[0], []).append(outcome.verdict)
     return {claim.id: combine(outcomes[claim.id]) for claim in paper.claims if claim.id in outcomes}
 

@@ -11,7 +11,7 @@ from descent.claims import Outcome
 WIDTH, HEIGHT = 220, 26
 MARGIN = 8
 TALL = 9
-"""Height of one further estimate of an ordering."""
+"""Height of one further estimate, where a rule is over each of several."""
 
 
 def picture(outcome: Outcome, large: Outcome | None = None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from descent.book.sources.project import BookError, Project, sound
-from descent.claims import Paper, Record, Verdict, faults, load_papers, load_records, restated
+from descent.claims import Claim, Paper, Record, Verdict, faults, load_papers, load_records, restated
 from descent.claims.registry import Registry, load_registry
 
 RECORDS = "records*.json"
@@ -45,12 +45,12 @@ def paper_scale(project: Project) -> dict[str, Record]:
     A test added since counts as not yet measured. Of several records of a claim, from other days or devices, the one
     with the most tests counts, then the latest one. Raises: BookError for records of other wordings or rules.
     """
-    stated = {claim.id: (claim, paper.family) for paper in papers(project) for claim in paper.claims}
+    stated = {claim.id: (claim, paper) for paper in papers(project) for claim in paper.claims}
     found: list[Record] = []
     for chapter in project.notebooks:
         files = sorted(project.paper_scale(chapter).glob(RECORDS), key=lambda file: file.name == "records.json")
         found += [record for file in files for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
-    found = [restated(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
+    found = [_today(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
     best: dict[str, Record] = {}
     for record in found:
         if record.claim.id not in best or _measured(record) >= _measured(best[record.claim.id]):
@@ -59,6 +59,10 @@ def paper_scale(project: Project) -> dict[str, Record]:
     if wrong:
         raise BookError("at paper scale, data/published: " + "\n".join(wrong))
     return best
+
+
+def _today(record: Record, claim: Claim, paper: Paper) -> Record:
+    return restated(record, claim, paper.family_at(record.provenance.scale))
 
 
 def _measured(record: Record) -> int:
