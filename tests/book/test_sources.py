@@ -170,6 +170,13 @@ def test_claims_belong_to_their_chapter_however_it_is_spelled(project, spelling)
     assert digest.moved(before, digest.inputs(project, "alpha", {})) == ["data file data/claims/T1.yaml"]
 
 
+def test_the_margins_belong_to_every_chapter(project):
+    before = digest.inputs(project, "alpha", {})
+    (project.claims / "margins.yaml").write_text("schema: 1\n", encoding="utf-8")
+    assert all(project.claims / "margins.yaml" in project.claim_files(chapter) for chapter in ("alpha", "beta"))
+    assert digest.moved(before, digest.inputs(project, "alpha", {})) == ["data file data/claims/margins.yaml"]
+
+
 def test_a_chapter_named_within_a_text_claims_nothing(project):
     edit(project.claims / "T2.yaml", "title: A toy", "title: |\n  A toy\n\n  chapter: alpha")
     assert project.claim_files("alpha") == (project.claims / "T1.yaml",)

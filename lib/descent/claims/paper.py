@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from descent.claims.verdict import Test, rule_from
+from descent.claims.fields import Node
+from descent.claims.margins import FILE, Unit, filled, load_units
+from descent.claims.verdict import Rule, Test, rule_from
 from descent.results import project_root, read_yaml
 
 __all__ = ["Claim", "Paper", "is_claims_file", "load_paper", "load_papers"]
@@ -74,14 +74,14 @@ class Paper:
 
 
 def load_paper(paper: str | Path) -> Paper:
-    """Read one paper's claims, by its id ("P3") or from a file.
+    """Read one paper's claims, by its id ("P3") or from a file, with the margins that stand beside it.
 
     Raises: ValueError naming file, claim, field and remedy.
     """
     path = paper if isinstance(paper, Path) else project_root() / "data" / "claims" / f"{paper}.yaml"
     if not path.is_file():
         raise ValueError(f"no claims of {paper!r}: {path.name} does not exist in data/claims")
-    return _paper(_Node(path.name, read_yaml(path)))
+    return _paper(Node(path.name, read_yaml(path)), load_units(path.parent))
 
 
 def load_papers(folder: Path | None = None) -> tuple[Paper, ...]:
@@ -103,72 +103,14 @@ def is_claims_file(path: Path) -> bool:
     return re.fullmatch(r"[A-Z][A-Z0-9]*\.yaml", path.name) is not None
 
 
-class _Node:
-    """A mapping of the file with the place it stands at, for error messages."""
-
-    def __init__(self, where: str, content: object) -> None:
-        if not isinstance(content, Mapping):
-            raise ValueError(f"{where}: expected fields with values, got {content!r}")
-        self.where, self.content = where, content
-
-    def fault(self, field: str, problem: str) -> ValueError:
-        return ValueError(f"{self.where}: {field}: {problem}")
-
-    def only(self, required: Iterable[str], optional: Iterable[str] = ()) -> None:
-        required, optional = set(required), set(optional)
-        for field in sorted(required - set(self.content)):
-            raise self.fault(field, "is missing; add it")
-        for field in sorted(set(map(str, self.content)) - required - optional):
-            raise self.fault(field, f"is unknown; allowed are {', '.join(sorted(required | optional))}")
-
-    def text(self, field: str, pattern: str = r"(?s).*\S.*", default: str | None = None) -> str:
-        value = self.content.get(field, default)
-        if default is not None and value == default:
-            return default
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            number = isinstance(value, (int, float))
-            remedy = "put it in quotes" if number else f"write a text of the form {pattern}"
-            raise self.fault(field, f"{value!r} will not do; {remedy}")
-        return " ".join(value.split())
-
-    def choice(self, field: str, allowed: tuple[str, ...]) -> str:
-        value = self.content.get(field)
-        if value not in allowed:
-            raise self.fault(field, f"{value!r} will not do; choose one of {', '.join(allowed)}")
-        return str(value)
-
-    def texts(
-        self, field: str, default: tuple[str, ...] | None = None, allowed: tuple[str, ...] | None = None
-    ) -> tuple[str, ...]:
-        value = self.content.get(field, default)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise self.fault(field, f"{value!r} will not do; write a list of texts, such as [a, b]")
-        if allowed is not None and field in self.content and (not value or not set(value) <= set(allowed)):
-            raise self.fault(field, f"{value!r} will not do; choose from {', '.join(allowed)}")
-        return tuple(value)
-
-    def nodes(self, field: str, name: str) -> list[_Node]:
-        value = self.content[field]
-        if not isinstance(value, list) or not value:
-            raise self.fault(field, "must be a list with at least one entry")
-        labels = [item.get(name) if isinstance(item, Mapping) else None for item in value]
-        for label, count in Counter(map(str, labels)).items():
-            if count > 1:
-                raise self.fault(field, f"{name} {label!r} occurs {count} times; keep one or rename")
-        return [
-            _Node(f"{self.where}: {label or f'{field}[{i}]'}", item)
-            for i, (label, item) in enumerate(zip(labels, value, strict=True))
-        ]
-
-
-def _paper(node: _Node) -> Paper:
+def _paper(node: Node, units: Mapping[str, Unit]) -> Paper:
     node.only(("schema", "paper", "chapter", "title", "claims"), ("authors", "year", "arxiv", "doi"))
     if node.content["schema"] != SCHEMA:
         raise node.fault("schema", f"{node.content['schema']!r} will not do; this library reads {SCHEMA}")
     name, year = node.text("paper", r"[A-Z][A-Z0-9]*"), node.content.get("year", 0)
     if not isinstance(year, int):
         raise node.fault("year", f"{year!r} will not do; write a whole number")
-    claims = tuple(_claim(item, name) for item in node.nodes("claims", "id"))
+    claims = tuple(_claim(item, name, units) for item in node.nodes("claims", "id"))
     for claim in claims:
         _check_links(claim, {item.id for item in claims}, {name})
     authors, arxiv, doi = (node.text(field, default="") for field in ("authors", "arxiv", "doi"))
@@ -176,35 +118,43 @@ def _paper(node: _Node) -> Paper:
     return Paper(name, chapter, node.text("title"), claims, authors, year, arxiv, doi)
 
 
-def _claim(node: _Node, paper: str) -> Claim:
+def _claim(node: Node, paper: str, units: Mapping[str, Unit]) -> Claim:
     node.only(("id", "place", "known", "statement", "scales", "tests"), ("conditions", "paper_shape", *LINKS))
     scales = node.texts("scales", allowed=SCALES)
     return Claim(
         id=node.text("id", rf"{paper}-[A-Z]?[0-9]+"), place=node.text("place"),
         known=node.choice("known", KNOWN), statement=node.text("statement"), scales=scales,
-        tests=tuple(_test(item, scales) for item in node.nodes("tests", "key")),
+        tests=tuple(_test(item, scales, units) for item in node.nodes("tests", "key")),
         conditions=node.text("conditions", default=""), paper_shape=node.text("paper_shape", default=""),
         see=node.texts("see", ()), paired_with=node.texts("paired_with", ()),
     )  # fmt: skip
 
 
-def _test(node: _Node, scales: tuple[str, ...]) -> Test:
-    node.only(("key", "by", "quantity", "rule"), ("needs", "scales"))
-    rule = node.content["rule"]
-    if not isinstance(rule, Mapping):
-        raise node.fault("rule", f"{rule!r} will not do; write {{kind: …, …}}")
-    try:
-        judged = rule_from(rule)
-    except ValueError as error:
-        raise node.fault("rule", str(error)) from None
+def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Test:
+    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because"))
     return Test(
         node.text("key", r"[a-z][a-z0-9_]*"),
         node.text("quantity"),
-        judged,
+        _rule(node, units),
         node.texts("scales", scales, allowed=scales),
         node.text("by", r"[a-z][a-z0-9_]*"),
         node.texts("needs", (), allowed=NEEDS),
+        node.text("unit", default=""),
+        node.text("because", default=""),
     )
+
+
+def _rule(node: Node, units: Mapping[str, Unit]) -> Rule:
+    """Return the rule of a test; what its unit says is filled in."""
+    rule, unit = node.content["rule"], node.text("unit", default="")
+    if not isinstance(rule, Mapping):
+        raise node.fault("rule", f"{rule!r} will not do; write {{kind: …, …}}")
+    if unit and unit not in units:
+        raise node.fault("unit", f"{unit!r} is not in {FILE}; add it there, or use one of {', '.join(units) or 'none'}")
+    try:
+        return rule_from(filled(rule, units[unit], stated=bool(node.text("because", default=""))) if unit else rule)
+    except ValueError as error:
+        raise node.fault("rule", str(error)) from None
 
 
 def _check_once(papers: Sequence[Paper], files: Sequence[Path]) -> None:

@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from descent.claims.paper import Claim, Paper
-from descent.claims.verdict import (
-    Test,
-    Verdict,
-    combine,
-    deciding,
-    family_wise,
-    judge,
-    replicas_needed,
-    rule_from,
-    rule_to,
-)
+from descent.claims.verdict import Test, Verdict, combine, family_wise, judge, replicas_needed, rule_from, rule_to
+from descent.claims.verdict import deciding as deciding_of
 from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
 from descent.stats.estimate import Estimate
 
@@ -80,7 +71,7 @@ class Outcome:
         """A finished string for prose, such as "13.1 [12.6, 13.6], 1000 replicas"."""
         if not self.estimates:
             return f"{Verdict.NOT_TESTED}: {self.reason}"
-        estimate, count = self._deciding[0], len(self.estimates)
+        estimate, count = self.deciding[0], len(self.estimates)
         lead = f"weakest of {count}: " if count > 1 else ""
         doubt = f"; not decided: {self.undecided}" if self.undecided else ""
         return f"{lead}{estimate}, {estimate.source}{doubt}"
@@ -89,12 +80,12 @@ class Outcome:
     def undecided(self) -> str:
         """Why what was measured decides nothing, such as "too few replicas: 2, at least 5"; "" where it may."""
         open = self.verdict is Verdict.INCONCLUSIVE
-        return self._deciding[1].insufficient if open else ""
+        return self.deciding[1].insufficient if open else ""
 
     @property
     def quote(self) -> str:
         """The estimate with its interval for the middle of a sentence, such as "13.1 [12.6, 13.6]"."""
-        return str(self._deciding[0]) if self.estimates else str(Verdict.NOT_TESTED)
+        return str(self.deciding[0]) if self.estimates else str(Verdict.NOT_TESTED)
 
     @property
     def family_estimates(self) -> tuple[Estimate, ...]:
@@ -104,16 +95,17 @@ class Outcome:
     @property
     def family_text(self) -> str:
         """The estimate with its family-wise interval, without the replicas."""
-        return str(self._deciding[1]) if self.estimates else "—"
+        return str(self.deciding[1]) if self.estimates else "—"
 
     @property
-    def _deciding(self) -> tuple[Estimate, Estimate]:
-        index = deciding(self.test, self.estimates, self.family)
+    def deciding(self) -> tuple[Estimate, Estimate]:
+        """The estimate that decides, and the same with the interval of the family."""
+        index = deciding_of(self.test, self.estimates, self.family)
         return self.estimates[index], self.family_estimates[index]
 
     def summary(self) -> dict[str, Any]:
         """Return the fields that a claim takes over from its headline test."""
-        raw, wide = self._deciding if self.estimates else (None, None)
+        raw, wide = self.deciding if self.estimates else (None, None)
         region = self.test.rule.region
         return {
             "rule": rule_to(self.test.rule),
@@ -135,7 +127,8 @@ class Outcome:
         """Return the test as JSON values: what it was computed from, and what was computed."""
         return {
             "key": self.test.key, "quantity": self.test.quantity, "scales": list(self.test.scales),
-            "family": self.family, "reason": self.reason, "undecided": self.undecided, "experiment": self.experiment,
+            "unit": self.test.unit, "because": self.test.because, "family": self.family,
+            "reason": self.reason, "undecided": self.undecided, "experiment": self.experiment,
             "seconds": self.seconds, "verdict": str(self.verdict), **self.summary(),
             "replicas_to_settle": self.replicas_to_settle,
             "estimates": [estimate_to(item) for item in self.estimates],
@@ -148,9 +141,9 @@ class Outcome:
         rule, scales = rule_from(content["rule"]), tuple(content["scales"])
         estimates = tuple(estimate_from(item) for item in content["estimates"])
         others = {name: content[name] for name in ("family", "reason", "experiment", "config", "seconds")}
-        drawn = content.get("registration", "")
-        test = Test(content["key"], content["quantity"], rule, scales)
-        return cls(test, estimates=estimates, registration=drawn, **others)
+        said = {name: content.get(name, "") for name in ("unit", "because")}
+        test = Test(content["key"], content["quantity"], rule, scales, **said)
+        return cls(test, estimates=estimates, registration=content.get("registration", ""), **others)
 
 
 @dataclass(frozen=True)

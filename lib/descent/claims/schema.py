@@ -22,6 +22,8 @@ Json = dict[str, Any]
 ID, PAPER = "^[A-Z][A-Z0-9]*-[A-Z]?[0-9]+$", "^[A-Z][A-Z0-9]*$"
 TEXT, INTEGER, NUMBER = ({"type": kind} for kind in ("string", "integer", "number"))
 NUMBER_OR_NULL, INTEGER_OR_NULL = ({"type": [kind, "null"]} for kind in ("number", "integer"))
+LATER = ("undecided", "unit", "because")
+"""Fields of a test that records of an earlier schema lack."""
 
 
 def ledger_schema() -> str:
@@ -37,7 +39,10 @@ def ledger_schema() -> str:
         "additionalProperties": False,
         "properties": content,
         "$defs": _parts()
-        | {"test": _closed(_test(), _registered(), later=("undecided",)), "record": _closed(_record())},
+        | {
+            "test": _closed(_test(), _registered(), later=("undecided", "unit", "because")),
+            "record": _closed(_record()),
+        },
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
@@ -85,6 +90,8 @@ def _parts() -> Json:
 def _test() -> Json:
     return {
         "key": TEXT, "quantity": TEXT, "scales": _ref("scales"),
+        "unit": TEXT | {"description": "kind of quantity, whose smallest effect that matters is the margin"},
+        "because": TEXT | {"description": "why the rule states a margin of its own, empty if it does not"},
         "family": INTEGER | {"minimum": 1, "description": "tests judged jointly"},
         "reason": TEXT | {"description": "why it was not tested, empty if it was"},
         "undecided": TEXT | {"description": "why what was measured decides nothing, empty if it may; absent: empty"},

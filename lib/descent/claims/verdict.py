@@ -166,8 +166,9 @@ RULES: tuple[type[Rule], ...] = (Direction, Equivalence, Scaling, Ordering)
 class Test:
     """One measured quantity of a claim with the rule that judges it, at the scales where it is measured.
 
-    by: the experiment that measures it; needs: what there must be for that, such as a momentum. Neither is part of what
-    is claimed, so records made by another experiment answer it as well.
+    by: the experiment that measures it; needs: what there must be for that, such as a momentum; unit: the kind of
+    quantity, which gives the margin; because: why the rule states its own instead. None is part of what is claimed, so
+    records made by another experiment answer it as well.
     """
 
     key: str
@@ -176,6 +177,8 @@ class Test:
     scales: tuple[str, ...]
     by: str = field(default="", compare=False)
     needs: tuple[str, ...] = field(default=(), compare=False)
+    unit: str = field(default="", compare=False)
+    because: str = field(default="", compare=False)
 
 
 def rule_from(content: Mapping[str, Any]) -> Rule:

@@ -125,6 +125,7 @@ def _test(outcome: Outcome, large: Outcome | None) -> str:
         f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(outcome.test.quantity)}",
         f"<strong>{escape(outcome.text)}</strong>; {joint}"
         f"rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
+        f"a margin of its own because {escape(outcome.test.because)}" if outcome.test.because else "",
         f"interval: {outcome.estimates[0].method}" if outcome.estimates else "",
         f"{needed} replicas would settle it" if needed else "",
         picture(outcome, large),

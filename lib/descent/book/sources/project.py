@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from descent.claims.margins import FILE as MARGINS
 from descent.claims.paper import is_claims_file
 from descent.results import parse_yaml, read_text, read_yaml
 
@@ -129,9 +130,9 @@ class Project:
         return chapter
 
     def claim_files(self, chapter: str) -> tuple[Path, ...]:
-        """Return the claim files that name `chapter` as theirs."""
-        files = filter(is_claims_file, sorted(self.claims.glob("*.yaml")))
-        return tuple(path for path in files if _chapter(path) == chapter)
+        """Return the claim files that name `chapter` as theirs, and the margins that all rules share."""
+        files = [path for path in sorted(self.claims.glob("*.yaml")) if is_claims_file(path) or path.name == MARGINS]
+        return tuple(path for path in files if path.name == MARGINS or _chapter(path) == chapter)
 
 
 def is_notebook(text: str) -> bool:
