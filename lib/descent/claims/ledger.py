@@ -68,14 +68,7 @@ class Ledger:
                     f"{self.provenance.scale}; correct `scales` in the claims, or leave it out"
                 )
             entries[key] = Outcome(
-                test,
-                self.family,
-                check_estimates(test, estimate),
-                "",
-                experiment,
-                config,
-                float(seconds),
-                registration,
+                test, self.family, check_estimates(test, estimate), "", experiment, config, float(seconds), registration
             )
         self._outcomes |= entries
 
