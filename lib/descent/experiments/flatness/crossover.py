@@ -16,7 +16,7 @@ from descent.experiments.flatness.leaving import Cell, Departures, leave
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.thresholds import median_steps
 from descent.problems.circle import Circle
-from descent.stats import Estimate, smallest
+from descent.stats import Estimate, exact, smallest
 from descent.theory.mode import crossover_batch
 
 MODERATE = 0.5
@@ -78,8 +78,14 @@ class CrossoverResult(Result[Crossover]):
     departures: Departures
 
     def c50(self, *cells: Cell, of: Callable[..., Array] = lambda c: c) -> Estimate:
-        """Return a function of the steps at which half of the runs left, times the sharpness, in some cells."""
-        return median_steps(of, *(self.departures.curve(*cell) for cell in cells), seed=self.lab.seed)
+        """Return a function of the steps at which half of the runs left, times the sharpness, in some cells.
+
+        Full batches draw nothing: what only they enter no seed moves.
+        """
+        found = median_steps(of, *(self.departures.curve(*cell) for cell in cells), seed=self.lab.seed)
+        return (
+            exact(found.value) if all(cell.batch_size is None for cell in cells) else found
+        )  # full batches draw nothing
 
     def ratio(self, batch_size: Batch, momentum: float, *, matched: bool = False) -> Estimate:
         """Return C50 with momentum over C50 without, as steps or (`matched`) as effective steps lr/(1 − momentum)."""
