@@ -317,16 +317,16 @@ def test_every_cell_of_the_table_is_filled_or_explained(name: str) -> None:
 
 def test_the_whole_table_has_a_row_per_mechanism() -> None:
     names = ("modes", "tolerance", "features", "directions", "hopping")
-    cells = synthesis.all_cells(*(result(name) for name in names))
+    cells = synthesis.lineup.all_cells(*(result(name) for name in names))
     assert {cell.mechanism for cell in cells} == set(lineup.NAMES)
     assert len(cells) == len(lineup.NAMES) * len(COLUMNS) * len(MOMENTA)
     for m in MOMENTA:
-        frame = synthesis.summary(cells, m)
+        frame = synthesis.lineup.summary(cells, m)
         assert frame.shape == (len(lineup.NAMES), len(COLUMNS))
     assert frame.loc["noise floor", "average"].endswith(" (0.995)")
     assert frame.loc["tolerance, batch 4", "equal power"] == "(0.0251)"
     assert frame.loc["time over a barrier", "equal step"] == "undefined"
-    still = synthesis.summary(cells, 0.0)
+    still = synthesis.lineup.summary(cells, 0.0)
     assert set(still.to_numpy().ravel()) == {"1 (1)"}
 
 
