@@ -29,7 +29,7 @@ OWN = (ValueError, BookError, image_files.DataDamaged, image_files.DataMissing)
 
 def thorough(cases):
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    return settings(max_examples=cases, suppress_health_check=quiet, derandomize=True)
+    return settings(max_examples=cases, suppress_health_check=quiet, derandomize=True, deadline=None)
 
 
 def refused(action, *names):

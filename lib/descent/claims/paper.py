@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ KNOWN = ("read", "secondary", "recalled", "derived")
 NEEDS = ("momentum", "mnist", "cifar10", "cifar100")
 """What a test may need: a headline momentum that is not 0, or image data that lie outside the book."""
 LINKS = ("see", "paired_with")
+OTHERS = (FILE, "edition1_notes.yaml")
+"""Files beside the claims that hold none."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def load_papers(folder: Path | None = None) -> tuple[Paper, ...]:
 
 
 def is_claims_file(path: Path) -> bool:
-    """Tell whether a file holds a paper's claims, which has the paper's name ("P3.yaml"); others tell about them."""
-    return re.fullmatch(r"[A-Z][A-Z0-9]*\.yaml", path.name) is not None
+    """Tell whether a file holds a paper's claims; others beside them, named in OTHERS, tell about rules."""
+    return path.suffix == ".yaml" and path.name not in OTHERS
 
 
 def _paper(node: Node, units: Mapping[str, Unit]) -> Paper:

@@ -286,7 +286,7 @@ def _finding(content: Mapping[str, Any]) -> Finding:
         content["seconds"],
         estimates=estimates,
         missing=content.get("skipped", ""),
-        registration=content["registration"],
+        registration=content.get("registration", ""),
     )
 
 
@@ -336,7 +336,7 @@ def _write(result: dict[str, Any], out: Path) -> None:
             out,
             experiment=result["task"],
             config=result.get("config", ""),
-            registration=result["registration"],
+            registration=result.get("registration", ""),
         )
         for name, text in result.get("tables", {}).items()
     ]

@@ -425,8 +425,8 @@ def test_the_chapter_leaves_them_out_and_campaigns_do_not():
     package = margins.__name__
     assert [task.name for task in campaign.tasks(package, Lab(), "gpu", ["P4-C1", "P4-C14"])] == [
         "cifar",
+        "dimmed",
         "digits",
         "mnist",
-        "dimmed",
     ]
     assert [task.name for task in campaign.tasks(package, Lab(), only=["P4-C14"])] == ["digits", "mnist"]

@@ -303,7 +303,7 @@ def test_estimates_speak_to_the_claims_and_tables_are_tidy(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["modes", "tolerance", "directions", "hopping", "features"])
 def test_every_cell_of_the_table_is_filled_or_explained(name: str) -> None:
-    found = result(name).cells
+    found = list(result(name).cells)
     for mechanism in {cell.mechanism for cell in found}:
         own = [cell for cell in found if cell.mechanism == mechanism]
         assert sorted((c.column, c.momentum) for c in own) == sorted((c, m) for c in COLUMNS for m in MOMENTA)

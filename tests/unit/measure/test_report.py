@@ -21,7 +21,7 @@ from torch import nn
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "chapters" / "measure.md"
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-FLOOR = {"numpy", "pandas", "scipy", "torch", "yaml"}
+FLOOR = {"numpy", "pandas", "scipy", "torch", "typing_extensions", "yaml"}  # typing_extensions comes with torch
 
 
 def blocks(kind):

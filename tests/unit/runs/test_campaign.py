@@ -217,7 +217,9 @@ def test_chosen_by_experiment_or_by_claim():
     assert len(campaign.tasks(PACKAGE, Lab(), "gpu")) == len(saddles.EXPERIMENTS)
     ordered = campaign.tasks(PACKAGE, SMALL, only=["hopping", "P3-C12", "escape", "hopping"])
     assert [task.name for task in ordered] == ["hopping", "linear", "escape"]
-    with pytest.raises(ValueError, match=r"neither experiment nor claim of saddles: P9-C1; there are linear, escape"):
+    with pytest.raises(
+        ValueError, match=r"neither experiment nor claim of saddles: P9-C1; there are annealed_networks"
+    ):
         campaign.tasks(PACKAGE, SMALL, only=["P9-C1"])
 
 
