@@ -45,7 +45,7 @@ function sort(table, headers, column) {
 
 // One list per attribute of the claims and a field for words; the address keeps the choice: ledger.html?paper=P3&verdict=fails
 function selectable(table) {
-  const names = ["paper", "verdict", "scale"];
+  const names = ["paper", "source", "verdict", "scale"];
   const asked = new URLSearchParams(location.search);
   const form = document.createElement("form");
   form.className = "ledger-filter";
@@ -63,7 +63,7 @@ function selectable(table) {
         && (!sought || body.textContent.toLowerCase().includes(sought)));
       shown += !body.hidden;
     }
-    count.value = `${shown} of ${table.tBodies.length} claims shown`;
+    count.value = `${shown} of ${table.tBodies.length} shown`;
   };
   form.addEventListener("input", () => {
     const chosen = [...names.map((name, i) => [name, fields[i].value]), ["words", words.value]].filter(([, value]) => value);

@@ -57,7 +57,9 @@ def test_its_details_stand_open_there(tab):
     assert row.locator("a[href^='code/descent.experiments.saddles']").count() >= 1
 
 
-@pytest.mark.parametrize(("field", "value"), [("paper", "P3"), ("verdict", "fails"), ("scale", "cpu")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("paper", "P3"), ("source", "identities"), ("verdict", "fails"), ("scale", "cpu")]
+)
 def test_it_selects(tab, field, value):
     page = tab().open("ledger.html")
     page.locator(".ledger-filter").get_by_label(field).select_option(value)

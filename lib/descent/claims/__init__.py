@@ -13,9 +13,8 @@ from descent.claims.record import (
     quotes,
     restated,
     save_records,
-    spell,
-    tally,
 )
+from descent.claims.tallies import SOURCES, Source, by_source, counted, identities, spell, standing, tally
 from descent.claims.verdict import (
     Direction,
     Equivalence,
@@ -32,6 +31,7 @@ from descent.claims.verdict import (
 
 __all__ = [
     "DATA_MISSING",
+    "SOURCES",
     "Claim",
     "Direction",
     "Equivalence",
@@ -43,13 +43,17 @@ __all__ = [
     "Region",
     "Rule",
     "Scaling",
+    "Source",
     "Test",
     "Verdict",
+    "by_source",
     "combine",
     "compare_records",
+    "counted",
     "disagreements",
     "family_wise",
     "faults",
+    "identities",
     "judge",
     "load_paper",
     "load_papers",
@@ -58,5 +62,6 @@ __all__ = [
     "restated",
     "save_records",
     "spell",
+    "standing",
     "tally",
 ]

@@ -47,6 +47,13 @@ class Node:
             raise self.fault(field, f"{value!r} will not do; choose one of {', '.join(allowed)}")
         return str(value)
 
+    def flag(self, field: str) -> bool:
+        """Return whether something is so; where nothing is said, it is not."""
+        value = self.content.get(field, False)
+        if not isinstance(value, bool):
+            raise self.fault(field, f"{value!r} will not do; write true, or leave it out")
+        return value
+
     def texts(
         self, field: str, default: tuple[str, ...] | None = None, allowed: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:

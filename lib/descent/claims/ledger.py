@@ -8,7 +8,8 @@ from pathlib import Path
 from pandas import DataFrame
 
 from descent.claims.paper import Paper, load_paper
-from descent.claims.record import Outcome, Record, save_records, spell, tally
+from descent.claims.record import Outcome, Record, save_records
+from descent.claims.tallies import spell, tally
 from descent.claims.verdict import Test, check_estimates
 from descent.results import Provenance, output_folder
 from descent.stats.estimate import Estimate

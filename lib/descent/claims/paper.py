@@ -43,6 +43,11 @@ class Claim:
     see: tuple[str, ...] = ()
     paired_with: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> bool:
+        """Whether all of its tests are identities: then it is one itself, and no claim that is counted."""
+        return all(test.identity for test in self.tests)
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -133,7 +138,7 @@ def _claim(node: Node, paper: str, units: Mapping[str, Unit]) -> Claim:
 
 
 def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Test:
-    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because"))
+    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because", "identity"))
     return Test(
         node.text("key", r"[a-z][a-z0-9_]*"),
         node.text("quantity"),
@@ -143,6 +148,7 @@ def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Tes
         node.texts("needs", (), allowed=NEEDS),
         node.text("unit", default=""),
         node.text("because", default=""),
+        node.flag("identity"),
     )
 
 

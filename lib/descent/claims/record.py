@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +27,6 @@ __all__ = [
     "quotes",
     "restated",
     "save_records",
-    "spell",
-    "tally",
 ]
 
 SCHEMA = 1
@@ -133,6 +130,7 @@ class Outcome:
             "replicas_to_settle": self.replicas_to_settle,
             "estimates": [estimate_to(item) for item in self.estimates],
             **({"registration": self.registration} if self.registration else {}),
+            **({"identity": True} if self.test.identity else {}),
         }  # fmt: skip
 
     @classmethod
@@ -142,7 +140,8 @@ class Outcome:
         estimates = tuple(estimate_from(item) for item in content["estimates"])
         others = {name: content[name] for name in ("family", "reason", "experiment", "config", "seconds")}
         said = {name: content.get(name, "") for name in ("unit", "because")}
-        test = Test(content["key"], content["quantity"], rule, scales, **said)
+        identity = bool(content.get("identity", False))
+        test = Test(content["key"], content["quantity"], rule, scales, **said, identity=identity)
         return cls(test, estimates=estimates, registration=content.get("registration", ""), **others)
 
 
@@ -280,7 +279,7 @@ def restated(record: Record, claim: Claim, family: int) -> Record:
         return record
     reasons = {outcome.test: outcome.reason for outcome in record.outcomes}
     outcomes = [
-        replace(made[test], family=family)
+        replace(made[test], test=test, family=family)
         if test in made
         else Outcome(test, family, reason=reasons.get(test, "not yet measured"))
         for test in claim.tests
@@ -296,11 +295,6 @@ def quotes(records: Iterable[Record]) -> dict[str, str]:
         for outcome in record.outcomes:
             quoted[f"{record.claim.id}.{outcome.test.key}"] = outcome.quote
     return quoted
-
-
-def tally(records: Iterable[Record]) -> dict[Verdict, int]:
-    """Count the verdicts, all four words always present."""
-    return dict.fromkeys(Verdict, 0) | Counter(record.verdict for record in records)
 
 
 def compare_records(published: Iterable[Record], yours: Iterable[Record]) -> tuple[Comparison, ...]:
@@ -334,12 +328,6 @@ def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[
         for key in before | after
         if before.get(key) != after.get(key)
     ]
-
-
-def spell(count: Mapping[Verdict, int]) -> str:
-    """Return counts as a sentence part, such as "17 hold, 3 fail, 1 inconclusive"."""
-    words = {Verdict.HOLDS: "hold", Verdict.FAILS: "fail"}
-    return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in count.items())
 
 
 def _compared(key: str, first: Mapping[str, Measured], second: Mapping[str, Measured]) -> Comparison:

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 ID, PAPER = "^[A-Z][A-Z0-9]*-[A-Z]?[0-9]+$", "^[A-Z][A-Z0-9]*$"
 TEXT, INTEGER, NUMBER = ({"type": kind} for kind in ("string", "integer", "number"))
 NUMBER_OR_NULL, INTEGER_OR_NULL = ({"type": [kind, "null"]} for kind in ("number", "integer"))
-LATER = ("undecided", "unit", "because")
+LATER = ("undecided", "unit", "because", "identity")
 """Fields of a test that records of an earlier schema lack."""
 
 
@@ -38,11 +38,7 @@ def ledger_schema() -> str:
         "required": list(content),
         "additionalProperties": False,
         "properties": content,
-        "$defs": _parts()
-        | {
-            "test": _closed(_test(), _registered(), later=("undecided", "unit", "because")),
-            "record": _closed(_record()),
-        },
+        "$defs": _parts() | {"test": _closed(_test(), _registered(), later=LATER), "record": _closed(_record())},
     }
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
@@ -92,6 +88,7 @@ def _test() -> Json:
         "key": TEXT, "quantity": TEXT, "scales": _ref("scales"),
         "unit": TEXT | {"description": "kind of quantity, whose smallest effect that matters is the margin"},
         "because": TEXT | {"description": "why the rule states a margin of its own, empty if it does not"},
+        "identity": {"const": True, "description": "algebra against algebra, or one exact number; absent: it is none"},
         "family": INTEGER | {"minimum": 1, "description": "tests judged jointly"},
         "reason": TEXT | {"description": "why it was not tested, empty if it was"},
         "undecided": TEXT | {"description": "why what was measured decides nothing, empty if it may; absent: empty"},

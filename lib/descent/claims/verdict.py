@@ -167,8 +167,9 @@ class Test:
     """One measured quantity of a claim with the rule that judges it, at the scales where it is measured.
 
     by: the experiment that measures it; needs: what there must be for that, such as a momentum; unit: the kind of
-    quantity, which gives the margin; because: why the rule states its own instead. None is part of what is claimed, so
-    records made by another experiment answer it as well.
+    quantity, which gives the margin; because: why the rule states its own instead; identity: algebra against algebra,
+    or one number that no data, training or draw enters. None is part of what is claimed, so records made by another
+    experiment answer it as well.
     """
 
     key: str
@@ -179,6 +180,7 @@ class Test:
     needs: tuple[str, ...] = field(default=(), compare=False)
     unit: str = field(default="", compare=False)
     because: str = field(default="", compare=False)
+    identity: bool = field(default=False, compare=False)
 
 
 def rule_from(content: Mapping[str, Any]) -> Rule:

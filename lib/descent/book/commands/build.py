@@ -20,6 +20,7 @@ from descent.book.pages import api, instruments, landing, ledger, paper_scale_pa
 from descent.book.site import assemble, checks, finish, publish
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
+from descent.claims import standing
 
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "pydata-sphinx-theme", "sphinx-mathjax-offline")
 
@@ -67,7 +68,7 @@ def _build(
             site_stamp(project).unlink(missing_ok=True)
             shutil.rmtree(project.html, ignore_errors=True)
         raise
-    progress.say(f"ledger: {ledger.standing(records.load(project))}")
+    progress.say(f"ledger: {standing(records.load(project), sources=True)}")
     progress.say(f"site: {project.html / 'index.html'}")
     return project.html
 

@@ -13,7 +13,7 @@ from descent.book.execute.progress import Progress
 from descent.book.execute.stamps import Place
 from descent.book.sources import records, source
 from descent.book.sources.project import BookError, Project
-from descent.claims import Record, Verdict, compare_records
+from descent.claims import Record, Test, compare_records, standing
 from descent.claims.verdict import rule_to
 from descent.results import short_hash
 
@@ -83,38 +83,55 @@ def compared(first: Sequence[Record], second: Sequence[Record]) -> str:
 
 
 def claims_table(project: Project) -> str:
-    """Check the claims files; return every claim with its rules and, where the book has one, its verdict."""
-    verdicts: dict[str, Verdict] = {}
-    for chapter in project.notebooks:
-        if (project.results(chapter) / "records.json").is_file():
-            verdicts |= {record.claim.id: record.verdict for record in records.read(project.results(chapter))}
+    """Check the claims files; return every test with its claim's verdict where there is one, and how all stand."""
+    found = _built(project)
+    verdicts = {id: record.verdict for id, record in found.items()}
     rows = [
-        (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), test.quantity)
+        (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), _quantity(test))
         for paper in records.papers(project)
         for claim in paper.claims
         for test in claim.tests
     ]
-    return columns(("test", "claim's verdict", "predicted", "quantity"), rows)
+    return columns(("test", "claim's verdict", "predicted", "quantity"), rows) + f"\n\n{_standing(project, found)}"
+
+
+def _built(project: Project) -> dict[str, Record]:
+    """Return the records of the chapters that have been run, by claim, under today's claims."""
+    stated = {claim.id: (claim, paper) for paper in records.papers(project) for claim in paper.claims}
+    run = [name for name in project.notebooks if (project.results(name) / "records.json").is_file()]
+    found = {record.claim.id: record for name in run for record in records.read(project.results(name))}
+    return {id: records.today(record, *stated[id]) if id in stated else record for id, record in found.items()}
+
+
+def _quantity(test: Test) -> str:
+    return f"{test.quantity} (identity)" if test.identity else test.quantity
+
+
+def _standing(project: Project, found: Mapping[str, Record]) -> str:
+    """Return how the claims stand that have been run, and how many have not."""
+    left = sum(claim.id not in found for paper in records.papers(project) for claim in paper.claims)
+    return standing(found.values(), sources=True) + (f"; {left} not yet run" if left else "")
 
 
 def claims_json(project: Project) -> str:
     """Return every claim with its rules, and its verdict where the book has one, as JSON."""
-    found: dict[str, Record] = {}
-    for chapter in project.notebooks:
-        if (project.results(chapter) / "records.json").is_file():
-            found |= {record.claim.id: record for record in records.read(project.results(chapter))}
+    found = _built(project)
     rows = [
         {
             "id": claim.id, "paper": paper.paper, "chapter": paper.chapter, "statement": claim.statement,
-            "conditions": claim.conditions, "known": claim.known,
+            "conditions": claim.conditions, "known": claim.known, "identity": claim.identity,
             "verdict": str(found[claim.id].verdict) if claim.id in found else None,
             "text": found[claim.id].headline.text if claim.id in found else None,
-            "tests": [{"key": test.key, "quantity": test.quantity, "rule": rule_to(test.rule)} for test in claim.tests],
+            "tests": [_stated(test) for test in claim.tests],
         }
         for paper in records.papers(project)
         for claim in paper.claims
     ]  # fmt: skip
     return json.dumps({"schema": 1, "claims": rows}, indent=1, ensure_ascii=False)
+
+
+def _stated(test: Test) -> dict[str, object]:
+    return {"key": test.key, "quantity": test.quantity, "rule": rule_to(test.rule), "identity": test.identity}
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

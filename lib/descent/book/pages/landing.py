@@ -8,25 +8,22 @@ from html import escape
 from descent.book.execute import digest
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import Stamp
-from descent.book.pages.html import SIGNS, badge, raw, table
+from descent.book.pages.html import badge, raw, table
+from descent.book.pages.sources_table import source_table
 from descent.book.sources.provenance import Trace
-from descent.claims import Record, Verdict, tally
+from descent.claims import Record, Verdict, counted, identities
 
 STATUS = ("chapter", "executed", "seconds", "peak memory", "python", "torch", "parameters", "missing inputs", "digest")
 FIGURES = ("figure", "drawn from", "claims")
 
 
 def summary(chapters: Sequence[Chapter]) -> str:
-    """Return the verdict counts per chapter and the claims by verdict, for the landing page."""
+    """Return how the claims stand by whose sentences they are, and the claims by verdict, for the landing page."""
     records = recorded(chapters)
-    lines = ["| chapter | " + " | ".join(f"{SIGNS[v]} {v}" for v in Verdict) + " |", "|---|" + "---|" * len(Verdict)]
-    for chapter in chapters:
-        count = tally(chapter.records)
-        if any(count.values()):
-            link = f"[{chapter.title}]({chapter.name}.md)"
-            lines.append(f"| {link} | " + " | ".join(str(count[v]) for v in Verdict) + " |")
-    lists = [_listed(verdict, [record for record in records if record.verdict is verdict]) for verdict in Verdict]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(filter(None, lists))
+    own = counted(records)
+    lists = [_listed(badge(verdict), [record for record in own if record.verdict is verdict]) for verdict in Verdict]
+    lists.append(_listed("Identities", identities(records)))
+    return "\n\n".join(filter(None, [source_table(records), *lists]))
 
 
 def status_table(chapters: Sequence[Chapter]) -> str:
@@ -89,6 +86,6 @@ def _given(stamp: Stamp) -> str:
     return ", ".join(f"{name} = {value}" for name, value in stamp.parameters.items()) or "default parameters"
 
 
-def _listed(verdict: Verdict, records: Sequence[Record]) -> str:
+def _listed(name: str, records: Sequence[Record]) -> str:
     links = ", ".join(f"[{record.claim.id}](claim:{record.claim.id})" for record in records)
-    return f"{badge(verdict)}: {links}" if records else ""
+    return f"{name}: {links}" if records else ""

@@ -11,9 +11,12 @@ from descent.book.execute.chapter import Chapter, recorded
 from descent.book.pages.html import badge, raw, table
 from descent.book.pages.picture import picture
 from descent.book.pages.rules_page import PAGE, mark
+from descent.book.pages.sources_table import source_table
 from descent.book.sources.provenance import Home
-from descent.claims import Outcome, Record, Verdict, spell, tally
+from descent.claims import Outcome, Record, Verdict, counted, identities, standing
+from descent.claims.tallies import source_of
 
+INSTRUMENTS = "how-we-know.html"
 COLUMNS = ("claim", "statement", "verdict", "estimate, 95 % interval", "predicted", "seconds")
 KNOWN = {
     "secondary": "from a secondary source",
@@ -27,19 +30,21 @@ def ledger_table(chapters: Sequence[Chapter], large: Mapping[str, Record], moved
 
     large: what was measured at paper scale, by claim; moved: in which way claims moved, which are marked.
     """
+    found = recorded(chapters)
+    homes = {id: home for chapter in chapters for id, home in chapter.homes.items()}
     bodies = "\n".join(
-        _body(record, chapter.homes[record.claim.id], large.get(record.claim.id), mark(record.claim.id, moved))
-        for chapter in chapters
-        for record in chapter.records
+        _body(record, homes[record.claim.id], large.get(record.claim.id), mark(record.claim.id, moved))
+        for record in (*counted(found), *identities(found))
     )
-    caption = f"{standing(recorded(chapters))}.{_moved(moved)}"
-    return raw(table("ledger sortable", "Ledger of claims", caption, COLUMNS, bodies))
+    caption = f"{standing(found)}.{_last(found)}{_moved(moved)}"
+    whole = raw(table("ledger sortable", "Ledger of claims", caption, COLUMNS, bodies))
+    return f"{source_table(found)}\n\n{whole}"
 
 
-def standing(records: Sequence[Record]) -> str:
-    """Return how the claims stand, such as "23 claims: 20 hold, 3 fail"."""
-    count = "1 claim" if len(records) == 1 else f"{len(records)} claims"
-    return f"{count}: {spell({verdict: n for verdict, n in tally(records).items() if n})}"
+def _last(records: Sequence[Record]) -> str:
+    """Return where the identities stand."""
+    link = f'<a href="{INSTRUMENTS}#identities">How we know</a>'
+    return f" The identities stand last, and on {link}." if identities(records) else ""
 
 
 def _moved(moved: Mapping[str, str]) -> str:
@@ -61,7 +66,7 @@ def _body(record: Record, home: Home, large: Record | None, note: str = "") -> s
     lead = (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
         f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
-        f"<td>{badge(record.verdict)}{_otherwise(record, large)}{note}</td>"
+        f"<td>{badge(record.verdict)}{_identity(record)}{_otherwise(record, large)}{note}</td>"
         f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{drawn}</td>'
         f'<td data-label="predicted">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
         f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
@@ -70,7 +75,11 @@ def _body(record: Record, home: Home, large: Record | None, note: str = "") -> s
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
         f"with rules, data and code</summary>\n{_opened(record, home, large)}\n</details></td></tr>"
     )
-    marks = f'data-paper="{record.paper}" data-verdict="{record.verdict}" data-scale="{_scales(record, large)}"'
+    source = "identities" if claim.identity else source_of(claim).key
+    marks = (
+        f'data-paper="{record.paper}" data-source="{source}" data-verdict="{record.verdict}" '
+        f'data-scale="{_scales(record, large)}"'
+    )
     return f'<tbody id="{claim.id}" {marks} data-sort="{escape(json.dumps(_keys(record)))}">\n{lead}\n{more}\n</tbody>'
 
 
@@ -82,6 +91,10 @@ def _count(record: Record) -> str:
 def _opened(record: Record, home: Home, large: Record | None) -> str:
     tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+
+
+def _identity(record: Record) -> str:
+    return "<br><small>identity, in no count</small>" if record.claim.identity else ""
 
 
 def _otherwise(record: Record, large: Record | None) -> str:
@@ -122,7 +135,8 @@ def _test(outcome: Outcome, large: Outcome | None) -> str:
     joint = f"for all tests of the paper jointly {escape(outcome.family_text)}; " if outcome.estimates else ""
     needed = outcome.replicas_to_settle
     parts = (
-        f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(outcome.test.quantity)}",
+        f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(outcome.test.quantity)}"
+        f"{' <small>(identity)</small>' if outcome.test.identity else ''}",
         f"<strong>{escape(outcome.text)}</strong>; {joint}"
         f"rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
         f"a margin of its own because {escape(outcome.test.because)}" if outcome.test.because else "",

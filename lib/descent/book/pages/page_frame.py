@@ -9,9 +9,8 @@ from html import escape
 
 from descent.book.execute.chapter import Chapter
 from descent.book.pages.html import raw
-from descent.book.pages.ledger import standing
 from descent.book.sources.provenance import Code, Trace
-from descent.claims import Outcome, Record
+from descent.claims import Outcome, Record, standing
 
 Facts = Mapping[str, tuple[Record, Outcome]]
 """By experiment, one outcome that came of it, and the record it belongs to."""

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from descent.book.pages.ledger import standing
-from descent.claims import Record
+from descent.claims import Record, standing
 
 GROUND, INK, PLAIN, MOMENTUM = "#14181d", "#e6e9ec", "#7ab3e8", "#f0935a"
 
@@ -23,7 +22,8 @@ def draw(path: Path, title: str, records: Sequence[Record]) -> None:
     for momentum, colour in ((0.0, PLAIN), (0.9, MOMENTUM)):
         axis.plot(*_descent(momentum).T, color=colour, linewidth=3)
     axis.text(-2.85, 1.22, title, color=INK, fontsize=44, weight="bold")
-    axis.text(-2.85, -1.42, f"Five papers on SGD, re-executed. {standing(records)}.", color=INK, fontsize=20)
+    lines = "Five papers on SGD, re-executed. " + standing(records, sources=True).replace("; ", "\n")
+    axis.text(-2.85, -1.5, lines, color=INK, fontsize=17, linespacing=1.4, va="bottom")
     axis.set(xlim=(-3, 3), ylim=(-1.6, 1.6))
     axis.set_axis_off()
     figure.savefig(path, facecolor=GROUND, dpi=100, metadata={"Software": None})

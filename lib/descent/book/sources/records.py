@@ -50,7 +50,7 @@ def paper_scale(project: Project) -> dict[str, Record]:
     for chapter in project.notebooks:
         files = sorted(project.paper_scale(chapter).glob(RECORDS), key=lambda file: file.name == "records.json")
         found += [record for file in files for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
-    found = [_today(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
+    found = [today(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
     best: dict[str, Record] = {}
     for record in found:
         if record.claim.id not in best or _measured(record) >= _measured(best[record.claim.id]):
@@ -61,7 +61,8 @@ def paper_scale(project: Project) -> dict[str, Record]:
     return best
 
 
-def _today(record: Record, claim: Claim, paper: Paper) -> Record:
+def today(record: Record, claim: Claim, paper: Paper) -> Record:
+    """Return a record under a claim of today, see `restated`."""
     return restated(record, claim, paper.family_at(record.provenance.scale))
 
 

@@ -1,0 +1,124 @@
+"""Counts and marks on the pages: by whose sentences the claims are, and identities apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html import escape
+
+import pytest
+from descent.book.commands import cli
+from descent.book.execute.chapter import load_all
+from descent.book.pages import landing, ledger
+from descent.book.pages.sources_table import source_table
+from descent.book.sources import records
+from descent.book.sources.project import find_project
+from descent.claims import SOURCES, Verdict, by_source, counted, identities, restated, standing, tally
+from toybook import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Return the published records under today's claims."""
+    book = find_project(REPOSITORY)
+    stated = {claim.id: (claim, paper.family_at("cpu")) for paper in records.papers(book) for claim in paper.claims}
+    files = sorted(book.published.glob("records/*.json"))
+    found = [record for file in files for record in records.read(file) if record.claim.id in stated]
+    return tuple(restated(record, *stated[record.claim.id]) for record in found)
+
+
+def as_identity(record):
+    """Return a record all of whose tests are identities."""
+    outcomes = tuple(replace(each, test=replace(each.test, identity=True)) for each in record.outcomes)
+    return replace(record, claim=replace(record.claim, tests=tuple(o.test for o in outcomes)), outcomes=outcomes)
+
+
+@pytest.fixture
+def chapters(project):
+    """Return the toy book's chapters, the first one's claim an identity."""
+    first, second = load_all(project)
+    return replace(first, records=tuple(map(as_identity, first.records))), second
+
+
+def cells(html):
+    """Return the rows of a table by their heads, without links."""
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', html)
+    return {name: [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", row)] for name, row in rows}
+
+
+def test_the_table_counts_every_claim_once_and_no_identity(published):
+    html = source_table(published)
+    rows = cells(html)
+    assert list(rows) == [*(source.name for source in SOURCES), "together"]
+    for source, count in by_source(published).items():
+        known, *numbers = rows[source.name]
+        assert known == ", ".join(source.known)
+        assert list(map(int, numbers)) == [sum(count.values()), *count.values()]
+    assert int(rows["together"][1]) == len(counted(published)) == len(published) - len(identities(published))
+    assert len(identities(published)) >= 8
+
+
+def test_words_come_before_the_table_and_it_can_be_read_by_ear(published):
+    html = source_table(published)
+    for source in SOURCES:
+        for word, meaning in source.known.items():
+            assert html.index(f"<dt>{word}</dt><dd>{escape(meaning)}</dd>") < html.index("<table")
+    assert re.search(r'<div class="wide" tabindex="0" role="region" aria-label="[^"]+">\n<table', html)
+    assert html.count("<caption>") == 1
+    assert len(re.findall('<th scope="col">', html)) == 3 + len(Verdict)
+
+
+def test_numbers_lead_to_the_claims_they_count(chapters):
+    rows = source_table([record for chapter in chapters for record in chapter.records])
+    (asked,) = set(re.findall(r'href="ledger.html\?source=(\w+)&amp;verdict=holds"', rows))
+    page = ledger.ledger_table(chapters, {}, {})
+    assert re.findall(rf'<tbody id="([\w-]+)" [^>]*data-source="{asked}" data-verdict="holds"', page) == ["T2-C1"]
+
+
+def test_the_ledger_sets_identities_apart(chapters):
+    page = ledger.ledger_table(chapters, {}, {})
+    assert re.findall(r'<tbody id="(.*?)"', page) == ["T2-C1", "T1-C1"]  # identities last
+    assert re.findall(r'data-source="(\w+)"', page) == ["ours", "identities"]
+    assert "1 claim: 1 hold; and 1 identity." in page
+    assert 'href="how-we-know.html#identities"' in page
+    row = page[page.index('id="T1-C1"') :]
+    assert "identity, in no count" in row
+    assert "<code>size</code>: the value <small>(identity)</small>" in row
+    assert "identity" not in page[page.index('id="T2-C1"') : page.index('id="T1-C1"')]
+
+
+def test_the_landing_page_lists_them_by_themselves(chapters):
+    html = landing.summary(chapters)
+    assert html.endswith("Identities: [T1-C1](claim:T1-C1)")
+    assert re.findall(r"holds</span>: (.*)", html) == ["[T2-C1](claim:T2-C1)"]
+
+
+def test_a_book_without_identities_says_nothing_of_them(project):
+    page = landing.summary(load_all(project)) + ledger.ledger_table(load_all(project), {}, {})
+    assert "Identities:" not in page
+    assert "stand last" not in page
+
+
+def test_the_command_says_how_the_claims_stand(project, capsys):
+    assert cli.main(["--root", str(project.root), "claims"]) == 0
+    assert capsys.readouterr().out.endswith("\n\n2 claims; what we add: 2 hold\n")
+    (project.results("beta") / "records.json").unlink()
+    claims = project.claims / "T1.yaml"
+    claims.write_text(claims.read_text().replace("        by: toy\n", "        by: toy\n        identity: true\n"))
+    assert cli.main(["--root", str(project.root), "claims"]) == 0
+    out = capsys.readouterr().out
+    assert "T1-C1.size | holds           | 1 ± 0.1   | the value (identity)" in out
+    assert out.endswith("\n\n0 claims; and 1 identity; 1 not yet run\n")
+    assert cli.main(["--root", str(project.root), "claims", "--json"]) == 0
+    found = {claim["id"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}
+    assert [found[id]["identity"] for id in ("T1-C1", "T2-C1")] == [True, False]
+    assert found["T1-C1"]["tests"][0]["identity"]
+
+
+def test_the_sums_of_all_texts_agree(published):
+    count = tally(published)
+    assert standing(published).startswith(f"{sum(count.values())} claims: {count[Verdict.HOLDS]} hold")
+    said = standing(published, sources=True)
+    assert sum(map(int, re.findall(r"(\d+) hold", said))) == count[Verdict.HOLDS]
+    assert sum(map(int, re.findall(r"(\d+) fail", said))) == count[Verdict.FAILS]
