@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from descent.book.commands.build import build
+from descent.book.execute.chapter import load_all
 from descent.book.execute.progress import Progress
-from descent.book.sources.project import Project
-from toybook import make
+from descent.book.sources import records
+from descent.book.sources.project import Project, find_project
+from toybook import REPOSITORY, make
 
 
 class Log(Progress):
@@ -39,3 +42,25 @@ def built(tmp_path_factory):
 def project(built, tmp_path):
     """Return a copy of the finished toy book, to be changed."""
     return Project(shutil.copytree(built.root, tmp_path / "book"))
+
+
+@pytest.fixture
+def chapters(project):
+    """Return the toy book's chapters; the first one's claim is an identity."""
+    first, second = load_all(project)
+    return replace(first, records=tuple(map(_as_identity, first.records))), second
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Return the published records of the repository's book under today's claims."""
+    book = find_project(REPOSITORY)
+    stated = {claim.id: (claim, paper) for paper in records.papers(book) for claim in paper.claims}
+    files = sorted(book.published.glob("records/*.json"))
+    found = [record for file in files for record in records.read(file)]
+    return tuple(records.today(each, *stated[each.claim.id]) for each in found if each.claim.id in stated)
+
+
+def _as_identity(record):
+    outcomes = tuple(replace(each, test=replace(each.test, identity=True)) for each in record.outcomes)
+    return replace(record, claim=replace(record.claim, tests=tuple(o.test for o in outcomes)), outcomes=outcomes)

@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from html import escape
 
-import pytest
 from descent.book.commands import cli
 from descent.book.execute.chapter import load_all
 from descent.book.pages import landing, ledger
 from descent.book.pages.sources_table import source_table
-from descent.book.sources import records
-from descent.book.sources.project import find_project
-from descent.claims import SOURCES, Verdict, by_source, counted, identities, restated, standing, tally
-from toybook import REPOSITORY
-
-
-@pytest.fixture(scope="module")
-def published():
-    """Return the published records under today's claims."""
-    book = find_project(REPOSITORY)
-    stated = {claim.id: (claim, paper.family_at("cpu")) for paper in records.papers(book) for claim in paper.claims}
-    files = sorted(book.published.glob("records/*.json"))
-    found = [record for file in files for record in records.read(file) if record.claim.id in stated]
-    return tuple(restated(record, *stated[record.claim.id]) for record in found)
-
-
-def as_identity(record):
-    """Return a record all of whose tests are identities."""
-    outcomes = tuple(replace(each, test=replace(each.test, identity=True)) for each in record.outcomes)
-    return replace(record, claim=replace(record.claim, tests=tuple(o.test for o in outcomes)), outcomes=outcomes)
-
-
-@pytest.fixture
-def chapters(project):
-    """Return the toy book's chapters, the first one's claim an identity."""
-    first, second = load_all(project)
-    return replace(first, records=tuple(map(as_identity, first.records))), second
+from descent.claims import SOURCES, Verdict, by_source, counted, identities, standing, tally
 
 
 def cells(html):

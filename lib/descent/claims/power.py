@@ -34,7 +34,7 @@ from descent.stats.estimate import (
     critical_t,
 )
 
-__all__ = ["Power", "chances", "only_hold", "power_of", "table"]
+__all__ = ["Power", "chances", "has_ends", "measured", "only_hold", "power_of", "powers", "table"]
 
 FAILS_SELDOM = 0.01
 """Probability below which a rule is said not to be able to fail."""
@@ -99,7 +99,7 @@ def power_of(key: str, outcome: Outcome, units: Mapping[str, Unit]) -> Power:
 
 def table(records: Iterable[Record], units: Mapping[str, Unit]) -> DataFrame:
     """Return one row per measured test: what it could have said, rounded, those that can only hold first."""
-    found = sorted(_all(records, units), key=lambda power: not power.only_holds)
+    found = sorted(powers(records, units), key=lambda power: not power.only_holds)
     rows = [
         [p.key, p.rule, f"{p.found:.4g} ± {p.error:.2g}", *(f"{x:.3f}" for x in _probabilities(p)), p.only_holds]
         for p in found
@@ -110,16 +110,32 @@ def table(records: Iterable[Record], units: Mapping[str, Unit]) -> DataFrame:
 
 def only_hold(records: Iterable[Record], units: Mapping[str, Unit]) -> tuple[str, ...]:
     """Return the keys of tests that could not have failed, whatever the effect."""
-    return tuple(power.key for power in _all(records, units) if power.only_holds)
+    return tuple(power.key for power in powers(records, units) if power.only_holds)
 
 
-def _all(records: Iterable[Record], units: Mapping[str, Unit]) -> list[Power]:
+def powers(records: Iterable[Record], units: Mapping[str, Unit]) -> list[Power]:
+    """Return what every measured test could have said."""
+    return [power_of(key, outcome, units) for key, outcome in measured(records)]
+
+
+def measured(records: Iterable[Record]) -> list[tuple[str, Outcome]]:
+    """Return by key the tests that could be judged; identities have no spread, and are left out."""
     return [
-        power_of(f"{record.claim.id}.{outcome.test.key}", outcome, units)
+        (f"{record.claim.id}.{outcome.test.key}", outcome)
         for record in records
         for outcome in record.outcomes
-        if outcome.estimates and not outcome.deciding[1].insufficient and math.isfinite(outcome.deciding[0].value)
+        if outcome.estimates and not outcome.test.identity and _judged(outcome)
     ]
+
+
+def has_ends(outcome: Outcome, units: Mapping[str, Unit]) -> bool:
+    """Tell whether it is known, on some side, how far the quantity of a measured test can go."""
+    return any(map(math.isfinite, _ends(outcome.deciding[0], units.get(outcome.test.unit))))
+
+
+def _judged(outcome: Outcome) -> bool:
+    raw, wide = outcome.deciding
+    return not wide.insufficient and math.isfinite(raw.value)
 
 
 def _probabilities(power: Power) -> tuple[float, float, float]:
@@ -136,11 +152,16 @@ def _without(rule: Rule, found: float) -> float:
     return math.nextafter(low, -math.inf) if abs(low - found) < abs(high - found) else math.nextafter(high, math.inf)
 
 
+def _ends(raw: Estimate, unit: Unit | None) -> tuple[float, float]:
+    """Return between which ends a quantity lies, by its unit or by how it was estimated."""
+    if unit:
+        return unit.low, unit.high
+    return RANGES.get(raw.law, (-math.inf, math.inf))
+
+
 def _reach(region: Region, raw: Estimate, unit: Unit | None, width: float) -> list[float]:
     """Return the most extreme values that the quantity can take, on either side; far outside where it knows no end."""
-    low, high = (unit.low, unit.high) if unit else (-math.inf, math.inf)
-    if not unit and raw.law in RANGES:
-        low, high = RANGES[raw.law]
+    low, high = _ends(raw, unit)
     ends = [end for end in region[:2] if math.isfinite(end)]
     far = 20 * width + 1.0
     return [max(low, min(ends) - far), min(high, max(ends) + far)]

@@ -16,11 +16,12 @@ from descent.book.execute.process import TIMEOUT
 from descent.book.execute.progress import Progress
 from descent.book.execute.stamps import book_place, read_site_stamp, site_files, site_stamp, write_site_stamp
 from descent.book.execute.work import own_folder, sweep
-from descent.book.pages import api, instruments, landing, ledger, paper_scale_page, reports, rules_page
+from descent.book.pages import api, evidence, instruments, landing, ledger, paper_scale_page, reports, rules_page
 from descent.book.site import assemble, checks, finish, publish
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
 from descent.claims import standing
+from descent.claims.margins import load_units
 
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "pydata-sphinx-theme", "sphinx-mathjax-offline")
 
@@ -161,6 +162,12 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),
     }
+    if project.asks_for("identities"):
+        parts["identities"] = evidence.identity_table(recorded(chapters))
+    if project.asks_for("power-table"):
+        units = load_units(project.claims)
+        parts["only-hold"] = evidence.only_hold_list(recorded(chapters), units)
+        parts["power-table"] = evidence.power_tables(chapters, units)
     if project.asks_for("oracle-table"):
         parts["oracle-table"] = reports.oracle_table(instruments.measured(project))
     if project.asks_for("paper-scale"):
