@@ -1,16 +1,22 @@
-"""Counts and marks on the pages: by whose sentences the claims are, and identities apart."""
+"""Counts and marks on the pages: by whose sentences the claims are, identities apart, what other seeds say."""
 
 from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 
-from descent.book.commands import cli
+import pytest
+from descent.book.commands import build, check, cli
 from descent.book.execute.chapter import load_all
 from descent.book.pages import landing, ledger
 from descent.book.pages.sources_table import source_table
+from descent.book.sources import records
+from descent.book.sources.project import SourceError
 from descent.claims import SOURCES, Verdict, by_source, counted, identities, standing, tally
+from descent.claims.agreement import load_agreement
+from toybook import edit
 
 
 def cells(html):
@@ -44,12 +50,12 @@ def test_words_come_before_the_table_and_it_can_be_read_by_ear(published):
 def test_numbers_lead_to_the_claims_they_count(chapters):
     rows = source_table([record for chapter in chapters for record in chapter.records])
     (asked,) = set(re.findall(r'href="ledger.html\?source=(\w+)&amp;verdict=holds"', rows))
-    page = ledger.ledger_table(chapters, {}, {})
+    page = ledger.ledger_table(chapters, {}, {}, {})
     assert re.findall(rf'<tbody id="([\w-]+)" [^>]*data-source="{asked}" data-verdict="holds"', page) == ["T2-C1"]
 
 
 def test_the_ledger_sets_identities_apart(chapters):
-    page = ledger.ledger_table(chapters, {}, {})
+    page = ledger.ledger_table(chapters, {}, {}, {})
     assert re.findall(r'<tbody id="(.*?)"', page) == ["T2-C1", "T1-C1"]  # identities last
     assert re.findall(r'data-source="(\w+)"', page) == ["ours", "identities"]
     assert "1 claim: 1 hold; and 1 identity." in page
@@ -67,7 +73,7 @@ def test_the_landing_page_lists_them_by_themselves(chapters):
 
 
 def test_a_book_without_identities_says_nothing_of_them(project):
-    page = landing.summary(load_all(project)) + ledger.ledger_table(load_all(project), {}, {})
+    page = landing.summary(load_all(project)) + ledger.ledger_table(load_all(project), {}, {}, {})
     assert "Identities:" not in page
     assert "stand last" not in page
 
@@ -94,3 +100,67 @@ def test_the_sums_of_all_texts_agree(published):
     said = standing(published, sources=True)
     assert sum(map(int, re.findall(r"(\d+) hold", said))) == count[Verdict.HOLDS]
     assert sum(map(int, re.findall(r"(\d+) fail", said))) == count[Verdict.FAILS]
+
+
+@pytest.fixture
+def quick(project, monkeypatch):
+    """Measure in no time: the value is right at even seeds, and far away at odd ones."""
+
+    def measure(package, name, chosen, scale, file):
+        value = 1.0 + chosen.seed % 2
+        one = {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 32, "method": "Student t", "dof": 31}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"estimates": {"T1-C1.size": [one]}, "skipped": ""}))
+        return 1.0
+
+    monkeypatch.setattr(check, "measure", measure)
+    monkeypatch.setattr(check.lifeline, "processes", ThreadPoolExecutor)
+    monkeypatch.syspath_prepend(project.library)
+    return project
+
+
+def test_what_other_seeds_say_is_kept_and_shown(quick, log, capsys):
+    call = ["--root", str(quick.root), "check", "alpha", "--save"]
+    assert cli.main(call) == 1  # a verdict that flips does not survive, and is kept all the same
+    assert capsys.readouterr().out.endswith("\ndata/published/agreement/alpha.json\n")
+    kept = load_agreement(quick.agreement("alpha"))
+    (test,) = kept.tests.values()
+    assert {seed: str(verdict) for seed, verdict in test.others.items()} == {
+        1: "fails", 2: "holds", 3: "fails", 4: "holds", 5: "fails",
+    }  # fmt: skip
+    assert (kept.seed, test.published, len(test.registration)) == (0, Verdict.HOLDS, 16)
+    build.build(quick, log)
+    assert "sources moved: data/published/agreement/alpha.json" in "\n".join(log.lines)
+    page = (quick.html / "ledger.html").read_text()
+    assert page.count("2 of 5 other seeds agree") == 1
+    assert page.index('id="T1-C1"') < page.index("2 of 5 other seeds agree") < page.index('id="T2-C1"')
+
+
+def test_under_other_rules_it_is_said_to_be_stale(quick, capsys):
+    cli.main(["--root", str(quick.root), "check", "alpha", "--save", "--seeds", "2"])
+    found = records.load(quick)
+    assert records.agreements(quick, found) == {"T1-C1": "1 of 2 other seeds agree"}
+    edit(quick.claims / "T1.yaml", "        by: toy\n", "        by: toy\n        needs: [momentum]\n")
+    (stale,) = records.agreements(quick, found).values()
+    assert stale.startswith("other seeds: stale, of 20")
+
+
+def test_a_bad_file_of_other_seeds_stops_the_build_by_name(quick, log):
+    cli.main(["--root", str(quick.root), "check", "alpha", "--save", "--seeds", "1"])
+    edit(quick.agreement("alpha"), '"fails"', '"holds"')
+    with pytest.raises(SourceError, match=r"alpha\.json in agreement: it was changed after it was written"):
+        build.build(quick, log)
+
+
+@pytest.mark.parametrize("more", [["--only", "moody"], ["-p", "replicas=8"], ["--against", "records.json"]])
+def test_only_a_whole_chapter_as_published_is_kept(quick, capsys, more):
+    assert cli.main(["--root", str(quick.root), "check", "alpha", "--save", *more]) == 2
+    assert "--save keeps a whole chapter" in capsys.readouterr().err
+    assert not quick.agreement("alpha").exists()
+
+
+def test_without_published_records_nothing_is_run_to_be_kept(quick, capsys, monkeypatch):
+    monkeypatch.setattr(check, "measure", None)
+    (quick.results("alpha") / "records.json").unlink()
+    assert cli.main(["--root", str(quick.root), "check", "alpha", "--save"]) == 1
+    assert "no records at" in capsys.readouterr().err

@@ -92,6 +92,7 @@ def sources(project: Project) -> digest.Inputs:
     data = sorted(path for path in project.claims.glob("*") if path.is_file())
     for chapter in project.notebooks:
         data += [path for path in sorted(project.paper_scale(chapter).glob("*")) if path.is_file()]
+        data += [path for path in (project.agreement(chapter),) if path.is_file()]
     book = Path(__file__).parents[1]
     pipeline = {path.relative_to(book).as_posix(): digest.file_hash(path) for path in sorted(book.rglob("*.py"))}
     pipeline["library"] = digest.library(project)  # its source is shown on the site
@@ -155,9 +156,10 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     large = records.paper_scale(project)
     rules = rules_page.read(project, recorded(chapters))
     has_rules = project.asks_for("rules-table")
+    agreed = records.agreements(project, recorded(chapters))
     parts = {
         "ledger-summary": landing.summary(chapters),
-        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}),
+        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed),
         "not-held": reports.not_held(chapters),
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),

@@ -7,10 +7,12 @@ import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import descent
 from descent.book.commands.compare import columns, published
 from descent.book.execute import digest, lifeline
 from descent.book.execute.progress import Progress
@@ -18,6 +20,8 @@ from descent.book.sources import records, source
 from descent.book.sources.parameters import experiments_package, lab
 from descent.book.sources.project import BookError, Project
 from descent.claims import Outcome, Paper, Record, Verdict, combine
+from descent.claims.agreement import Agreement, Redrawn, save_agreement
+from descent.claims.registry import config_digest, form_digest, registration, tests_of
 from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
 from descent.runs.perform import perform, registration_of, undefined
 from descent.stats.estimate import Estimate
@@ -32,12 +36,15 @@ Verdicts = dict[str, Verdict]
 class Survival:
     """Verdicts by claim: one mapping per column, the published ones first where there are any.
 
-    apart: estimates that lie further from the published ones than another seed explains, by what `compare` says.
+    apart: estimates that lie further from the published ones than another seed explains, by what `compare` says;
+    tests: verdicts by test, per seed; measured_by: the experiment that measured each test.
     """
 
     columns: Mapping[str, Verdicts]
     skipped: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    tests: Mapping[int, Verdicts] = field(default_factory=dict)
+    measured_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def flipped(self) -> list[str]:
@@ -108,15 +115,46 @@ def check(
     wanted = _others(int(defaults["seed"]), seeds)
     found = _found(project, chapter, paper, chosen, defaults, wanted, jobs, progress or Progress())
     scale = str(defaults.get("scale", "cpu"))
-    by_seed = {f"seed {seed}": _verdicts(paper, scale, (found[seed, name] for name in chosen)) for seed in wanted}
-    keys = {key for content in found.values() for key in content["estimates"]}
+    tests = {seed: _verdicts(paper, scale, (found[seed, name] for name in chosen)) for seed in wanted}
+    by_seed = {f"seed {seed}": _joined(paper, verdicts) for seed, verdicts in tests.items()}
+    measured_by = {key: name for (_, name), content in found.items() for key in content["estimates"]}
+    keys = set(measured_by)
     before = () if values else _published(project, chapter)
     published = _verdicts_of(before, keys)
     skipped = sorted(
         {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
     )
     columns = {name: column for name, column in ({"published": published} | by_seed).items() if column}
-    return Survival(columns, tuple(skipped), _apart(before, found))
+    return Survival(columns, tuple(skipped), _apart(before, found), tests, measured_by)
+
+
+def save(project: Project, chapter: str, outcome: Survival) -> Path:
+    """Write what every test said at the other seeds, beside its published verdict; return the file.
+
+    Raises: BookError where nothing is published to stand beside.
+    """
+    paper, tests = _paper(project, chapter), _paper(project, chapter).tests
+    before = published(project, chapter)
+    said = {f"{record.claim.id}.{each.test.key}": each.verdict for record in before for each in record.outcomes}
+    registered = {
+        item.name: registration(tests_of(paper, item.name, "cpu"), config_digest(item.config("cpu")))
+        for item in _package(project, chapter).EXPERIMENTS
+        if item.name in outcome.measured_by.values()
+    }
+    family = paper.family_at("cpu")
+    redrawn = {
+        key: Redrawn(form_digest(tests[key]), family, registered[name], said[key], _others_of(outcome, key))
+        for key, name in outcome.measured_by.items()
+        if said.get(key, Verdict.NOT_TESTED) is not Verdict.NOT_TESTED
+    }
+    path = project.agreement(chapter)
+    today, seed = date.today().isoformat(), before[0].provenance.seed
+    save_agreement(path, Agreement(chapter, today, descent.__version__, seed, redrawn))
+    return path
+
+
+def _others_of(outcome: Survival, key: str) -> dict[int, Verdict]:
+    return {seed: verdicts[key] for seed, verdicts in outcome.tests.items() if key in verdicts}
 
 
 @dataclass(frozen=True)
@@ -245,14 +283,20 @@ def _defined(paper: Paper, content: Mapping[str, Any], used: Any) -> Mapping[str
 
 
 def _verdicts(paper: Paper, scale: str, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
-    """Judge the estimates of one seed, claim by claim."""
+    """Judge the estimates of one seed, test by test."""
     outcomes: dict[str, list[Verdict]] = {}
     tests, family = paper.tests, paper.family_at(scale)
     for content in contents:
         for key, found in content["estimates"].items():
             outcome = Outcome(tests[key], family, tuple(Estimate(**one) for one in found))
-            outcomes.setdefault(key.partition(".")[0], []).append(outcome.verdict)
-    return {claim.id: combine(outcomes[claim.id]) for claim in paper.claims if claim.id in outcomes}
+            outcomes.setdefault(key, []).append(outcome.verdict)
+    return {key: combine(verdicts) for key, verdicts in outcomes.items()}
+
+
+def _joined(paper: Paper, tests: Verdicts) -> Verdicts:
+    """Return the verdicts claim by claim."""
+    claims = {claim.id: [tests[key] for key in tests if key.partition(".")[0] == claim.id] for claim in paper.claims}
+    return {id: combine(verdicts) for id, verdicts in claims.items() if verdicts}
 
 
 def _published(project: Project, chapter: str) -> Sequence[Record]:

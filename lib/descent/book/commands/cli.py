@@ -86,6 +86,7 @@ def _experiment_commands(command: Command) -> None:
     sub.add_argument("chapter")
     sub.add_argument("--seeds", type=_positive, default=5, help="how many master seeds beside the published one")
     sub.add_argument("--against", type=Path, metavar="FILE", help="compare every digit with these records instead")
+    sub.add_argument("--save", action="store_true", help="keep the verdicts for the ledger, under data/published")
     sub.add_argument("--only", action="append", default=[], metavar="NAME", help="only this experiment (repeatable)")
     sub.add_argument("--jobs", type=_jobs, default=None, help="experiments at a time (default: one per core)")
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
@@ -179,19 +180,25 @@ def _run(project: Project, options: argparse.Namespace) -> None:
 
 
 def _check(project: Project, options: argparse.Namespace) -> int:
-    from descent.book.commands import build, check
+    from descent.book.commands import build, check, compare
     from descent.book.sources import parameters
 
     chapter = _usage(project.notebook, options.chapter)
     values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
     chosen = _usage(check.experiments, project, chapter, options.only)
     jobs = options.jobs or build.cores()
+    if options.save and (options.only or values or options.against):
+        raise UsageError("--save keeps a whole chapter as it is published; leave out --only, -p and --against")
+    if options.save:
+        compare.published(project, chapter)  # read first: a fault there must not cost the run
     if options.against is not None:
         alike = check.against(project, chapter, chosen, values, options.against, jobs=jobs)
         print(alike.table())
         return 1 if alike.different or not alike.compared else 0
     outcome = check.check(project, chapter, chosen, values, options.seeds, jobs=jobs)
     print(outcome.table())
+    if options.save:
+        print(check.save(project, chapter, outcome).relative_to(project.root))
     return 0 if outcome.survives else 1
 
 

@@ -25,15 +25,18 @@ KNOWN = {
 }
 
 
-def ledger_table(chapters: Sequence[Chapter], large: Mapping[str, Record], moved: Mapping[str, str]) -> str:
+def ledger_table(
+    chapters: Sequence[Chapter], large: Mapping[str, Record], moved: Mapping[str, str], agreed: Mapping[str, str]
+) -> str:
     """Return the ledger: per claim one table body with the id as its permanent anchor.
 
-    large: what was measured at paper scale, by claim; moved: in which way claims moved, which are marked.
+    large: what was measured at paper scale, by claim; moved: in which way claims moved, which are marked;
+    agreed: how many other seeds gave a claim's verdict.
     """
     found = recorded(chapters)
     homes = {id: home for chapter in chapters for id, home in chapter.homes.items()}
     bodies = "\n".join(
-        _body(record, homes[record.claim.id], large.get(record.claim.id), mark(record.claim.id, moved))
+        _body(record, homes[record.claim.id], large.get(record.claim.id), _notes(record.claim.id, moved, agreed))
         for record in (*counted(found), *identities(found))
     )
     caption = f"{standing(found)}.{_last(found)}{_moved(moved)}"
@@ -91,6 +94,12 @@ def _count(record: Record) -> str:
 def _opened(record: Record, home: Home, large: Record | None) -> str:
     tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+
+
+def _notes(claim: str, moved: Mapping[str, str], agreed: Mapping[str, str]) -> str:
+    """Return what stands below a verdict: other seeds, and whether the rule moved."""
+    seeds = f"<br><small>{escape(agreed[claim])}</small>" if claim in agreed else ""
+    return seeds + mark(claim, moved)
 
 
 def _identity(record: Record) -> str:

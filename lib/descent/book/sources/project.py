@@ -87,6 +87,10 @@ class Project:
         """Return the folder of what a chapter's experiments gave at paper scale; it need not exist."""
         return self.published / chapter / "gpu"
 
+    def agreement(self, chapter: str) -> Path:
+        """Return the file of what other seeds said of a chapter's tests."""
+        return self.published / "agreement" / f"{chapter}.json"
+
     def asks_for(self, part: str) -> bool:
         """Tell whether a page has the placeholder of a generated part, <!-- part -->."""
         return any(f"<!-- {part} -->" in text for text in self.texts.values())

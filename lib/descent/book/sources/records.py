@@ -7,7 +7,8 @@ from pathlib import Path
 
 from descent.book.sources.project import BookError, Project, sound
 from descent.claims import Claim, Paper, Record, Verdict, faults, load_papers, load_records, restated
-from descent.claims.registry import Registry, load_registry
+from descent.claims.agreement import agreed, load_agreement
+from descent.claims.registry import Place, Registry, load_registry
 
 RECORDS = "records*.json"
 """The records of a campaign, and earlier ones that say what the last one does not (see `campaign.write_records`)."""
@@ -68,6 +69,26 @@ def today(record: Record, claim: Claim, paper: Paper) -> Record:
 
 def _measured(record: Record) -> int:
     return sum(bool(outcome.estimates) for outcome in record.outcomes)
+
+
+def agreements(project: Project, found: Sequence[Record]) -> dict[str, str]:
+    """Return by claim how many other seeds agree with its verdict, where that was tried.
+
+    Raises: SourceError for a file that is damaged or another's.
+    """
+    stated = {claim.id: (claim, paper) for paper in papers(project) for claim in paper.claims}
+    files = {name: project.agreement(name) for name in project.notebooks if project.agreement(name).is_file()}
+    kept = {name: sound(load_agreement, file) for name, file in files.items()}
+    draws = registry(project).draws if kept else {}
+    said = {}
+    for record in (record for record in found if record.chapter in kept):
+        own = {place.name: draw.registration for place, draw in draws.items() if _is_of(place, record)}
+        said[record.claim.id] = agreed(today(record, *stated[record.claim.id]), kept[record.chapter], own)
+    return {id: text for id, text in said.items() if text}
+
+
+def _is_of(place: Place, record: Record) -> bool:
+    return (place.chapter, place.scale) == (record.chapter, record.provenance.scale)
 
 
 def known_seconds(project: Project, chapter: str) -> dict[str, float]:
