@@ -15,6 +15,9 @@ from descent.book.sources.project import find_project
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""The first one there is; one without windows opens a page in half the time."""
+
 STANDING = """async () => {
     await (window.MathJax?.startup?.promise ?? null);
     await document.fonts.ready;
@@ -59,7 +62,7 @@ def book(repository):
 
 @pytest.fixture(scope="session")
 def chromium():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         lacking("there is no chromium on this machine; install one, such as Debian's package `chromium`")
     from playwright.sync_api import sync_playwright
