@@ -50,7 +50,7 @@ def slow_down(project, seconds=60):
     return sign
 
 
-def wait_for(path, seconds=60):
+def wait_for(path, seconds=180):
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"{path.name} did not appear"
