@@ -62,7 +62,7 @@ def test_its_details_stand_open_there(tab):
 )
 def test_it_selects(tab, field, value):
     page = tab().open("ledger.html")
-    page.locator(".ledger-filter").get_by_label(field).select_option(value)
+    page.locator(f'.ledger-filter select[name="{field}"]').select_option(value)
     chosen = page.eval_on_selector_all("table.ledger tbody", SHOWN)
     rows = f"table.ledger tbody[data-{field}*='{value}']"
     wanted = page.eval_on_selector_all(rows, "bodies => bodies.map(b => b.id)")
