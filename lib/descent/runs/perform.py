@@ -74,19 +74,21 @@ def registration_of(experiment: Experiment[Any, Any], scale: str) -> str:
 
     An experiment measures for a night what the chapter's does.
     """
-    paper = _paper(experiment)
-    if paper is None or paper.chapter not in DRAWN:
+    package = _package(experiment)
+    if package is None or package.__name__.rpartition(".")[2] not in DRAWN:
         return ""
-    tests = tests_of(paper, experiment.name, scale if scale in SCALES else "cpu")
+    tests = tests_of(_paper(package), experiment.name, scale if scale in SCALES else "cpu")
     return registration(tests, config_digest(experiment.config(scale)))
 
 
-def _paper(experiment: Experiment[Any, Any]) -> Paper | None:
-    """Return the claims of the chapter whose package an experiment is in, of the book that the package is in."""
+def _package(experiment: Experiment[Any, Any]) -> Any:
+    """Return the chapter's package that an experiment is in, None for one of no chapter."""
     module = experiment.estimates.__module__
-    package = next((found for name in (module, module.rpartition(".")[0]) if (found := _chapter(name))), None)
-    if package is None:
-        return None
+    return next((found for name in (module, module.rpartition(".")[0]) if (found := _chapter(name))), None)
+
+
+def _paper(package: Any) -> Paper:
+    """Return the claims of a chapter's package, of the book that it is in."""
     around = [folder / "data" / "claims" for folder in Path(str(package.__file__)).resolve().parents]
     folder = next((folder for folder in around if folder.is_dir()), project_root() / "data" / "claims")
     return load_paper(folder / f"{package.PAPER}.yaml")

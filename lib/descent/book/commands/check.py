@@ -133,7 +133,8 @@ def save(project: Project, chapter: str, outcome: Survival) -> Path:
 
     Raises: BookError where nothing is published to stand beside.
     """
-    paper, tests = _paper(project, chapter), _paper(project, chapter).tests
+    paper = _paper(project, chapter)
+    tests = paper.tests
     before = published(project, chapter)
     said = {f"{record.claim.id}.{each.test.key}": each.verdict for record in before for each in record.outcomes}
     registered = {
