@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from pandas import DataFrame
+from typing import TYPE_CHECKING
 
 from descent.claims.paper import Paper, load_paper
 from descent.claims.record import Outcome, Record, save_records
@@ -13,6 +12,9 @@ from descent.claims.tallies import spell, tally
 from descent.claims.verdict import Test, check_estimates
 from descent.results import Provenance, output_folder
 from descent.stats.estimate import Estimate
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Ledger"]
 
@@ -117,6 +119,8 @@ class Ledger:
 
     def table(self, *, tests: bool = False) -> DataFrame:
         """Return the complete claims as rounded text, one row per claim or per test."""
+        from pandas import DataFrame
+
         rows_of = _test_rows if tests else _claim_rows
         rows = [row for record in self._complete() for row in rows_of(record)]
         name = ["test", "quantity"] if tests else ["claim", "statement"]

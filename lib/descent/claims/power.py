@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from pandas import DataFrame
-from scipy import stats as _law
+from scipy import special
 
 from descent.claims.margins import Unit
 from descent.claims.record import Outcome, Record
@@ -33,6 +34,9 @@ from descent.stats.estimate import (
     Estimate,
     critical_t,
 )
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Power", "chances", "has_ends", "measured", "only_hold", "power_of", "powers", "table"]
 
@@ -75,10 +79,10 @@ def chances(region: Region, truth: float, error: float, half: float, dof: float 
     if error == 0:
         verdict = region.judge(truth - half, truth + half)
         return float(verdict is Verdict.HOLDS), float(verdict is Verdict.FAILS)
-    law = _law.norm if math.isinf(dof) else _law.t(dof)
+    law = special.ndtr if math.isinf(dof) else partial(special.stdtr, dof)
     low, high = (end - truth for end in (region.low, region.high))
-    holds = float(law.cdf((high - half) / error) - law.cdf((low + half) / error))
-    return max(0.0, holds), float(law.cdf((low - half) / error) + law.sf((high + half) / error))
+    holds = float(law((high - half) / error) - law((low + half) / error))
+    return max(0.0, holds), float(law((low - half) / error) + law(-(high + half) / error))
 
 
 def power_of(key: str, outcome: Outcome, units: Mapping[str, Unit]) -> Power:
@@ -99,6 +103,8 @@ def power_of(key: str, outcome: Outcome, units: Mapping[str, Unit]) -> Power:
 
 def table(records: Iterable[Record], units: Mapping[str, Unit]) -> DataFrame:
     """Return one row per measured test: what it could have said, rounded, those that can only hold first."""
+    from pandas import DataFrame
+
     found = sorted(powers(records, units), key=lambda power: not power.only_holds)
     rows = [
         [p.key, p.rule, f"{p.found:.4g} ± {p.error:.2g}", *(f"{x:.3f}" for x in _probabilities(p)), p.only_holds]

@@ -11,13 +11,14 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import torch
-
 from descent.results.provenance import Provenance
 from descent.stats.estimate import Estimate, critical_t
 from descent.stats.sameness import near
 
 __all__ = ["Comparison", "Kind", "Measured", "compare"]
+
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Distance from one to the next number, by the type of the training runs."""
 
 ERRORS = 3.0
 """Standard errors within which two statistical runs agree."""
@@ -111,7 +112,7 @@ def _agrees(kind: Kind, published: Measured, yours: Measured) -> bool | None:
         return None
     if kind is Kind.SAME:
         return a == b
-    eps = max(torch.finfo(getattr(torch, side.provenance.dtype)).eps for side in (published, yours))
+    eps = max(EPS[side.provenance.dtype] for side in (published, yours))
     if kind is Kind.NUMERICS:
         return _agree_numerically(a, b, eps)
     error = math.hypot(standard_error(a), standard_error(b))

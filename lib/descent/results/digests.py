@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from pandas import DataFrame
 
 from descent.results.code import LENGTH, PACKAGES, code_pieces, short_hash
+
+if TYPE_CHECKING:
+    import torch
+    from pandas import DataFrame
 
 __all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest"]
 
@@ -33,17 +36,23 @@ def canonical(config: object, ignore: Collection[str] = ()) -> str:
     return json.dumps(_tagged(config, ignore, "configuration"), sort_keys=True, separators=(",", ":"))
 
 
-def data_digest(data: np.ndarray[Any, Any] | torch.Tensor | DataFrame | bytes | Path) -> str:
+def data_digest(data: np.ndarray[Any, Any] | torch.Tensor | DataFrame | bytes | Path | Any) -> str:
     """Return a short hash of data: shape, type and bytes of an array, columns of a frame, bytes of a file."""
     if isinstance(data, Path):
         return file_hash(data)[:LENGTH]
     if isinstance(data, bytes):
         return short_hash(data)
-    if isinstance(data, DataFrame):
+    if _of(data, "pandas", "DataFrame"):
         return digest({str(name): _array_digest(data[name].to_numpy()) for name in data.columns})
-    if isinstance(data, torch.Tensor):
+    if _of(data, "torch", "Tensor"):
         data = data.detach().cpu().numpy()
     return _array_digest(data)
+
+
+def _of(value: Any, package: str, *names: str) -> bool:
+    """Return whether a value is of a class of a package that takes seconds to load; one not loaded has no values."""
+    loaded = sys.modules.get(package)
+    return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in names))
 
 
 def file_hash(path: Path) -> str:
@@ -73,13 +82,13 @@ def _tagged(value: object, ignore: Collection[str], where: str) -> object:
     return _tagged_object(value, ignore, where)
 
 
-def _tagged_object(value: object, ignore: Collection[str], where: str) -> object:
+def _tagged_object(value: Any, ignore: Collection[str], where: str) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         content = {item.name: getattr(value, item.name) for item in fields(value)}
         return {type(value).__name__: _tagged_fields(content, ignore, where)}
-    if isinstance(value, (np.ndarray, torch.Tensor)):
+    if isinstance(value, np.ndarray) or _of(value, "torch", "Tensor"):
         return {"array": data_digest(value)}
-    if isinstance(value, (torch.dtype, torch.device)):
+    if _of(value, "torch", "dtype", "device"):
         return {"torch": str(value)}
     raise TypeError(
         f"{where} is a {type(value).__name__}, which has no canonical form: configure with "

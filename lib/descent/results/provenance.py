@@ -6,13 +6,15 @@ import datetime
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from descent import dispatch
 from descent.results.digests import library_digest
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Provenance", "joined", "provenance"]
 
@@ -87,12 +89,14 @@ def provenance(
     dtype: that of the training runs, torch's default if not given.
     Raises: ValueError for an unknown scale, an absent device, or a module without source.
     """
+    import torch
+
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
     return Provenance(
         scale=scale, device_class=device_class(device),
         dtype=str(dtype or torch.get_default_dtype()).removeprefix("torch."),
-        threads=torch.get_num_threads(), instructions=_instructions(),
+        threads=torch.get_num_threads(), instructions=_instructions(torch.backends.cpu.get_cpu_capability()),
         matmul=torch.get_float32_matmul_precision(),
         convolution=torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         python=platform.python_version(), torch=str(torch.__version__), numpy=np.__version__,
@@ -112,6 +116,8 @@ def joined(several: Sequence[Provenance]) -> Provenance:
 
 def device_class(device: str | torch.device) -> str:
     """Return "cpu", or the model name of an accelerator."""
+    import torch
+
     kind = torch.device(device)
     if kind.type != "cuda":
         return kind.type
@@ -120,6 +126,5 @@ def device_class(device: str | torch.device) -> str:
     return torch.cuda.get_device_name(kind)
 
 
-def _instructions() -> str:
-    chosen = dispatch.kernels(torch.backends.cpu.get_cpu_capability())
-    return f"{platform.system()} {platform.machine()}, {dispatch.processor()}, {chosen} kernels"
+def _instructions(capability: str) -> str:
+    return f"{platform.system()} {platform.machine()}, {dispatch.processor()}, {dispatch.kernels(capability)} kernels"

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from pandas import DataFrame
 
 from descent.results.provenance import Provenance
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = [
     "MALFORMED",
@@ -124,7 +125,9 @@ def save_table(
     `registration`: what its random numbers were drawn from beside the seed.
     Raises: ValueError for an index that carries content, and for columns of other types.
     """
-    if not isinstance(frame.index, pd.RangeIndex):
+    from pandas import RangeIndex
+
+    if not isinstance(frame.index, RangeIndex):
         raise ValueError(f"table {name!r}: a tidy table has no index; call frame.reset_index() first")
     columns = [[str(column), _column_type(name, frame, column)] for column in frame.columns]
     content = frame.to_csv(index=False, na_rep="nan", lineterminator="\n").encode()
@@ -182,7 +185,9 @@ def paper_table(chapter: str, name: str) -> DataFrame | None:
 
 
 def _read_csv(content: bytes, columns: Mapping[str, str]) -> DataFrame:
-    texts = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False)
+    from pandas import DataFrame, read_csv
+
+    texts = read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, skip_blank_lines=False)
     return DataFrame({name: _converted(texts[name], kind) for name, kind in columns.items()})
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats as _law
+from scipy import special
 
 from descent.arrays import Array
 from descent.stats.estimate import (
@@ -255,12 +255,16 @@ class KS:
     @property
     def critical(self) -> float:
         """The distance exceeded with probability alpha/comparisons under the law; ≈ 1.628/√n at 1 %."""
-        return float(_law.kstwo.isf(self.alpha / self.comparisons, self.n))
+        from scipy.stats import kstwo  # takes seconds to load, and few need it
+
+        return float(kstwo.isf(self.alpha / self.comparisons, self.n))
 
     @property
     def pvalue(self) -> float:
         """Probability under the law of a distance at least this large (conservative for laws with jumps)."""
-        return float(_law.kstwo.sf(self.distance, self.n))
+        from scipy.stats import kstwo
+
+        return float(kstwo.sf(self.distance, self.n))
 
     def estimate(self) -> Estimate:
         """Return distance/critical, to be judged against 1.
@@ -305,7 +309,9 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Array:
     >>> float(spearman([1.0, 2.0, 3.0], [10.0, 30.0, 20.0]))
     0.5
     """
-    ranks = [_law.rankdata(values, axis=-1) for values in (x, y)]
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values, axis=-1) for values in (x, y)]
     one, other = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
     size = np.sqrt((one * one).sum(-1) * (other * other).sum(-1))
     return np.asarray(np.where(size > 0, (one * other).sum(-1) / np.where(size > 0, size, 1.0), 0.0))
@@ -324,7 +330,7 @@ def tost(x: ArrayLike, target: float, tolerance: float) -> float:
     margin = tolerance - abs(float(a.mean()) - target)
     if error == 0:
         return 1.0
-    return float(_law.t.sf(margin / error, len(a) - 1))
+    return float(special.stdtr(len(a) - 1, -margin / error))
 
 
 def replicas_to_settle(estimate: Estimate, region: tuple[float, float]) -> int | None:
@@ -346,10 +352,12 @@ def power(effect: float, sd: float, n: int, *, family: int = 1, level: float = 0
 
     Noncentral t; `family` widens the interval as Estimate.widened does.
     """
+    from scipy.stats import nct
+
     if n < 2 or sd <= 0:
         raise ValueError(f"need n >= 2 and sd > 0, got n = {n}, sd = {sd}")
     critical, shift = critical_t(1 - (1 - level) / family, n - 1), abs(effect) / sd * math.sqrt(n)
-    return float(_law.nct.sf(critical, n - 1, shift) + _law.nct.cdf(-critical, n - 1, shift))
+    return float(nct.sf(critical, n - 1, shift) + nct.cdf(-critical, n - 1, shift))
 
 
 def replicas_for_power(effect: float, sd: float, *, target: float = 0.9, family: int = 1, level: float = 0.95) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats as _law
+from scipy import special
 
 from descent.arrays import Array
 from descent.stats.estimate import BOOTSTRAP, BOOTSTRAP_PAIRED, Estimate, critical_t
@@ -39,7 +39,7 @@ def resample(
             f"the statistic is not finite on {bad} of {resamples} resamples; does a denominator reach zero?"
         )
     n, value = min(map(len, arrays)), float(found[0])
-    tail = float(_law.norm.sf(math.sqrt(n / (n - 1)) * critical_t(level, n - 1)))
+    tail = float(special.ndtr(-math.sqrt(n / (n - 1)) * critical_t(level, n - 1)))
     low, high = (float(end) for end in np.quantile(found[1:], [tail, 1 - tail]))
     method = BOOTSTRAP_PAIRED if paired and len(arrays) > 1 else BOOTSTRAP
     return Estimate(value, min(low, value), max(high, value), n, method, n - 1, level)
