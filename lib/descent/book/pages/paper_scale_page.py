@@ -7,14 +7,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from descent.book.pages.html import raw, table
 from descent.book.sources.project import BookError, Project
 from descent.book.sources.records import known_seconds
 from descent.claims import Record, spell
-from descent.experiments.lab import Experiment, Lab
 from descent.results import Table, load_table
+
+if TYPE_CHECKING:
+    from descent.experiments.lab import Experiment
 
 COLUMNS = ("experiment", "speaks to", "minutes on one core", "measured", "its tests", "tables")
 
@@ -24,7 +26,8 @@ def scale_table(project: Project, titles: Mapping[str, str], large: Mapping[str,
 
     large: what was measured at that scale, by claim.
     """
-    from descent.runs import campaign, forecast  # only here, since it takes seconds to import
+    from descent.experiments.lab import Lab  # only here, since it takes seconds to import
+    from descent.runs import campaign, forecast
 
     bodies, done, count = [], 0, 0
     for chapter, title in titles.items():
