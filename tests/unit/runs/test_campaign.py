@@ -182,12 +182,20 @@ def test_checkpoints_of_another_mark_are_deleted_with_one_sentence(tmp_path):
     assert "call-0001.npz was written by a run with other arguments or by other code: it is deleted" in said[0]
 
 
+SHORTER = {
+    "linear": {},
+    "flow": {},
+    "tradeoff": {"relaxations": 2.0, "large_steps": 300},
+    "annealing": {"late": 4.0, "end": 6.0, "window": 1.0, "frames": 60},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear", "flow", "tradeoff", "annealing"])
+@pytest.mark.parametrize("name", SHORTER)
 def test_an_experiment_cut_short_anywhere_ends_in_the_same_numbers(tmp_path, monkeypatch, name):
     experiment = next(item for item in saddles.EXPERIMENTS if item.name == name)
-    lab = Lab(replicas=64)
-    whole = experiment.estimates(experiment.run(experiment.small, lab))
+    lab, config = Lab(replicas=64), replace(experiment.small, **SHORTER[name])
+    whole = experiment.estimates(experiment.run(config, lab))
     saves, count = Checkpoint.save, iter(range(1, 10**6))
 
     def fragile(self, mark, meta, tensors):
@@ -199,7 +207,7 @@ def test_an_experiment_cut_short_anywhere_ends_in_the_same_numbers(tmp_path, mon
     for _ in range(3):
         try:
             with keeping(Keeping(tmp_path, seconds=0.05)):
-                again = experiment.estimates(experiment.run(experiment.small, lab))
+                again = experiment.estimates(experiment.run(config, lab))
         except KeyboardInterrupt:
             continue
     assert again == whole

@@ -17,7 +17,7 @@ from descent.runs import campaign
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-PACKAGE = "descent.experiments.saddles"
+PACKAGE = "descent.experiments.flatness"  # its first experiments take a second or two
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
 
 
@@ -47,7 +47,7 @@ def cluster(tmp_path):
 
 def todo(count):
     """Return that many tasks of a second or more, one per master seed, each under a name of its own."""
-    return [campaign.Task(PACKAGE, "linear", Lab(seed=seed, replicas=40)) for seed in range(count)]
+    return [campaign.Task(PACKAGE, "floors", Lab(seed=seed, replicas=40)) for seed in range(count)]
 
 
 def essence(content):
@@ -71,43 +71,43 @@ def test_a_killed_worker_loses_and_doubles_nothing(cluster):
 
 
 def descent(*arguments):
-    line = [sys.executable, "-m", "descent", "--root", str(ROOT), "paper", "saddles", "--scale", "cpu", *arguments]
+    line = [sys.executable, "-m", "descent", "--root", str(ROOT), "paper", "flatness", "--scale", "cpu", *arguments]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_path):
     address, scheduler = cluster
     out = tmp_path / "out"
-    some = ("--only", "features", "--only", "linear", "--only", "hopping", "--replicas", "200", "--out", str(out))
+    some = ("--only", "floors", "--only", "wells", "--only", "samples", "--replicas", "200", "--out", str(out))
     running = descent(*some, "--dask", address)
     until = time.monotonic() + 120
-    while not (out / "features.result.json").exists() and time.monotonic() < until and running.poll() is None:
+    while not (out / "floors.result.json").exists() and time.monotonic() < until and running.poll() is None:
         time.sleep(0.05)
     os.killpg(scheduler.pid, signal.SIGKILL)
     said = running.communicate(timeout=120)[0]
     assert running.returncode == 1, said
     assert "results are kept in" in said
     assert "run the same command to resume" in said
-    kept = (out / "features.result.json").read_bytes()
+    kept = (out / "floors.result.json").read_bytes()
     again = descent(*some)
     said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
     assert "of 3 tasks are done already" in said
-    assert (out / "features.result.json").read_bytes() == kept
-    results = {f"{name}.result.json" for name in ("features", "linear", "hopping")}
+    assert (out / "floors.result.json").read_bytes() == kept
+    results = {f"{name}.result.json" for name in ("floors", "wells", "samples")}
     assert results | {"records.json"} <= {path.name for path in out.iterdir()}
 
 
 def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
     address, _ = cluster
-    some = ("--only", "linear", "--replicas", "100")
+    some = ("--only", "floors", "--replicas", "100")
     for name, where in (("here", ()), ("there", ("--dask", address))):
         running = descent(*some, *where, "--out", str(tmp_path / name))
         said = running.communicate(timeout=300)[0]
         assert running.returncode == 0, said
-    first, second = (json.loads((tmp_path / name / "linear.result.json").read_text()) for name in ("here", "there"))
+    first, second = (json.loads((tmp_path / name / "floors.result.json").read_text()) for name in ("here", "there"))
     assert essence(first) == essence(second)
-    assert (tmp_path / "here/linear_saddle.csv").read_bytes() == (tmp_path / "there/linear_saddle.csv").read_bytes()
+    assert (tmp_path / "here/noise_floors.csv").read_bytes() == (tmp_path / "there/noise_floors.csv").read_bytes()
 
 
 def test_a_cluster_without_workers_is_refused(tmp_path):
