@@ -14,6 +14,7 @@ JACKKNIFE = "jackknife with Student t"
 BOOTSTRAP = "bootstrap"
 BOOTSTRAP_PAIRED = "paired bootstrap"
 CLOPPER_PEARSON = "Clopper-Pearson"
+FEW_DIFFER = "exact bound, few differ"
 EXPONENTIAL = "exponential"
 EXPONENTIAL_CENSORED = "exponential, censored"
 KOLMOGOROV = "Kolmogorov-Smirnov over its critical value"
@@ -108,7 +109,7 @@ class Estimate:
     def widened(self, family: int) -> Estimate:
         """Return the estimate with an interval that holds jointly in a family of that many (Bonferroni).
 
-        Proportions and exponential means are recomputed at the new level, exactly. Otherwise each
+        Proportions, bounds and exponential means are recomputed at the new level, exactly. Otherwise each
         half-width is multiplied by t(1 − q/2m)/t(1 − q/2) at `dof`, with q = 1 − level and m = family:
         exact for Student's t (taken on logarithms where the interval was made there), an extrapolation
         of the normal shape for the bootstrap, whose far tails 2000 resamples do not reach, and wide for the
@@ -120,17 +121,19 @@ class Estimate:
         if family < 1:
             raise ValueError(f"family counts the claims judged together, at least 1, got {family}")
         level = 1 - (1 - self.level) / family
-        if self.law == CLOPPER_PEARSON and not self.chosen:
+        if self.law == FEW_DIFFER:
+            low, high = self._stretched(*(differing(round(self.dof), self.n, one) for one in (level, self.level)))
+        elif self.law == CLOPPER_PEARSON and not self.chosen:
             low, high = self._share(level)
         elif not self.chosen and self.law in (EXPONENTIAL, EXPONENTIAL_CENSORED):
             low, high = self._exponential(level)
         else:
-            low, high = self._stretched(critical_t(level, self.dof) / critical_t(self.level, self.dof))
+            low, high = self._stretched(*(critical_t(one, self.dof) for one in (level, self.level)))
         floor = 0.0 if self.law == KOLMOGOROV else -math.inf  # a distance is never negative
         return replace(self, low=max(low, floor), high=high, level=level)
 
-    def _stretched(self, factor: float) -> tuple[float, float]:
-        value, low, high = self.value, self.low, self.high
+    def _stretched(self, width: float, before: float) -> tuple[float, float]:
+        value, low, high, factor = self.value, self.low, self.high, width / before
         if self.law == STUDENT_LOG and low > 0:
             return value * (low / value) ** factor, value * (high / value) ** factor
         return value - factor * (value - low), value + factor * (high - value)
@@ -174,6 +177,15 @@ def clopper_pearson(k: float, n: float, level: float) -> tuple[float, float]:
     low = float(special.betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
     high = float(special.betainccinv(k + 1, n - k, tail)) if k < n else 1.0
     return low, high
+
+
+def differing(k: int, n: int, level: float) -> float:
+    """Return the largest share of all that can differ when k of n do: Clopper and Pearson's upper end, one-sided.
+
+    >>> round(differing(0, 240, 0.95), 4)
+    0.0124
+    """
+    return clopper_pearson(k, n, 2 * level - 1)[1]
 
 
 def exponential_interval(total: float, events: int, censored: bool, level: float) -> tuple[float, float]:
