@@ -22,13 +22,15 @@ __all__ = ["ImagePatches", "Split"]
 class Split(NamedTuple):
     """Training data; test patches of small and of large margins, turned to label +1, (S, T, 1 + J, D); the gap.
 
-    gap: half the distance of the class means in units of a noise patch, A|x̄₊ − x̄₋|/2, mean over seeds.
+    gap: half the distance of the class means in units of a noise patch, A|x̄₊ − x̄₋|/2, mean over seeds. overlap: the
+    share of its training images that a seed has in common with another one, as in `data.draws`.
     """
 
     train: PatchData
     small: Tensor
     large: Tensor
     gap: float
+    overlap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,17 @@ class ImagePatches:
         """Draw for every seed its own training and test images out of a pair of classes, and the noise."""
         images = data.images.flatten(1).to(streams.dtype).to(streams.device)
         order = streams.permutation(Purpose.ORDER, 0, len(images))[:, : self.examples + self.tests]
-        chosen, labels = images[order], 2 * data.labels.to(streams.device)[order].to(streams.dtype) - 1
+        found = self.of(images[order], data.labels.to(streams.device)[order], streams)
+        return found._replace(overlap=self.examples / len(images))
+
+    def of(self, chosen: Tensor, classes: Tensor, streams: Streams) -> Split:
+        """Make patches of every seed's own images (S, n, D) of classes 0 and 1 (S, n); those to test on come last."""
+        labels, pixels = 2 * classes.to(chosen) - 1, chosen.shape[-1]
         centred = chosen - chosen[:, : self.examples].mean(1, keepdim=True)
         scaled = self.amplitude * centred / centred[:, : self.examples].norm(dim=-1).mean(1)[:, None, None]
         small = torch.arange(self.examples, device=streams.device) < round(self.share * self.examples)
         contrast = torch.where(small, self.contrast, 1.0).to(scaled)
         train, test = scaled[:, : self.examples], scaled[:, self.examples :]
-        pixels = images.shape[1]
         noise = streams.normal(Purpose.DATA, 0, (chosen.shape[1], self.patches, pixels)) / pixels**0.5
         y, label = labels[:, : self.examples], labels[:, self.examples :, None]
         patches = torch.cat([(contrast[:, None] * train).unsqueeze(2), noise[:, : self.examples]], dim=2)

@@ -10,20 +10,36 @@ import pytest
 import torch
 from descent.data.image_patches import ImagePatches
 from descent.data.images import load, pair
+from descent.engine import ema
 from descent.engine.streams import Streams, replica_seeds
 from descent.experiments import margins
 from descent.experiments.lab import Lab
-from descent.experiments.margins import coast, heterogeneity, images, kick, noise, phase, race, surgery, teacher
-from descent.experiments.margins.arms import LARGE, Task, best_gap
+from descent.experiments.margins import (
+    coast,
+    heterogeneity,
+    images,
+    kick,
+    linear,
+    noise,
+    phase,
+    race,
+    sizes,
+    surgery,
+    teacher,
+)
+from descent.experiments.margins.arms import LARGE, MANY, Task, best_gap, compete, of_sets, tuned_gap
 from descent.figures import margins as draw
+from descent.problems.glyphs import glyphs
+from descent.problems.patches import Patches
 from descent.results import digest
+from descent.stats import Estimate
 from tidy import check_answers, still
 
 TASK = Task(6, tests=200)
 LAB = Lab(replicas=40, seed=3, momentum=0.95)
 SHRUNK = {
     "race": (race, replace(race.RACE.small, task=TASK, momentum=(0.0,))),
-    "surgery": (surgery, replace(surgery.SURGERY.small, task=TASK)),
+    "surgery": (surgery, replace(surgery.SURGERY.small, task=TASK, many=4)),
     "coast": (
         coast,
         replace(
@@ -35,21 +51,20 @@ SHRUNK = {
             small_margins=(0.15, 0.3),
         ),
     ),
-    "phase": (phase, replace(phase.PHASE.small, task=TASK, lrs=(1.0, 2.0, 4.0), momenta=(0.0, 0.8, 0.9))),
+    "phase": (
+        phase,
+        replace(
+            phase.PHASE.small, task=TASK, lrs=(1.0, 2.0, 4.0), momenta=(0.0, 0.8, 0.9), many=8, tuned_lrs=(16.0, 64.0)
+        ),
+    ),
     "kick": (kick, replace(kick.KICK.small, task=TASK, multiples=(0.5, 1.0, 2.0))),
     "noise": (noise, replace(noise.NOISE.small, task=TASK, batch_sizes=(10, None), watch=40, patience=500.0)),
     "heterogeneity": (
         heterogeneity,
-        replace(
-            heterogeneity.HETEROGENEITY.small,
-            task=TASK,
-            small=(10, 100),
-            large_margins=(0.15, 0.3),
-            steps=700,
-            linear_steps=300,
-            linear_targets=(0.05, 0.02),
-        ),
+        replace(heterogeneity.HETEROGENEITY.small, task=TASK, small=(10, 100), large_margins=(0.15, 0.3), steps=700),
     ),
+    "linear": (linear, replace(linear.LINEAR.small, task=TASK, targets=(0.1, 0.03, 0.01), practical=0.03, steps=2000)),
+    "sizes": (sizes, replace(sizes.SIZES.small, sizes=(50, 150), seeds=(6, 4), task=TASK, steps=500)),
     "teacher": (teacher, replace(teacher.TEACHER.small, seeds=4, examples=200, tests=300)),
     "images": (
         images,
@@ -60,6 +75,12 @@ SHRUNK = {
             plain_lrs=(4.0,),
             strong_lrs=(4.0,),
             examples=100,
+        ),
+    ),
+    "glyphs": (
+        images,
+        replace(
+            images.GLYPHS.small, pairs=images.GLYPH_PAIRS[:1], seeds=4, plain_lrs=(2.0,), strong_lrs=(4.0,), steps=600
         ),
     ),
 }
@@ -106,10 +127,11 @@ def test_without_momentum_there_is_nothing_to_operate_on() -> None:
 def test_seeds_are_as_many_as_the_replicas_ask_for_and_sizes_are_digested() -> None:
     few, many = Lab(replicas=40), Lab(replicas=1000)
     task = race.RACE.small.task
-    assert [lab.count(task.seeds) for lab in (few, Lab(replicas=850), many)] == [32, 34, 40]
+    assert task.seeds == MANY
+    assert [lab.count(MANY) for lab in (few, Lab(replicas=850), many, Lab(replicas=5000))] == [32, 204, 240, 240]
     assert [lab.count(LARGE.seeds) for lab in (few, many)] == [64, 125]
     assert [lab.count(coast.COAST.small.seeds) for lab in (few, many)] == [32, 100]
-    assert [lab.count(teacher.TEACHER.small.seeds) for lab in (few, many, Lab(replicas=5000))] == [32, 33, 64]
+    assert [lab.count(teacher.TEACHER.small.seeds) for lab in (few, many, Lab(replicas=5000))] == [32, 64, 64]
     assert [lab.count(teacher.TEACHER.large.seeds) for lab in (few, many)] == [64, 200]
     configs = [config for item in margins.EXPERIMENTS for config in (item.small, item.large)]
     assert len({digest(config) for config in configs}) == len(configs)
@@ -127,10 +149,87 @@ def test_collapse_and_best_rates() -> None:
     height = 0.45
     exact = height * phase.fall(inertia, 3.2, 3.0)
     drawn = np.repeat(np.concatenate([[height], exact])[None, None], 5, axis=1)
-    assert phase.residual(inertia, drawn)[0] == pytest.approx(0, abs=1e-6)
+    assert phase.apart(inertia, drawn)[0] == pytest.approx(np.zeros(3), abs=1e-6)
     assert phase.fitted(inertia, exact / height) == pytest.approx([3.2, 3.0], rel=1e-4)
     errors = np.array([[[0.4, 0.1], [0.3, 0.2]]])[None]  # one draw, one seed, two rates, plain and momentum
     assert best_gap(errors)[0] == pytest.approx(0.2)
+
+
+def test_every_cell_within_reach_is_held_against_the_curve() -> None:
+    config = replace(phase.PHASE.small, lrs=(0.5, 1.0, 2.0, 4.0), momenta=(0.0, 0.8, 0.9), task=TASK)
+    inertia = np.array(config.lrs)[:, None] / (1 - np.array(config.momenta))
+    grain = np.random.default_rng(0).normal(0, 0.002, (4, 3, 12))
+    err2 = 0.45 * phase.fall(inertia, 3.2, 3.0)[..., None] + grain
+    err2[0, 0] = 0.45
+
+    def cells(err2: Any) -> list[Estimate]:
+        return phase.collapse(phase.PhaseResult(config, LAB, err2, err2, err2[:, :2]))
+
+    found = cells(err2)
+    assert len(found) == int((inertia[:, 1:] <= config.reach).sum())
+    assert all(one.low < 0.003 and one.high > -0.003 and one.n == 12 for one in found)
+    err2[1, 2] += 0.2  # a cell of its own
+    assert max(one.low for one in cells(err2)) > 0.05
+
+
+def test_where_no_set_errs_the_number_of_sets_bounds_the_best_gap() -> None:
+    errors = np.full((60, 3, 2), 0.4)
+    errors[:, 1] = 0.0
+    found = tuned_gap(errors, 0)
+    assert (found.value, found.high) == pytest.approx((0.0, 1 - 0.05 ** (1 / 60)))
+    assert found.low == -found.high
+    errors[:2, 1, 0] = 0.1  # two sets
+    assert found.high < tuned_gap(errors, 0).high < 0.2
+    errors[:, 1, 0] = np.linspace(0, 0.2, 60)
+    found = tuned_gap(errors, 0)
+    assert found.low < 0.1 < found.high
+    assert found.method == "bootstrap"
+
+
+def test_estimates_say_that_every_replica_has_its_own_data() -> None:
+    one = Estimate(0.5, 0.4, 0.6, 8, "Student t", 7)
+    found = of_sets({"a": one, "b": [one, one]})
+    assert found["a"].source == "8 draws × 1"  # type: ignore[union-attr]
+    assert [each.draws for each in found["b"]] == [8, 8]  # type: ignore[union-attr]
+
+
+def test_a_linear_net_is_one_neuron_on_the_sum_of_its_patches() -> None:
+    """At as many times the rate as there are neurons: the first steps of both, and the errors."""
+    config = replace(SHRUNK["linear"][1], task=replace(TASK, seeds=2), targets=(0.3,), practical=0.3, steps=200, look=1)
+    found, task = linear.run(config, LAB), config.task
+    whole = Patches(task.data(LAB), 2, power=1)
+    rule = ema(config.lr, (0.0, LAB.momentum))
+    (stand,), _ = compete(task, LAB, whole, rule, config.steps, config.targets, look=1)
+    assert (found.step[0] == stand.step).all()
+    assert found.err2[0] == pytest.approx(stand.err2, abs=0.011)
+
+
+def test_a_gap_that_falls_as_one_over_the_logarithm_ends_at_nothing() -> None:
+    config = linear.LINEAR.small
+    grain = np.random.default_rng(0).normal(0, 0.003, (3, 2, 20))
+    law = 0.6 / np.log(1 / np.array(config.targets))
+    errors = np.stack([0.1 + law, 0 * law + 0.1], axis=1)[..., None] + grain
+    found = linear.estimates(linear.LinearResult(config, LAB, errors, errors))
+    limit = found["P4-C12.limit"]
+    assert isinstance(limit, Estimate)
+    assert limit.low < 0 < limit.high < 0.03
+    assert all(one.low > 0 for one in found["P4-C12.falls"])  # type: ignore[union-attr]
+    errors[:, 0] += 0.2  # a gap that stays
+    stays = linear.estimates(linear.LinearResult(config, LAB, errors, errors))["P4-C12.limit"]
+    assert isinstance(stays, Estimate)
+    assert stays.low > 0.15
+
+
+def test_memorising_keeps_its_pace_as_problems_grow(results: dict[str, Any]) -> None:
+    config = sizes.SIZES.small
+    for size, seeds in zip(config.sizes, config.seeds, strict=True):
+        task = config.at(size, seeds)
+        assert (task.examples, task.dimension, task.seeds) == (size, size, seeds)
+        assert task.share == pytest.approx(config.task.share)
+        assert task.noise**2 / size == pytest.approx(config.task.noise**2 / 100)
+        assert task.noise * task.scale == pytest.approx(config.task.noise * config.task.scale)
+    small, large = (np.median(stand.step[0]) for stand in results["sizes"].stands)
+    assert 0.6 < large / small < 1.6
 
 
 def test_half_way_of_a_kick_is_interpolated() -> None:
@@ -169,6 +268,20 @@ def test_images_as_patches_are_centred_scaled_and_turned() -> None:
     towards = (split.large[:, :, 0] * (labels * large).mean(1, True)).sum(-1)
     assert float((towards > 0).float().mean()) > 0.95
     assert split.gap > 0.8
+    assert split.overlap == pytest.approx(100 / 360)
+
+
+def test_every_seed_has_glyphs_of_its_own(results: dict[str, Any]) -> None:
+    streams = LAB.streams(3, apart=1)
+    inputs, labels = images._glyphs(streams, images.GLYPH_PAIRS[0], 60)
+    assert inputs.shape == (3, 60, 40)
+    assert ((labels.sum(1) > 15) & (labels.sum(1) < 45)).all()
+    assert not torch.isclose(inputs[0], inputs[1]).all(-1).any()
+    first, all_classes = glyphs(streams, 480)
+    place = int((all_classes[0] == 2).nonzero()[0])
+    assert (inputs[0] == first[0, place]).all(-1).any()
+    assert results["glyphs"].overlap[0] == 0
+    assert results["images"].overlap[0] > 0.2
 
 
 def test_figures_draw(results: dict[str, Any]) -> None:
@@ -181,7 +294,8 @@ def test_figures_draw(results: dict[str, Any]) -> None:
         draw.phase(r["phase"]),
         draw.kick_and_noise(r["kick"], r["noise"]),
         draw.images(r["images"]),
-        draw.images(r["images"], r["images"]),
-        draw.transfer(r["race"], r["images"], r["teacher"], r["heterogeneity"], r["images"]),
+        draw.images(r["images"], r["glyphs"]),
+        draw.limits(r["sizes"], r["linear"]),
+        draw.transfer(r["race"], r["teacher"], r["heterogeneity"], (r["images"], r["glyphs"])),
     ]
     assert all(axis.lines or axis.collections for figure in figures for axis in figure.axes)

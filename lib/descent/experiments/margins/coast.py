@@ -17,9 +17,9 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import Params, Purpose, Streams, ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.margins.arms import LARGE, Task, compete
+from descent.experiments.margins.arms import LARGE, Task, compete, of_sets
 from descent.problems.patches import Patches
-from descent.stats import Estimate, furthest, mean, slope_of_mean
+from descent.stats import Estimate, mean, slope_of_mean
 from descent.theory.inertia import coasting, coasting_distance
 
 
@@ -100,11 +100,11 @@ def estimates(result: CoastResult) -> Estimates:
     config, seed = result.config, result.lab.seed
     near = [i for i, (_, momentum) in enumerate(config.arms) if 0 < 1 - momentum <= config.near + 1e-9]
     cells = each(mean, result.distance[near] / result.law[near, None])
-    return {
+    exponents = {
         "P4-C7.exponent": _exponent(config.large_margins, result.by_large, seed),
         "P4-C8.exponent": _exponent(config.small_margins, result.by_small, seed),
-        "P4-C17.coast": furthest(cells),
     }
+    return {**of_sets(exponents), "P4-C17.coast": list(cells)}
 
 
 def _exponent(margins: tuple[float, ...], found: Array, seed: int) -> Estimate:

@@ -1,4 +1,4 @@
-"""What the benefit needs: a shared feature, and examples that differ in margin; and what a linear net makes of it.
+"""What the benefit needs: a shared feature, and examples that differ in margin.
 
 Plain descent and momentum are raced on data of other shares of small margins, and of other large margins. A target must
 lie below what unfitted small margins cost, p ln 2.
@@ -14,9 +14,9 @@ from pandas import concat
 from descent.arrays import Array
 from descent.engine import ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
-from descent.experiments.margins.arms import EQUAL, LARGE, Task, compete
+from descent.experiments.margins.arms import EQUAL, LARGE, Task, compete, of_sets
 from descent.problems.patches import Patches
-from descent.stats import furthest, paired_difference, smallest
+from descent.stats import bounded_difference
 
 
 @dataclass(frozen=True)
@@ -29,30 +29,23 @@ class Heterogeneity:
     large_margins: tuple[float, ...] = (0.15, 0.3, 0.75)
     equal: float = EQUAL
     steps: int = 1000
-    linear_lr: float = 0.3
-    linear_targets: tuple[float, ...] = (0.01, 0.001)
-    linear_steps: int = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class HeterogeneityResult:
-    """Small-margin errors of plain descent and momentum, (2, S): over shares, over large margins, of a linear net."""
+    """Small-margin errors of plain descent and momentum, (2, S): over shares, over large margins."""
 
     config: Heterogeneity
     lab: Lab
     by_share: Array  # (K, 2, S)
     by_margin: Array  # (M, 2, S)
-    linear: Array  # (targets, 2, S)
 
 
 def run(config: Heterogeneity, lab: Lab) -> HeterogeneityResult:
     """Race the two arms on every kind of data."""
     shares = [_pair(config, lab, replace(config.task, small=small)) for small in config.small]
     margins = [_pair(config, lab, replace(config.task, large_margin=alpha)) for alpha in config.large_margins]
-    problem, rule = Patches(config.task.data(lab), 2, power=1), ema(config.linear_lr, (0.0, lab.momentum))
-    linear, _ = compete(config.task, lab, problem, rule, config.linear_steps, config.linear_targets)
-    found = map(np.stack, (shares, margins, [stand.err2 for stand in linear]))
-    return HeterogeneityResult(config, lab, *found)
+    return HeterogeneityResult(config, lab, np.stack(shares), np.stack(margins))
 
 
 def _pair(config: Heterogeneity, lab: Lab, task: Task) -> Array:
@@ -63,21 +56,20 @@ def _pair(config: Heterogeneity, lab: Lab, task: Task) -> Array:
 
 
 def estimates(result: HeterogeneityResult) -> Estimates:
-    """Return what the data say about P4-C11, and the linear net about P4-C12."""
+    """Return what the data say about P4-C11."""
     config = result.config
     shares = np.array(config.small) / config.task.examples
     mixed = result.by_share[(shares >= 0.05) & (shares <= 0.7)]
-    alone = paired_difference(*result.by_share[int(np.argmax(shares == 1))])
+    alone = bounded_difference(*result.by_share[int(np.argmax(shares == 1))])
     ratio = np.array(config.large_margins) / config.task.small_margin
-    same, near = (paired_difference(*result.by_margin[int(np.argmin(np.abs(ratio - at)))]) for at in (1, 2))
-    gaps = result.linear[:, 0] - result.linear[:, 1]
-    return {
-        "P4-C11.heterogeneous": smallest(each(paired_difference, mixed[:, 0], mixed[:, 1])),
-        "P4-C11.equal": furthest((alone, same), 0.0),
+    same, near = (bounded_difference(*result.by_margin[int(np.argmin(np.abs(ratio - at)))]) for at in (1, 2))
+    found: Estimates = {
+        "P4-C11.heterogeneous": each(bounded_difference, mixed[:, 0], mixed[:, 1]),
+        "P4-C11.equal": [alone, same],
         "P4-C11.near": near,
-        "P4-C12.gap": paired_difference(*result.linear[-1]),
-        "P4-C12.closes": paired_difference(gaps[0], gaps[-1]),
+        "P4-C11.near_first": near,
     }
+    return of_sets(found)
 
 
 def tables(result: HeterogeneityResult) -> Tables:
@@ -86,7 +78,6 @@ def tables(result: HeterogeneityResult) -> Tables:
     kinds = (
         ("share", np.array(config.small) / config.task.examples, result.by_share),
         ("large margin", config.large_margins, result.by_margin),
-        ("linear, loss", config.linear_targets, result.linear),
     )
     means = [(name, values, pairs.mean(axis=-1).T) for name, values, pairs in kinds]
     rows = [tidy({"varied": [name], "value": at}, plain=plain, momentum=other) for name, at, (plain, other) in means]
@@ -95,5 +86,5 @@ def tables(result: HeterogeneityResult) -> Tables:
 
 HETEROGENEITY = Experiment(
     "heterogeneity", small=Heterogeneity(), run=run, estimates=estimates, tables=tables,
-    large=Heterogeneity(LARGE, small=(50, 100, 200, 400, 700, 1000), steps=5000, linear_steps=20_000),
+    large=Heterogeneity(LARGE, small=(50, 100, 200, 400, 700, 1000), steps=5000),
 )  # fmt: skip

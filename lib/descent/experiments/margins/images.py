@@ -1,4 +1,4 @@
-"""The same net on images used as patches: digits, and MNIST where it is present.
+"""The same net on images used as patches: digits, MNIST where it is present, and glyphs, fresh for every seed.
 
 An image is the signal patch, a tenth of them at a tenth of their contrast. Does momentum gain on the small margins of
 every pair of classes in which an effect is expected, and on the first pair with both at their best learning rate?
@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
 from pandas import concat
+from torch import Tensor
 
 from descent.arrays import Array, BoolArray
 from descent.data.image_patches import ImagePatches, Split
-from descent.data.images import load, pair, pooled
-from descent.engine import ema
+from descent.data.images import ImageSet, load, pair, pooled
+from descent.engine import Streams, ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
-from descent.experiments.margins.arms import AtLoss, best_gap
+from descent.experiments.margins.arms import AtLoss, of_sets, tuned_gap
+from descent.problems.glyphs import glyphs
 from descent.problems.patches import Patches, random_start
-from descent.stats import bootstrap, paired_difference, smallest
+from descent.stats import bounded_difference
 
-KEYS = {"digits": ("P4-C14.digits", "P4-C16.digits"), "mnist": ("P4-C14.mnist", "P4-C16.mnist")}
+KEYS = {name: (f"P4-C14.{name}", f"P4-N5.{name}") for name in ("digits", "mnist", "glyphs")}
 """The tests that a data set answers: at one rate, and at the best of several."""
 
 
@@ -41,6 +44,8 @@ class Pair:
 
 
 ALL = tuple(Pair(first, second, 3.0) for first, second in combinations("0123456789", 2))
+GLYPH_PAIRS = (Pair("2", "3", 4.0), Pair("4", "6", 4.0))
+"""The pairs of glyphs whose mean heights differ most: where a glyph stands differs, so that little else is shared."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,11 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class ImagesResult:
-    """Errors on small and on large margins at equal loss, (P, M, S) over pairs and momenta, with the gaps (P,).
+    """Errors on small and on large margins at equal loss, (P, M, S) over pairs and momenta.
 
-    tuned (rates, 2, S): small-margin errors on the first pair of plain descent and of the strongest momentum over
-    their rates, `lr` first; where one has fewer rates the rest repeats its first.
+    gaps, overlap (P,): of the pairs' splits, see there. tuned (rates, 2, S): small-margin errors on the first pair of
+    plain descent and of the strongest momentum over their rates, `lr` first; where one has fewer rates the rest repeats
+    its first.
     """
 
     config: Images
@@ -80,6 +86,7 @@ class ImagesResult:
     err2: Array
     err1: Array
     gaps: Array
+    overlap: Array
     tuned: Array
 
     @property
@@ -90,12 +97,7 @@ class ImagesResult:
 
 def run(config: Images, lab: Lab) -> ImagesResult:
     """Race every pair, then the first one at other rates."""
-    data, streams = load(config.data), lab.streams(config.seeds)
-    data = pooled(data) if config.data == "mnist" else data
-    splits = [
-        ImagePatches(config.examples, item.amplitude).split(pair(data, item.first, item.second), streams)
-        for item in config.pairs
-    ]
+    splits = _splits(config, lab)
     raced = np.stack([_race(config, lab, split, [config.lr] * len(config.momenta), config.momenta) for split in splits])
     rates, cut = [*config.plain_lrs, *config.strong_lrs], len(config.plain_lrs)
     momenta = [0.0] * cut + [config.momenta[-1]] * len(config.strong_lrs)
@@ -103,8 +105,35 @@ def run(config: Images, lab: Lab) -> ImagesResult:
     parts = np.concatenate([base[:1], found[:cut]]), np.concatenate([base[-1:], found[cut:]])
     count = max(map(len, parts))
     tuned = [np.concatenate([part, np.repeat(part[:1], count - len(part), axis=0)]) for part in parts]
-    gaps = np.array([split.gap for split in splits])
-    return ImagesResult(config, lab, raced[:, 0], raced[:, 1], gaps, np.stack(tuned, axis=1))
+    gaps, overlap = np.array([(split.gap, split.overlap) for split in splits]).T
+    return ImagesResult(config, lab, raced[:, 0], raced[:, 1], gaps, overlap, np.stack(tuned, axis=1))
+
+
+def _splits(config: Images, lab: Lab) -> list[Split]:
+    """Return every pair's training and test sets, one per seed: parts of the same images, or glyphs made for it."""
+    streams, made = lab.streams(config.seeds), [ImagePatches(config.examples, item.amplitude) for item in config.pairs]
+    both = list(zip(made, config.pairs, strict=True))
+    if config.data == "glyphs":
+        drawn = lab.streams(config.seeds, apart=1)  # what is drawn for glyphs is none of the noise patches
+        return [patches.of(*_glyphs(drawn, item, patches.examples + patches.tests), streams) for patches, item in both]
+    data = _loaded(config.data)
+    return [patches.split(pair(data, item.first, item.second), streams) for patches, item in both]
+
+
+def _loaded(name: str) -> ImageSet:
+    data = load(name)
+    return pooled(data) if name == "mnist" else data
+
+
+def _glyphs(streams: Streams, item: Pair, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first `count` glyphs of two classes, (S, count, 40), and which of the two they are, (S, count)."""
+    inputs, targets = glyphs(streams, 8 * count)  # a fifth of them are of the two classes
+    others = (targets != int(item.first)) & (targets != int(item.second))
+    order = others.to(torch.int8).argsort(dim=1, stable=True)[:, :count]
+    if bool(others.gather(1, order).any()):
+        raise ValueError(f"there are fewer than {count} glyphs of the classes {item.name}; draw more of all classes")
+    chosen = inputs.gather(1, order.unsqueeze(-1).expand(-1, -1, inputs.shape[-1]))
+    return chosen, (targets.gather(1, order) == int(item.second)).long()
 
 
 def _race(config: Images, lab: Lab, split: Split, lrs: Sequence[float], momenta: Sequence[float]) -> Array:
@@ -118,13 +147,13 @@ def _race(config: Images, lab: Lab, split: Split, lrs: Sequence[float], momenta:
 
 
 def estimates(result: ImagesResult) -> Estimates:
-    """Return what the images say about P4-C14 and P4-C16."""
+    """Return what the images say about P4-C14 and P4-N5."""
     every_pair, best_rate = KEYS[result.config.data]
     counted = result.err2[result.counted]
     grid = np.moveaxis(result.tuned, -1, 0)  # (S, rates, 2): plain descent first
-    found = {best_rate: bootstrap(best_gap, grid, seed=result.lab.seed)}
-    gains = each(paired_difference, counted[:, 0], counted[:, -1])
-    return found | ({every_pair: smallest(gains)} if len(gains) else {})
+    gains = each(bounded_difference, counted[:, 0], counted[:, -1])
+    found: Estimates = {best_rate: tuned_gap(grid, result.lab.seed)}
+    return of_sets({**found, every_pair: gains} if len(gains) else found)
 
 
 def tables(result: ImagesResult) -> Tables:
@@ -132,7 +161,8 @@ def tables(result: ImagesResult) -> Tables:
     config, err2 = result.config, result.err2
     pairs = tidy(
         {"pair": [item.name for item in config.pairs], "momentum": config.momenta},
-        amplitude=[[item.amplitude] for item in config.pairs], gap=result.gaps[:, None], err2=err2.mean(axis=-1),
+        amplitude=[[item.amplitude] for item in config.pairs], gap=result.gaps[:, None],
+        overlap=result.overlap[:, None], err2=err2.mean(axis=-1),
         err1=result.err1.mean(axis=-1), gain=(err2[:, :1] - err2).mean(axis=-1),
     )  # fmt: skip
     rates = [
@@ -150,4 +180,9 @@ DIGITS = Experiment(
 MNIST = Experiment(  # at 14 × 14 pixels; of many more examples, memorising takes so long that plain descent learns too
     "mnist", large=Images("mnist", ALL, seeds=64, examples=200), run=run, estimates=estimates, tables=tables,
     small=Images("mnist", (ZERO, THREE), momenta=(0.0, 0.98), plain_lrs=(4.0, 8.0), strong_lrs=(16.0,)),
+)  # fmt: skip
+GLYPHS = Experiment(
+    "glyphs", run=run, estimates=estimates, tables=tables,
+    small=Images("glyphs", GLYPH_PAIRS, momenta=(0.0, 0.98), plain_lrs=(0.5, 2.0, 4.0)),
+    large=Images("glyphs", GLYPH_PAIRS, seeds=64, plain_lrs=(0.5, 2.0, 4.0)),
 )  # fmt: skip

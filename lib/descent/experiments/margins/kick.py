@@ -17,9 +17,9 @@ from descent.engine import ema
 from descent.engine.probes import Leaves
 from descent.engine.surgery import Kick, Surgery
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
-from descent.experiments.margins.arms import LARGE, Task, compete
+from descent.experiments.margins.arms import LARGE, Task, compete, of_sets
 from descent.problems.patches import Patches
-from descent.stats import bootstrap, paired_difference
+from descent.stats import bootstrap, bounded_difference
 from descent.theory.inertia import coasting_distance
 
 
@@ -91,10 +91,11 @@ def estimates(result: KickResult) -> Estimates:
     multiples = result.config.multiples
     both = np.column_stack([result.plain, result.kicked.T])
     twice = result.kicked[int(np.argmin(np.abs(np.array(multiples) - 2)))]
-    return {
-        "P4-N4.works": paired_difference(result.plain, twice),
+    found: Estimates = {
+        "P4-N4.works": bounded_difference(result.plain, twice),
         "P4-N4.critical": bootstrap(lambda drawn: half_way(multiples, drawn), both, seed=result.lab.seed),
     }
+    return of_sets(found)
 
 
 def tables(result: KickResult) -> Tables:

@@ -17,9 +17,9 @@ from descent.arrays import Array
 from descent.engine import Params, Watch, ema
 from descent.engine.probes import Leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
-from descent.experiments.margins.arms import LARGE, Task, compete
+from descent.experiments.margins.arms import LARGE, Task, compete, of_sets
 from descent.problems.patches import PatchData, Patches
-from descent.stats import furthest, paired_difference, smallest
+from descent.stats import bounded_difference
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,14 @@ def estimates(result: NoiseResult) -> Estimates:
     """Return what noise does, for P4-C3, N1 and N2."""
     plain, momentum = result.by_batch
     third, same, full, thrice = result.around
-    return {
-        "P4-C3.gap": smallest(each(paired_difference, plain, momentum)),
-        "P4-C3.noise": furthest(each(paired_difference, plain[:-1], plain[-1]), 0.0),
-        "P4-N1.gain": paired_difference(*result.replaced),
-        "P4-N2.batch": paired_difference(same, full),
-        "P4-N2.lambda": paired_difference(third, thrice),
+    found: Estimates = {
+        "P4-C3.gap": each(bounded_difference, plain, momentum),
+        "P4-C3.noise": each(bounded_difference, plain[:-1], plain[-1]),
+        "P4-N1.gain": bounded_difference(*result.replaced),
+        "P4-N2.batch": bounded_difference(same, full),
+        "P4-N2.lambda": bounded_difference(third, thrice),
     }
+    return of_sets(found)
 
 
 def tables(result: NoiseResult) -> Tables:

@@ -6,7 +6,8 @@ gradients of large margins along the feature, and is it enough to have had them 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -15,11 +16,11 @@ from descent.arrays import Array
 from descent.engine import ema
 from descent.engine.probes import Leaves
 from descent.engine.surgery import Bypass, Erase, Operation, Part, Surgery, Withhold
-from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.margins.arms import LARGE as LARGE_TASK
-from descent.experiments.margins.arms import Race, Task, compete
+from descent.experiments.margins.arms import MANY, Race, Task, compete, of_sets
 from descent.problems.patches import Patches
-from descent.stats import furthest, paired_difference, smallest
+from descent.stats import bounded_difference
 
 PLAIN, ALL = "nothing (plain descent)", "everything"
 FEATURE, NOISE = "along the feature", "along the noise"
@@ -32,6 +33,8 @@ HISTORIES = (PLAIN, ALL, FEATURE, LARGE, LARGE_FEATURE, COAST, NOISE, SMALL, LAT
 """What each arm remembers."""
 KEPT, WITHOUT = (FEATURE, LARGE, LARGE_FEATURE), (NOISE, SMALL, LATE)
 """The histories of which the claim says that they carry the benefit, and that they do not."""
+BURST = (ALL, COAST)
+"""Those that may all end without an error: their difference needs many sets."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class SurgerySettings:
     """Arms of one EMA rate and the lab's momentum, one per history."""
 
     task: Task = Task()
+    many: Share | int = MANY  # sets of the histories of BURST
     lr: float = 1.0
     fitted: float = 0.1  # means of 1/(1 + e^(yf)) over large margins that start an operation
     later: float = 0.03
@@ -48,11 +52,12 @@ class SurgerySettings:
 
 @dataclass(frozen=True, eq=False)
 class SurgeryResult:
-    """Where every history stands at equal loss, (A, S)."""
+    """Where every history stands at equal loss, (A, S); errors of those of BURST on many sets, (2, S')."""
 
     config: SurgerySettings
     lab: Lab
     stand: Race
+    burst: Array
 
     def err2(self, history: str) -> Array:
         """Return the small-margin error of an arm, (S,)."""
@@ -60,28 +65,42 @@ class SurgeryResult:
 
 
 def run(config: SurgerySettings, lab: Lab) -> SurgeryResult:
-    """Operate on every arm, so that it remembers its own history only, and run it to equal loss."""
-    problem = Patches(config.task.data(lab), len(HISTORIES))
-    rows, one = {name: problem.rows(arm) for arm, name in enumerate(HISTORIES)}, Patches(problem.data)
+    """Run every history to equal loss, and those of a burst on many more sets."""
+    burst = operate(config, lab, replace(config.task, seeds=config.many), BURST)
+    return SurgeryResult(config, lab, operate(config, lab, config.task, HISTORIES), burst.err2)
+
+
+def operate(config: SurgerySettings, lab: Lab, task: Task, histories: Sequence[str]) -> Race:
+    """Operate on an arm per history, so that it remembers that one only, and run it to equal loss."""
+    problem = Patches(task.data(lab), len(histories))
+    surgeons = _surgeons(config, 1 - lab.momentum, Patches(problem.data))
+    done = [surgeons[name](problem.rows(arm)) for arm, name in enumerate(histories) if name in surgeons]
+    objective = Surgery(problem, [operation for operations in done for operation in operations])
+    rule = ema(config.lr, [0.0 if name == PLAIN else lab.momentum for name in histories])
+    (stand,), _ = compete(task, lab, problem, rule, config.steps, objective=objective)
+    return stand
+
+
+def _surgeons(config: SurgerySettings, inflow: float, one: Patches) -> dict[str, Callable[[slice], list[Operation]]]:
+    """Return what is done to the rows of each history; inflow: the weight of a gradient in the buffer."""
     fitted, later, late = map(one.fitted, (config.fitted, config.later, config.late))
     large, small = _of(one, ~one.data.small), _of(one, one.data.small)
-    inflow = 1 - lab.momentum  # the weight of a gradient in the buffer
-    forgotten: dict[str, Part] = {
-        FEATURE: lambda _, gradient: {"v": gradient["v"]},
-        NOISE: lambda _, gradient: {"s": gradient["s"]},
-        LARGE: small,
-        SMALL: large,
-        LARGE_FEATURE: lambda params, gradient: {"v": gradient["v"], "s": small(params, gradient)["s"]},
+
+    def bypass(part: Part) -> Callable[[slice], list[Operation]]:
+        return lambda rows: [Bypass(rows, part, inflow)]
+
+    return {
+        FEATURE: bypass(lambda _, gradient: {"v": gradient["v"]}),
+        NOISE: bypass(lambda _, gradient: {"s": gradient["s"]}),
+        LARGE: bypass(small),
+        SMALL: bypass(large),
+        LARGE_FEATURE: bypass(lambda params, gradient: {"v": gradient["v"], "s": small(params, gradient)["s"]}),
+        LATE: lambda rows: [Bypass(rows, _whole, inflow, late, ends=True)],
+        DROPPED: lambda rows: [Erase(rows, fitted), Bypass(rows, _whole, inflow, fitted)],
+        ERASED: lambda rows: [Erase(rows, fitted)],
+        ERASED_LATE: lambda rows: [Erase(rows, later)],
+        COAST: lambda rows: [Withhold(rows, large, fitted)],
     }
-    operations: list[Operation] = [
-        *(Bypass(rows[name], part, inflow) for name, part in forgotten.items()),
-        Bypass(rows[LATE], _whole, inflow, late, ends=True),
-        Erase(rows[DROPPED], fitted), Bypass(rows[DROPPED], _whole, inflow, fitted),
-        Erase(rows[ERASED], fitted), Erase(rows[ERASED_LATE], later), Withhold(rows[COAST], large, fitted),
-    ]  # fmt: skip
-    rule = ema(config.lr, [0.0 if name == PLAIN else lab.momentum for name in HISTORIES])
-    (stand,), _ = compete(config.task, lab, problem, rule, config.steps, objective=Surgery(problem, operations))
-    return SurgeryResult(config, lab, stand)
 
 
 def _of(problem: Patches, examples: Tensor) -> Part:
@@ -96,14 +115,15 @@ def _whole(_: Leaves, gradient: Leaves) -> Leaves:
 def estimates(result: SurgeryResult) -> Estimates:
     """Return what the histories say about P4-C10 and P4-N3."""
     plain, full = result.err2(PLAIN), result.err2(ALL)
-    kept = [paired_difference(plain, result.err2(name)) for name in KEPT]
-    without = [paired_difference(plain, result.err2(name)) for name in WITHOUT]
-    return {
-        "P4-C10.kept": smallest(kept),
-        "P4-C10.without": furthest(without, 0.0),
-        "P4-N3.coast": paired_difference(result.err2(COAST), full),
-        "P4-N3.dropped": paired_difference(result.err2(DROPPED), full),
+    kept, without = (np.array([result.err2(name) for name in names]) for names in (KEPT, WITHOUT))
+    everything, coasting = result.burst
+    found: Estimates = {
+        "P4-C10.kept": each(bounded_difference, plain, kept),
+        "P4-C10.without": each(bounded_difference, plain, without),
+        "P4-N3.coast": bounded_difference(coasting, everything),
+        "P4-N3.dropped": bounded_difference(result.err2(DROPPED), full),
     }
+    return of_sets(found)
 
 
 def tables(result: SurgeryResult) -> Tables:

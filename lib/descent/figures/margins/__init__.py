@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from descent.figures.margins.mechanism import coast, histories, portrait, race
-from descent.figures.margins.reach import images, kick_and_noise, phase, transfer
+from descent.figures.margins.reach import images, kick_and_noise, limits, phase, transfer
 
-__all__ = ["coast", "histories", "images", "kick_and_noise", "phase", "portrait", "race", "transfer"]
+__all__ = ["coast", "histories", "images", "kick_and_noise", "limits", "phase", "portrait", "race", "transfer"]

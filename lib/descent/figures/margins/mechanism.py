@@ -11,7 +11,7 @@ from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.surgery import ALL as EVERYTHING
 from descent.experiments.margins.surgery import COAST, HISTORIES, KEPT, PLAIN, SurgeryResult
 from descent.figures import INK, Look, label_panels, line, momentum_look, panels, theory
-from descent.stats import mean
+from descent.stats import bounded_mean, mean
 from descent.theory.inertia import coasting, coasting_distance
 
 __all__ = ["coast", "histories", "portrait", "race"]
@@ -69,7 +69,7 @@ def histories(result: SurgeryResult) -> Figure:
     figure, axes = panels(1, height=3.9)
     places = np.arange(len(HISTORIES))
     for place, name in zip(places, HISTORIES, strict=True):
-        found = mean(result.err2(name))
+        found = bounded_mean(result.err2(name), 0, 1)
         good = name in (*KEPT, EVERYTHING, COAST)
         look = SIGNAL if good else MEMORY
         axes[0].errorbar(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,19 @@ from pandas import DataFrame
 from descent.experiments.margins.heterogeneity import HeterogeneityResult
 from descent.experiments.margins.images import ImagesResult
 from descent.experiments.margins.kick import KickResult
+from descent.experiments.margins.linear import LinearResult
 from descent.experiments.margins.noise import NoiseResult
 from descent.experiments.margins.phase import PhaseResult, fall, fitted
 from descent.experiments.margins.race import RaceResult
+from descent.experiments.margins.sizes import SizesResult
 from descent.experiments.margins.teacher import TeacherResult
 from descent.figures import INK, label_panels, line, marks, momentum_look, panels, theory
 from descent.problems.teacher import TEACHERS
 from descent.stats import Estimate, mean, paired_difference
 
-__all__ = ["best_arms", "images", "kick_and_noise", "phase", "transfer"]
+__all__ = ["best_arms", "images", "kick_and_noise", "limits", "phase", "transfer"]
 
-NAMES = {"digits": "digits", "mnist": "MNIST"}
+NAMES = {"digits": "digits", "mnist": "MNIST", "glyphs": "glyphs"}
 
 
 def phase(result: PhaseResult) -> Figure:
@@ -86,9 +89,33 @@ def kick_and_noise(kick: KickResult, noise: NoiseResult) -> Figure:
     return figure
 
 
-def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
-    """Draw the small-margin error on the first pair against the learning rate, plain and with strong momentum."""
-    results = [digits] if mnist is None else [digits, mnist]
+def limits(sizes: SizesResult, linear: LinearResult) -> Figure:
+    """Draw the error over sizes d = N, and the gap of a linear net over losses with the line to vanishing loss."""
+    figure, axes = panels(2, height=2.9)
+    for arm, momentum in enumerate((0.0, sizes.lab.momentum)):
+        look, found = momentum_look(momentum), [mean(stand.err2[arm]) for stand in sizes.stands]
+        marks(axes[0], sizes.config.sizes, found, look, label=f"momentum {momentum:g}")
+        line(axes[0], sizes.config.sizes, [one.value for one in found], look, alpha=0.6)
+    axes[0].set(xscale="log", xlabel="dimension and examples, d = N", ylim=(-0.02, 0.55))
+    axes[0].set(ylabel="error on small margins")
+    axes[0].legend(loc="center right")
+    places, look = 1 / np.log(1 / np.array(linear.config.targets)), momentum_look(linear.lab.momentum)
+    marks(axes[1], places, [mean(gap) for gap in linear.gaps], look)
+    slope, end = np.polyfit(places, linear.gaps.mean(axis=1), 1)
+    span = np.array([0.0, places.max()])
+    theory(axes[1], span, end + slope * span)
+    axes[1].axhline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes[1].set(xlabel="1 / log(1 / training loss)", ylabel="gap in error, linear net", xlim=(0, None))
+    label_panels(axes)
+    return figure
+
+
+def images(*found: ImagesResult | None) -> Figure:
+    """Draw the small-margin error on the first pair against the learning rate, plain and with strong momentum.
+
+    What was not measured for want of data is None.
+    """
+    results = [result for result in found if result is not None]
     figure, axes = panels(len(results), height=2.9, sharey=True)
     for axis, result in zip(axes, results, strict=True):
         config = result.config
@@ -105,24 +132,23 @@ def images(digits: ImagesResult, mnist: ImagesResult | None = None) -> Figure:
 
 def transfer(
     race: RaceResult,
-    digits: ImagesResult,
     teacher: TeacherResult,
     other: HeterogeneityResult,
-    mnist: ImagesResult | None = None,
+    pairs: Sequence[ImagesResult | None],
     networks: DataFrame | None = None,
 ) -> Figure:
     """Draw the gain from momentum on every kind of data, with its interval, in falling order.
 
-    networks: the table of `experiments.margins.networks`; each seed's best plain arm on average against momentum.
+    pairs: the results on images used as patches, None without data. networks: the table of
+    `experiments.margins.networks`; each seed's best plain arm on average against momentum.
     """
     plain, arm = race.equal.err2[0], race.arm(race.lab.momentum)
     gains: dict[str, Estimate] = {"patch data": paired_difference(plain, race.equal.err2[arm])}
-    for result in (digits, mnist):
-        if result is not None:
-            gains |= {
-                f"{NAMES[result.config.data]} as patches, {item.name}": paired_difference(errors[0], errors[-1])
-                for item, errors in zip(result.config.pairs, result.err2, strict=True)
-            }
+    for result in filter(None, pairs):
+        gains |= {
+            f"{NAMES[result.config.data]} as patches, {item.name}": paired_difference(errors[0], errors[-1])
+            for item, errors in zip(result.config.pairs, result.err2, strict=True)
+        }
     gains |= {
         f"Gaussian inputs, {name} teacher": paired_difference(*pair)
         for name, pair in zip(TEACHERS, teacher.error, strict=True)
