@@ -20,6 +20,7 @@ from descent.experiments.margins import (
     images,
     kick,
     linear,
+    networks,
     noise,
     phase,
     race,
@@ -33,6 +34,7 @@ from descent.problems.glyphs import glyphs
 from descent.problems.patches import Patches
 from descent.results import digest
 from descent.stats import Estimate
+from pandas import DataFrame
 from tidy import check_answers, still
 
 TASK = Task(6, tests=200)
@@ -282,6 +284,23 @@ def test_every_seed_has_glyphs_of_its_own(results: dict[str, Any]) -> None:
     assert (inputs[0] == first[0, place]).all(-1).any()
     assert results["glyphs"].overlap[0] == 0
     assert results["images"].overlap[0] > 0.2
+
+
+def test_a_table_of_networks_counts_draws_once() -> None:
+    rows = [
+        {
+            "seed": seed,
+            "draw": seed % 2,
+            "lr": lr,
+            "momentum": momentum,
+            "accuracy": 0.4 + 0.1 * (seed % 2) + 0.01 * seed,
+        }
+        for seed in range(4)
+        for lr, momentum in ((0.2, 0.0), (0.5, 0.98))
+    ]
+    found = networks.accuracies(DataFrame(rows))
+    assert found[(0.0, 0.2)].tolist() == pytest.approx([41.0, 52.0])
+    assert len(networks.accuracies(DataFrame(rows).drop(columns="draw"))) == 4
 
 
 def test_figures_draw(results: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from descent.data.images import DataDamaged, ImageSet
 from descent.engine import ArmRun, Arms, Run, Series, Streams, ema, every, heavy_ball, repeat, replica_seeds, sgd, train
 from descent.engine.checkpoint import Checkpoint, Keeping, keeping
 from descent.experiments import margins
-from descent.experiments.lab import Lab, Share
+from descent.experiments.lab import Lab
 from descent.experiments.margins import cifar, dimmed, normed
 from descent.experiments.margins.classifiers import at_targets, errors, gain, objective, read_off, stand
 from descent.nets.dense import CrossEntropy
@@ -63,7 +63,12 @@ def table(patched):
 
 
 def shown(config):
-    return images.pictures("cifar10", config.examples, config.tests, config.pool)
+    return images.pictures("cifar10", getattr(config, "images", config.examples), config.tests, config.pool)
+
+
+def drawn(config):
+    """Return which images every draw has, (D, n)."""
+    return LAB.draws(config.images, config.examples, config.draws).rows
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -111,14 +116,22 @@ def test_who_diverges_has_no_score_from_then_on():
 def test_who_fails_counts_as_chance_and_the_best_rates_are_chosen_anew():
     accuracy = np.full((2, 2, 6), 50.0)  # rates, momenta, seeds
     accuracy[1, 0], accuracy[1, 1], accuracy[0, 1] = 60.0, 65.0, 40.0
-    found = gain(accuracy, (0, 1), 0)
-    assert (found.value, found.low, found.high, found.n) == (5.0, 5.0, 5.0, 6)
+    found = gain(accuracy, (0, 1), 0, 6)
+    assert (found.value, found.low, found.high, found.source) == (5.0, 5.0, 5.0, "6 draws × 1")
     accuracy[1, 0, :2] = np.nan
     assert errors(accuracy)[1, 0].tolist() == [90.0, 90.0, 40.0, 40.0, 40.0, 40.0]
-    worse = gain(accuracy, (0, 1), 0)
+    worse = gain(accuracy, (0, 1), 0, 6)
     assert worse.value == pytest.approx(65 - 50)  # (2 · 10 + 4 · 60)/6 < 50: the other rate is the better one
     assert worse.low == pytest.approx(5.0)  # in resamples without the two seeds it is not
-    assert gain(accuracy, (1, 0), 0).value == pytest.approx(-15)
+    assert gain(accuracy, (1, 0), 0, 6).value == pytest.approx(-15)
+
+
+def test_a_draw_counts_once_whatever_its_replicas():
+    """Replica r is of draw r mod D: replicas that repeat their draw's numbers add nothing."""
+    accuracy = np.random.default_rng(0).uniform(20, 80, (2, 2, 12))
+    once, twice = gain(accuracy, (0, 1), 0, 12), gain(np.tile(accuracy, 2), (0, 1), 0, 12)
+    assert (twice.value, twice.low, twice.high) == pytest.approx((once.value, once.low, once.high))
+    assert twice.source == "12 draws × 2"
 
 
 @pytest.mark.parametrize(("m", "rule"), [(0, sgd(0.9)), (1, ema(0.9, 0.9))], ids=["plain", "momentum"])
@@ -126,7 +139,9 @@ def test_an_arm_is_one_long_run_read_off_by_hand(race, m, rule):
     """EMA at momentum 0 is SGD; steps and scores as one would take them without stopping, seed by seed."""
     config, found = race.config, race.nets[0]
     data, net = shown(config), config.nets[0]
-    problem = Supervised(net.model, CrossEntropy(), data.inputs, data.labels, sampling="full")
+    rows = drawn(config)
+    assert len(rows.unique()) == rows.numel() == 3 * 80
+    problem = Supervised(net.model, CrossEntropy(), data.inputs, data.labels, sampling="full", rows=rows)
     tests, streams = (data.test_inputs, data.test_labels), Streams(replica_seeds(5, 3))
     both = every(6, lambda net: {"loss": problem.value(net), "score": 100 * problem.accuracy(net, *tests)})
     done = train(
@@ -148,8 +163,9 @@ def test_an_arm_is_one_long_run_read_off_by_hand(race, m, rule):
 @pytest.mark.parametrize("size", [None, 40])
 def test_a_seed_does_not_know_its_neighbours_nor_the_other_arms(race, size):
     config, found = race.config, race.nets[0]
-    data, net = shown(config), replace(config.nets[0], replicas=Share(most=2))
-    problem, b = objective(net, data.inputs, data.labels, size), config.batch_sizes.index(size)
+    data, net = shown(config), replace(config.nets[0], replicas=2)
+    rows, b = drawn(config)[:2], config.batch_sizes.index(size)
+    problem = objective(net, data.inputs, data.labels, size, rows)
     tests = [(data.test_inputs, data.test_labels)]
     for m, momentum in enumerate((0.0, 0.9)):
         alone = stand(config, LAB, net, problem, (0.3, momentum), tests)
@@ -164,7 +180,7 @@ def test_the_last_looks_go_on_with_the_same_run_in_full_precision(race, monkeypa
     net = replace(config.nets[1], steps=10)
     monkeypatch.setattr("descent.engine.arms.train", lambda *a, **k: runs.append(train(*a, **k)) or runs[-1])
     for size in config.batch_sizes:
-        problem = objective(net, data.inputs, data.labels, size)
+        problem = objective(net, data.inputs, data.labels, size, drawn(config))
         assert (problem.precision, problem.compiled, problem.augment) == ("float32", False, None)
         stand(config, LAB, net, problem, (0.9, 0.9), [(data.test_inputs, data.test_labels)])
         whole = train(
@@ -180,7 +196,10 @@ def test_the_last_looks_go_on_with_the_same_run_in_full_precision(race, monkeypa
 def test_an_arm_cut_short_anywhere_ends_in_the_same_numbers(race, tmp_path, monkeypatch):
     config, net = race.config, race.config.nets[0]
     data, saves, count = shown(config), Checkpoint.save, iter(range(1000))
-    problem, tests = objective(net, data.inputs, data.labels), [(data.test_inputs, data.test_labels)]
+    problem, tests = (
+        objective(net, data.inputs, data.labels, rows=drawn(config)),
+        [(data.test_inputs, data.test_labels)],
+    )
 
     def fragile(self, mark, meta, tensors):
         saves(self, mark, meta, tensors)
@@ -221,14 +240,15 @@ def test_targets_are_met_and_estimates_are_those_stated(race):
     assert (first.accuracy > 20).mean() > 0.9  # twice chance: patterns are learnt
     found = cifar.estimates(race)
     assert set(found) == {"P4-C1.accuracy", "P4-C2.accuracy"}
-    for estimate in found.values():
+    assert len(found["P4-C2.accuracy"]) == len(race.config.batch_sizes)
+    for estimate in (found["P4-C1.accuracy"], *found["P4-C2.accuracy"]):
         assert np.isfinite([estimate.value, estimate.low, estimate.high]).all()
-        assert estimate.n == 3
+        assert estimate.source == "3 draws × 1"
     assert still("P4", "cifar") == set()
     assert set(cifar.estimates(replace(race, lab=replace(LAB, momentum=0.0)))) == set(found)
 
 
-def test_verdicts_are_those_of_the_judged_target_and_the_worst_batch_size(race):
+def test_verdicts_are_those_of_the_judged_target_at_every_batch_size(race):
     accuracy = race.nets[0].accuracy.copy()  # (B, E, M, L, S)
     accuracy[0, :, 1, 1] += 3.0
     accuracy[1, :, 1, 1] -= 20.0
@@ -238,7 +258,7 @@ def test_verdicts_are_those_of_the_judged_target_and_the_worst_batch_size(race):
     found = cifar.estimates(result)
     assert race.config.targets[1] == race.config.judged
     assert found["P4-C1.accuracy"].value == pytest.approx(gains[0])
-    assert found["P4-C2.accuracy"].value == pytest.approx(gains[1])
+    assert [one.value for one in found["P4-C2.accuracy"]] == pytest.approx(gains.tolist())
     rows = cifar.tables(result)["cifar_gains"].query("net == 'ResNet-8' and loss == @race.config.judged")
     assert rows["gain"].tolist() == pytest.approx(gains.tolist())
     assert rows["batch_size"].tolist() == ["full", "40"]
@@ -277,7 +297,7 @@ def test_images_sorted_by_class_are_refused(monkeypatch):
 
 
 def test_a_tenth_of_every_class_is_dimmed_and_nothing_else(patched):
-    config = replace(dimmed.DIMMED.small, examples=200)
+    config = replace(dimmed.DIMMED.small, examples=200, draws=1)
     data = shown(config)
     chosen = dimmed.first_of_each(data.labels, config.share)
     assert torch.bincount(data.labels[chosen], minlength=10).tolist() == [2] * 10
@@ -383,8 +403,8 @@ def test_configurations_are_digestible(item):
 
 def test_replicas_are_few():
     nets = (*cifar.CIFAR.large.nets, dimmed.DIMMED.large.net)
-    assert [Lab().count(net.replicas) for net in nets] == [12, 8, 12]
-    assert [Lab(replicas=2).count(net.replicas) for net in nets] == [2, 2, 2]
+    assert [Lab().per_draw(net.replicas) for net in nets] == [10, 10, 10]
+    assert [Lab(replicas=2).per_draw(net.replicas) for net in nets] == [10, 10, 10]
     assert [Lab().count(net.replicas) for net in cifar.CIFAR.small.nets] == [3, 3]
     assert [lab.count(normed.NORMED.large.replicas) for lab in (Lab(), Lab(replicas=2))] == [2, 2]
 
@@ -398,12 +418,12 @@ def test_work_is_counted_as_it_is_done():
                     steps = config.usual * net.steps
                     looks = steps / (config.look_batches if size else config.look)
                     trained = steps * (size or config.examples) + looks * (config.examples + config.tests) / 3
-                    total += lab.count(net.replicas) * trained * net.mflop / 74.1
+                    total += lab.per_draw(net.replicas, config.draws) * trained * net.mflop / 74.1
         assert config.trained_images(lab) == {"ResNet-8": pytest.approx(total)}
     dark = dimmed.DIMMED.large
     steps, net = dark.usual * dark.net.steps, dark.net
     trained = steps * dark.examples + steps / dark.look * (dark.examples + 2 * dark.tests) / 3
-    assert dark.trained_images(Lab()) == {"ResNet-8": pytest.approx(12 * 6 * trained * net.mflop / 74.1)}
+    assert dark.trained_images(Lab()) == {"ResNet-8": pytest.approx(10 * 6 * trained * net.mflop / 74.1)}
     assert normed.NORMED.large.trained_images(Lab()) == {"ResNet-18": 2 * 3 * 2 * 60 * 78 * 128}
 
 
@@ -428,5 +448,6 @@ def test_the_chapter_leaves_them_out_and_campaigns_do_not():
         "dimmed",
         "digits",
         "mnist",
+        "glyphs",
     ]
-    assert [task.name for task in campaign.tasks(package, Lab(), only=["P4-C14"])] == ["digits", "mnist"]
+    assert [task.name for task in campaign.tasks(package, Lab(), only=["P4-C14"])] == ["digits", "mnist", "glyphs"]

@@ -3,12 +3,15 @@
 Descent at the edge of stability is uneven, and a first crossing of a loss target may fall on a spike: accuracy "at
 equal loss" is the mean over some looks from the first one below the target on. Looks are plain functions of the
 weights, so that a run that is killed goes on where it was.
+
+Replicas are trained on draws of the training images that have none in common, replica r on draw r mod D; the draw is
+what counts once in an interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,13 +56,19 @@ class Course:
     """How arms are run and compared at falling loss targets, by images of CIFAR-10."""
 
     targets: tuple[float, ...]
-    examples: int
+    examples: int  # of a draw
     tests: int
+    draws: int = 10
     pool: int = 2  # pixels of a side that are averaged to one
     look: int = 5  # steps between two looks at the weights
     look_batches: int = 10  # the same of runs on small batches
     looks: int = 5  # that make the accuracy at a target, from the first one below it on
     usual: float = 0.25  # the share of the steps allowed that arms take on average, for the plan
+
+    @property
+    def images(self) -> int:
+        """Return the number of training images of all draws."""
+        return self.draws * self.examples
 
     def between(self, size: object) -> int:
         """Return the steps between two looks at a batch size, None for everything."""
@@ -72,7 +81,7 @@ class Course:
         """
         arms = len(net.lrs) * len(lab.momenta(net.momenta))
         images = (size or self.examples) + (self.examples + sets * self.tests) / (3 * self.between(size))
-        return lab.count(net.replicas) * arms * self.usual * net.steps * images * net.mflop / IMAGE
+        return lab.per_draw(net.replicas, self.draws) * arms * self.usual * net.steps * images * net.mflop / IMAGE
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +97,24 @@ class Stand:
     lost: BoolArray
 
 
-def objective(net: Net, inputs: Tensor, labels: Tensor, size: int | None = None) -> Supervised:
-    """Return the mean loss over all images, or over batches of shuffled epochs; always in float32.
+def objective(
+    net: Net, inputs: Tensor, labels: Tensor, size: int | None = None, rows: Tensor | None = None
+) -> Supervised:
+    """Return the mean loss over all images of a draw, or over batches of shuffled epochs; always in float32.
 
     Below a loss of a tenth a full gradient is what rounding leaves of a sum that cancels.
     """
-    return Supervised(net.model, CrossEntropy(), inputs, labels, size, "full" if size is None else "shuffled_epochs")
+    sampling = "full" if size is None else "shuffled_epochs"
+    return Supervised(net.model, CrossEntropy(), inputs, labels, size, sampling, rows=rows)
 
 
 def stands(course: Course, lab: Lab, net: Net, train: Examples, tests: Tests, size: int | None = None) -> Stand:
-    """Return where all arms of a net stand, everything (E, M, …) over rates and momenta, accuracy (K, E, M, L, S)."""
-    problem = objective(net, *train, size)
+    """Return where all arms of a net stand, everything (E, M, …) over rates and momenta, accuracy (K, E, M, L, S).
+
+    train: the images of all draws.
+    """
+    sets = lab.draws(course.images, course.examples, course.draws)
+    problem = objective(net, *train, size, sets.rows)
     arms = [(lr, momentum) for lr in net.lrs for momentum in lab.momenta(net.momenta)]
     found = [stand(course, lab, net, problem, arm, tests) for arm in arms]
     step, accuracy, lost = (np.stack([getattr(each, name) for each in found]) for name in ("step", "accuracy", "lost"))
@@ -121,7 +137,7 @@ def stand(course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[fl
     window = look * (course.looks - 1)
     stop = FirstPassage(lambda params: problem.value(params) < last, every=max(window, look), stop=True)
     looks = {"": every(look, seen)}
-    first = lab.arms(ema(*arm), net.replicas).run(
+    first = lab.arms(ema(*arm), lab.per_draw(net.replicas, problem.data.period)).run(
         problem, net.model.initial, net.steps, probes={**looks, "stop": stop}, limit=1e4, check=look
     )
     return read_off(course, first, first.then(first.steps + window, probes=looks))
@@ -166,13 +182,16 @@ def errors(accuracy: Array) -> Array:
     return np.asarray(100 - np.where(np.isnan(accuracy), 100 / CLASSES, accuracy))
 
 
-def gain(accuracy: Array, pair: tuple[int, int], seed: int) -> Estimate:
+def gain(accuracy: Array, pair: tuple[int, int], seed: int, draws: int) -> Estimate:
     """Return the error of plain descent minus that with momentum, each at its best of the same rates.
 
     accuracy (E, M, S) in percent; pair: the two among the momenta. The best rates are chosen anew in every resample of
-    the seeds.
+    the draws, each of which counts once.
     """
-    return bootstrap(best_gap, np.moveaxis(errors(accuracy)[:, list(pair)], -1, 0), seed=seed)
+    wrong = errors(accuracy)[:, list(pair)]
+    means = wrong.reshape(*wrong.shape[:-1], -1, draws).mean(axis=-2)
+    found = bootstrap(best_gap, np.moveaxis(means, -1, 0), seed=seed)
+    return replace(found, n=accuracy.shape[-1], draws=draws)
 
 
 def scores(axes: Mapping[str, Sequence[object]], step: Array, accuracy: Array, lost: BoolArray) -> DataFrame:

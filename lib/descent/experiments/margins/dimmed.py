@@ -57,7 +57,7 @@ def first_of_each(labels: Tensor, share: float) -> Tensor:
 
 
 def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Examples, Tests]:
-    """Return the training images with the chosen ones dimmed, and the test images as they are and all dimmed.
+    """Return the images of all draws with the chosen ones dimmed, and the test images as they are and all dimmed.
 
     Noise comes last, so that dimming takes signal away and leaves the noise; both test sets have the same.
     """
@@ -73,7 +73,7 @@ def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Examples, Tests]
 
 def run(config: Dimmed, lab: Lab) -> DimmedResult:
     """Train every arm; DataMissing without the images."""
-    data = pictures("cifar10", config.examples, config.tests, config.pool, lab.device)
+    data = pictures("cifar10", config.images, config.tests, config.pool, lab.device)
     train, tests = prepared(config, lab, data)
     return DimmedResult(config, lab, data.title, stands(config, lab, config.net, train, tests))
 
@@ -82,7 +82,7 @@ def estimates(result: DimmedResult) -> Estimates:
     """Return what the errors on dimmed images at the last target say about P4-C14."""
     config, lab = result.config, result.lab
     dark = result.stand.accuracy[GROUPS.index("dimmed"), ..., int(np.argmin(config.targets)), :]
-    return {"P4-C14.dimmed": gain(dark, config.net.pair(lab, lab.momentum), lab.seed)}
+    return {"P4-C14.dimmed": gain(dark, config.net.pair(lab, lab.momentum), lab.seed, config.draws)}
 
 
 def tables(result: DimmedResult) -> Tables:
@@ -95,7 +95,7 @@ def tables(result: DimmedResult) -> Tables:
 
 SMALL = Dimmed(  # on images of 8 × 8 pixels
     net=Net("CNN", CNN(widths=(8, 8), dense=(16,), size=8), 200, 0.2, Share(most=3), (0.3, 0.9)),
-    targets=(1.5, 0.5), examples=80, tests=60, pool=4, look=4, looks=3,
+    targets=(1.5, 0.5), examples=80, tests=60, draws=3, pool=4, look=4, looks=3,
 )  # fmt: skip
-LARGE = Dimmed(net=Net("CNN", CNN(size=16), 8000, 2.4, Share(most=12)), examples=4096, tests=5000)
+LARGE = Dimmed(net=Net("CNN", CNN(size=16), 8000, 2.4, Share(most=10)), examples=4096, tests=5000)
 DIMMED = Experiment("dimmed", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))

@@ -13,6 +13,7 @@ from descent.experiments.margins.heterogeneity import HeterogeneityResult
 from descent.experiments.margins.images import ImagesResult
 from descent.experiments.margins.kick import KickResult
 from descent.experiments.margins.linear import LinearResult
+from descent.experiments.margins.networks import accuracies
 from descent.experiments.margins.noise import NoiseResult
 from descent.experiments.margins.phase import PhaseResult, fall, fitted
 from descent.experiments.margins.race import RaceResult
@@ -140,7 +141,7 @@ def transfer(
     """Draw the gain from momentum on every kind of data, with its interval, in falling order.
 
     pairs: the results on images used as patches, None without data. networks: the table of
-    `experiments.margins.networks`; each seed's best plain arm on average against momentum.
+    `experiments.margins.networks`; the best plain arm on average against momentum.
     """
     plain, arm = race.equal.err2[0], race.arm(race.lab.momentum)
     gains: dict[str, Estimate] = {"patch data": paired_difference(plain, race.equal.err2[arm])}
@@ -177,8 +178,8 @@ def transfer(
 
 
 def best_arms(networks: DataFrame) -> tuple[Any, Any]:
-    """Return test accuracies per seed of momentum and of plain descent, each at the rate best on average."""
-    arms = networks.pivot(index="seed", columns=["momentum", "lr"], values="accuracy")
+    """Return test accuracies of momentum and of plain descent, each at the rate best on average; one per draw."""
+    arms = accuracies(networks) / 100
     means = arms.mean()
     plain = means[0.0].idxmax()
     strong = means.drop(0.0, level="momentum").idxmax()
