@@ -273,6 +273,18 @@ def test_images_as_patches_are_centred_scaled_and_turned() -> None:
     assert split.overlap == pytest.approx(100 / 360)
 
 
+def test_pairs_without_an_effect_to_expect_are_left_out_unless_all_are() -> None:
+    two = replace(images.GLYPHS.small, pairs=images.GLYPH_PAIRS)
+    errors = np.random.default_rng(0).uniform(0.3, 0.4, (2, 2, 12))
+    err1, none = np.full((2, 2, 12), 0.05), np.zeros(2)
+
+    def asked(gaps: list[float]) -> int:
+        result = images.ImagesResult(two, LAB, errors, err1, np.array(gaps), none, errors)
+        return len(images.estimates(result)["P4-C14.glyphs"])  # type: ignore[arg-type]
+
+    assert [asked(gaps) for gaps in ([1.0, 1.0], [1.0, 0.5], [0.5, 0.5])] == [2, 1, 2]
+
+
 def test_every_seed_has_glyphs_of_its_own(results: dict[str, Any]) -> None:
     streams = LAB.streams(3, apart=1)
     inputs, labels = images._glyphs(streams, images.GLYPH_PAIRS[0], 60)

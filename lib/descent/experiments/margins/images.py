@@ -91,8 +91,9 @@ class ImagesResult:
 
     @property
     def counted(self) -> BoolArray:
-        """The pairs in which an effect is expected, (P,)."""
-        return np.asarray((self.gaps >= self.config.apart) & (self.err1[:, 0].mean(axis=-1) < self.config.near))
+        """The pairs in which an effect is expected, (P,); all of them where it is expected in none."""
+        found = (self.gaps >= self.config.apart) & (self.err1[:, 0].mean(axis=-1) < self.config.near)
+        return np.asarray(found if found.any() else ~found)
 
 
 def run(config: Images, lab: Lab) -> ImagesResult:
@@ -152,8 +153,7 @@ def estimates(result: ImagesResult) -> Estimates:
     counted = result.err2[result.counted]
     grid = np.moveaxis(result.tuned, -1, 0)  # (S, rates, 2): plain descent first
     gains = each(bounded_difference, counted[:, 0], counted[:, -1])
-    found: Estimates = {best_rate: tuned_gap(grid, result.lab.seed)}
-    return of_sets({**found, every_pair: gains} if len(gains) else found)
+    return of_sets({every_pair: gains, best_rate: tuned_gap(grid, result.lab.seed)})
 
 
 def tables(result: ImagesResult) -> Tables:
