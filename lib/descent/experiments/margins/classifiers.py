@@ -23,6 +23,7 @@ from descent.engine import ArmRun, FirstPassage, Params, ema, every
 from descent.experiments.lab import Lab, Share, tidy
 from descent.experiments.margins.arms import best_gap
 from descent.nets import CNN, CrossEntropy, ResNet, Supervised
+from descent.nets.supervised import Sampling
 from descent.stats import Estimate, bootstrap
 
 Examples = tuple[Tensor, Tensor]
@@ -104,7 +105,7 @@ def objective(
 
     Below a loss of a tenth a full gradient is what rounding leaves of a sum that cancels.
     """
-    sampling = "full" if size is None else "shuffled_epochs"
+    sampling: Sampling = "full" if size is None else "shuffled_epochs"
     return Supervised(net.model, CrossEntropy(), inputs, labels, size, sampling, rows=rows)
 
 

@@ -102,7 +102,7 @@ def apart(inertia: Array, drawn: Array) -> Array:
     def one(rows: Array) -> Array:
         height, *means = rows.mean(axis=0)
         cells = np.array(means)
-        return cells - height * fall(inertia, *fitted(inertia, cells / height))
+        return np.asarray(cells - height * fall(inertia, *fitted(inertia, cells / height)))
 
     return np.array([one(rows) for rows in drawn])
 

@@ -75,9 +75,9 @@ def operate(config: SurgerySettings, lab: Lab, task: Task, histories: Sequence[s
     problem = Patches(task.data(lab), len(histories))
     surgeons = _surgeons(config, 1 - lab.momentum, Patches(problem.data))
     done = [surgeons[name](problem.rows(arm)) for arm, name in enumerate(histories) if name in surgeons]
-    objective = Surgery(problem, [operation for operations in done for operation in operations])
+    operations = [operation for each_arm in done for operation in each_arm]
     rule = ema(config.lr, [0.0 if name == PLAIN else lab.momentum for name in histories])
-    (stand,), _ = compete(task, lab, problem, rule, config.steps, objective=objective)
+    (stand,), _ = compete(task, lab, problem, rule, config.steps, objective=Surgery(problem, operations))
     return stand
 
 
