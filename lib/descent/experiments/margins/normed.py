@@ -1,8 +1,8 @@
 """The small-batch rows of the paper's table: ResNet-18 with batch norm and without, at a fixed number of epochs.
 
-Stated for paper scale alone, and a check of directions: few seeds, no verdict. It adds what the paper leaves out, plain
-descent at the learning rate that makes its effective step that of momentum. With batch norm a step is worth what the
-length of the weights makes it, so that the two need not be matched there.
+Stated for paper scale alone, and a check of directions: few seeds on one training set, no verdict. It adds what the
+paper leaves out, plain descent at the learning rate that makes its effective step that of momentum. With batch norm a
+step is worth what the length of the weights makes it, so that the two need not be matched there.
 """
 
 from __future__ import annotations
