@@ -18,7 +18,7 @@ from scipy.optimize import curve_fit
 from descent.arrays import Array, BoolArray
 from descent.engine import ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
-from descent.experiments.margins.arms import LARGE, MANY, Task, compete, of_sets, tuned_gap
+from descent.experiments.margins.arms import LARGE, MORE, Task, compete, of_sets, tuned_gap
 from descent.problems.patches import Patches
 from descent.stats import Estimate, draw_statistic
 
@@ -34,7 +34,7 @@ class Phase:
     least: int = 120  # steps allowed at any rate
     near: float = 0.2  # the collapse is claimed for 1 − momentum up to this, …
     reach: float = 12.8  # … and judged for λ up to this, four half-values: beyond, the curve is below any margin
-    many: Share | int = MANY  # sets on which the best rate is looked for, …
+    many: Share | int = MORE  # sets on which the best rate is looked for, …
     tuned_lrs: tuple[float, ...] = (4.0, 16.0, 64.0, 256.0)  # … among these, of plain descent and of …
     tuned_momentum: float = 0.95
 

@@ -18,7 +18,7 @@ from descent.engine.probes import Leaves
 from descent.engine.surgery import Bypass, Erase, Operation, Part, Surgery, Withhold
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.margins.arms import LARGE as LARGE_TASK
-from descent.experiments.margins.arms import MANY, Race, Task, compete, of_sets
+from descent.experiments.margins.arms import MORE, Race, Task, compete, of_sets
 from descent.problems.patches import Patches
 from descent.stats import bounded_difference
 
@@ -42,7 +42,7 @@ class SurgerySettings:
     """Arms of one EMA rate and the lab's momentum, one per history."""
 
     task: Task = Task()
-    many: Share | int = MANY  # sets of the histories of BURST
+    many: Share | int = MORE  # sets of the histories of BURST
     lr: float = 1.0
     fitted: float = 0.1  # means of 1/(1 + e^(yf)) over large margins that start an operation
     later: float = 0.03
