@@ -28,7 +28,7 @@ class Sizes:
     task: Task = Task()  # at `base` examples
     base: int = 100
     lr: float = 1.0
-    steps: int = 800
+    steps: int = 1200
 
     def at(self, size: int, seeds: int) -> Task:
         """Return the task of a size: the same share of small margins, and memorising at the same pace."""
