@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from descent.experiments.geometry import directions, edge, escape, identities, nets, samples, width
+import torch
+from descent.claims import load_paper
+from descent.experiments.geometry import directions, edge, escape, identities, minima, nets, samples, width
 from descent.experiments.lab import Lab, Share
 from descent.figures.geometry import alignment as draw
 from descent.theory.noise_escape import outside
@@ -38,7 +40,7 @@ def results() -> dict[str, Any]:
         "width": width.Width(widths=(2, 32, 128, 256), deep=(32, 128, 192), examples=40),
         "escape": escape.Escape(examples=30, dimension=60, draws=SIX),
         "edge": edge.Edge(batch_sizes=(1, 8, 64), examples=20, dimension=40, draws=SIX, steps=100),
-        "nets": nets.Nets(nets=4),
+        "nets": nets.Nets(nets=4, draws=2),
     }
     return {name: MODULES[name].run(config, LAB) for name, config in configs.items()}
 
@@ -64,7 +66,39 @@ def test_no_direction_is_aligned_with_too_few_examples(results: dict[str, Any]) 
 
 def test_a_residual_no_neuron_sees_has_no_alignment(results: dict[str, Any]) -> None:
     assert np.abs(results["width"].dead).max() == 0
-    assert results["width"].floor_ratio.min() >= 1
+    found = results["width"]
+    assert found.floor_ratio.min() >= 1
+    assert found.floor_ratio.shape == (4, LAB.count(found.config.floors))
+    broken = found.floor_ratio.copy()
+    broken[1, 0] = 0.99
+    estimate = width.estimates(replace(found, floor_ratio=broken))["P5-C5.bound"]
+    assert estimate.value == 1 / broken.shape[1]
+
+
+def test_slopes_are_fitted_from_a_width_on(results: dict[str, Any]) -> None:
+    found = results["width"]
+    assert found.wide("relu").shape[0] == 2
+    assert found.wide("relu", 32).shape[0] == 3
+    logs = np.log10(found.parameters["relu"][1:])
+    expected = np.polyfit(logs, found.typical["relu"][1:].mean(axis=1), 1)[0]
+    assert found.per_decade("relu", 32).value == pytest.approx(expected)
+
+
+def test_rules_over_every_cell_are_told_of_every_cell(results: dict[str, Any]) -> None:
+    found = {key: value for name in MODULES for key, value in MODULES[name].estimates(results[name]).items()}
+    counts = {key: len(value) for key, value in found.items() if isinstance(value, list)}
+    assert counts == {
+        "P5-C1.quadratic": 3, "P5-C4.slope": 7, "P5-C4.level": 27, "P5-C5.typical": 4, "P5-C6.typical": 2,
+        "P5-C7.collapse": 6, "P5-C7.level": 2, "P5-C8.collapse": 2, "P5-C11.bound": 30, "P5-C13.relative": 30,
+        "P5-W4.linear": 3, "P5-W4.features": 4, "P5-X7.far": 2, "P5-X7.grows": 2, "P5-X11.leverage_first": 2,
+    }  # fmt: skip
+    rules = load_paper("P5").tests
+    assert all(rules[key].rule.each for key in counts)
+
+
+def test_the_best_direction_is_one_short_of_the_leverage_bound(results: dict[str, Any]) -> None:
+    leverage = results["directions"].leverage
+    assert leverage == pytest.approx(np.repeat([[3 / 4], [7 / 8]], leverage.shape[1], axis=1), rel=1e-3)
 
 
 def test_sgd_escapes_off_the_sharpest_direction_and_descent_does_not(results: dict[str, Any]) -> None:
@@ -72,10 +106,42 @@ def test_sgd_escapes_off_the_sharpest_direction_and_descent_does_not(results: di
     assert found.losses.sum(axis=-1) == pytest.approx(1)
     assert (outside(found.losses[0, 1, -1], 1) > 1).all()
     assert (found.slopes[0, 0] < found.slopes[0, 4]).all()
+    longer = escape.run(replace(found.config, steps=found.config.late, multiples=(1.2, 4.0)), LAB)
+    assert found.late == pytest.approx(longer.losses[0, 0, -1])
+    assert found.descent == pytest.approx(longer.descent)
+    assert (outside(found.descent[-1], 1) < outside(found.descent[20], 1)).all()
     trained = results["nets"]
     assert trained.residual.max() < 1e-10
     assert (trained.ratio(trained.descent) < 1e-2).all()
     assert (trained.ratio(trained.stochastic) > 0.1).all()
+    # descent of every walker is on its own net's images: the sharpest direction grows by the factor of its curvature
+    grown = trained.descent[:, :, 0].mean(axis=1) / (trained.curvature[:, 0] * trained.config.displacement**2)
+    assert grown == pytest.approx(1.2 ** (2 * trained.config.steps), rel=0.5)
+
+
+def test_a_net_is_linearised_on_its_own_draw() -> None:
+    sets, problem = minima.odd_or_even(LAB, (64, 3, 1), 6, 2)
+    params = problem.model.initial(LAB.streams(4, torch.float64))
+    jacobian, residual = minima.linearised(problem, params)
+    assert set(sets.rows[0].tolist()).isdisjoint(sets.rows[1].tolist())
+    for net in range(4):
+        rows, one = sets.rows[net % 2], {name: leaf[net : net + 1] for name, leaf in params.items()}
+        own, errors = minima.linearised(replace(problem.subset(slice(net, net + 1))), one)
+        assert jacobian[net].flatten().tolist() == pytest.approx(own.flatten().tolist())
+        outputs = problem.model.forward(one, problem.inputs[rows].unsqueeze(0))[0]
+        assert residual[net].tolist() == pytest.approx((outputs - problem.targets[rows])[:, 0].tolist())
+        assert residual[net].tolist() == pytest.approx(errors[0].tolist())
+
+
+def test_a_broken_bound_is_counted(results: dict[str, Any]) -> None:
+    found = results["edge"]
+    whole = edge.estimates(found)
+    assert whole["P5-W1.edge"].value == whole["P5-W2.bound"].value == 0
+    high, low = found.frobenius.copy(), found.growth_bound.copy()
+    high[0], low[:2] = 1.01, 0.99
+    some = edge.estimates(replace(found, frobenius=high, growth_bound=low))
+    assert some["P5-W1.edge"].value == 1 / len(high)
+    assert some["P5-W2.bound"].value == 2 / len(low)
 
 
 def test_momentum_at_the_edge_is_a_smaller_batch(results: dict[str, Any]) -> None:
@@ -119,5 +185,5 @@ def test_configurations_are_those_of_one_chapter_at_two_scales() -> None:
     }
     assert counts == {
         "identities": [200, 10_000], "samples": [40, 250], "samples, few": [320, 2000], "width": [50, 100],
-        "directions": [100, 64], "escape": [33, 50], "edge": [250, 10_000], "nets": [33, 64], "walkers": [125, 125],
+        "directions": [100, 64], "escape": [33, 50], "edge": [250, 10_000], "nets": [32, 56], "walkers": [125, 125],
     }  # fmt: skip

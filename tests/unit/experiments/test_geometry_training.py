@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from descent.data.draws import fresh
 from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.experiments.geometry import cyclic, kept, looks, margins, training
 from descent.experiments.lab import Lab, Share
@@ -26,10 +27,12 @@ MODULES = {"training": training, "margins": margins, "kept": kept, "cyclic": cyc
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
     configs = {
-        "training": training.Training(FOUR, widths=(16,), examples=60, steps=400, looks=4, many=20),
+        "training": training.Training(
+            FOUR, starts=FOUR, draws=2, widths=(16,), examples=60, steps=400, looks=4, many=20
+        ),
         "margins": margins.Margins(FOUR, steps=100, looks=5),
-        "kept": kept.Kept(FOUR, arms=((0.2, 4), (0.4, 16)), steps=2500),
-        "cyclic": cyclic.Cyclic(Share(least=16, most=16), nets=4, up=100, down=100),
+        "kept": kept.Kept(Share(least=6, most=6), draws=3, arms=((0.2, 4), (0.4, 16)), steps=2500),
+        "cyclic": cyclic.Cyclic(Share(least=16, most=16), nets=4, draws=2, up=100, down=100),
     }
     return {name: MODULES[name].run(config, LAB) for name, config in configs.items()}
 
@@ -67,6 +70,69 @@ def test_a_look_equals_explicit_matrices(loss: object) -> None:
     assert float(found["curvature"][0, 0]) == pytest.approx(float(torch.linalg.eigvalsh(g)[-1]), rel=1e-9)
     if isinstance(loss, SquaredError):
         assert float(found["noise"]) == pytest.approx(float(covariance.trace()), rel=1e-9)
+
+
+def test_each_net_is_looked_at_on_its_own_draw() -> None:
+    streams, rows = Streams(replica_seeds(2, 4), torch.float64), torch.tensor([[0, 2, 4, 6], [7, 5, 3, 1]])
+    inputs = streams.normal(Purpose.DATA, 0, (8, 3))[0]
+    targets = streams.signs(Purpose.LABEL, 0, (8, 1))[0].double()
+    model = MLP((3, 5, 1), "tanh")
+    shared = Supervised(model, SquaredError(), inputs, targets, sampling="full", rows=rows)
+    leaves = model.initial(streams)
+    together = looks.look(shared, keep=2)(leaves)
+    for net in range(4):
+        own = rows[net % 2]
+        alone = Supervised(model, SquaredError(), inputs[own], targets[own], sampling="full")
+        seen = looks.look(alone, keep=2)({name: leaf[net : net + 1] for name, leaf in leaves.items()})
+        for name, value in seen.items():
+            assert together[name][net].tolist() == pytest.approx(value[0].tolist(), rel=1e-9), name
+
+
+def test_levels_are_means_over_draws(results: dict[str, Any]) -> None:
+    found = results["training"]
+    several = looks.levels(found.sets, *found.square)
+    assert len(several) == sum(len(course.steps) for course in found.square)
+    assert {(one.draws, one.n) for one in several} == {(2, 4)}
+    assert several[1].value == pytest.approx(found.square[0].uncentred[1].mean())
+
+
+def test_residuals_on_one_output_have_a_spread_of_one() -> None:
+    one, all_alike = torch.zeros(2, 6, 10), torch.ones(2, 6, 10)
+    one[..., 3] = torch.arange(6.0)
+    assert training.participation(one).tolist() == [1.0, 1.0]
+    assert training.participation(all_alike).tolist() == pytest.approx([10.0, 10.0])
+
+
+def test_the_spread_of_residuals_does_not_change_the_alignment_at_the_start(results: dict[str, Any]) -> None:
+    found = results["training"]
+    assert found.outputs.shape == found.spread.shape == (2, 4)
+    assert (found.spread[0] > 5).all()
+    assert (found.spread[1] < 3).all()
+    assert ((found.outputs > 0.05) & (found.outputs < 0.2)).all()
+
+
+def test_the_largest_of_a_draw_leaves_out_nets_without_a_minimum() -> None:
+    nan = np.nan
+    found = kept.largest_of(fresh(3, 1), np.array([1.0, nan, 5.0, 2.0, nan, 4.0]))
+    assert (found.value, found.draws) == (3.5, 2)
+    assert found.method.endswith("draws 1 lost")
+
+
+def test_arms_that_find_no_minimum_say_nothing(results: dict[str, Any]) -> None:
+    found = results["kept"]
+    assert len(kept.estimates(found)["P5-W1.networks"]) == 2
+    none = replace(found, frobenius=np.full_like(found.frobenius, np.nan), edge=np.full_like(found.edge, np.nan))
+    assert set(kept.estimates(none)) == {"P5-X6.descent", "P5-X6.descent_first"}
+
+
+def test_every_net_has_small_margins_in_a_data_set_of_its_own() -> None:
+    config = replace(margins.Margins(), replicas=3)
+    (even, targets), (small, _) = (margins.margin_data(config, LAB, signal) for signal in (1.0, 0.3))
+    assert even.shape == (3, 256, 40)
+    assert not torch.equal(even[0, :, 1:], even[1, :, 1:])
+    assert torch.equal(even[..., 1:], small[..., 1:])  # arms differ in the signal alone
+    signal = (targets[..., 0] * small[..., 0]).unique(dim=1)
+    assert signal.tolist() == [pytest.approx([2.4, 8.0])] * 3
 
 
 def test_noise_falls_with_the_loss(results: dict[str, Any]) -> None:
@@ -117,4 +183,4 @@ def test_figures_draw(results: dict[str, Any]) -> None:
 
 def test_data_sets_are_four_for_every_net() -> None:
     assert [Lab(replicas=r).count(cyclic.Cyclic().replicas) for r in (64, 1000, 5000)] == [128, 132, 256]
-    assert (Lab().count(cyclic.CYCLIC.large.replicas), cyclic.CYCLIC.large.nets) == (1000, 64)
+    assert (Lab().count(cyclic.CYCLIC.large.replicas), cyclic.CYCLIC.large.nets) == (1000, 56)

@@ -15,11 +15,12 @@ import torch
 from pandas import concat
 
 from descent.arrays import Array, BoolArray
+from descent.data.draws import Draws
 from descent.engine import constant, cyclic, every, sgd
 from descent.experiments.geometry.kept import warmed
 from descent.experiments.geometry.pictures import LIMIT, Pictures
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
-from descent.stats import geometric_ratio
+from descent.stats import draw_ratio
 
 
 class Arm(IntEnum):
@@ -35,13 +36,13 @@ class Arm(IntEnum):
 class Cycles:
     """ResNet-20 trained at `low`, over whose first epoch the rate rises, then through triangles to `high` and back."""
 
-    replicas: Share = Share(most=8)
-    pictures: Pictures = Pictures(examples=2000)
+    replicas: Share = Share(most=10)  # one of every draw of the data
+    pictures: Pictures = Pictures()
     batch_sizes: tuple[int, int] = (64, 512)
     low: float = 0.01
     high: float = 0.04  # meant to be beyond the full-batch edge 2/λ₁ of the trained nets, whose λ₁ the table has
-    training: int = 30  # epochs before the first cycle
-    epochs: int = 5  # of a cycle
+    training: int = 60  # epochs before the first cycle
+    epochs: int = 10  # of a cycle
     cycles: int = 3
     check: int = 50
 
@@ -57,7 +58,7 @@ class Cycles:
 
     def trained_images(self, lab: Lab) -> dict[str, float]:
         """Return how many images of ResNet-8 the training of all replicas counts as, and the looks at them."""
-        replicas, (small, large) = lab.count(self.replicas), self.batch_sizes
+        replicas, (small, large) = lab.per_draw(self.replicas, self.pictures.draws), self.batch_sizes
         cycled = self.cycles * self.period * (2 * small + large + self.pictures.examples)
         images = self.training * self.epoch * small + cycled
         return self.pictures.worth(float(replicas * images), replicas * 4 * (self.cycles + 1))
@@ -68,6 +69,7 @@ class CyclesResult(Result[Cycles]):
     """Before and after every cycle, by arm, (4, 1 + C, N): λ₁, Tr G, ‖G‖_F, loss; lost (4, N): who diverged."""
 
     title: str
+    sets: Draws  # net i is trained on draw i mod D
     sharpness: Array
     trace: Array
     frobenius: Array
@@ -85,15 +87,16 @@ def run(config: Cycles, lab: Lab) -> CyclesResult:
 
     Raises: DataMissing without the images.
     """
-    title, whole = config.pictures.problem(lab)
+    title, sets, whole = config.pictures.problem(lab)
+    count = lab.per_draw(config.replicas, config.pictures.draws)
     some, many = (replace(whole, batch_size=size, sampling="with_replacement") for size in config.batch_sizes)
     triangle = cyclic(config.period, config.low / config.high)
     steady = constant((1 + config.low / config.high) / 2)
-    trained = lab.arms(sgd(config.low), config.replicas).run(
+    trained = lab.arms(sgd(config.low), count).run(
         some, whole.model.initial, config.training * config.epoch, schedule=warmed(config.epoch), limit=LIMIT,
         check=config.check,
     )  # fmt: skip
-    arms = lab.arms(sgd(config.high), config.replicas, apart=1)  # other batches than in training
+    arms = lab.arms(sgd(config.high), count, apart=1)  # other batches than in training
     one, steps = torch.ones(arms.rows, dtype=torch.float64, device=lab.device), config.cycles * config.period
     probes = {"": every(config.period, config.pictures.watch(whole, config.high * one, one))}
     ways = ((some, triangle), (many, triangle), (whole, triangle), (some, steady))
@@ -102,7 +105,7 @@ def run(config: Cycles, lab: Lab) -> CyclesResult:
         for way, schedule in ways
     ]
     return CyclesResult(
-        config, lab, title,
+        config, lab, title, sets,
         sharpness=np.stack([done[".curvature"][0, ..., 0].T for done in runs]),
         **{name: np.stack([done[f".{name}"][0].T for done in runs]) for name in ("trace", "frobenius", "loss")},
         lost=np.concatenate([done.lost for done in runs]) | trained.lost,
@@ -111,10 +114,12 @@ def run(config: Cycles, lab: Lab) -> CyclesResult:
 
 def estimates(result: CyclesResult) -> Estimates:
     """Return what the cycles say about P5-C14; nothing where too few nets are left."""
-    alive = ~result.lost[[Arm.SMALL, Arm.DESCENT]].any(axis=0)
-    if alive.sum() < 2:
+    arms, sets = (Arm.SMALL, Arm.DESCENT), result.sets
+    lost = np.asarray(result.lost[list(arms)].any(axis=0))
+    if (~sets.by_draw(lost)).any(axis=1).sum() < 2:
         return {}
-    return {"P5-C14.cycles": geometric_ratio(*(result.tail[arm, -1, alive] for arm in (Arm.SMALL, Arm.DESCENT)))}
+    ends = (np.where(lost, np.nan, result.tail[arm, -1]) for arm in arms)
+    return {"P5-C14.cycles": draw_ratio(*(sets.by_draw(values) for values in ends))}
 
 
 def tables(result: CyclesResult) -> Tables:

@@ -7,7 +7,7 @@ beyond the sharpest direction, what does a second one, and which property of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.data.draws import Draws
 from descent.engine import ArmRun, Objective, Purpose, constant, sgd
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves, P
@@ -23,7 +24,7 @@ from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, T
 from descent.measure.noise import flat
 from descent.nets import Supervised
 from descent.problems.diagonal import DiagonalNet, Noise, on_manifold
-from descent.stats import paired_difference, ratio_of_means
+from descent.stats import draw_difference, paired_difference, ratio_of_means
 
 PHASES: Mapping[str, tuple[Noise, int]] = {
     "full batch": ("none", 1),
@@ -42,7 +43,8 @@ class Cyclic:
     """Diagonal nets started at a minimum of curvatures 4/√i, pushed off it a little; then trained tanh nets."""
 
     replicas: Share = Share(over=30, least=32, most=64, each=4)  # data sets
-    nets: Share | int = Share(over=30, least=32, most=64)
+    nets: Share | int = Share(over=31, least=32, most=64)
+    draws: int = 16  # of the nets' images, disjoint while there are enough digits
     dimension: int = 20
     examples: int = 400
     weight: float = 0.2
@@ -63,11 +65,12 @@ class Cyclic:
 
 @dataclass(frozen=True, eq=False)
 class CyclicResult(Result[Cyclic]):
-    """Relative drops of curvature by arm, of the data sets and nets that were lost in none of them."""
+    """Relative drops of curvature by arm, of the data sets that were lost in none of them, and of the nets."""
 
     tail: dict[str, Array]  # of Σ λ_i beyond the sharp part, after each cycle (C, N)
     sharp: dict[str, Array]  # of λ_1, alike
-    network: dict[str, Array]  # of eigenvalues 2 to 5, (N,)
+    network: dict[str, Array]  # of eigenvalues 2 to 5, (N,); not a number for nets that were lost in one of the arms
+    sets: Draws  # what the nets are trained on, net i on draw i mod D
     alive: tuple[float, float]  # the shares of data sets and of nets that stayed
 
 
@@ -75,7 +78,7 @@ def run(config: Cyclic, lab: Lab) -> CyclicResult:
     """Cycle every arm from the same minima."""
     arms = {name: _diagonal(config, lab, *phase, config.high) for name, phase in PHASES.items()}
     arms[BELOW] = _diagonal(config, lab, "batch", 16, config.below)
-    networks, k = _networks(config, lab), config.tail
+    (sets, networks), k = _networks(config, lab), config.tail
     kept = np.isfinite(np.array(list(arms.values()))).all(axis=(0, 1, 3))
     whole = np.isfinite(np.array(list(networks.values()))).all(axis=0)
     arms = {name: found[:, kept] for name, found in arms.items()}
@@ -83,7 +86,8 @@ def run(config: Cyclic, lab: Lab) -> CyclicResult:
         config, lab,
         tail={name: 1 - found[1:, :, k:].sum(-1) / found[0, :, k:].sum(-1) for name, found in arms.items()},
         sharp={name: 1 - found[1:, :, 0] / found[0, :, 0] for name, found in arms.items()},
-        network={name: drop[whole] for name, drop in networks.items()},
+        network={name: np.where(whole, drop, np.nan) for name, drop in networks.items()},
+        sets=sets,
         alive=(float(kept.mean()), float(whole.mean())),
     )  # fmt: skip
 
@@ -116,47 +120,49 @@ def _cycle(
     return top.then(top.steps + config.down, objective=phases[1], schedule=low)
 
 
-def _networks(config: Cyclic, lab: Lab) -> dict[str, Array]:
-    """Return the relative drop of eigenvalues 2 to 5 of trained tanh nets after one cycle, by arm, (N,)."""
-    whole = odd_or_even(lab, config.sizes, config.images)
-    streams = lab.streams(config.nets, torch.float64)
+def _networks(config: Cyclic, lab: Lab) -> tuple[Draws, dict[str, Array]]:
+    """Return draws of images, and the relative drop of eigenvalues 2 to 5 of nets after one cycle, by arm, (N,)."""
+    sets, whole = odd_or_even(lab, config.sizes, config.images, config.draws)
+    streams = lab.streams(lab.per_draw(config.nets, config.draws), torch.float64)
     minimum = find_minimum(whole, streams)
     start = shifted(minimum, config.displacement * streams.normal(Purpose.INIT, 1, (flat(minimum).shape[1],)))
     before = _eigenvalues(whole, start)
     high = config.excess * 2 / before[:, 0]
     arms = lab.arms(sgd(high.cpu()), 1, torch.float64, shared=False)  # a net is an arm, for each has an edge of its own
-    single = Supervised(whole.model, whole.loss, whole.inputs, whole.targets, config.batch_size)
+    single = replace(whole, batch_size=config.batch_size, sampling="with_replacement")
     found = {}
     for name, phase in ((DESCENT, whole), (SGD, single)):
         done = _cycle(config, arms.run(whole, start, 0, limit=1e3), (phase, whole), (1.0, config.settle))
         after = _eigenvalues(whole, done.params)
         drop = 1 - after[:, 1:5].sum(-1) / before[:, 1:5].sum(-1)
         found[name] = np.where(done.lost[:, 0], np.nan, to_numpy(drop))
-    return found
+    return sets, found
 
 
 def _eigenvalues(problem: Supervised, params: Leaves) -> Tensor:
     """Return the curvatures of the Gauss–Newton matrix, falling, (N, n)."""
     jacobian, _ = linearised(problem, params)
     values: Tensor = torch.linalg.eigvalsh(jacobian @ jacobian.mT).flip(-1)
-    return values / len(problem.inputs)
+    return values / len(problem.data)
 
 
 def estimates(result: CyclicResult) -> Estimates:
-    """Return what one cycle says about P5-C14."""
+    """Return what one cycle says about P5-C14 and P5-X10."""
     first = {name: drop[0] for name, drop in result.tail.items()}
+    shape = ratio_of_means(first[ALIGNED], first[SGD], result.lab.seed)
     return {
         "P5-C14.solvable": paired_difference(first[SGD], first[DESCENT]),
-        "P5-C14.aligned": ratio_of_means(first[ALIGNED], first[SGD], result.lab.seed),
-        "P5-C14.isotropic": paired_difference(first[SGD], first[ISOTROPIC]),
-        "P5-C14.network": paired_difference(result.network[SGD], result.network[DESCENT]),
+        "P5-C14.network": draw_difference(*(result.sets.by_draw(result.network[arm]) for arm in (SGD, DESCENT))),
+        "P5-X10.aligned": shape,
+        "P5-X10.aligned_first": shape,
+        "P5-X10.isotropic": paired_difference(first[SGD], first[ISOTROPIC]),
     }
 
 
 def tables(result: CyclicResult) -> Tables:
     """Return mean drops of tail and largest curvature, one row per arm and cycle; those of networks beside them."""
     tail, sharp = ([drop.mean(axis=1) for drop in drops.values()] for drops in (result.tail, result.sharp))
-    nets = [(name, drop.mean(), len(drop)) for name, drop in result.network.items()]
+    nets = [(name, np.nanmean(drop), int(np.isfinite(drop).sum())) for name, drop in result.network.items()]
     return {
         "cyclic": tidy({"arm": list(result.tail), "cycle": range(1, len(tail[0]) + 1)}, tail=tail, sharp=sharp),
         "cyclic_networks": DataFrame(nets, columns=["arm", "drop", "nets"]),
@@ -165,5 +171,5 @@ def tables(result: CyclicResult) -> Tables:
 
 CYCLIC = Experiment(
     "cyclic", small=Cyclic(), run=run, estimates=estimates, tables=tables,
-    large=Cyclic(Share(), nets=64, dimension=50, examples=1000, sizes=(64, 64, 1), images=128),
+    large=Cyclic(Share(), nets=56, draws=14, dimension=50, examples=1000, sizes=(64, 64, 1), images=128),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.geometry.samples import gaussian
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import extreme_directions
-from descent.stats import Estimate, bootstrap, largest, mean, ratio_of_means
+from descent.stats import Estimate, bootstrap, mean, ratio_of_means
 
 SQUARES = (1.0, 2.0)  # examples per squared dimension at which the largest alignment is compared
 
@@ -35,9 +35,9 @@ class Directions:
     iterations: int = 10
 
     def examples(self, dimension: int) -> list[int]:
-        """Return the numbers of examples in a dimension, those by its square after the others."""
+        """Return the numbers of examples in a dimension, those by its square after the others, itself as the last."""
         linear = [round(ratio * dimension) for ratio in self.ratios]
-        return linear + [round(square * dimension * dimension) for square in SQUARES]
+        return [*linear, *(round(square * dimension * dimension) for square in SQUARES), dimension]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class DirectionsResult(Result[Directions]):
     low: Array
     high: Array
     squares: Array  # (D, 2, N): largest at n = q·d²
+    leverage: Array  # (D, N): largest at n = d, over the bound d²/n that one example's leverage gives
     blind: Array  # (D, N): of the direction that 2(d − 1) examples leave without noise, by construction
 
 
@@ -61,8 +62,9 @@ def run(config: Directions, lab: Lab) -> DirectionsResult:
         a, b = (inputs @ u).squeeze(-1), (inputs @ v).squeeze(-1)
         power = a.square().mean(-1) * b.square().mean(-1)
         blind.append(to_numpy((a.square() * b.square()).mean(-1) / power - (a * b).mean(-1).square() / power))
-    low, high = found[:, :linear, 0], found[:, :linear, 1]
-    return DirectionsResult(config, lab, low, high, squares=found[:, linear:, 1], blind=np.array(blind))
+    (low, high), squares = np.moveaxis(found[:, :linear], 2, 0), found[:, linear:-1, 1]
+    leverage = found[:, -1, 1] / np.array(config.dimensions)[:, None]
+    return DirectionsResult(config, lab, low, high, squares, leverage, blind=np.array(blind))
 
 
 def _extremes(config: Directions, streams: Streams, dimension: int, examples: int) -> Array:
@@ -79,32 +81,34 @@ def _extremes(config: Directions, streams: Streams, dimension: int, examples: in
 
 
 def estimates(result: DirectionsResult) -> Estimates:
-    """Return what the extremes say about P5-C7 and P5-C8."""
+    """Return what the extremes say about P5-C7, P5-C8 and P5-X11."""
     near, far, seed = result.config.ratios.index(4.0), result.config.ratios.index(32.0), result.lab.seed
     return {
         "P5-C7.collapse": _apart(result.low, seed),
-        "P5-C7.level": mean(result.low[-1, far]),
+        "P5-C7.level": [mean(found) for found in result.low[:, far]],
         "P5-C7.zero": mean(np.abs(result.blind).max(axis=0)),
         "P5-C8.collapse": _apart(result.squares, seed, relative=True),
         "P5-C8.not_linear": ratio_of_means(result.high[1, near], result.high[0, near], seed, paired=False),
+        "P5-X11.leverage_first": [mean(found) for found in result.leverage],
     }
 
 
-def _apart(values: Array, seed: int, *, relative: bool = False) -> Estimate:
-    """Return the largest distance between means of dimensions over the columns of (D, Q, N), over their mean or not."""
+def _apart(values: Array, seed: int, *, relative: bool = False) -> list[Estimate]:
+    """Return the distance between means of dimensions, over their mean or not, of every column of (D, Q, N)."""
 
     def spread(*dimensions: Array) -> Array:
         centres = np.array([found.mean(axis=-1) for found in dimensions])
         return np.asarray(np.ptp(centres, axis=0) / (centres.mean(axis=0) if relative else 1.0))
 
-    return largest([bootstrap(spread, *column, seed=seed, paired=False) for column in values.swapaxes(0, 1)])
+    return [bootstrap(spread, *column, seed=seed, paired=False) for column in values.swapaxes(0, 1)]
 
 
 def tables(result: DirectionsResult) -> Tables:
     """Return mean extremes, one row per dimension and number of examples; of the last ones the largest alone."""
     dimensions, linear = result.config.dimensions, len(result.config.ratios)
     sizes = np.array([result.config.examples(d) for d in dimensions])
-    parts = (sizes[:, :linear], result.low.mean(axis=-1), result.high), (sizes[:, linear:], np.nan, result.squares)
+    squares = sizes[:, linear:-1]
+    parts = (sizes[:, :linear], result.low.mean(axis=-1), result.high), (squares, np.nan, result.squares)
     frames = [
         tidy({"dimension": dimensions, "at": range(n.shape[1])}, examples=n, least=low, largest=high.mean(axis=-1))
         for n, low, high in parts

@@ -6,7 +6,7 @@ with gradient descent, and, on the first data set, with walkers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.geometry.samples import gaussian
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.stability import threshold
-from descent.stats import Estimate, bootstrap, mean
+from descent.stats import Estimate, bootstrap, geometric_ratio, mean
 from descent.theory.noise_escape import closure_escape, eigen_rows, outside, outside_bound, second_moment_step
 
 KEPT = (1, 5, 20)  # the k of D_k
+NEAR, FAR = 1.2, 4.0  # learning rates over the edge at which SGD is compared with descent, and is far beyond it
+AFTER = 12  # steps after which the two are compared
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Escape:
     batch_sizes: tuple[int, ...] = (1, 8)
     multiples: tuple[float, ...] = (1.05, 1.2, 1.5, 2.0, 4.0)  # learning rates over the exact mean-square edge
     steps: int = 20
+    late: int = 40  # steps after which gradient descent, and SGD with batches of one, are looked at once more
     descent: float = 2.2  # learning rate of gradient descent over the largest curvature
     watched: tuple[int, float, int] = (8, 1.2, 5)  # batch size, multiple and step of the simulated check
 
@@ -48,7 +51,8 @@ class EscapeResult(Result[Escape]):
     curvature: Array  # (N, q)
     edge: Array  # (B, N)
     losses: Array  # (B, M, T + 1, N, q)
-    descent: Array  # (T + 1, N, q): of gradient descent
+    descent: Array  # (L + 1, N, q): of gradient descent, until the late look
+    late: Array  # (N, q): of SGD with the first batch size at 1.2 times its edge, at the late look
     bound: Array  # (B, M, K, N): on D_k
     walked: Array  # (W, 2): of walkers along the sharpest direction and along all others, at the watched step
 
@@ -73,10 +77,11 @@ def run(config: Escape, lab: Lab) -> EscapeResult:
     losses = [[_moments(config, curvature, rows, e * m, 1 / b) for m in config.multiples] for e, b in settings]
     bound = [[bounds(e * m, 1 / b) for m in config.multiples] for e, b in settings]
     factor = 1 - config.descent * values / values.max(axis=1, keepdims=True)
-    descent = values * np.abs(factor) ** (2 * np.arange(config.steps + 1)[:, None, None])  # in closed form
+    descent = values * np.abs(factor) ** (2 * np.arange(config.late + 1)[:, None, None])  # in closed form
     descent /= descent.sum(axis=-1, keepdims=True)
+    late = _moments(replace(config, steps=config.late), curvature, rows, NEAR * edge[0], 1 / config.batch_sizes[0])
     walked = _walk(config, lab, rows[0], edge[config.batch_sizes.index(config.watched[0]), 0])
-    return EscapeResult(config, lab, values, edge, np.array(losses), descent, np.array(bound), walked)
+    return EscapeResult(config, lab, values, edge, np.array(losses), descent, late[-1], np.array(bound), walked)
 
 
 def _moments(config: Escape, curvature: Tensor, rows: Tensor, lr: Array, share: float) -> Array:
@@ -123,21 +128,31 @@ def walked_ratio(parts: Array, seed: int, over: float = 1.0) -> Estimate:
 
 
 def estimates(result: EscapeResult) -> Estimates:
-    """Return what the moments say about P5-C11, P5-C12 and P5-C13."""
-    multiples, after = result.config.multiples, 12
-    near, far = multiples.index(1.2), multiples.index(4.0)
-    batch, multiple, step = result.config.watched
-    watched = result.losses[result.config.batch_sizes.index(batch), multiples.index(multiple), step, 0]
+    """Return what the moments say about P5-C11, P5-C12, P5-C13 and P5-X7."""
+    config, slopes = result.config, result.slopes
+    near, far = config.multiples.index(NEAR), config.multiples.index(FAR)
+    batch, multiple, step = config.watched
+    watched = result.losses[config.batch_sizes.index(batch), config.multiples.index(multiple), step, 0]
     margins = [outside(result.losses[:, :, 1:], k).min(axis=2) / result.bound[:, :, c] for c, k in enumerate(KEPT)]
-    against = outside(result.losses[0, near, after], 1) / outside(result.descent[after], 1)
+    descent = outside(result.descent[config.steps], 1)
     return {
-        "P5-C11.bound": mean(np.min(margins, axis=(0, 1, 2))),
+        "P5-C11.bound": [mean(cell) for cell in np.reshape(margins, (-1, len(descent)))],
+        "P5-C11.bound_first": mean(np.min(margins, axis=(0, 1, 2))),
         "P5-C11.simulated": walked_ratio(result.walked, result.lab.seed, float(outside(watched, 1))),
-        "P5-C12.descent": mean(np.log10(outside(result.descent[-1], 1))),
+        "P5-C12.descent": geometric_ratio(descent, np.ones_like(descent)),
+        "P5-C12.descent_first": mean(outside(result.descent[-1], 1)),
         "P5-C12.sgd": mean(outside(result.losses[0, near, -1], 1)),
-        "P5-C13.relative": mean(np.log10(against)),
-        "P5-C13.absolute": mean(result.slopes[0, far]),
+        "P5-C12.sgd_first": mean(outside(result.late, 1)),
+        "P5-C13.relative": _against(result),
+        "P5-X7.far": [mean(cell) for cell in slopes[:, far]],
+        "P5-X7.grows": [mean(cell) for cell in slopes[:, far] - slopes[:, 0]],
     }
+
+
+def _against(result: EscapeResult) -> list[Estimate]:
+    """Return D_k of SGD over that of descent, for every k, batch size and learning rate."""
+    cells = result.losses[:, :, AFTER].reshape(-1, *result.curvature.shape)
+    return [geometric_ratio(outside(cell, k), outside(result.descent[AFTER], k)) for k in KEPT for cell in cells]
 
 
 def tables(result: EscapeResult) -> Tables:
@@ -149,7 +164,7 @@ def tables(result: EscapeResult) -> Tables:
     sharp = {f"D{k}": outside(ends, k).mean(axis=-1) for k in KEPT}
     escape = tidy(axes, slope=slope.mean(axis=-1), slope_sd=slope.std(axis=-1), closure_D1=closure, **sharp)
     profile = {f"sgd_{m:g}": ends[0, j, 0] for j, m in enumerate(config.multiples)}
-    about = {"curvature": first, "descent": result.descent[-1, 0]}
+    about = {"curvature": first, "descent": result.descent[config.steps, 0]}
     return {"escape": escape, "escape_profile": DataFrame(about | profile)}
 
 

@@ -12,13 +12,14 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray, IntArray
+from descent.data.draws import Draws
 from descent.engine import ArmRun, Arms, every
 from descent.engine.arms import in_parts
 from descent.engine.probes import Leaves, Params
 from descent.measure.alignment import directional_alignment, loss_alignment, trace_of_noise, weighted
 from descent.measure.gram import gram
-from descent.nets import LogisticError, Supervised
-from descent.stats import Estimate, mean
+from descent.nets import LogisticError, Loss, Supervised
+from descent.stats import Estimate, draw_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,26 +80,20 @@ def fitted_slopes(x: Array, y: Array) -> Array:
     return np.asarray((u * v).sum(axis=0) / (u * u).sum(axis=0))
 
 
-def furthest(*courses: Course) -> Estimate:
-    """Return the mean uncentred alignment that is furthest from one, as a factor, over looks and courses."""
-    cells = [mean(row) for found in courses for row in found.uncentred]
-    return max(cells, key=lambda cell: abs(np.log(cell.value)))
+def levels(sets: Draws, *courses: Course) -> list[Estimate]:
+    """Return the mean uncentred alignment over the draws of the data, of every look of every course."""
+    return [draw_mean(sets.by_draw(row)) for found in courses for row in found.uncentred]
 
 
 def look(problem: Supervised, keep: int) -> Callable[[Params], Mapping[str, Tensor]]:
     """Return the probe (R, …) of what a `Course` holds; under logistic loss the loss itself normalises alignment."""
-    inputs, footprint = problem.inputs, problem.model.footprint(problem.inputs, len(problem.inputs))
-
-    def forward(leaves: Leaves, rows: slice) -> Tensor:  # the one output for every example, of as many nets as fit
-        some = {name: leaf[rows] for name, leaf in leaves.items()}
-        shared = inputs.expand(len(next(iter(some.values()))), *inputs.shape)
-        return problem.model.forward(some, shared)[..., 0]
+    footprint = problem.model.footprint(problem.inputs, len(problem.data))
 
     def measured(params: Params) -> Mapping[str, Tensor]:
         leaves = cast(Leaves, params)
-        kernel = gram(problem.model, leaves, inputs).double()
-        outputs = in_parts(lambda rows: forward(leaves, rows), len(kernel), footprint)
-        kernel, residuals, twice = square_form(problem, kernel, outputs.double())
+        kernel = gram(problem.model, leaves, problem.inputs, rows=problem.rows).double()
+        seen = in_parts(lambda rows: outputs(problem, leaves, rows), len(kernel), footprint).double()
+        kernel, residuals, twice = square_form(problem.loss, kernel, *seen.unbind(-1))
         found = loss_alignment(kernel, residuals, twice)
         along = directional_alignment(kernel, residuals, keep, twice)
         return {
@@ -114,10 +109,19 @@ def look(problem: Supervised, keep: int) -> Callable[[Params], Mapping[str, Tens
     return measured
 
 
-def square_form(problem: Supervised, kernel: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Gram matrix, residuals and 2L of the square-loss problem with the same curvature and noise."""
-    targets = problem.targets[:, 0].double()
-    if not isinstance(problem.loss, LogisticError):
+def outputs(problem: Supervised, leaves: Leaves, rows: slice) -> Tensor:
+    """Return the one output, and its target, of some nets of a stack for all of their own examples, (r, n, 2)."""
+    some = {name: leaf[rows] for name, leaf in leaves.items()}
+    inputs, targets = problem.data.seen(rows)
+    return torch.stack([problem.model.forward(some, inputs)[..., 0], targets[..., 0]], dim=-1)
+
+
+def square_form(loss: Loss, kernel: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Gram matrix, residuals and 2L of the square-loss problem with the same curvature and noise.
+
+    outputs, targets: (R, n).
+    """
+    if not isinstance(loss, LogisticError):
         residuals = outputs - targets
         return kernel, residuals, residuals.square().mean(-1)
     slopes = -targets * torch.sigmoid(-targets * outputs)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from descent.arrays import Array, IntArray
+from descent.data.draws import fresh
 from descent.engine import ArmRun, Purpose, every, heavy_ball
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves, Params
@@ -23,7 +24,7 @@ from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, T
 from descent.measure.alignment import Alignment, loss_alignment
 from descent.measure.gram import gram
 from descent.nets import MLP, LogisticError, Supervised
-from descent.stats import mean, paired_difference
+from descent.stats import draw_mean
 
 NAMES = ("equal margins", "small margins", "small margins, momentum")
 SEEN = ("alignment", "carried", "relative")
@@ -56,7 +57,7 @@ class Margins:
 
 @dataclass(frozen=True, eq=False)
 class MarginsResult(Result[Margins]):
-    """What is seen per arm and look, (A, T, N)."""
+    """What is seen per arm and look, (A, T, N); every net has a data set of its own, the same in all arms."""
 
     steps: IntArray  # (T,)
     alignment: Array
@@ -66,20 +67,22 @@ class MarginsResult(Result[Margins]):
 
 
 def run(config: Margins, lab: Lab) -> MarginsResult:
-    """Train every arm, all nets on one data set."""
+    """Train every arm, each net on a data set of its own."""
     arms = (1.0, 0.0), (config.signal, 0.0), (config.signal, lab.momentum)
     runs = [_arm(config, lab, signal, momentum) for signal, momentum in arms]
     seen = {name: np.stack([done[f".{name}"][0].T for done in runs]) for name in SEEN}
     last, power = _aligned(cast(Supervised, runs[Arm.SMALL].objective), runs[Arm.SMALL].params)
-    points = to_numpy(power[0]), to_numpy(last.scores[0]), to_numpy(margin_data(config, lab, config.signal)[2])
+    points = to_numpy(power[0]), to_numpy(last.scores[0]), to_numpy(_small(config, lab))
     return MarginsResult(config, lab, runs[Arm.EVEN].at(".alignment"), **seen, points=points)
 
 
 def _arm(config: Margins, lab: Lab, signal: float, momentum: float) -> ArmRun:
     """Train the nets of an arm and look at them."""
-    inputs, targets, small = margin_data(config, lab, signal)
+    inputs, targets, small = *margin_data(config, lab, signal), _small(config, lab)
     model = MLP((config.dimension, config.hidden, 1), "tanh")
-    problem = Supervised(model, LogisticError(), inputs, targets, config.batch_size)
+    sets = fresh(len(inputs), config.examples).to(lab.device)
+    flat = inputs.flatten(0, 1), targets.flatten(0, 1)
+    problem = Supervised(model, LogisticError(), *flat, config.batch_size, rows=sets.rows)
 
     def seen(params: Params) -> Mapping[str, Tensor]:
         found, power = _aligned(problem, params)
@@ -91,32 +94,37 @@ def _arm(config: Margins, lab: Lab, signal: float, momentum: float) -> ArmRun:
     return arms.run(problem, model.initial, config.steps, probes={"": every(config.steps // config.looks, seen)})
 
 
-def margin_data(config: Margins, lab: Lab, signal: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return inputs (n, d), targets ±1 (n, 1), and which examples are small (n,); one data set for all nets."""
-    inputs = lab.streams(1, apart=1).normal(Purpose.DATA, 0, (config.examples, config.dimension))[0]
-    place = torch.arange(config.examples, device=inputs.device)
-    targets, small = 2.0 * (place % 2) - 1, place < config.share * config.examples
-    inputs[:, 0] = targets * config.scale * torch.where(small, signal, 1.0)
-    return inputs, targets.unsqueeze(1), small
+def margin_data(config: Margins, lab: Lab, signal: float) -> tuple[Tensor, Tensor]:
+    """Return inputs (N, n, d) and targets ±1 (N, n, 1), a data set for every net."""
+    inputs = lab.streams(config.replicas, apart=1).normal(Purpose.DATA, 0, (config.examples, config.dimension))
+    targets = 2.0 * (torch.arange(config.examples, device=inputs.device) % 2) - 1
+    inputs[..., 0] = targets * config.scale * torch.where(_small(config, lab), signal, 1.0)
+    return inputs, targets.unsqueeze(1).expand(len(inputs), -1, 1)
+
+
+def _small(config: Margins, lab: Lab) -> Tensor:
+    """Return which examples have the small margin, (n,), the same in every data set."""
+    return torch.arange(config.examples, device=lab.device) < config.share * config.examples
 
 
 def _aligned(problem: Supervised, params: Params) -> tuple[Alignment, Tensor]:
     """Return the alignment with G = mean ∇f∇fᵀ, and the squared slopes of the loss in the output, (R, n)."""
     leaves = cast(Leaves, params)
-    kernel = gram(problem.model, leaves, problem.inputs).double()
-    outputs = problem.model.forward(leaves, problem.inputs.expand(len(kernel), *problem.inputs.shape))
-    slopes = problem.targets[:, 0] * torch.sigmoid(-problem.targets[:, 0] * outputs[..., 0]).double()
+    kernel = gram(problem.model, leaves, problem.inputs, rows=problem.rows).double()
+    inputs, targets = problem.data.seen(slice(0, len(kernel)))
+    signs = targets[..., 0]
+    slopes = signs * torch.sigmoid(-signs * problem.model.forward(leaves, inputs)[..., 0]).double()
     return loss_alignment(kernel, slopes), slopes.square()
 
 
 def estimates(result: MarginsResult) -> Estimates:
     """Return what the arms say about P5-X2."""
-    end = result.alignment[:, -1]
+    even, small, momentum = result.alignment[:, -1, :, None]  # (N, 1): every net is a draw of the data
     return {
-        "P5-X2.broken": mean(end[Arm.SMALL]),
-        "P5-X2.control": mean(end[Arm.EVEN]),
-        "P5-X2.predicted": mean(end[Arm.SMALL] / result.relative[Arm.SMALL, -1]),
-        "P5-X2.momentum": paired_difference(end[Arm.MOMENTUM], end[Arm.SMALL]),
+        "P5-X2.broken": draw_mean(small),
+        "P5-X2.control": draw_mean(even),
+        "P5-X2.predicted": draw_mean(small / result.relative[Arm.SMALL, -1, :, None]),
+        "P5-X2.momentum": draw_mean(momentum - small),
     }
 
 

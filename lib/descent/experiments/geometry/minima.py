@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from descent.data.draws import Draws
 from descent.data.images import centred, load, signs
 from descent.engine import Arms, Streams, sgd
 from descent.engine.probes import Leaves
@@ -15,12 +16,16 @@ from descent.experiments.lab import Lab
 from descent.nets import MLP, SquaredError, Supervised
 
 
-def odd_or_even(lab: Lab, sizes: tuple[int, ...], images: int) -> Supervised:
-    """Return the square loss of tanh nets on all of the first digits, −1 for even ones and +1 for odd, in float64."""
+def odd_or_even(lab: Lab, sizes: tuple[int, ...], images: int, draws: int) -> tuple[Draws, Supervised]:
+    """Return draws of digits, and the square loss of tanh nets on all of a draw, −1 for even and +1 for odd, float64.
+
+    Net i sees draw i mod D. The draws have no digit in common while there are enough of them.
+    """
     data = load("digits")
-    inputs, targets = centred(data.images)[:images].double(), signs(data.labels[:images] % 2, torch.float64)
+    sets = lab.draws(len(data), images, draws)
+    inputs, targets = centred(data.images).double(), signs(data.labels % 2, torch.float64)
     inputs, targets = lab.bring(inputs, targets.unsqueeze(1))
-    return Supervised(MLP(sizes, "tanh"), SquaredError(), inputs, targets, sampling="full")
+    return sets, Supervised(MLP(sizes, "tanh"), SquaredError(), inputs, targets, sampling="full", rows=sets.rows)
 
 
 def find_minimum(problem: Supervised, streams: Streams, warm: int = 300, newton: int = 12) -> Leaves:
@@ -37,16 +42,16 @@ def find_minimum(problem: Supervised, streams: Streams, warm: int = 300, newton:
 
 def linearised(problem: Supervised, params: Leaves) -> tuple[Tensor, Tensor]:
     """Return the Jacobian of the outputs of a tanh net (N, n, p) and its residuals (N, n)."""
-    model, inputs = cast(MLP, problem.model), problem.inputs
+    model = cast(MLP, problem.model)
+    inputs, targets = problem.data.seen(slice(0, len(next(iter(params.values())))))
 
-    def outputs(leaves: Leaves) -> Tensor:
+    def outputs(leaves: Leaves, images: Tensor) -> Tensor:
         stack = {name: leaf.unsqueeze(0) for name, leaf in leaves.items()}
-        return _forward(model, stack, inputs.unsqueeze(0))[0, :, 0]
+        return _forward(model, stack, images.unsqueeze(0))[0, :, 0]
 
-    parts = vmap(jacrev(outputs))(params)
+    parts = vmap(jacrev(outputs))(params, inputs)
     jacobian = torch.cat([part.flatten(2) for part in parts.values()], dim=2)
-    residual = _forward(model, params, inputs.expand(len(jacobian), *inputs.shape))[..., 0] - problem.targets[:, 0]
-    return jacobian, residual
+    return jacobian, (_forward(model, params, inputs) - targets)[..., 0]
 
 
 def _forward(model: MLP, params: Leaves, inputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from descent.data.draws import Draws
 from descent.data.images import channels_first, load, pair, pooled, signs
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves, Params
@@ -30,14 +31,15 @@ PARAMETERS = 272_000  # of ResNet-20
 
 @dataclass(frozen=True)
 class Pictures:
-    """A residual network with group norm and one output, and its images of two classes, as many of either.
+    """A residual network with group norm and one output, and draws of images of two classes.
 
-    Gram matrices are those of the first `measured` training images. Where these are not all, ‖G‖²_F comes out too large
-    by about (Tr G)²(1/measured − 1/examples), on the safe side of a bound from above; Tr G has no such error.
+    Gram matrices are those of the first `measured` images of each draw. Where these are not all, ‖G‖²_F comes out too
+    large by about (Tr G)²(1/measured − 1/examples), on the safe side of a bound from above; Tr G has no such error.
     """
 
-    examples: int = 10_000
-    measured: int = 2000
+    draws: int = 10
+    examples: int = 1000  # of each draw; the two classes have 10 000, so that draws share none
+    measured: int = 1000
     directions: int = 40  # leading eigenvectors along which the alignment is kept
     pool: int = 1  # pixels of a side that are averaged to one
     blocks: tuple[int, ...] = (3, 3, 3)
@@ -45,20 +47,24 @@ class Pictures:
     precision: Precision = "float32"
 
     @classmethod
-    def tiny(cls, examples: int, measured: int) -> Pictures:
+    def tiny(cls, examples: int, measured: int, draws: int = 2) -> Pictures:
         """Return a small net on few images at 8 × 8 pixels."""
-        return cls(examples, measured, directions=5, pool=4, blocks=(1, 1, 1), widths=(8, 8, 8))
+        return cls(draws, examples, measured, directions=5, pool=4, blocks=(1, 1, 1), widths=(8, 8, 8))
 
-    def problem(self, lab: Lab) -> tuple[str, Supervised]:
-        """Return the name of the data, and the loss over all training images.
+    def problem(self, lab: Lab) -> tuple[str, Draws, Supervised]:
+        """Return the name of the data, its draws, and the loss over all training images of a draw.
 
         Raises: DataMissing without the images.
         """
-        data = pair(load("cifar10"), "airplane", "automobile").take(self.examples)
+        data = pair(load("cifar10"), "airplane", "automobile")
+        sets = lab.draws(len(data), self.examples, self.draws)
         data = pooled(data, self.pool) if self.pool > 1 else data
         inputs, targets = lab.bring(channels_first(data.images), signs(data.labels).unsqueeze(1))
         model = ResNet(blocks=self.blocks, widths=self.widths, classes=1)
-        return data.title, Supervised(model, SquaredError(), inputs, targets, sampling="full", precision=self.precision)
+        problem = Supervised(
+            model, SquaredError(), inputs, targets, sampling="full", rows=sets.rows, precision=self.precision
+        )
+        return data.title, sets, problem
 
     def watch(self, problem: Supervised, lr: Tensor, batch_size: Tensor) -> Watch:
         """Return the probe (R, …): all of `look`, and of the whole spectrum Tr G, ‖G‖_F and the edge index.
@@ -66,11 +72,12 @@ class Pictures:
         lr, batch_size (R,): those of the plain SGD that the edge index is about. Nets are looked at one by one, which
         bounds the memory; of one that has diverged nothing is a number.
         """
-        few = replace(problem, inputs=problem.inputs[: self.measured], targets=problem.targets[: self.measured])
-        inner, kept = look(few, self.measured), slice(self.directions)
+        few = replace(problem, rows=None if problem.rows is None else problem.rows[:, : self.measured])
+        kept = slice(self.directions)
 
-        def one(leaves: Leaves, lr: Tensor, batch_size: Tensor) -> Mapping[str, Tensor]:
+        def one(leaves: Leaves, row: slice, lr: Tensor, batch_size: Tensor) -> Mapping[str, Tensor]:
             sound = flat(leaves).norm() <= LIMIT  # never so for what is not a number
+            inner = look(few.subset(row), self.measured)
             found = dict(inner({name: torch.where(sound, leaf, 0.0) for name, leaf in leaves.items()}))
             spectrum = found["curvature"].clamp_min(0.0)
             found |= {
@@ -85,7 +92,7 @@ class Pictures:
         def measured(params: Params) -> Mapping[str, Tensor]:
             rows = [slice(r, r + 1) for r in range(len(lr))]
             nets = [{name: leaf[r] for name, leaf in leaves(params).items()} for r in rows]
-            seen = [one(net, lr[r], batch_size[r]) for net, r in zip(nets, rows, strict=True)]
+            seen = [one(net, r, lr[r], batch_size[r]) for net, r in zip(nets, rows, strict=True)]
             return {name: torch.cat([found[name] for found in seen]) for name in seen[0]}
 
         return measured

@@ -17,12 +17,13 @@ import torch
 from pandas import DataFrame, concat
 
 from descent.arrays import Array, BoolArray
+from descent.data.draws import Draws
 from descent.engine import every, heavy_ball
 from descent.experiments.geometry.kept import warmed
-from descent.experiments.geometry.looks import Course, furthest
+from descent.experiments.geometry.looks import Course, levels
 from descent.experiments.geometry.pictures import LIMIT, Pictures
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
-from descent.stats import Estimate, geometric_ratio, largest, mean
+from descent.stats import Estimate, draw_mean, draw_ratio
 
 NAMES = ("SGD", "momentum", "SGD, equal effective step")
 
@@ -55,11 +56,11 @@ class Arm:
 class Residual:
     """Pairs (learning rate, batch size), trained for the same epochs, the rate rising over the first `warm`."""
 
-    replicas: Share = Share(most=8)
+    replicas: Share = Share(most=10)  # one of every draw of the data
     pictures: Pictures = Pictures()
     pairs: tuple[tuple[float, int], ...] = ((0.005, 4), (0.01, 4), (0.01, 8))
-    epochs: int = 20
-    warm: float = 2.0  # even the smallest rate gets past the λ₁ of about 650 of an untrained ResNet-20 only so
+    epochs: int = 200
+    warm: float = 20.0  # even the smallest rate gets past the λ₁ of about 650 of an untrained ResNet-20 only so
     looks: int = 4  # after the one at the start
     fitted: float = 0.01  # the loss at the end above which a net has found no minimum, and says nothing about minima
     check: int = 50
@@ -80,7 +81,7 @@ class Residual:
 
     def trained_images(self, lab: Lab) -> dict[str, float]:
         """Return how many images of ResNet-8 the training of all replicas counts as, and the looks at them."""
-        arms, replicas = self.arms(lab.momentum), lab.count(self.replicas)
+        arms, replicas = self.arms(lab.momentum), lab.per_draw(self.replicas, self.pictures.draws)
         images = sum(self.period(arm.batch_size) * self.looks * arm.batch_size for arm in arms)
         return self.pictures.worth(float(replicas * images), replicas * (self.looks + 1) * len(arms))
 
@@ -113,6 +114,7 @@ class ResidualResult(Result[Residual]):
     """All paths, in the order of the arms."""
 
     title: str
+    sets: Draws  # net i is trained on draw i mod D
     paths: tuple[Path, ...]
 
     def minima(self, path: Path) -> BoolArray:
@@ -131,11 +133,12 @@ def run(config: Residual, lab: Lab) -> ResidualResult:
 
     Raises: DataMissing without the images.
     """
-    title, whole = config.pictures.problem(lab)
+    title, sets, whole = config.pictures.problem(lab)
+    count = lab.per_draw(config.replicas, config.pictures.draws)
     paths: list[Path] = []
     for size in sorted({arm.batch_size for arm in config.arms(lab.momentum)}):
         some = [arm for arm in config.arms(lab.momentum) if arm.batch_size == size]
-        arms = lab.arms(heavy_ball([arm.lr for arm in some], [arm.momentum for arm in some]), config.replicas)
+        arms = lab.arms(heavy_ball([arm.lr for arm in some], [arm.momentum for arm in some]), count)
         lr, batch_size = arms.spread([arm.equivalent for arm in some], torch.float64).unbind(1)
         problem, period = replace(whole, batch_size=size, sampling="with_replacement"), config.period(size)
         done = arms.run(
@@ -147,7 +150,8 @@ def run(config: Residual, lab: Lab) -> ResidualResult:
         loss = done.end(whole.value)
         lost = done.lost | ~np.isfinite(loss)
         paths += [Path(arm, Spectra.of(done, a), loss[a], lost[a]) for a, arm in enumerate(some)]
-    return ResidualResult(config, lab, title, tuple(sorted(paths, key=lambda path: (path.arm.pair, path.arm.kind))))
+    ordered = tuple(sorted(paths, key=lambda path: (path.arm.pair, path.arm.kind)))
+    return ResidualResult(config, lab, title, sets, ordered)
 
 
 def estimates(result: ResidualResult) -> Estimates:
@@ -156,17 +160,30 @@ def estimates(result: ResidualResult) -> Estimates:
     def level(paths: Sequence[Path]) -> Array:  # geometric mean of ‖G‖_F over pairs and looks after the start, (N,)
         return np.asarray(np.exp(np.mean([np.log(path.course.frobenius[1:]) for path in paths], axis=(0, 1))))
 
-    found: dict[str, Estimate] = {}
-    ends = [path.bound(result.minima(path))[-1] for path in result.paths if path.arm.kind != Kind.HEAVY]
-    if at_minima := [mean(values) for values in ends if len(values) > 1]:
-        found["P5-W5.resnet"] = largest(at_minima)
+    def over(values: Sequence[Array] | Array) -> Estimate:  # draws, of the mean over pairs
+        return draw_mean(result.sets.by_draw(np.mean(values, axis=0)))
+
+    found: dict[str, Estimate | Sequence[Estimate]] = {}
+    if at_minima := _at_minima(result):
+        found["P5-W5.resnet"] = at_minima
     if plain := [path.course for (path,) in result.whole(Kind.PLAIN)]:
-        found["P5-C9.resnet"] = furthest(*plain)
-        found["P5-C10.resnet_within"] = mean(np.mean([course.within.mean(axis=(0, 2)) for course in plain], axis=0))
-        found["P5-C10.resnet_slope"] = mean(np.mean([course.tracking for course in plain], axis=0))
+        found["P5-C9.resnet"] = levels(result.sets, *plain)
+        found["P5-C10.resnet_within"] = over([course.within.mean(axis=(0, 2)) for course in plain])
+        found["P5-C10.resnet_slope"] = over([course.tracking for course in plain])
     if pairs := result.whole(Kind.PLAIN, Kind.HEAVY):
         plains, heavies = zip(*pairs, strict=True)
-        found["P5-X1.resnet"] = geometric_ratio(level(heavies), level(plains))
+        found["P5-X1.resnet"] = draw_ratio(*(result.sets.by_draw(level(some)) for some in (heavies, plains)))
+    return found
+
+
+def _at_minima(result: ResidualResult) -> list[Estimate]:
+    """Return lr‖G‖_F/√B of every arm of plain SGD that has found minima on two draws of the data at least."""
+    found = []
+    for path in result.paths:
+        minima = result.minima(path)
+        bound = np.where(minima, path.bound(np.ones_like(minima))[-1], np.nan)
+        if path.arm.kind != Kind.HEAVY and result.sets.by_draw(minima).any(axis=1).sum() > 1:
+            found.append(draw_mean(result.sets.by_draw(bound)))
     return found
 
 

@@ -13,15 +13,16 @@ import torch
 from pandas import concat
 from torch import Tensor
 
-from descent.arrays import Array, BoolArray
+from descent.arrays import Array
 from descent.engine import Purpose, Streams
 from descent.engine.arms import in_parts, to_numpy
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.alignment import loss_alignment
-from descent.stats import exact, furthest, mean, smallest
+from descent.stats import Estimate, exact, furthest, mean, proportion
 from descent.theory.features import ACTIVATIONS, alignment_floor, deep_linear, two_layer
 
 DEEP, FEATURES = "deep linear", "random features"
+ROUND_OFF = 1e-9  # what a number may pass its bound by
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Width:
     """Random networks of growing width on Gaussian inputs; residuals against other networks of the same kind."""
 
     replicas: Share = Share(over=20, least=32, most=128)
+    floors: Share = Share(over=5, least=32, most=400)  # data sets whose leaky nets are held against the floor alone
     examples: int = 100
     inputs: int = 50
     activations: tuple[str, ...] = ("linear", "leaky", "relu", "tanh", "softplus")
@@ -37,6 +39,7 @@ class Width:
     depth: int = 4
     probes: int = 8  # residuals per network
     wide: int = 128  # slopes are fitted from this width on: below, the finite net's own fluctuation shows
+    wide_first: int = 32  # and were meant to be from this one on
 
     @property
     def grid(self) -> dict[str, tuple[int, ...]]:
@@ -66,12 +69,19 @@ class WidthResult(Result[Width]):
     parameters: dict[str, Array]  # (W,)
     typical: dict[str, Array]
     worst: dict[str, Array]
-    floor_ratio: Array  # (W, N): least score ratio over its derived floor, leaky activation
+    floor_ratio: Array  # (W, F): least score ratio over its derived floor, leaky activation
     dead: Array  # (N,): alignment when the one residual sits on an example that no neuron sees
 
-    def wide(self, name: str) -> BoolArray:
-        """Tell which widths of an architecture slopes are fitted to."""
-        return np.array(self.config.grid[name]) >= self.config.wide
+    def wide(self, name: str, least: int = 0) -> Array:
+        """Return the alignments of an architecture (W', N) at widths from `least` on, by default those of slopes."""
+        return self.typical[name][np.array(self.config.grid[name]) >= (least or self.config.wide)]
+
+    def per_decade(self, name: str, least: int = 0) -> Estimate:
+        """Return the slope of alignment per decade of parameters, over widths from `least` on as in `wide`."""
+        found = self.wide(name, least)
+        logs = np.log10(self.parameters[name][-len(found) :])
+        logs = logs - logs.mean()
+        return mean(logs @ found / (logs @ logs))
 
 
 def run(config: Width, lab: Lab) -> WidthResult:
@@ -83,12 +93,19 @@ def run(config: Width, lab: Lab) -> WidthResult:
         parameters[name] = np.array([config.trained(name, width) for width in widths], dtype=np.float64)
         found = np.stack([_aligned(config, streams, inputs, name, width) for width in widths])
         typical[name], worst[name] = np.moveaxis(found, -1, 0)
-    floor_ratio = worst["leaky"] / to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
     inner = streams.normal(Purpose.INIT, 999_999, (1, config.inputs))  # one neuron, and an example on its dark side
     neuron = two_layer(ACTIVATIONS["relu"], inputs, inner, torch.ones_like(inner[..., 0]))[1]
     unseen = torch.nn.functional.one_hot((inputs @ inner.mT).squeeze(-1).argmin(dim=-1), config.examples).to(inputs)
     dead = to_numpy(loss_alignment(neuron, unseen).uncentred)
-    return WidthResult(config, lab, parameters, typical, worst, floor_ratio, dead)
+    return WidthResult(config, lab, parameters, typical, worst, _floor_ratio(config, lab), dead)
+
+
+def _floor_ratio(config: Width, lab: Lab) -> Array:
+    """Return the least over the mean score of leaky nets over the floor that their data set sets it, (W, F)."""
+    streams = lab.streams(config.floors, torch.float64)
+    inputs = streams.normal(Purpose.DATA, 0, (config.examples, config.inputs))
+    floor = to_numpy(alignment_floor(ACTIVATIONS["leaky"], inputs))
+    return np.stack([_aligned(config, streams, inputs, "leaky", width)[:, 1] for width in config.widths]) / floor
 
 
 def _aligned(config: Width, streams: Streams, inputs: Tensor, name: str, width: int) -> Array:
@@ -143,23 +160,20 @@ def _weights(streams: Streams, step: int, shape: tuple[int, int]) -> Tensor:
 
 def estimates(result: WidthResult) -> Estimates:
     """Return what the widths say about P5-C4, P5-C5, P5-C6 and P5-W4."""
-
-    def per_decade(name: str) -> Array:  # of parameters: each replica's slope of alignment, over the wide ones, (N,)
-        wide = result.wide(name)
-        logs = np.log10(result.parameters[name][wide])
-        logs = logs - logs.mean()
-        return np.asarray(logs @ result.typical[name][wide] / (logs @ logs))
-
-    levels = {name: [mean(row) for row in rows[result.wide(name)]] for name, rows in result.typical.items()}
+    names, first = list(result.typical), result.config.wide_first
+    levels = {name: [mean(row) for row in found] for name, found in result.typical.items()}
+    broken = np.asarray((result.floor_ratio < 1 - ROUND_OFF).any(axis=0))
     return {
-        "P5-C4.slope": furthest([mean(per_decade(name)) for name in result.typical], 0.0),
-        "P5-C4.level": smallest([e for found in levels.values() for e in found]),
-        "P5-C5.bound": exact(float(result.floor_ratio.min())),
-        "P5-C5.typical": smallest([mean(row) for row in result.typical["leaky"]]),
+        "P5-C4.slope": [result.per_decade(name) for name in names],
+        "P5-C4.slope_first": furthest([result.per_decade(name, first) for name in names], 0.0),
+        "P5-C4.level": [level for name in names for level in levels[name]],
+        "P5-C5.bound": proportion(int(broken.sum()), len(broken)),
+        "P5-C5.typical": levels["leaky"],
         "P5-C6.constructed": exact(float(np.abs(result.dead).max())),
-        "P5-C6.typical": furthest(levels["relu"]),
-        "P5-W4.linear": smallest(levels[DEEP]),
-        "P5-W4.features": smallest(levels[FEATURES]),
+        "P5-C6.typical": [mean(row) for row in result.wide("relu")],
+        "P5-C6.typical_first": furthest([mean(row) for row in result.wide("relu", first)]),
+        "P5-W4.linear": levels[DEEP],
+        "P5-W4.features": levels[FEATURES],
     }
 
 

@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from descent.experiments.geometry.cifar import CifarResult
 from descent.experiments.geometry.cyclic import BELOW, PHASES, CyclicResult
 from descent.experiments.geometry.kept import KeptResult
-from descent.experiments.geometry.looks import Course
+from descent.experiments.geometry.looks import Course, levels
 from descent.experiments.geometry.margins import NAMES, Arm, MarginsResult
 from descent.experiments.geometry.training import TrainingResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, theory
 from descent.figures.geometry.alignment import RAMP
+from descent.stats import Estimate, draw_mean
 from descent.stats.intervals import mean
 
 __all__ = ["along_training", "cycles", "kept", "margins"]
@@ -22,16 +23,16 @@ __all__ = ["along_training", "cycles", "kept", "margins"]
 def along_training(result: TrainingResult, images: CifarResult | None = None) -> Figure:
     """Draw alignment against loss as it falls, and the power of the noise against the loss."""
     figure, axes = panels(2, height=3.0)
-    courses: list[tuple[str, Course, Look]] = [
-        (f"width {width}", found, look)
+    courses: list[tuple[str, Course, list[Estimate], Look]] = [
+        (f"width {width}", found, levels(result.sets, found), look)
         for width, found, look in zip(result.config.widths, result.square, RAMP, strict=False)
     ]
     if images is not None:
-        courses.append(("convolutional, CIFAR-10", images.course, RAMP[4]))
-    courses.append(("logistic loss", result.logistic, RAMP[5]))
-    for name, found, look in courses:
+        courses.append(("convolutional, CIFAR-10", images.course, levels(images.sets, images.course), RAMP[4]))
+    courses.append(("logistic loss", result.logistic, levels(result.sets, result.logistic), RAMP[5]))
+    for name, found, aligned, look in courses:
         loss = found.loss.mean(axis=1)
-        marks(axes[0], loss, [mean(row) for row in found.uncentred], look, label=name)
+        marks(axes[0], loss, aligned, look, label=name)
         line(axes[0], loss, found.uncentred.mean(axis=1), look, alpha=0.6)
         line(axes[1], loss, found.noise.mean(axis=1), look, marker=look.marker)
     axes[0].axhline(1, color=INK, linewidth=0.8, linestyle=":")
@@ -108,10 +109,11 @@ def cycles(result: CyclicResult) -> Figure:
     figure, axes = panels(2, height=3.0, width_ratios=(2.6, 1))
     arms = [*PHASES, BELOW]
     for offset, drops, look, name in ((-0.18, result.sharp, RAMP[3], "sharpest"), (0.18, result.tail, RAMP[0], "tail")):
-        _bars(axes[0], np.arange(len(arms)) + offset, [drops[arm][0] for arm in arms], look, name)
+        _bars(axes[0], np.arange(len(arms)) + offset, [mean(drops[arm][0]) for arm in arms], look, name)
     axes[0].set_yticks(range(len(arms)), arms)
     names = list(result.network)
-    _bars(axes[1], np.arange(len(names), dtype=float), [result.network[name] for name in names], RAMP[2], "")
+    found = [draw_mean(result.sets.by_draw(result.network[name])) for name in names]
+    _bars(axes[1], np.arange(len(names)), found, RAMP[2], "")
     axes[1].set_yticks(range(len(names)), names)
     for axis, title in zip(axes, ("diagonal linear nets", "tanh nets, λ₂ to λ₅"), strict=True):
         axis.set(xlabel="relative drop", title=title)
@@ -121,8 +123,7 @@ def cycles(result: CyclicResult) -> Figure:
     return figure
 
 
-def _bars(axis: Axes, places: np.ndarray, drops: list[np.ndarray], look: Look, name: str) -> None:
-    found = [mean(drop) for drop in drops]
+def _bars(axis: Axes, places: np.ndarray, found: list[Estimate], look: Look, name: str) -> None:
     reach = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
     axis.barh(
         places,
