@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from descent.claims import load_paper
+from descent.engine import Purpose
 from descent.experiments.geometry import directions, edge, escape, identities, minima, nets, samples, width
 from descent.experiments.lab import Lab, Share
 from descent.figures.geometry import alignment as draw
+from descent.theory.features import ACTIVATIONS, alignment_floor
 from descent.theory.noise_escape import outside
 from tidy import check_answers, still
 
@@ -69,6 +71,11 @@ def test_a_residual_no_neuron_sees_has_no_alignment(results: dict[str, Any]) -> 
     found = results["width"]
     assert found.floor_ratio.min() >= 1
     assert found.floor_ratio.shape == (4, LAB.count(found.config.floors))
+    few = LAB.count(found.config.replicas)  # whose data sets are the first of those held against the floor
+    leaky = ACTIVATIONS["leaky"]
+    drawn = LAB.streams(few, torch.float64).normal(Purpose.DATA, 0, (40, 50))
+    floor = alignment_floor(leaky, drawn).numpy()
+    assert found.floor_ratio[:, :few] == pytest.approx(found.worst["leaky"] / floor)
     broken = found.floor_ratio.copy()
     broken[1, 0] = 0.99
     estimate = width.estimates(replace(found, floor_ratio=broken))["P5-C5.bound"]

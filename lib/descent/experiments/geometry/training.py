@@ -45,7 +45,7 @@ class Training:
     directions: int = 40  # leading eigenvectors along which the alignment is kept
     classes: int = 10
     many: int = 60  # examples of the ten-class net
-    starts: Share = Share(times=2, over=5, least=64, most=800)  # ten-class nets: untrained, so that many are cheap
+    starts: Share = Share(over=4, least=64, most=512)  # ten-class nets: untrained, so that many are cheap
 
 
 @dataclass(frozen=True, eq=False)
