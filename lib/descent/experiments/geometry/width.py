@@ -7,6 +7,7 @@ the least score, which is the floor under all residuals. One ReLU neuron shows t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ def _floor_ratio(config: Width, lab: Lab) -> Array:
         return scores.amin(-1) / scores.mean(-1)
 
     least = [
-        in_parts(lambda rows, w=width: measure(w, rows), streams.replicas, config.bytes_each("leaky", width))
+        in_parts(partial(measure, width), streams.replicas, config.bytes_each("leaky", width))
         for width in config.widths
     ]
     return np.stack([to_numpy(one) for one in least]) / to_numpy(alignment_floor(leaky, inputs))
