@@ -51,6 +51,7 @@ def seeds(lab=None):
 @pytest.fixture
 def edited(tmp_path, monkeypatch):
     """Return a function that edits a claim of P5 and one of its tests, for whoever carries out experiments."""
+    shutil.copy(ROOT / "data" / "claims" / "margins.yaml", tmp_path)  # a rule takes its margin from there
     file = Path(shutil.copy(ROOT / "data" / "claims" / "P5.yaml", tmp_path))
     monkeypatch.setattr(carried_out, "load_paper", lambda path: load_paper(tmp_path / path.name))
 
