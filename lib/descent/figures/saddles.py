@@ -17,6 +17,7 @@ from descent.experiments.saddles.cifar import CifarResult
 from descent.experiments.saddles.escape import HALF, EscapeResult
 from descent.experiments.saddles.features import FeaturesResult
 from descent.experiments.saddles.initial_saddle import DepartureResult, Track
+from descent.experiments.saddles.ladder import LadderResult, exact
 from descent.experiments.saddles.limits import FlowResult
 from descent.experiments.saddles.linear import LinearResult, speedups
 from descent.experiments.saddles.logistic import LogisticResult
@@ -35,7 +36,7 @@ from descent.figures import (
     plain_ticks,
     theory,
 )
-from descent.stats import mean, ratio_of_means
+from descent.stats import draw_mean, mean, ratio_of_means
 from descent.theory.diffusion import diffusion_mean
 from descent.theory.escape import escape_mean
 from descent.theory.mode import stationary_variance
@@ -102,6 +103,24 @@ def _paths(axis: Axes, result: EscapeResult, row: int) -> None:
     )
 
 
+def ladder(result: LadderResult) -> Figure:
+    """Draw variance and escape time over the diffusion limit against the inertia of the step, with the exact law."""
+    figure, axes = panels(2, height=3.0)
+    config = result.config
+    for axis, quantity, ladders in zip(axes, ("variance", "escape"), (config.early, config.late), strict=True):
+        for (momentum, rungs), values in zip(ladders, getattr(result, quantity), strict=True):
+            marks(axis, rungs, [mean(rung) for rung in values], momentum_look(momentum), label=f"{momentum:g}")
+            dense = np.geomspace(max(rungs), min(rungs), 40)
+            theory(axis, dense, [exact(config, quantity, momentum, inertia) for inertia in dense])
+        axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel="inertia lr·b / (1 − momentum)²", ylabel="over the diffusion limit")
+        axis.legend(title="momentum", fontsize=7, title_fontsize=7)
+    axes[0].set(title="variance")
+    axes[1].set(title="mean escape time")
+    label_panels(axes)
+    return figure
+
+
 def flow(result: FlowResult) -> Figure:
     """Draw distances to the gradient flow against the effective step, with guides of slope one and one half."""
     figure, (axis,) = panels(1, height=3.2)
@@ -124,14 +143,14 @@ def flow(result: FlowResult) -> Figure:
 def networks(departure: DepartureResult, compressed: FeaturesResult) -> Figure:
     """Draw the growth of a net's leading mode on its predicted slopes, and the ratio of two modes' growth rates."""
     figure, axes = panels(2, height=3.1)
-    for track, rate, look in zip(departure.tracks, departure.predicted, NETWORK, strict=True):
+    for track, rate, look in zip(departure.tracks, departure.predicted.mean(1), NETWORK, strict=True):
         _amplitude(axes[0], track, rate, look, departure.config.begin)
     axes[0].set(yscale="log", xlabel="step", ylabel="amplitude of the leading mode", title="leaving the saddle")
     axes[0].legend(fontsize=7)
     for row, look in enumerate((NETWORK[0], NETWORK[2], NETWORK[4], NETWORK[3])):
-        found = mean(compressed.ratio[row])
+        found = draw_mean(compressed.sets.by_draw(compressed.ratio[row]))
         marks(axes[1], [row], [found], look)
-        axes[1].plot([row - 0.3, row + 0.3], [compressed.predicted_ratio[row]] * 2, color=INK, linewidth=1)
+        axes[1].plot([row - 0.3, row + 0.3], [compressed.predicted_ratio[row].mean()] * 2, color=INK, linewidth=1)
     names = [f"μ = {track.momentum:g}\nlr {track.lr:.3g}" for track in compressed.tracks]
     axes[1].set_xticks(range(len(names)), names)
     axes[1].set(ylabel="growth of mode 1 over mode 4", title="feature speeds", xlim=(-0.6, len(names) - 0.4))
@@ -154,7 +173,7 @@ def annealed_networks(late: late_loss.LateLossResult, cifar: CifarResult | None)
     figure, axes = panels(2, height=3.0)
     for arm, name in enumerate(late_loss.ARMS):
         for side in range(2):
-            found, place = mean(late.fluctuation[side, arm]), side + 0.12 * (arm - 1.5)
+            found, place = draw_mean(late.sets.by_draw(late.fluctuation[side, arm])), side + 0.12 * (arm - 1.5)
             marks(axes[0], [place], [found], ARMS[name], label=name if side == 0 else None)
     axes[0].set_xticks((0, 1), ("clean labels", "20 % fresh label noise"))
     axes[0].set(yscale="log", ylabel="detrended fluctuation of the loss", title="digits", xlim=(-0.5, 1.5))
@@ -191,14 +210,13 @@ def _pca_floor(axis: Axes, result: OptimumResult) -> None:
 
 
 def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
-    for lr, momentum, excess, predicted in zip(
-        result.lr, result.momentum, result.excess, result.predicted, strict=True
-    ):
+    law = result.predicted.mean(axis=1)
+    for lr, momentum, excess, predicted in zip(result.lr, result.momentum, result.excess, law, strict=True):
         matched = momentum == 0 and lr != result.config.lr
         look = ARMS[Arm.MATCHED] if matched else momentum_look(momentum)
         label = f"plain, lr {lr:.3g}" if momentum == 0 else f"momentum {momentum:g}"
-        marks(axis, [predicted], [mean(excess)], look, label=label)
-    ends = np.array([result.predicted.min() / 3, result.predicted.max() * 3])
+        marks(axis, [predicted], [draw_mean(excess)], look, label=label)
+    ends = np.array([law.min() / 3, law.max() * 3])
     theory(axis, ends, ends)
     axis.set(
         xscale="log",

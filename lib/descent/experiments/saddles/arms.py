@@ -80,7 +80,7 @@ PARENTS = (0, 1, 1, 1, 2, 2)
 class Race:
     """Three arms up to the early look, on to the switch, and six from there to the end; same weights and batches.
 
-    A replica that diverged in any arm is dropped from all.
+    A replica that diverged in any arm is not a number in all, so that it keeps its place among the draws of the data.
     """
 
     start: ArmRun
@@ -89,16 +89,21 @@ class Race:
 
     def early(self, measure: Callable[[Params], Tensor]) -> Array:
         """Return what plain descent and momentum have reached at the early look, (2, N)."""
-        return self.start.end(measure)[:2, self.last.alive]
+        return self.whole(self.start.end(measure)[:2])
 
     def end(self, measure: Callable[[Params], Tensor]) -> Array:
         """Return what the six arms have reached in the end, (6, N)."""
-        return self.last.end(measure)[:, self.last.alive]
+        return self.whole(self.last.end(measure))
 
     def curve(self, probe: str) -> Array:
         """Return the record of a probe over the last two legs, (6, N, T); the switch is in it once."""
         legs = [self.first[probe][list(PARENTS), :, :-1], self.last[probe]]
-        return np.concatenate(legs, axis=2)[:, self.last.alive]
+        return self.whole(np.concatenate(legs, axis=2))
+
+    def whole(self, values: Array) -> Array:
+        """Return values (A, N, …) with those of replicas that diverged in some arm not a number."""
+        alive = self.last.alive.reshape(-1, *[1] * (values.ndim - 2))
+        return np.where(alive, values, np.nan)
 
     def at(self, probe: str) -> IntArray:
         """Return its steps (T,)."""

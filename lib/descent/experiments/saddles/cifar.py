@@ -9,26 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
-from scipy.stats import sem
 from torch import Tensor
 
 from descent.arrays import Array, IntArray
 from descent.data import images
+from descent.data.draws import Draws
 from descent.engine import Params, every
 from descent.engine.probes import Leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.saddles.arms import BEFORE, SIX, Arm, race, rule
 from descent.nets import MLP, CrossEntropy, Supervised
-from descent.stats import paired_difference
+from descent.stats import draw_difference, draw_mean
 
 
 @dataclass(frozen=True)
 class Cifar:
     """A two-layer tanh net on principal components of images that must be on the machine; annealed at `switch`."""
 
-    components: int = 64
-    examples: int = 20_000
+    components: int = 64  # of all training images together
+    images: int = 5000
+    draws: int = 10  # of so many images, none in two of them
     test_examples: int = 10_000
     hidden: int = 48
     batch_size: int = 32
@@ -37,20 +39,21 @@ class Cifar:
     switch: int = 3000
     steps: int = 4500
     every: int = 50
-    watched: int = 2000  # training examples the curve is drawn from
-    replicas: Share = Share(most=32)
+    watched: int = 2000  # images of each draw that the curve is drawn from
+    replicas: Share = Share(most=30)  # nets of every arm, as many for each draw
 
 
 @dataclass(frozen=True, eq=False)
 class CifarResult:
     """Final training loss and test accuracy (6, N) of SIX; early (2, N) training loss of plain and momentum.
 
-    curve (6, T): mean loss at steps (T,) on a fixed part of the training images; `title` names the data in
-    labels. A replica that diverged in any arm is dropped from all.
+    curve (6, T): mean loss at steps (T,) on a fixed part of each draw's training images; `title` names the data in
+    labels. A replica that diverged in any arm is not a number in all. sets: the images of every draw.
     """
 
     config: Cifar
     lab: Lab
+    sets: Draws
     title: str
     loss: Array
     accuracy: Array
@@ -61,19 +64,18 @@ class CifarResult:
 
 def run(config: Cifar, lab: Lab) -> CifarResult:
     """Train three arms to the switch and go on with six, on the same batches; DataMissing without the images."""
-    data = images.project("cifar10", config.components, config.examples, config.test_examples)
+    data = images.project("cifar10", config.components, config.draws * config.images, config.test_examples)
     inputs, labels, *tests = lab.bring(data.inputs, data.labels, data.test_inputs, data.test_labels)
-    net = MLP((config.components, config.hidden, 10), "tanh")
-    problem = Supervised(net, CrossEntropy(), inputs, labels, config.batch_size)
-    rows = slice(0, config.watched)
-    probe = every(config.every, lambda net: problem.value(net, inputs[rows], labels[rows]))
-    before = lab.arms(rule(BEFORE, config.lr, lab.momentum), config.replicas)
+    sets, net = lab.draws(len(labels), config.images, config.draws), MLP((config.components, config.hidden, 10), "tanh")
+    problem = Supervised(net, CrossEntropy(), inputs, labels, config.batch_size, rows=sets.rows)
+    probe = every(config.every, lambda net: problem.value(net, rows=sets.rows[:, : config.watched]))
+    before = lab.arms(rule(BEFORE, config.lr, lab.momentum), lab.per_draw(config.replicas, config.draws))
     after, legs = rule(SIX, config.lr, lab.momentum, annealed=True), (config.early, config.switch, config.steps)
     done = race(problem, before, after, legs, {"loss": probe})
     return CifarResult(
-        config, lab, data.title,
+        config, lab, sets, data.title,
         loss=done.end(problem.value), accuracy=done.end(lambda params: _accuracy(net, params, *tests)),
-        early=done.early(problem.value), curve=done.curve("loss").mean(1), steps=done.at("loss"),
+        early=done.early(problem.value), curve=np.nanmean(done.curve("loss"), axis=1), steps=done.at("loss"),
     )  # fmt: skip
 
 
@@ -88,26 +90,29 @@ def _accuracy(net: MLP, params: Params, inputs: Tensor, labels: Tensor) -> Tenso
 
 def estimates(result: CifarResult) -> Estimates:
     """Return what CIFAR-10 says about P3-C3, P3-C4, P3-C16 and P3-X1."""
-    loss = dict(zip(SIX, result.loss, strict=True))
+    loss = dict(zip(SIX, result.sets.by_draw(result.loss), strict=True))
     return {
-        "P3-C3.cifar": paired_difference(loss[Arm.HEAD], loss[Arm.STEP]),
-        "P3-C4.cifar": paired_difference(loss[Arm.SWITCHED], loss[Arm.STEP]),
-        "P3-C16.cifar": paired_difference(*result.early),
-        "P3-X1.cifar": paired_difference(loss[Arm.STEP], loss[Arm.ANNEALED]),
+        "P3-C3.cifar": draw_difference(loss[Arm.HEAD], loss[Arm.STEP]),
+        "P3-C4.cifar": draw_difference(loss[Arm.SWITCHED], loss[Arm.STEP]),
+        "P3-C16.cifar": draw_difference(*result.sets.by_draw(result.early)),
+        "P3-X1.cifar": draw_difference(loss[Arm.STEP], loss[Arm.ANNEALED]),
     }
 
 
 def tables(result: CifarResult) -> Tables:
-    """Return one row per arm."""
+    """Return one row per arm, with intervals over the draws."""
     last = rule(SIX, result.config.lr, result.lab.momentum, annealed=True)
+    loss, accuracy = (
+        np.array([draw_mean(arm) for arm in result.sets.by_draw(values)], dtype=object)
+        for values in (result.loss, result.accuracy)
+    )
     return {
         "cifar": tidy(
             {"arm": SIX}, data=result.title, final_lr=last.lr.numpy(), final_momentum=last.momentum.numpy(),
-            loss=result.loss.mean(1), loss_error=sem(result.loss, axis=1), accuracy=result.accuracy.mean(1),
-            accuracy_error=sem(result.accuracy, axis=1), replicas=result.loss.shape[1],
+            loss=loss, accuracy=accuracy, replicas=np.isfinite(result.loss).sum(axis=1),
         )
     }  # fmt: skip
 
 
-LARGE = Cifar(256, 50_000, hidden=256, switch=60_000, steps=90_000, every=500, watched=10_000, replicas=Share(most=64))
+LARGE = Cifar(256, hidden=256, switch=6000, steps=9000, watched=5000, replicas=Share(most=60))
 CIFAR = Experiment("cifar", small=Cifar(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from descent.arrays import Array
-from descent.experiments.lab import Estimates, Experiment, Lab, Tables, each, tidy
+from descent.data.draws import Draws
+from descent.experiments.lab import Estimates, Experiment, Lab, Tables, tidy
 from descent.experiments.saddles.arms import Arm
 from descent.experiments.saddles.initial_saddle import LARGE as LARGE_NET
 from descent.experiments.saddles.initial_saddle import Departure, Track, follow
-from descent.stats import mean, paired_difference
+from descent.stats import draw_mean, draw_ratio
 
 ARMS = (Arm.PLAIN, Arm.HEAD, Arm.STRONG, Arm.MATCHED)
 
@@ -30,10 +31,11 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class FeaturesResult:
-    """Tracks of ARMS, growth (A, N, K) of the K leading modes, its prediction (A, K), instability (K,)."""
+    """Tracks of ARMS, growth (A, N, K) of the K leading modes, its prediction (A, N, K); instability (D, K) by draw."""
 
     config: Features
     lab: Lab
+    sets: Draws
     tracks: tuple[Track, ...]
     growth: Array
     predicted: Array
@@ -46,33 +48,35 @@ class FeaturesResult:
 
     @property
     def predicted_ratio(self) -> Array:
-        """What log z₊ gives for it, (A,)."""
-        return np.asarray(self.predicted[:, 0] / self.predicted[:, self.config.weak - 1])
+        """What log z₊ gives for it, (A, N)."""
+        return np.asarray(self.predicted[:, :, 0] / self.predicted[:, :, self.config.weak - 1])
 
 
 def run(config: Features, lab: Lab) -> FeaturesResult:
     """Follow the leading modes of every arm from the same weights, on the same batches."""
-    saddle, tracks = follow(config.departure, lab, ARMS, config.weak)
+    sets, saddles, tracks = follow(config.departure, lab, ARMS, config.weak)
     growth, predicted = (np.stack([getattr(track, name) for track in tracks]) for name in ("growth", "predicted"))
-    return FeaturesResult(config, lab, tracks, growth, predicted, saddle.instability[: config.weak])
+    return FeaturesResult(config, lab, sets, tracks, growth, predicted, saddles.instability(config.weak))
 
 
 def estimates(result: FeaturesResult) -> Estimates:
     """Return what the modes say about P3-X7."""
     head, matched = (ARMS.index(arm) for arm in (Arm.HEAD, Arm.MATCHED))
+    ratio, predicted = result.sets.by_draw(result.ratio), result.sets.by_draw(result.predicted_ratio)
     return {
-        "P3-X7.compresses": paired_difference(result.ratio[matched], result.ratio[head]),
-        "P3-X7.size": mean(result.ratio[head] / result.predicted_ratio[head]),
+        "P3-X7.compresses": draw_ratio(ratio[matched], ratio[head]),
+        "P3-X7.size": draw_mean(ratio[head] / predicted[head]),
     }
 
 
 def tables(result: FeaturesResult) -> Tables:
     """Return one row per arm."""
-    growth, predicted = result.growth, result.predicted
+    growth, predicted = result.growth.mean(1), result.predicted.mean(1)
     frame = tidy(
         {"lr": [track.lr for track in result.tracks]}, momentum=[track.momentum for track in result.tracks],
-        value=each(mean, result.ratio), predicted=result.predicted_ratio,
-        growth_first=growth[:, :, 0].mean(1), growth_weak=growth[:, :, -1].mean(1),
+        value=np.array([draw_mean(nets) for nets in result.sets.by_draw(result.ratio)], dtype=object),
+        predicted=result.predicted_ratio.mean(1),
+        growth_first=growth[:, 0], growth_weak=growth[:, -1],
         predicted_first=predicted[:, 0], predicted_weak=predicted[:, -1],
     )  # fmt: skip
     return {"features": frame.rename(columns={"value": "ratio"})}

@@ -18,13 +18,14 @@ from descent.engine import FirstPassage, heavy_ball, outside
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.saddles.arms import ByMomentum
 from descent.problems.saddle import Quadratic, matching_noise
-from descent.stats import bootstrap, ks_distance, largest, paired_ratio
+from descent.stats import bootstrap, ks_distance, paired_ratio
 from descent.stats.intervals import KS, blocks
 from descent.theory.escape import Unstable, escape_level, escape_sd
 from descent.theory.mode import growth, growth_ceiling
 
 STRONG = 0.99  # the momentum at which saturation is tested
 WELL_OUTSIDE = 7.0  # escape level from which the law is within 0.005 of first passage, too little to tell
+OUTSIDE = 4.0  # the level it was first judged from, where it is within 0.02
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Saddle:
     def law(self, momentum: float) -> Unstable:
         """Return the exact law of its escape."""
         return Unstable(1.0, self.lr, momentum)
+
+    def far(self, momentum: float) -> float:
+        """Return the radius at which a path stands for one whose noise is cut to what plain descent injects."""
+        return self.radius / matching_noise(1.0, self.lr, momentum) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class LinearResult(ByMomentum):
     """Escape times per saddle, (A, N) each, and what the exact law and the diffusion limit give, (S, A).
 
     quiet: with the noise cut to what plain descent injects; loud: with the noise variance multiplied; both at the
-    main saddle. ceiling (S,): largest growth rate over plain descent's as momentum → 1.
+    main saddle, exact_quiet (A,) from the law. ceiling (S,): largest growth rate over plain descent's as momentum → 1.
     """
 
     config: Linear
@@ -74,6 +79,7 @@ class LinearResult(ByMomentum):
     quiet: Array
     loud: Array
     exact: Array
+    exact_quiet: Array
     diffusion: Array
     level: Array
     ceiling: Array
@@ -90,13 +96,14 @@ def run(config: Linear, lab: Lab) -> LinearResult:
     The system is linear, so a path with noise c·σ leaves radius R when the path with noise σ leaves R/c: the arms with
     cut and with louder noise are read off the same paths.
     """
-    momentum, (rates, radii) = lab.momenta(config.momentum), config.places
+    momentum, (rates, radii), main = lab.momenta(config.momentum), config.places, config.saddles[config.main]
     law = Unstable(1.0, rates, np.array(momentum))
     readings = [np.stack([_leave(saddle, m, config, lab) for m in momentum], axis=1) for saddle in config.saddles]
     return LinearResult(
         config, lab,
         times=tuple(times[0] for times in readings), quiet=readings[config.main][1], loud=readings[config.main][2],
         exact=law.mean(radii), diffusion=law.diffusion.mean(radii),
+        exact_quiet=np.array([float(main.law(m).mean(main.far(m))) for m in momentum]),
         level=escape_level(radii, 1.0, rates, law.momentum),
         ceiling=np.asarray(growth_ceiling(1.0, rates) / growth(1.0, rates, 0.0))[:, 0],
     )  # fmt: skip
@@ -108,7 +115,7 @@ def _leave(saddle: Saddle, momentum: float, config: Linear, lab: Lab) -> Array:
     Arms run one after the other (on the same noise): each ends with its own last paths, long before those that left
     first overflow.
     """
-    far = saddle.radius / matching_noise(1.0, saddle.lr, momentum) ** 0.5
+    far = saddle.far(momentum)
     radii = {"plain": saddle.radius, "quiet": far, "loud": saddle.radius / config.louder**0.5}
     steps = int(saddle.law(momentum).quantile(1 - 1e-6, far))
     arm = lab.arms(heavy_ball(saddle.lr, momentum), saddle.replicas)
@@ -117,9 +124,9 @@ def _leave(saddle: Saddle, momentum: float, config: Linear, lab: Lab) -> Array:
     return np.stack([done.passed(name)[0] for name in radii])
 
 
-def distances(result: LinearResult) -> dict[tuple[int, int], KS]:
-    """Return the distance to the exact law by (saddle, arm), wherever the radius is well outside the noise level."""
-    valid, found = [(int(s), int(a)) for s, a in np.argwhere(result.level >= WELL_OUTSIDE)], {}
+def distances(result: LinearResult, level: float = WELL_OUTSIDE) -> dict[tuple[int, int], KS]:
+    """Return the distance to the exact law by (saddle, arm), wherever the escape level is at least that high."""
+    valid, found = [(int(s), int(a)) for s, a in np.argwhere(result.level >= level)], {}
     for s, a in valid:
         saddle = result.config.saddles[s]
         law = partial(saddle.law(result.momentum[a]).cdf, radius=saddle.radius)
@@ -132,21 +139,35 @@ def speedups(result: LinearResult) -> NDArray[np.object_]:
     return np.stack([each(paired_ratio, t[0], t, seed=result.lab.seed, most=1000) for t in result.times])
 
 
+def share_of_noise(plain: Array, fast: Array, quiet: Array) -> Array:
+    """Return the share of the log speed-up that goes when the noise is cut, 0 where there is no speed-up."""
+    lost, gained = np.log(quiet / fast), np.log(plain / fast)
+    return np.asarray(np.divide(lost, gained, out=np.zeros_like(lost), where=gained != 0))
+
+
+def noise(result: LinearResult) -> Estimates:
+    """Return what the cut noise says about P3-X8: the share of the speed-up that goes, and that over the law's."""
+    head, main, seed = result.arm(result.lab.momentum), result.config.main, result.lab.seed
+    samples = [blocks(times) for times in (result.main[0], result.main[head], result.quiet[head])]
+    law = share_of_noise(result.exact[main, :1], result.exact[main, [head]], result.exact_quiet[[head]])[0]
+
+    def share(*times: Array) -> Array:
+        return share_of_noise(*(several.mean(1) for several in times))
+
+    found = {"P3-X8.share": bootstrap(share, *samples, seed=seed)}
+    return found | {"P3-X8.size": bootstrap(lambda *t: share(*t) / law, *samples, seed=seed)} if law else found
+
+
 def estimates(result: LinearResult) -> Estimates:
-    """Return what the linear saddle says about P3-C1, P3-C12 and P3-X2."""
+    """Return what the linear saddle says about P3-X2, P3-X8 and P3-X9."""
     times, exact, seed = result.main, result.exact[result.config.main], result.lab.seed
-    strong, head = result.arm(STRONG), result.arm(result.lab.momentum)
-
-    def share(plain: Array, fast: Array, quiet: Array) -> Array:
-        """Return the share of the log speed-up that goes when the noise is cut, 0 where there is no speed-up."""
-        lost, gained = np.log(quiet.mean(1) / fast.mean(1)), np.log(plain.mean(1) / fast.mean(1))
-        return np.asarray(np.divide(lost, gained, out=np.zeros_like(lost), where=gained != 0))
-
+    strong = result.arm(STRONG)
     return {
-        "P3-C1.law": largest([ks.estimate() for ks in distances(result).values()]),
-        "P3-C12.share": bootstrap(share, *map(blocks, (times[0], times[head], result.quiet[head])), seed=seed),
         "P3-X2.saturates": paired_ratio(times[0], times[strong] / (1 - STRONG), seed),
         "P3-X2.size": paired_ratio(times[0] / exact[0], times[strong] / exact[strong], seed),
+        **noise(result),
+        "P3-X9.law": [ks.estimate() for ks in distances(result).values()],
+        "P3-X9.law_first": [ks.estimate() for ks in distances(result, OUTSIDE).values()],
     }
 
 

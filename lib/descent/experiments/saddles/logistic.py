@@ -1,51 +1,54 @@
 """A noise floor on real data: logistic regression started at its exact minimum, with no free parameter left.
 
 The loss rises from the minimum to a floor that the noise of one example predicts. Momentum lifts it as far as the
-matched step of plain descent does.
+matched step of plain descent does. Every draw of the data has a minimum, a noise and a prediction of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import sem
+import numpy as np
 from torch import Tensor
 
 from descent.arrays import Array, IntArray
 from descent.data import images
-from descent.engine import Every, every
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.data.draws import Draws
+from descent.engine import ArmRun, Arms, Every, every
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.saddles.arms import Arm, rule
 from descent.problems.networks import Logistic
-from descent.stats import mean, ratio_of_means
+from descent.stats import draw_mean, draw_ratio
 
 ARMS = (Arm.PLAIN, Arm.HALF, Arm.HEAD, Arm.MATCHED)
 
 
 @dataclass(frozen=True)
 class LogisticFloor:
-    """ARMS around one minimum; the slowest mode of the slowest arm forgets its start in a thousand steps."""
+    """ARMS around each draw's minimum; the slowest mode of the slowest arm forgets its start in a thousand steps."""
 
     data: str = "digits"
-    examples: int | None = None  # of the data set; None takes all
+    images: int = 170
+    draws: int = 10  # of so many images, none in two of them
     decay: float = 0.1
     batch_size: int = 32
     lr: float = 0.005
     steps: int = 7000
     discard: int = 3000  # steps before losses count
     every: int = 25  # steps between two looks
-    replicas: Share = Share(most=32)
+    replicas: Share = Share(most=30)  # of every arm, as many for each draw
 
 
 @dataclass(frozen=True, eq=False)
 class LogisticResult:
-    """Stationary excess losses (A, N), their prediction (A,), and the mean over replicas (A, T) at steps (T,).
+    """Stationary excess losses (A, D, N/D) by draw, their prediction (A, D), and mean losses (A, T) at steps (T,).
 
-    lr, momentum (A,) of ARMS. A replica that diverged in any arm is dropped from all.
+    lr, momentum (A,) of ARMS. A replica that diverged in any arm is not a number in all. sets: the images of each draw.
     """
 
     config: LogisticFloor
     lab: Lab
+    sets: Draws
     lr: Array
     momentum: Array
     excess: Array
@@ -55,43 +58,55 @@ class LogisticResult:
 
 
 def run(config: LogisticFloor, lab: Lab) -> LogisticResult:
-    """Release every arm at the minimum and watch the loss rise to its floor."""
-    inputs, labels = lab.bring(*images.examples(config.data, config.examples))
-    problem = Logistic(inputs, labels, 10, config.decay, config.batch_size)
-    arms, minimum = lab.arms(rule(ARMS, config.lr, lab.momentum), config.replicas), problem.minimum
-    probe: Every[Tensor] = every(config.every, lambda weights: problem.loss(weights) - minimum.loss)
-    done = arms.run(problem, minimum.params.to(inputs).unsqueeze(0), config.steps, probes={"excess": probe})
-    excess, steps = done["excess"][:, done.alive], done.at("excess")
-    lr, momentum = arms.rule.lr.numpy(), arms.rule.momentum.numpy()
+    """Release every arm at the minimum of every draw and watch the loss rise to its floor."""
+    inputs, labels = lab.bring(*images.examples(config.data))
+    sets, arms = lab.draws(len(labels), config.images, config.draws), rule(ARMS, config.lr, lab.momentum)
+    problems = [Logistic(inputs[rows], labels[rows], 10, config.decay, config.batch_size) for rows in sets.rows]
+    streams = lab.streams(lab.per_draw(config.replicas, config.draws))
+    runs = [
+        _rise(config, problem, Arms.paired(arms, streams.subset(slice(draw, None, config.draws))))
+        for draw, problem in enumerate(problems)
+    ]
+    steps, lr, momentum = runs[0].at("excess"), arms.lr.numpy(), arms.momentum.numpy()
+    paths = np.stack([np.where(run.lost.any(axis=0)[:, None], np.nan, run["excess"]) for run in runs], axis=1)
+    predicted = [problem.minimum.excess_loss(lr, momentum, config.batch_size) for problem in problems]
     return LogisticResult(
-        config, lab, lr, momentum,
-        excess=excess[:, :, steps >= config.discard].mean(2),
-        predicted=minimum.excess_loss(lr, momentum, config.batch_size),
-        path=excess.mean(1), steps=steps,
+        config, lab, sets, lr, momentum,
+        excess=paths[..., steps >= config.discard].mean(-1), predicted=np.stack(predicted, axis=1),
+        path=np.nanmean(paths, axis=(1, 2)), steps=steps,
     )  # fmt: skip
+
+
+def _rise(config: LogisticFloor, problem: Logistic, arms: Arms) -> ArmRun[Tensor]:
+    """Release the arms at the minimum of one draw."""
+    minimum = problem.minimum
+    probe: Every[Tensor] = every(config.every, lambda weights: problem.loss(weights) - minimum.loss)
+    start = minimum.params.to(problem.inputs).unsqueeze(0)
+    return arms.run(problem, start, config.steps, probes={"excess": probe})
 
 
 def estimates(result: LogisticResult) -> Estimates:
     """Return what logistic regression says about P3-C2 and P3-C11."""
     plain, head = (ARMS.index(arm) for arm in (Arm.PLAIN, Arm.HEAD))
     return {
-        "P3-C2.logistic": ratio_of_means(result.excess[head], result.excess[plain], result.lab.seed),
-        "P3-C11.logistic": mean(result.excess[head] / result.predicted[head]),
+        "P3-C2.logistic": draw_ratio(result.excess[head], result.excess[plain]),
+        "P3-C11.logistic": draw_mean(result.excess[head] / result.predicted[head, :, None]),
     }
 
 
 def tables(result: LogisticResult) -> Tables:
-    """Return one row per arm."""
-    excess, predicted = result.excess, result.predicted
+    """Return one row per arm, with intervals over the draws."""
+    excess, ratio = result.excess, result.excess / result.predicted[..., None]
+    means = np.nanmean(excess, axis=(1, 2))
     frame = tidy(
-        {"lr": result.lr}, momentum=result.momentum, excess_loss=excess.mean(1), standard_error=sem(excess, axis=1),
-        replicas=excess.shape[1], predicted=predicted, value=each(mean, excess / predicted[:, None]),
-        over_plain=excess.mean(1) / excess[ARMS.index(Arm.PLAIN)].mean(),
+        {"lr": result.lr}, momentum=result.momentum, excess_loss=np.array([draw_mean(arm) for arm in excess], object),
+        replicas=np.isfinite(excess).sum((1, 2)), predicted=result.predicted.mean(1),
+        value=np.array([draw_mean(arm) for arm in ratio], object), over_plain=means / means[ARMS.index(Arm.PLAIN)],
     )  # fmt: skip
     return {"logistic": frame.rename(columns={"value": "ratio"})}
 
 
 LARGE = LogisticFloor(  # a smaller rate for the larger inputs
-    "mnist", 20_000, lr=0.0005, steps=70_000, discard=30_000, every=250, replicas=Share(most=64)
+    "mnist", 6000, lr=0.0005, steps=70_000, discard=30_000, every=250, replicas=Share(most=60)
 )
 LOGISTIC = Experiment("logistic", small=LogisticFloor(), large=LARGE, run=run, estimates=estimates, tables=tables)

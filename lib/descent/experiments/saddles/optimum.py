@@ -40,7 +40,8 @@ class Optimum:
     sharpness: tuple[float, ...] = (0.2, 0.6, 1.0, EDGE, SHARP)  # lr × curvature on the grid
     grid_momentum: tuple[float, ...] = (0.5, 0.9)
     grid_replicas: Share = Share(times=2)
-    relaxations: float = 5.0  # burn-in and window, each in relaxation times (1 − momentum)/(lr·gap) of plain descent
+    relaxations: float = 5.0  # of plain descent, (1 − momentum)/(lr·gap), to burn in
+    window: float = 20.0  # of them watched: then a ratio of plain descent's variance is known to half of five per cent
 
     def rates(self, lab: Lab) -> tuple[float, ...]:
         """Return the learning rates, the lab's first."""
@@ -101,10 +102,12 @@ def run(config: Optimum, lab: Lab) -> OptimumResult:
 
 def _hover(config: Optimum, lab: Lab, lr: float, momentum: tuple[float, ...]) -> Hover:
     """Let every arm forget its start, then watch it, two looks to a relaxation time of the headline arm."""
-    span = round(config.relaxations * config.relaxation(lr, 0.0))
+    begin, end = (
+        round(n * config.relaxation(lr, 0.0)) for n in (config.relaxations, config.relaxations + config.window)
+    )
     frame = max(1, round(config.relaxation(lr, lab.momentum) / 2))
     arms = lab.arms(heavy_ball(lr, momentum), config.replicas)
-    watched = arms.run(config.problem, config.problem.at(0), span).then(2 * span, probes={"": every(frame, _beside)})
+    watched = arms.run(config.problem, config.problem.at(0), begin).then(end, probes={"": every(frame, _beside)})
     paths = watched[""][:, watched.alive]
     return Hover(lr, frame, (paths**2).sum(axis=-1).mean(axis=2), paths, watched.lost.sum(axis=1))
 
