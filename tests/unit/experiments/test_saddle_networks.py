@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from descent.data import images
+from descent.engine import ArmRun
 from descent.experiments.lab import Experiment, Lab
 from descent.experiments.saddles import annealed_networks, cifar, features, initial_saddle, logistic
 from descent.experiments.saddles.arms import SIX, Arm, rule
@@ -49,41 +50,69 @@ def test_fluctuation_ignores_a_quadratic_trend_and_measures_the_rest() -> None:
 
 
 def test_logistic_regression_reports_its_claims() -> None:
-    result = logistic.run(logistic.LogisticFloor(steps=100, discard=50, every=25), SMALL)
-    assert set(logistic.estimates(result)) == {"P3-C2.logistic", "P3-C11.logistic"}
-    assert result.excess.shape == (4, 4)
+    config = logistic.LogisticFloor(steps=100, discard=50, every=25, draws=2)
+    result = logistic.run(config, SMALL)
+    found = logistic.estimates(result)
+    assert set(found) == {"P3-C2.logistic", "P3-C11.logistic"}
+    assert {one.source for one in found.values()} == {"2 draws × 2"}
+    assert result.excess.shape == (4, 2, 2)
     assert result.path.shape == (4, len(result.steps))
-    np.testing.assert_allclose(result.path[:, 0], 0, atol=1e-7)  # it starts at the minimum
+    np.testing.assert_allclose(result.path[:, 0], 0, atol=1e-7)  # every draw starts at its own minimum
     ratio = result.predicted / result.predicted[0]
-    np.testing.assert_allclose(ratio, [1, 2, 10, 10])
+    np.testing.assert_allclose(ratio, np.array([[1, 2, 10, 10]] * 2).T)
+    assert result.predicted[0, 0] != result.predicted[0, 1]
     assert len(logistic.tables(result)["logistic"]) == 4
+    other = logistic.run(config, replace(SMALL, seed=1000))
+    assert not np.array_equal(other.predicted, result.predicted)  # the seed moves the draws
 
 
 def test_the_net_at_its_saddle_reports_its_claims() -> None:
-    config = initial_saddle.Departure(examples=500, hidden=8, lr=0.05, batch_size=64, efolds=13.0)
+    config = initial_saddle.Departure(images=500, draws=2, hidden=8, lr=0.05, batch_size=64, efolds=13.0)
     result = initial_saddle.run(config, SMALL)
-    assert set(initial_saddle.estimates(result)) == {"P3-C11.network", "P3-C16.faster", "P3-X1.network"}
-    np.testing.assert_allclose(result.growth.mean(1) / result.predicted, 1, atol=0.15)
+    found = initial_saddle.estimates(result)
+    assert set(found) == {"P3-C11.network", "P3-C16.faster", "P3-X1.network", "P3-X9.network"}
+    assert {one.source for one in found.values()} == {"2 draws × 2"}
+    np.testing.assert_allclose((result.growth / result.predicted).mean(1), 1, atol=0.15)
     plain, head = (initial_saddle.ARMS.index(arm) for arm in (Arm.PLAIN, Arm.HEAD))
-    assert result.diffusion[head] > 1.5 * result.predicted[head]
+    assert result.diffusion[head] > 1.5 * result.predicted[head].mean()
+    assert np.array_equal(result.predicted[:, :2], result.predicted[:, 2:])  # nets 0 and 2 are of the first draw
+    assert not np.array_equal(result.predicted[:, 0], result.predicted[:, 1])
     frame = initial_saddle.tables(result)["initial_saddle"]
     assert (frame["arrival"].iloc[head]) < frame["arrival"].iloc[plain]
 
 
 def test_the_modes_report_their_claim() -> None:
-    departure = replace(features.Features().departure, hidden=8, lr=0.05, batch_size=64)
+    departure = replace(features.Features().departure, hidden=8, lr=0.05, batch_size=64, images=500, draws=2)
     result = features.run(features.Features(departure), SMALL)
     assert set(features.estimates(result)) == {"P3-X7.compresses", "P3-X7.size"}
     assert result.growth.shape == (4, 4, 4)
+    assert result.instability.shape == (2, 4)
     assert (np.diff(result.instability) < 0).all()
-    ratio = of(features.ARMS, result.predicted_ratio)
+    ratio = of(features.ARMS, result.predicted_ratio.mean(1))
     assert ratio[Arm.PLAIN] > ratio[Arm.MATCHED] > ratio[Arm.HEAD] > ratio[Arm.STRONG]
 
 
+def test_every_net_has_the_saddle_of_its_draw() -> None:
+    config = initial_saddle.Departure(images=60, draws=3)
+    sets, inputs, labels = initial_saddle.drawn(config, SMALL)
+    assert len(set(sets.rows.flatten().tolist())) == 180
+    assert float(inputs.mean(1).abs().max()) < 1e-5  # centred draw by draw
+    saddles = initial_saddle.Saddles.of(inputs, labels, 10)
+    net = saddles.start(5, 0.1, SMALL.streams(6))
+    amplitudes = saddles.amplitudes(net, 2)
+    for r in range(6):
+        one = {name: leaf[r : r + 1] for name, leaf in net.items()}
+        alone = saddles.of_draw[r % 3]
+        torch.testing.assert_close(amplitudes[r : r + 1], alone.amplitudes(one, 2))
+        np.testing.assert_allclose(net["2.bias"][r], alone.bias, rtol=1e-6)
+
+
 def test_late_losses_report_their_claim() -> None:
-    config = annealed_networks.LateLoss(steps=200, switch=100, tail=100, every=5)
+    config = annealed_networks.LateLoss(steps=200, switch=100, tail=100, every=5, draws=2)
     result = annealed_networks.run(config, SMALL)
-    assert set(annealed_networks.estimates(result)) == {"P3-X4.clean", "P3-X4.noisy"}
+    found = annealed_networks.estimates(result)
+    assert set(found) == {"P3-X4.clean", "P3-X4.noisy"}
+    assert {one.source for one in found.values()} == {"2 draws × 2"}
     before = result.steps <= config.switch
     losses = of(annealed_networks.ARMS, result.losses, axis=1)
     head, annealed = losses[Arm.HEAD], losses[Arm.STEP]
@@ -102,9 +131,11 @@ def _pretend(*sizes: object) -> images.Projected:
 
 def test_cifar_forks_three_arms_into_six(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "project", _pretend)
-    config = cifar.Cifar(early=10, switch=60, steps=120, every=20, watched=100)
+    config = cifar.Cifar(early=10, switch=60, steps=120, every=20, watched=100, images=150, draws=2)
     result = cifar.run(config, SMALL)
-    assert set(cifar.estimates(result)) == {"P3-C3.cifar", "P3-C4.cifar", "P3-C16.cifar", "P3-X1.cifar"}
+    found = cifar.estimates(result)
+    assert set(found) == {"P3-C3.cifar", "P3-C4.cifar", "P3-C16.cifar", "P3-X1.cifar"}
+    assert {one.source for one in found.values()} == {"2 draws × 2"}
     assert result.steps.tolist() == [20, 40, 60, 80, 100, 120]
     before = of(SIX, result.curve[:, result.steps <= config.switch])
     assert np.array_equal(before[Arm.HEAD], before[Arm.STEP])
@@ -112,6 +143,16 @@ def test_cifar_forks_three_arms_into_six(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(np.unique(result.loss.mean(1))) == 6  # and six different ends
     assert set(cifar.tables(result)["cifar"]["data"]) == {"pictures"}
     assert ((result.accuracy >= 0) & (result.accuracy <= 1)).all()
+
+
+def test_a_replica_that_diverged_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "project", _pretend)
+    monkeypatch.setattr(ArmRun, "alive", np.array([True, False, True, True]))
+    result = cifar.run(cifar.Cifar(early=5, switch=10, steps=20, every=5, watched=50, images=150, draws=2), SMALL)
+    assert np.isnan(result.loss[:, 1]).all()
+    assert np.isfinite(result.loss[:, [0, 2, 3]]).all()
+    assert np.isfinite(result.curve).all()
+    assert cifar.estimates(result)["P3-C16.cifar"].source == "2 draws, 3 replicas"
 
 
 def test_cifar_without_images_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +170,9 @@ def test_cifar_without_images_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_both_scales_follow_the_lab(experiment: Experiment[Any, Any]) -> None:
     replicas = [getattr(config, "departure", config).replicas for config in (experiment.small, experiment.large)]
     assert [Lab(replicas=20).count(share) for share in replicas] == [20, 20]
-    assert [Lab().count(share) for share in replicas] == [32, 64]
+    assert [Lab().count(share) for share in replicas] == [30, 60]
+    draws = [getattr(config, "departure", config).draws for config in (experiment.small, experiment.large)]
+    assert draws == [10, 10]
 
 
 def test_arms_are_named_matched_and_annealed() -> None:

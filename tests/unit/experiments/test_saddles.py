@@ -14,7 +14,7 @@ from descent.claims import load_paper
 from descent.engine import Arms, FirstPassage, Series, column, every, heavy_ball, train
 from descent.experiments import saddles
 from descent.experiments.lab import Experiment, Lab, Share
-from descent.experiments.saddles import annealing, escape, hopping, limits, linear, optimum, stiff, tradeoff
+from descent.experiments.saddles import annealing, escape, hopping, ladder, limits, linear, optimum, stiff, tradeoff
 from descent.experiments.saddles.arms import Arm, rule
 from descent.figures import saddles as draw
 from descent.problems.pca import StreamingPCA
@@ -34,6 +34,16 @@ SHRUNK: dict[str, tuple[ModuleType, Experiment[Any, Any], Callable[[], Any]]] = 
         lambda: linear.Linear((linear.Saddle(0.1, 3.0, Share(least=500)), linear.Saddle(0.03, 1.5, Share(least=500)))),
     ),
     "escape": (escape, escape.ESCAPE, escape.Escape),
+    "ladder": (
+        ladder,
+        ladder.LADDER,
+        lambda: ladder.Ladder(
+            early=((0.5, (0.064, 0.016)), (0.9, (0.256, 0.032))),
+            late=((0.5, (0.05,)), (0.95, (0.4, 0.1))),
+            early_replicas=Share(least=2000),
+            replicas=Share(least=200),
+        ),
+    ),
     "flow": (limits, limits.FLOW, lambda: limits.Flow(effective=(3.2e-2, 1.6e-2, 8e-3, 4e-3))),
     "optimum": (optimum, optimum.OPTIMUM, optimum.Optimum),
     "tradeoff": (tradeoff, tradeoff.TRADEOFF, lambda: tradeoff.Tradeoff(large=(0.03, 0.08), large_steps=1000)),
@@ -75,7 +85,7 @@ def test_every_test_of_the_paper_is_answered_by_one_experiment() -> None:
     spoken = claims_of("descent.experiments.saddles")
     assert claims == {claim for several in spoken.values() for claim in several}
     names = [experiment.name for experiment in saddles.EXPERIMENTS]
-    assert len(set(names)) == len(names) == 14
+    assert len(set(names)) == len(names) == 15
     assert set(names) == set(spoken)
 
 
@@ -98,6 +108,8 @@ def test_replicas_are_shares_of_what_a_reader_asks_for() -> None:
 
     assert counts(escape.ESCAPE) == [10, 1000, 1000, 100_000]
     assert counts(escape.ESCAPE, "early_replicas") == [200, 20_000, 200, 20_000]
+    assert counts(ladder.LADDER) == [30, 3000, 1000, 100_000]
+    assert counts(ladder.LADDER, "early_replicas") == [400, 40_000, 4000, 400_000]
     assert counts(limits.FLOW) == [40, 4000, 1000, 100_000]
     assert counts(optimum.OPTIMUM) == [10, 1000, 200, 20_000]
     assert counts(optimum.OPTIMUM, "grid_replicas") == [20, 2000, 200, 20_000]
@@ -118,10 +130,10 @@ def test_every_figure_is_drawn() -> None:
     result = result_of
     figures = [
         draw.speedup(result("linear")), draw.escape_paths(result("escape")), draw.flow(result("flow")),
-        draw.tradeoff(result("tradeoff")), draw.annealing(result("annealing")),
+        draw.ladder(result("ladder")), draw.tradeoff(result("tradeoff")), draw.annealing(result("annealing")),
         draw.stiff_and_hopping(result("stiff"), result("hopping")),
     ]  # fmt: skip
-    assert [len(figure.axes) for figure in figures] == [1, 3, 1, 2, 2, 2]
+    assert [len(figure.axes) for figure in figures] == [1, 3, 1, 2, 2, 2, 2]
     assert tradeoff.blow_ups(result("tradeoff")).shape == (4, 6)
 
 
@@ -146,8 +158,13 @@ def test_linear_saddle_follows_its_law_and_noise_scales_the_radius() -> None:
 def test_cutting_the_noise_leaves_the_ratio_of_growth_rates() -> None:
     result = result_of("linear")
     head = result.arm(result.lab.momentum)
-    share = linear.estimates(result)["P3-C12.share"]
+    found = linear.estimates(result)
+    share, size = found["P3-X8.share"], found["P3-X8.size"]
     assert 0 < share.low < share.high < 0.5
+    assert size.low < 1 < size.high
+    assert share.value / size.value == pytest.approx(
+        linear.share_of_noise(*result.exact[result.config.main, [[0], [head]]], result.exact_quiet[[head]])[0]
+    )
     assert result.quiet[head].mean() < result.times[result.config.main][0].mean()
 
 
@@ -286,9 +303,56 @@ def test_headline_momentum_moves_arms_and_predictions() -> None:
 
 def test_headline_zero_leaves_out_what_it_cannot_define() -> None:
     config = linear.Linear((linear.Saddle(0.1, 3.0, Share(least=50)),), main=0)
-    share = linear.estimates(linear.run(config, Lab(replicas=2, momentum=0.0)))["P3-C12.share"]
-    assert share.value == share.high == 0  # without a speed-up there is nothing to share out
-    assert still("P3", "linear") == {"P3-C1.law", "P3-X2.saturates", "P3-X2.size"}
+    found = linear.estimates(linear.run(config, Lab(replicas=2, momentum=0.0)))
+    assert found["P3-X8.share"].value == found["P3-X8.share"].high == 0  # without a speed-up nothing to share out
+    assert "P3-X8.size" not in found
+    assert still("P3", "linear") == {"P3-X9.law", "P3-X9.law_first", "P3-X2.saturates", "P3-X2.size"}
+
+
+def test_the_law_is_judged_in_every_setting_outside_the_noise() -> None:
+    result = result_of("linear")
+    found = linear.estimates(result)
+    for key, level in (("P3-X9.law", 7.0), ("P3-X9.law_first", 4.0)):
+        assert len(found[key]) == (result.level >= level).sum() > 0
+    assert len(found["P3-X9.law_first"]) > len(found["P3-X9.law"])
+    shifted = replace(result, times=tuple(1.3 * times for times in result.times))
+    assert all(one.value > 1 for one in linear.estimates(shifted)["P3-X9.law"])
+
+
+def test_the_order_of_momenta_is_asked_in_logarithms() -> None:
+    times = np.array([4.0, 8.0, 12.0, 8.0])
+    found = escape.log_ratio(np.e * times, times, seed=0)
+    assert (found.low, found.value, found.high) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_a_ladder_comes_closer_to_its_limit() -> None:
+    result = result_of("ladder")
+    found = ladder.estimates(result)
+    assert [len(found[f"P3-{claim}.approach"]) for claim in ("C7", "C8")] == [2, 1]
+    for several in (found["P3-C7.approach"], found["P3-C8.approach"]):
+        assert all(one.value > 0 for one in several)
+    frame = ladder.tables(result)["ladder"]
+    lr, momentum = frame["lr"], frame["momentum"]
+    assert (lr / (1 - momentum) ** 2).to_numpy() == pytest.approx(frame["inertia"].to_numpy())
+    first = frame[(frame["quantity"] == "variance") & (frame["momentum"] == 0.9)]
+    assert first["value"].to_numpy() == pytest.approx(first["exact"].to_numpy(), rel=0.2)
+
+
+def test_a_step_from_the_limit_is_no_approach() -> None:
+    rng = np.random.Generator(np.random.Philox(0))
+    near, far = (1 + offset + 0.1 * rng.standard_normal(4000) for offset in (0.02, -0.2))
+    away, back = ladder.closer(near, far, seed=0), ladder.closer(far, near, seed=0)
+    assert away.high < 0 < back.low
+    assert back.value == pytest.approx(0.18, abs=0.01)
+
+
+def test_the_last_rungs_are_within_half_of_the_margin_by_the_exact_law() -> None:
+    config = ladder.LADDER.small
+    for quantity, ladders in (("variance", config.early), ("escape", config.late), ("travel", config.late)):
+        for momentum, rungs in ladders:
+            off = [abs(ladder.exact(config, quantity, momentum, inertia) - 1) for inertia in rungs]
+            assert off[-1] < 0.025
+            assert (np.diff(off) < 0).all()
 
 
 def test_rows_of_arms_share_random_numbers_unless_told_otherwise() -> None:

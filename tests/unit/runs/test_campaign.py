@@ -223,7 +223,7 @@ def test_chosen_by_experiment_or_by_claim():
     assert [task.name for task in named] == ["hopping"]
     assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS) - 1  # one is stated for scale gpu alone
     assert len(campaign.tasks(PACKAGE, Lab(), "gpu")) == len(saddles.EXPERIMENTS)
-    ordered = campaign.tasks(PACKAGE, SMALL, only=["hopping", "P3-C12", "escape", "hopping"])
+    ordered = campaign.tasks(PACKAGE, SMALL, only=["hopping", "P3-X8", "escape", "hopping"])
     assert [task.name for task in ordered] == ["hopping", "linear", "escape"]
     with pytest.raises(
         ValueError, match=r"neither experiment nor claim of saddles: P9-C1; there are annealed_networks"
@@ -294,7 +294,7 @@ def test_earlier_records_that_say_more_are_set_aside_not_lost(plain, tmp_path):
     before = path.read_bytes()
     campaign.write_records("P3", [content], tmp_path)
     assert [each.name for each in tmp_path.glob("records*.json")] == ["records.json"]  # nothing is lost by the same
-    less = content | {"estimates": {"P3-C1.law": content["estimates"]["P3-C1.law"]}}
+    less = content | {"estimates": {"P3-X9.law": content["estimates"]["P3-X9.law"]}}
     campaign.write_records("P3", [less], tmp_path)
     (aside,) = set(tmp_path.glob("records*.json")) - {path}
     assert aside.read_bytes() == before

@@ -145,8 +145,9 @@ def drawn(config: Departure, lab: Lab) -> tuple[Draws, Tensor, Tensor]:
     """Return the draws with their images (D, n, d), centred draw by draw as the theory asks, and labels (D, n)."""
     data = images.load(config.data)
     sets = lab.draws(len(data), config.images, config.draws)
-    inputs = torch.stack([images.centred(data.images[rows]) for rows in sets.rows.cpu()])
-    return sets, *lab.bring(inputs, data.labels[sets.rows.cpu()])
+    rows = sets.rows.cpu()
+    inputs, labels = lab.bring(torch.stack([images.centred(data.images[draw]) for draw in rows]), data.labels[rows])
+    return sets, inputs, labels
 
 
 def follow(

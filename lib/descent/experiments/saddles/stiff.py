@@ -85,9 +85,11 @@ def estimates(result: StiffResult) -> Estimates:
     """Return what the stiff saddle says about P3-C11, P3-X5 and P3-X9."""
     seed, head, moderate = result.lab.seed, result.arm(result.lab.momentum), result.arm(MODERATE)
     times, stiff = result.times, result.stiff[SHARED]
+    over = times[OWN] / result.exact[OWN, :, None]
     return {
         "P3-C11.well": paired_ratio(times[SHARED, 0], times[SHARED, head], seed),
         "P3-X5.gain": paired_ratio(times[OWN, 0], times[OWN, head], seed),
+        "P3-X5.size": paired_ratio(over[0], over[head], seed),
         "P3-X5.exponent": exact(result.exponent),
         "P3-X5.quiet": variance_ratio(stiff[moderate], stiff[0], seed),
         "P3-X9.well": mean(times[SHARED, head] / result.exact[SHARED, head]),
