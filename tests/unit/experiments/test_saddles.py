@@ -319,12 +319,6 @@ def test_the_law_is_judged_in_every_setting_outside_the_noise() -> None:
     assert all(one.value > 1 for one in linear.estimates(shifted)["P3-X9.law"])
 
 
-def test_the_order_of_momenta_is_asked_in_logarithms() -> None:
-    times = np.array([4.0, 8.0, 12.0, 8.0])
-    found = escape.log_ratio(np.e * times, times, seed=0)
-    assert (found.low, found.value, found.high) == pytest.approx((1.0, 1.0, 1.0))
-
-
 def test_a_ladder_comes_closer_to_its_limit() -> None:
     result = result_of("ladder")
     found = ladder.estimates(result)
@@ -336,23 +330,6 @@ def test_a_ladder_comes_closer_to_its_limit() -> None:
     assert (lr / (1 - momentum) ** 2).to_numpy() == pytest.approx(frame["inertia"].to_numpy())
     first = frame[(frame["quantity"] == "variance") & (frame["momentum"] == 0.9)]
     assert first["value"].to_numpy() == pytest.approx(first["exact"].to_numpy(), rel=0.2)
-
-
-def test_a_step_from_the_limit_is_no_approach() -> None:
-    rng = np.random.Generator(np.random.Philox(0))
-    near, far = (1 + offset + 0.1 * rng.standard_normal(4000) for offset in (0.02, -0.2))
-    away, back = ladder.closer(near, far, seed=0), ladder.closer(far, near, seed=0)
-    assert away.high < 0 < back.low
-    assert back.value == pytest.approx(0.18, abs=0.01)
-
-
-def test_the_last_rungs_are_within_half_of_the_margin_by_the_exact_law() -> None:
-    config = ladder.LADDER.small
-    for quantity, ladders in (("variance", config.early), ("escape", config.late), ("travel", config.late)):
-        for momentum, rungs in ladders:
-            off = [abs(ladder.exact(config, quantity, momentum, inertia) - 1) for inertia in rungs]
-            assert off[-1] < 0.025
-            assert (np.diff(off) < 0).all()
 
 
 def test_rows_of_arms_share_random_numbers_unless_told_otherwise() -> None:
