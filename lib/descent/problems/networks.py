@@ -22,7 +22,7 @@ from descent.nets.dense import CrossEntropy
 from descent.nets.supervised import Supervised
 from descent.theory.mode import growth
 
-__all__ = ["FreshLabelNoise", "InitialSaddle", "Logistic", "Minimum"]
+__all__ = ["FreshLabelNoise", "InitialSaddle", "Logistic", "Logistics", "Minimum"]
 
 _LOSS = CrossEntropy()
 
@@ -167,6 +167,44 @@ class Logistic:
     @cached_property
     def _augmented(self) -> Tensor:
         return torch.cat([self.inputs, torch.ones_like(self.inputs[:, :1])], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Logistics:
+    """Logistic regression on D draws of the data of equal size; row r of a stack is trained on draw r mod D."""
+
+    of_draw: tuple[Logistic, ...]
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        """Return the batch gradient (R, D + 1, C) of every row on its own draw."""
+        one, n = self.of_draw[0], len(self.of_draw[0].labels)
+        begins = torch.arange(len(self.of_draw), device=params.device).repeat(self._rounds(params)).unsqueeze(1) * n
+        index = streams.integers(Purpose.BATCH, step, n, (one.batch_size,)) + begins
+        x = self._inputs.flatten(0, 1)[index]
+        error = _LOSS.slope(x @ params, self._labels.flatten()[index])
+        return torch.baddbmm(params, x.transpose(1, 2), error, beta=one.decay, alpha=1 / one.batch_size)
+
+    def loss(self, params: Tensor) -> Tensor:
+        """Return the full loss (R,) float64 of every row on its own draw."""
+        outputs = self._inputs.to(params.dtype) @ params.unflatten(0, (-1, len(self.of_draw)))
+        labels = self._labels.expand(outputs.shape[:-1])
+        data = _LOSS(outputs.flatten(0, 1), labels.flatten(0, 1)).mean(1, dtype=torch.float64)
+        return data + self.of_draw[0].decay / 2 * params.square().sum((1, 2), dtype=torch.float64)
+
+    def _rounds(self, params: Tensor) -> int:
+        """Return how often the draws come round in a stack."""
+        rounds, rest = divmod(len(params), len(self.of_draw))
+        if rest:
+            raise ValueError(f"{len(params)} rows cannot share {len(self.of_draw)} draws of the data evenly")
+        return rounds
+
+    @cached_property
+    def _inputs(self) -> Tensor:
+        return torch.stack([problem._augmented for problem in self.of_draw])
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return torch.stack([problem.labels for problem in self.of_draw])
 
 
 def _softmax_hessian(x: Tensor, p: Tensor, decay: float) -> Tensor:

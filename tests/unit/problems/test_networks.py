@@ -10,7 +10,7 @@ from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.engine.train import every, train
 from descent.nets.dense import MLP, CrossEntropy
 from descent.nets.supervised import Supervised
-from descent.problems.networks import FreshLabelNoise, InitialSaddle, Logistic
+from descent.problems.networks import FreshLabelNoise, InitialSaddle, Logistic, Logistics
 
 # Forward-mode differentiation imports a part of torch that still scripts itself.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")
@@ -152,6 +152,21 @@ def test_the_batch_gradient_is_that_of_its_examples(logistic: Logistic) -> None:
         free = weights[r : r + 1].clone().requires_grad_()
         (expected,) = torch.autograd.grad(part.loss(free).sum(), free)
         np.testing.assert_allclose(found[r].numpy(), expected[0].numpy(), rtol=1e-10, atol=1e-14)
+
+
+def test_every_row_is_trained_on_its_own_draw() -> None:
+    inputs, labels = _data()
+    parts = [slice(0, 80), slice(80, 160), slice(160, 240)]
+    each = [Logistic(inputs[part], labels[part], classes=4, decay=0.2, batch_size=8) for part in parts]
+    together, streams = Logistics(tuple(each)), Streams(replica_seeds(2, 6), torch.float64)
+    weights = streams.normal(Purpose.INIT, 0, (7, 4))
+    found, losses = together.gradient(weights, streams, 9), together.loss(weights)
+    for r in range(6):
+        one, row = each[r % 3], slice(r, r + 1)
+        torch.testing.assert_close(found[row], one.gradient(weights[row], streams.subset(row), 9))
+        torch.testing.assert_close(losses[row], one.loss(weights[row]))
+    with pytest.raises(ValueError, match="4 rows cannot share 3 draws"):
+        together.gradient(weights[:4], streams.subset(slice(0, 4)), 0)
 
 
 def test_the_excess_loss_is_the_predicted_one(logistic: Logistic) -> None:

@@ -26,7 +26,7 @@ class Annealing:
     """Streaming PCA from its saddle; times are in relaxation times 1/(lr·gap) of plain descent."""
 
     problem: StreamingPCA = StreamingPCA()
-    replicas: Share = Share()
+    replicas: Share = Share(over=2, least=32)  # on one noise the paths to compare run together, so that few decide
     switch: float = 1.5
     late: float = 10.0
     end: float = 18.0

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from descent.arrays import Array, IntArray
 from descent.data import images
 from descent.data.draws import Draws
-from descent.engine import ArmRun, Arms, Every, every
+from descent.engine import Every, every
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.saddles.arms import Arm, rule
-from descent.problems.networks import Logistic
+from descent.problems.networks import Logistic, Logistics
 from descent.stats import draw_mean, draw_ratio
 
 ARMS = (Arm.PLAIN, Arm.HALF, Arm.HEAD, Arm.MATCHED)
@@ -61,28 +62,23 @@ def run(config: LogisticFloor, lab: Lab) -> LogisticResult:
     """Release every arm at the minimum of every draw and watch the loss rise to its floor."""
     inputs, labels = lab.bring(*images.examples(config.data))
     sets, arms = lab.draws(len(labels), config.images, config.draws), rule(ARMS, config.lr, lab.momentum)
-    problems = [Logistic(inputs[rows], labels[rows], 10, config.decay, config.batch_size) for rows in sets.rows]
-    streams = lab.streams(lab.per_draw(config.replicas, config.draws))
-    runs = [
-        _rise(config, problem, Arms.paired(arms, streams.subset(slice(draw, None, config.draws))))
-        for draw, problem in enumerate(problems)
-    ]
-    steps, lr, momentum = runs[0].at("excess"), arms.lr.numpy(), arms.momentum.numpy()
-    paths = np.stack([np.where(run.lost.any(axis=0)[:, None], np.nan, run["excess"]) for run in runs], axis=1)
-    predicted = [problem.minimum.excess_loss(lr, momentum, config.batch_size) for problem in problems]
+    each = [Logistic(inputs[rows], labels[rows], 10, config.decay, config.batch_size) for rows in sets.rows]
+    problem, minima = Logistics(tuple(each)), [one.minimum for one in each]
+    floor = torch.tensor([minimum.loss for minimum in minima], device=inputs.device, dtype=torch.float64)
+    probe: Every[Tensor] = every(
+        config.every, lambda weights: problem.loss(weights) - floor.repeat(len(weights) // len(floor))
+    )
+    count = lab.per_draw(config.replicas, config.draws)
+    start = torch.stack([minimum.params for minimum in minima]).to(inputs).repeat(count // config.draws, 1, 1)
+    done = lab.arms(arms, count).run(problem, start, config.steps, probes={"excess": probe})
+    steps, lr, momentum = done.at("excess"), arms.lr.numpy(), arms.momentum.numpy()
+    paths = np.where(done.alive[:, None], done["excess"], np.nan)
     return LogisticResult(
         config, lab, sets, lr, momentum,
-        excess=paths[..., steps >= config.discard].mean(-1), predicted=np.stack(predicted, axis=1),
-        path=np.nanmean(paths, axis=(1, 2)), steps=steps,
+        excess=sets.by_draw(paths[..., steps >= config.discard].mean(-1)),
+        predicted=np.stack([one.excess_loss(lr, momentum, config.batch_size) for one in minima], axis=1),
+        path=np.nanmean(paths, axis=1), steps=steps,
     )  # fmt: skip
-
-
-def _rise(config: LogisticFloor, problem: Logistic, arms: Arms) -> ArmRun[Tensor]:
-    """Release the arms at the minimum of one draw."""
-    minimum = problem.minimum
-    probe: Every[Tensor] = every(config.every, lambda weights: problem.loss(weights) - minimum.loss)
-    start = minimum.params.to(problem.inputs).unsqueeze(0)
-    return arms.run(problem, start, config.steps, probes={"excess": probe})
 
 
 def estimates(result: LogisticResult) -> Estimates:
