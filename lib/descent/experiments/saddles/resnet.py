@@ -30,7 +30,7 @@ from descent.measure.noise import flat
 from descent.measure.operators import unflatten
 from descent.nets import Augment, CrossEntropy, ResNet, Supervised
 from descent.nets.convolutional import Norm
-from descent.stats import Estimate, draw_difference, draw_mean, draw_ratio
+from descent.stats import Estimate, draw_difference, draw_mean, draw_statistic
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,16 @@ def estimates(result: ResidualResult) -> Estimates:
     main, by_draw = result.main, result.main.sets.by_draw
     loss, excess = dict(zip(SIX, by_draw(main.loss), strict=True)), by_draw(main.excess)
     return {
-        "P3-C2.resnet": draw_ratio(excess[1], excess[0]),
+        "P3-C2.resnet": draw_statistic(_ratio, excess[1], excess[0]),
         "P3-C3.resnet": draw_difference(loss[Arm.HEAD], loss[Arm.STEP]),
         "P3-C16.resnet": draw_difference(*by_draw(main.early)),
         "P3-X1.resnet": draw_difference(loss[Arm.STEP], loss[Arm.ANNEALED]),
     }
+
+
+def _ratio(x: Array, y: Array) -> Array:
+    """Return the mean of x over that of y, (B, draws, nets) → (B,); one draw's excess may be below 0."""
+    return np.asarray(np.nanmean(x, axis=(1, 2)) / np.nanmean(y, axis=(1, 2)))
 
 
 def tables(result: ResidualResult) -> Tables:
