@@ -21,10 +21,11 @@ from descent.theory.weights import Gamma
 @pytest.fixture(scope="module")
 def result() -> dimension.DimensionResult:
     config = dimension.DIMENSION.small
-    measured = ((1, 1), (10, 1), (10, 4), (30, 1))
+    measured, ladder = ((1, 1), (10, 1), (10, 4), (30, 1)), (1, 10, 30)
     small = dataclasses.replace(
-        config, dimensions=(1, 10, 30), measured=measured, growing=(1, 4), momentum_batches=(1, 16), momentum_steps=400
-    )
+        config, dimensions=ladder, ladder=ladder, measured=measured, growing=(1, 4), momentum_batches=(1, 16),
+        momentum_steps=400,
+    )  # fmt: skip
     return dimension.run(small, Lab(replicas=250))
 
 
@@ -64,10 +65,17 @@ def test_measured_gaps_contain_the_exact_ones(result) -> None:
 def test_the_gap_closes_and_thresholds_rise_with_the_batch(result) -> None:
     found = dimension.estimates(result)
     assert found["P2-X4.one"].low > 3
-    assert found["P2-X4.ten"].value == pytest.approx(1.079, abs=0.04)
-    assert found["P2-X4.thirty"].value == pytest.approx(1.012, abs=0.03)
+    assert found["P2-X4.last"].value == pytest.approx(1.012, abs=0.03)
+    far, near = found["P2-X4.falls"]
+    assert far.value == pytest.approx(dimension.exact_gap(1, 1) - dimension.exact_gap(10, 1), abs=0.1)
+    assert near.value == pytest.approx(1.079 - 1.012, abs=0.04)
     (rise,) = found["P2-C9.dimension"]
-    assert rise.value == pytest.approx(0.4079, abs=0.02)  # 0.5878 − 0.1799 by quadrature
+    assert rise.value == pytest.approx(0.5878 / 0.1799, rel=0.05)  # by quadrature
+
+
+def test_the_ladder_is_measured() -> None:
+    for config in (dimension.DIMENSION.small, dimension.DIMENSION.large):
+        assert {(d, 1) for d in config.ladder} | {(config.crowd, k) for k in config.growing} <= set(config.measured)
 
 
 def test_thresholds_with_momentum(result) -> None:

@@ -51,7 +51,7 @@ def test_each_mechanism_follows_its_own_law(result) -> None:
         assert found[f"P2-X10.{key}"].value == pytest.approx(1, abs=0.2)
     assert found["P2-C2.above"].low > 0.5
     assert found["P2-C2.between"].low > 5
-    assert found["P2-C2.additive"].high < 0
+    assert found["P2-X10.additive"].high < 0
 
 
 def test_tables_carry_censoring(result) -> None:

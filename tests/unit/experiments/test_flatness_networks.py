@@ -7,17 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from descent.claims import load_paper
 from descent.data import images
 from descent.experiments.flatness import networks
 from descent.experiments.lab import Lab
 from descent.figures.flatness import network_bounds, network_loads, network_sharpness
+from descent.stats import Estimate
 from descent.theory.linear import gram_rows
 from descent.theory.moments import growth_rate
 from torch import nn
 
 KEYS = {
     "P2-C3.necessary", "P2-C8.networks", "P2-C8.edge", "P2-X1.network", "P2-X6.rejects", "P2-X6.sharpness_silent",
-    "P2-X6.simulated", "P2-X11.flattens", "P2-X11.far_below",
+    "P2-X6.simulated", "P2-X11.flattens", "P2-X11.far_below", "P2-X11.flattens_first", "P2-X11.below_first",
 }  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def small() -> networks.Networks:
         networks.Group(None, (0.8, 2.0), 800),
     )
     return replace(
-        networks.NETWORKS.small, examples=32, groups=groups, fitted=1e-3, pause=500, patience=1500, copies=60
+        networks.NETWORKS.small, examples=32, draws=3, groups=groups, fitted=1e-3, pause=500, patience=1500, copies=60
     )
 
 
@@ -53,16 +55,44 @@ def test_the_constant_input_makes_the_biases_of_the_first_layer() -> None:
     np.testing.assert_allclose(task.inputs[:, :64].mean(0), 0, atol=1e-6)
 
 
-def test_another_master_seed_sees_other_images() -> None:
-    first, second = (small().task(Lab(seed=seed)).inputs for seed in (0, 1))
-    assert first.shape == second.shape
-    assert not torch.equal(first, second)
+def test_draws_have_no_image_in_common_and_another_master_seed_has_others() -> None:
+    first, second = (small().task(Lab(seed=seed)).sets for seed in (0, 1))
+    assert first.rows.shape == (3, 32)
+    assert len(first.rows.unique()) == 96
+    assert first.overlap == 0
+    assert not torch.equal(first.rows, second.rows)
 
 
-def test_every_key_has_an_estimate(result: networks.NetworksResult) -> None:
+def test_every_key_has_an_estimate_over_draws(result: networks.NetworksResult) -> None:
     found = networks.estimates(result)
-    assert set(found) == KEYS
-    assert all(np.isfinite(e.value) for e in found.values())
+    assert set(found) == KEYS == {key for key, test in load_paper("P2").tests.items() if test.by == "networks"}
+    for estimate in found.values():
+        for one in [estimate] if isinstance(estimate, Estimate) else estimate:
+            assert np.isfinite(one.value)
+            assert one.draws == 3
+
+
+def test_a_net_fits_the_images_of_its_own_draw_and_no_others(result: networks.NetworksResult) -> None:
+    task = small().task(LAB)
+    done = networks.fit(task, small(), LAB, result.of(None).group, {})
+    leaves = {name: leaf[4, None] for name, leaf in done.params.items()}  # of draw 1
+    misses = [
+        float((task.net.forward(leaves, task.inputs[own][None])[0] - task.targets[own]).square().mean())
+        for own in task.sets.rows
+    ]
+    assert misses[1] < 2e-3 < 0.1 < min(misses[0], misses[2])
+    with pytest.raises(ValueError, match="do not interpolate"):
+        replace(task, sets=replace(task.sets, rows=task.sets.rows.flip(0))).interpolating(
+            done.params, torch.tensor([3])
+        )
+
+
+def test_values_of_nets_are_pooled_by_draw(result: networks.NetworksResult) -> None:
+    value = np.arange(6) % 3 + np.zeros((4, 6))
+    assert result.pooled(value, value[:1]).tolist() == [[0.0] * 10, [1.0] * 10, [2.0] * 10]
+    found = result.largest(np.array([[0.0, 1.0, 2.0, 5.0, np.nan, -1.0]]))
+    assert found.value == pytest.approx((5 + 1 + 2) / 3)
+    assert found.n == found.draws == 3
 
 
 def test_descent_settles_at_its_edge_and_small_batches_below_theirs(result: networks.NetworksResult) -> None:
@@ -91,13 +121,15 @@ def test_runs_of_the_linearised_net_grow_as_the_operator_says(result: networks.N
     done = networks.fit(task, config, LAB, few.group, {})
     mean_square, single = networks.grow(task, config, LAB, done, few)
     rows = few.found[0].nonzero()[0]
+    assert np.isnan(mean_square[:, ~few.found[0]]).all()
+    mean_square, single = mean_square[:, rows], single[:, rows]
     k = task.interpolating(done.params, torch.from_numpy(rows)).numpy()
     exact = [
         [growth_rate(gram_rows(one), m * lr, 4) for m in config.around]
         for one, lr in zip(k, few.threshold[0][rows], strict=True)
     ]
-    np.testing.assert_allclose(mean_square.mean(0), np.mean(exact, axis=0), rtol=0.1)
-    assert (single.mean(0) < mean_square.mean(0)).all()
+    np.testing.assert_allclose(mean_square.mean(1), np.mean(exact, axis=0), rtol=0.1)
+    assert (single.mean(1) < mean_square.mean(1)).all()
 
 
 @pytest.mark.parametrize(("growth", "expected"), [
@@ -106,7 +138,7 @@ def test_runs_of_the_linearised_net_grow_as_the_operator_says(result: networks.N
 def test_onset_is_a_straight_line_between_the_steps_around_it(
     result: networks.NetworksResult, growth: tuple[float, ...], expected: float
 ) -> None:
-    other = replace(result, growth=np.tile([[growth]], (2, 5, 1)))
+    other = replace(result, growth=np.tile(np.array(growth)[:, None], (2, 1, 6)))
     assert networks.onset(other, "mean square").value == pytest.approx(expected)
 
 
@@ -121,6 +153,8 @@ def test_tables_and_figures_show_every_net(result: networks.NetworksResult) -> N
     frames = networks.tables(result)
     assert set(frames) == {"networks", "network_arms", "network_tracks", "network_bounds", "network_onset"}
     assert len(frames["networks"]) == sum(int(t.found.sum()) for t in result.groups)
+    assert set(frames["networks"]["draw"]) == {0, 1, 2}
+    assert set(frames["networks"]["replica"]) == {0, 1}
     assert frames["network_arms"]["interpolate"].sum() == len(frames["networks"])
     assert (frames["network_bounds"]["lower"] < frames["network_bounds"]["threshold"]).all()
     marks = network_loads(result).axes[0].lines[: len(result.groups)]
@@ -134,18 +168,19 @@ def test_both_scales_follow_the_lab(scale: str) -> None:
     config = networks.NETWORKS.config(scale)
     assert config.groups[0].batch_size == 1
     assert {networks.FEW, None} <= {group.batch_size for group in config.groups}
-    assert [Lab(replicas=n).count(config.replicas) for n in (20, 1000)] == [20, 32]
+    assert [config.nets(Lab(replicas=n)) for n in (20, 1000)] == [32, 32]
+    assert config.draws >= 10
 
 
-def test_digits_stay_balanced_for_every_seed() -> None:
-    data = images.load("digits")
-    for part in range(len(data) // 64):
-        data.take(64, 64 * part)
+def test_the_digits_are_enough_for_draws_apart() -> None:
+    config = networks.NETWORKS.small
+    assert config.draws * config.examples <= len(images.load("digits"))
 
 
-def test_the_objective_is_half_the_mean_square() -> None:
+def test_the_objective_is_half_the_mean_square_over_the_own_images() -> None:
     task = small().task(LAB)
     leaves = task.start(LAB.streams(6))
-    outputs = task.net.forward(leaves, task.inputs.expand(6, -1, -1))
-    expected = (outputs - task.targets).square().mean((1, 2)) / 2
+    own = task.sets.rows.repeat(2, 1)
+    outputs = task.net.forward(leaves, task.inputs[own])
+    expected = (outputs - task.targets[own]).square().mean((1, 2)) / 2
     torch.testing.assert_close(task.objective(None).value(leaves), expected)

@@ -82,10 +82,13 @@ def test_single_runs_grow_as_the_exact_exponent_says_and_slower_than_the_mean_sq
     assert many.exact - many.exact_single < 0.05 * (one.exact - one.exact_single)  # ten average, one cannot
 
 
-def test_the_largest_deviation_is_the_one_reported_and_momentum_is_left_out() -> None:
+def test_every_deviation_is_reported_and_momentum_is_left_out() -> None:
     result = result_of("growth")
-    sizes = [abs(c.deviation.value) for c in result.cells if c.case.momentum == 0 and c.multiple > 1]
-    assert abs(growth.estimates(result)["P2-C5.rate"].value) == max(sizes)  # type: ignore[union-attr]
+    found = growth.estimates(result)
+    cells = 5 + 3 + 3
+    counts = {key: len(one) for key, one in found.items()}  # type: ignore[arg-type]
+    assert counts == {"P2-C4.rate": 2 * cells, "P2-C5.rate": 2 * cells, "P2-C8.collapse": cells}
+    assert [c.deviation for c in result.cells if c.case.momentum == 0 and c.multiple > 1] == found["P2-C5.rate"]
     short = replace(growth.GROWTH.small, cases=growth.GROWTH.small.cases[:1], steps=60, burn=10)
     plain = growth.run(short, Lab(replicas=20, momentum=0.0))
     assert [case.momentum for case in plain.cases] == [0.0]
@@ -99,6 +102,11 @@ def test_bounds_enclose_every_threshold_and_the_batch_brings_descent_back() -> N
         assert (star <= np.minimum.reduce([upper, top, mean]) * (1 + 1e-9)).all()
     found = sandwich.estimates(result)
     assert len(result.single) == 200
+    assert_allclose(result.limit, 1, atol=1e-4)
+    for key in ("P2-C4.bound", "P2-C5.bound"):
+        assert (found[key].value, found[key].n) == (0, 200)  # type: ignore[union-attr]
+    broken = replace(result, batched=result.batched[:, [1, 0, *range(2, result.batched.shape[1])]])
+    assert sandwich.estimates(broken)["P2-C4.bound"].value > 0.5  # type: ignore[union-attr]
     assert found["P2-C7.limit"].value == pytest.approx(1, abs=1e-4)  # type: ignore[union-attr]
     assert found["P2-C7.rate"].value == pytest.approx(-1, abs=1e-3)  # type: ignore[union-attr]
     assert found["P2-X1.loose"].low > 2  # type: ignore[union-attr]

@@ -83,7 +83,10 @@ def test_estimates_and_tables(result: WellsResult) -> None:
     found = wells.estimates(result)
     known = set(load_paper("P2").tests)
     assert set(found) <= known
-    assert found["P2-C13.descent"].value == 0
+    assert found["P2-C13.descent"].value == found["P2-C13.descent_first"].value == 0
+    assert found["P2-X7.cycle"].value == 1
+    assert found["P2-X7.cycle_first"].value == 0  # the period has doubled there
+    assert found["P2-X7.cycle"].low == pytest.approx(0.025 ** (1 / 40))
     assert found["P2-X7.kept_basin"].value == found["P2-X7.left_minimiser"].value == 1
     tables = wells.tables(result)
     outcomes = tables["styblinski_outcomes"]

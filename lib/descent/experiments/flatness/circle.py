@@ -21,10 +21,11 @@ from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, T
 from descent.measure.thresholds import Curve, median_steps
 from descent.problems.circle import Circle
 from descent.problems.exponents import almost_sure_threshold, mean_square_threshold
-from descent.stats import Estimate, furthest, paired_difference
+from descent.stats import Estimate, paired_difference, proportion
 
 JITTER_STEP, EXACT_STEP = 1.7, 2.2  # lr × sharpness at which shares of runs are compared
-SMALL, LARGE = (1, 2, 4), (32, 200, 1000)
+SMALL, LARGE = (1, 2, 4, 8), (32, 200, 1000)
+FIRST = (1, 2, 4)  # the small ones as first stated, without a horizon
 RISING = (1, 2, 4, 8, 32)
 
 
@@ -84,6 +85,26 @@ class RingsResult(Result[Rings]):
         circle = self.config.noisy(self.config.circle)
         return circle.finite_horizon(batch_size, steps or self.config.stated) * circle.sharpness
 
+    def over_rule(self, batch_size: int, steps: int | None = None) -> Estimate:
+        """Return C50 with jitter over the rule."""
+        rule = self.rule(batch_size, steps)
+        return self.c50(self.jitter, batch_size, of=lambda c: c / rule, steps=steps)
+
+    def over_edge(self, batch_size: int, steps: int | None = None) -> Estimate:
+        """Return C50 with jitter over the mean-square threshold."""
+        edge = mean_square_threshold(self.config.circle.weights, batch_size)
+        return self.c50(self.jitter, batch_size, of=lambda c: c / edge, steps=steps)
+
+    def gap(self, found: Departures, lr: float) -> Estimate:
+        """Return the share that has left at batch size 1 less that in full descent, at one step times the sharpness.
+
+        Full descent draws nothing: where it stays, the difference is a share.
+        """
+        one, full = (self.curve(found, k).at(lr) for k in (1, None))
+        if not full.any():
+            return proportion(int(one.sum()), len(one))
+        return paired_difference(one.astype(np.float64), full.astype(np.float64))
+
 
 def run(config: Rings, lab: Lab) -> RingsResult:
     """Release all runs, every arm on the same random numbers."""
@@ -101,31 +122,32 @@ def run(config: Rings, lab: Lab) -> RingsResult:
 
 def estimates(result: RingsResult) -> Estimates:
     """Return what the circle says about P2-C1, C3, C9, C10, C14, X3 and X8."""
-    jitter, exact, law = result.jitter, result.exact[0], result.config.circle.weights
-
-    def gap(found: Departures, lr: float) -> Estimate:  # who has left at k = 1, less who has in full descent
-        return paired_difference(*(result.curve(found, k).at(lr).astype(np.float64) for k in (1, None)))
+    config, jitter, exact = result.config, result.jitter, result.exact[0]
+    soon = [n for n in config.horizons if n < config.stated]
 
     def rise(found: Departures, low: Batch, high: Batch) -> Estimate:
-        return result.c50(found, low, high, of=lambda a, b: b - a)
+        return result.c50(found, low, high, of=lambda a, b: b / a)
 
-    def over(number: float, k: int) -> Estimate:
-        return result.c50(jitter, k, of=lambda c: c / number)
-
-    over_edge = {k: over(mean_square_threshold(law, k), k) for k in (*SMALL, *LARGE)}
-    full = {k: result.c50(jitter, k, None, of=lambda a, b: a / b) for k in (200, 1000)}
+    edge = {k: result.over_edge(k) for k in (*SMALL, *LARGE)}
+    early = {k: [result.over_edge(k, n) for n in soon] for k in RISING}  # of larger ones only the end is scanned
+    first = {k: [*early.get(k, ()), edge[k]] for k in (*FIRST, *LARGE)}
     return {
-        "P2-C1.jitter": gap(jitter, JITTER_STEP),
-        "P2-C1.exact": gap(exact, EXACT_STEP),
-        "P2-C3.moderate": over_edge[32],
-        "P2-C3.small": over_edge[1],
+        "P2-C1.jitter": result.gap(jitter, JITTER_STEP),
+        "P2-C1.exact": result.gap(exact, EXACT_STEP),
+        "P2-C3.moderate": edge[32],
+        "P2-C3.small": edge[1],
+        "P2-C3.moderate_first": first[32],
+        "P2-C3.small_first": first[1],
         "P2-C9.jitter": [rise(jitter, a, b) for a, b in pairwise(RISING)],
         "P2-C9.exact": rise(exact, 1, 32),
-        "P2-C10.batch200": full[200],
-        "P2-C10.batch1000": full[1000],
-        "P2-C14.large": furthest([over_edge[k] for k in LARGE]),
-        "P2-C14.small": furthest([over_edge[k] for k in SMALL]),
-        "P2-X3.rule": furthest([over(result.rule(k), k) for k in RISING]),
+        "P2-C10.batch200": rise(jitter, None, 200),
+        "P2-C10.batch1000": rise(jitter, None, 1000),
+        "P2-C14.large": [edge[k] for k in LARGE],
+        "P2-C14.small": [edge[k] for k in SMALL],
+        "P2-C14.large_first": [found for k in LARGE for found in first[k]],
+        "P2-C14.small_first": [found for k in FIRST for found in first[k]],
+        "P2-X3.rule": [result.over_rule(k) for k in RISING],
+        "P2-X3.horizons": [result.over_rule(k, n) for k in RISING for n in soon],
         "P2-X8.circle": rise(exact, None, 1),
         "P2-X8.undone": rise(jitter, None, 1),
     }

@@ -16,7 +16,7 @@ from descent.experiments.flatness.leaving import Cell, Departures, leave
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.thresholds import median_steps
 from descent.problems.circle import Circle
-from descent.stats import Estimate, exact, smallest
+from descent.stats import Estimate, exact
 from descent.theory.mode import crossover_batch
 
 MODERATE = 0.5
@@ -129,7 +129,7 @@ def estimates(result: CrossoverResult) -> Estimates:
         "P2-X5.full_batch": result.ratio(None, head),
         "P2-X5.crossover": crossing(result),
         "P2-X5.threshold": result.c50(far, of=lambda c: c / edge),
-        "P2-X5.matched": smallest([result.ratio(k, head, matched=True) for k in result.batch_sizes]),
+        "P2-X5.matched": [result.ratio(k, head, matched=True) for k in result.batch_sizes],
     }
 
 

@@ -36,14 +36,15 @@ class Dimension:
     dimensions: tuple[int, ...] = DIMENSIONS
     batch_sizes: tuple[int, ...] = (1, 4, 16, 64)
     measured: tuple[tuple[int, int], ...] = (*((d, 1) for d in DIMENSIONS), *TEN[1:])  # dimension and batch size
-    replicas: Share = Share(over=5, least=32)
-    coarse: Share = Share(over=50, least=16)  # replicas that a threshold with momentum is looked for with
+    replicas: Share = Share(over=2, least=32)  # so many resolve a fall of a hundredth, from 30 directions to 100
+    coarse: Share = Share(over=30, least=32)  # replicas that a threshold with momentum is looked for with
     steps: int = 150
     momentum_batches: tuple[int, ...] = (1, 4, 16, 64, 256)
     momentum_steps: int = 1000
     burn: int = 100
-    tests: tuple[int, ...] = (1, 10, 30)
-    growing: tuple[int, ...] = (1, 4, 16, 64)  # batch sizes at which ten directions are compared
+    ladder: tuple[int, ...] = (1, 3, 10, 30, 100)  # numbers of directions along which the gap should close, k = 1
+    crowd: int = 10  # directions in which batch sizes are compared, …
+    growing: tuple[int, ...] = (1, 4, 16, 64)  # … these
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,18 +110,23 @@ def _growth(
 
 def estimates(result: DimensionResult) -> Estimates:
     """Return what the thresholds of single runs say about P2-C9 and P2-X4."""
-    one, ten, thirty = result.config.tests
+    config, seed = result.config, result.lab.seed
 
     def rise(low: Threshold, high: Threshold) -> Estimate:
-        return bootstrap(lambda g, h: high.at(h) - low.at(g), low.growth, high.growth, seed=result.lab.seed)
+        return bootstrap(lambda g, h: high.at(h) / low.at(g), low.growth, high.growth, seed=seed)
 
-    by_size = [result.features[ten, k] for k in result.config.growing]
+    def fall(few: int, many: int) -> Estimate:  # of the gap, from few directions to many
+        near, far = (result.features[d, 1] for d in (few, many))
+        unit, other = (mean_square_threshold(Features(d), 1) for d in (few, many))
+        return bootstrap(lambda g, h: near.at(g) / unit - far.at(h) / other, near.growth, far.growth, seed=seed)
+
+    by_size = [result.features[config.crowd, k] for k in config.growing]
     return {
         "P2-C9.momentum": [rise(*pair) for pair in pairwise(result.momentum.values())],
         "P2-C9.dimension": [rise(*pair) for pair in pairwise(by_size)],
-        "P2-X4.one": result.measured_gap(one, 1),
-        "P2-X4.ten": result.measured_gap(ten, 1),
-        "P2-X4.thirty": result.measured_gap(thirty, 1),
+        "P2-X4.one": result.measured_gap(config.ladder[0], 1),
+        "P2-X4.falls": [fall(*pair) for pair in pairwise(config.ladder)],
+        "P2-X4.last": result.measured_gap(config.ladder[-1], 1),
     }
 
 
@@ -147,6 +153,6 @@ DIMENSION = Experiment(
     large=Dimension(
         dimensions=(*DIMENSIONS, 300, 1000),
         measured=(*((d, 1) for d in (*DIMENSIONS, 300, 1000)), *TEN[1:], *((d, 16) for d in (1, 2, 3, 5, 30))),
-        replicas=Share(times=20), coarse=Share(times=2, least=16),
+        replicas=Share(times=20), coarse=Share(times=2, least=32),
     ),
 )  # fmt: skip

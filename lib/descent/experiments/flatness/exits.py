@@ -20,7 +20,7 @@ from descent.engine.arms import in_parts
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exit_spread, exit_time, mean_square_threshold
-from descent.stats import Estimate, blocks, bootstrap, furthest, mean, proportion
+from descent.stats import Estimate, blocks, bootstrap, mean, proportion
 from descent.theory.weights import Gamma, StepLaw, WeightLaw
 
 BLOCKS = 1000  # of walks, which the bootstrap resamples whole
@@ -32,14 +32,15 @@ class Exits:
     """Settings between the two thresholds and above both; walks: runs of each whose way out is watched."""
 
     walks: Share = Share(times=30, least=960)
-    replicas: Share = Share(least=32)
+    replicas: Share = Share(times=50, least=32)  # so many resolve two per cent of the slow growth at 1.1
     law: WeightLaw = Gamma(0.5)
     between: tuple[tuple[int, float], ...] = ((1, 0.5), (1, 0.75), (4, 0.25), (4, 0.5), (4, 0.75), (16, 0.75))
     above: tuple[tuple[int, float], ...] = ((1, 1.1), (1, 1.5), (4, 1.5), (16, 1.5))
     head: tuple[int, int] = (0, 3)  # the settings between at k = 1 and k = 4 that claims are stated at
-    barely: int = 1  # settings above that sit too close to the threshold for a claim
+    barely: int = 1  # settings above that sit close to the threshold, which come first
     decays: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)  # −log of the chance to leave, up to a constant
     forget: float = 6.0  # a run is given up when its chance to come back is e^−forget of what it was
+    deep: float = 600.0  # above both thresholds every run comes back: it is given up at e^−deep, where numbers end
     decades: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)
     steps: int = 200  # over which the growth of single runs is measured
     patience: int = 20_000
@@ -81,7 +82,7 @@ def run(config: Exits, lab: Lab) -> ExitsResult:
     decays, decades = np.array(config.followed(walks)), 10.0 ** np.array(config.decades)
     ratios = np.array([np.exp(decays / setting.exponent) for setting in between])
     left = [_left(setting, row, config, lab) for setting, row in zip(between, ratios, strict=True)]
-    streams, floor = lab.streams(walks // 20, torch.float64), np.exp(-60.0)
+    streams, floor = lab.streams(walks // 20, torch.float64), np.exp(-config.deep)
     passages = [first_passages(setting, 1.0, decades, config.patience, streams, floor) for setting in above]
     growth, one = [], torch.ones(1, 1, dtype=torch.float64)
     for setting in (*between, *above):
@@ -122,14 +123,15 @@ def stayed(result: ExitsResult, row: int) -> Estimate:
 def estimates(result: ExitsResult) -> Estimates:
     """Return what exits in one direction say about P2-C11, P2-C12 and P2-X2."""
     single, several = result.config.head
-    clear = range(result.config.barely, len(result.above))
     above = result.growth[len(result.between) :]
+    stays = [stayed(result, row) for row in range(len(result.above))]
     return {
-        "P2-C11.above": furthest([mean(above[row] / result.above[row].growth) for row in clear]),
+        "P2-C11.above": [mean(row / setting.growth) for row, setting in zip(above, result.above, strict=True)],
         "P2-C11.between": mean(result.growth[single]),
-        "P2-C12.above": max((stayed(result, row) for row in clear), key=lambda e: e.high),
+        "P2-C12.above": stays[result.config.barely :],
+        "P2-C12.above_first": stays,
         "P2-C12.between": leaving_exponent(result, several),
-        "P2-X2.power": furthest([leaving_exponent(result, b, s.exponent) for b, s in enumerate(result.between)]),
+        "P2-X2.power": [leaving_exponent(result, b, s.exponent) for b, s in enumerate(result.between)],
     }
 
 
@@ -174,5 +176,5 @@ def _about(settings: list[Walk], growth: Array, **measured: Sequence[Estimate | 
 
 EXITS = Experiment(
     "exits", small=Exits(), run=run, estimates=estimates, tables=tables,
-    large=Exits(Share(times=9000), Share(times=20), decays=tuple(np.arange(1.0, 8.1, 0.5).tolist()), forget=9.0),
+    large=Exits(Share(times=9000), Share(times=400), decays=tuple(np.arange(1.0, 8.1, 0.5).tolist()), forget=9.0),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from descent.engine import Purpose, heavy_ball
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.growth import Descent, Growth, resampled_growth
 from descent.problems.quadratics import FOUR_ATOMS, Atoms, sampled, single_growth
-from descent.stats import Estimate, furthest, mean
+from descent.stats import Estimate, mean
 from descent.theory.moments import Gaussian, Weighted, growth_rate, threshold
 
 ATOMS, FEATURES, WEIGHTS = "four atoms", "Gaussian features", "exponential weights"
@@ -111,9 +111,9 @@ def estimates(result: RatesResult) -> Estimates:
     """Return what plain descent says about P2-C4, P2-C5 and P2-C8."""
     plain = [cell for cell in result.cells if not cell.case.momentum]
     return {
-        "P2-C4.rate": furthest([cell.deviation for cell in plain if cell.multiple < 1], 0.0),
-        "P2-C5.rate": furthest([cell.deviation for cell in plain if cell.multiple > 1], 0.0),
-        "P2-C8.collapse": furthest([cell.deviation for cell in plain if cell.multiple == 1], 0.0),
+        "P2-C4.rate": [cell.deviation for cell in plain if cell.multiple < 1],
+        "P2-C5.rate": [cell.deviation for cell in plain if cell.multiple > 1],
+        "P2-C8.collapse": [cell.deviation for cell in plain if cell.multiple == 1],
     }
 
 

@@ -142,10 +142,10 @@ def estimates(result: MechanismsResult) -> Estimates:
     return {
         "P2-C2.above": excess(Case.ABOVE, LOGARITHM),
         "P2-C2.between": excess(Case.BETWEEN, POWER),
-        "P2-C2.additive": excess(Case.ADDITIVE, POWER, LOGARITHM),
         "P2-X10.barrier": slope(result, Case.ADDITIVE, BARRIER),
         "P2-X10.power": slope(result, Case.BETWEEN, POWER),
         "P2-X10.logarithm": slope(result, Case.ABOVE, LOGARITHM),
+        "P2-X10.additive": excess(Case.ADDITIVE, POWER, LOGARITHM),
     }
 
 

@@ -6,7 +6,7 @@ size, and whether it says more than the sharpness, which alone is silent at smal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +16,7 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
+from descent.data.draws import Draws
 from descent.engine import ArmRun, FirstPassage, Params, Probe, Purpose, Streams, every, sgd
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
@@ -24,11 +25,10 @@ from descent.experiments.flatness.parity import Parity
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure import growth
 from descent.measure.stability import bounds, cheap_bounds, leading, threshold
-from descent.stats import Estimate, bootstrap, exact, mean, median, paired_difference, proportion
+from descent.stats import Estimate, draw_difference, draw_mean, draw_share, draw_statistic
 
 FEW = 4  # the batch size whose linearised networks are run
 SLACK = 1.02  # from here on a network counts as above its threshold, in units of the threshold
-BELOW = 0.7  # up to here runs with k = 1 count as well below it
 KINDS = ("mean square", "single runs")  # what the growth of a linearised network is that of
 
 
@@ -47,6 +47,7 @@ class Networks:
 
     data: str = "digits"
     examples: int = 64
+    draws: int = 16  # of so many images, disjoint while there are enough
     hidden: tuple[int, ...] = (16,)
     groups: tuple[Group, ...] = (  # the first has k = 1
         Group(1, (0.06, 0.1, 0.15, 0.2), 20_000),
@@ -69,7 +70,11 @@ class Networks:
 
     def task(self, lab: Lab) -> Parity:
         """Return the net and its data."""
-        return Parity.of(lab, self.data, self.examples, self.hidden)
+        return Parity.of(lab, self.data, self.examples, self.draws, self.hidden)
+
+    def nets(self, lab: Lab) -> int:
+        """Return the replicas of every arm, as many for each draw."""
+        return lab.per_draw(self.replicas, self.draws)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +120,29 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class NetworksResult(Result[Networks]):
-    """Groups by batch size, and the gentle runs with k = 1 and with the full batch."""
+    """Groups by batch size, and the gentle runs with k = 1 and with the full batch.
 
+    sets: the images of every draw; net i of any arm is of draw i mod D.
+    """
+
+    sets: Draws
     groups: tuple[Trained, ...]
     tracks: tuple[Track, ...]
-    growth: Array  # (2, M, S) per step, by KINDS, of M linearised nets at `around` times C*(4)
+    growth: Array  # (2, S, N) per step, by KINDS, of the linearised nets at `around` times C*(4); NaN for the others
     one: Array  # (n, n): the Gram matrix of the gentle full-batch run's first net, whose bounds are drawn
 
     def of(self, batch_size: Batch) -> Trained:
         """Return the networks of one batch size."""
         return next(trained for trained in self.groups if trained.group.batch_size == batch_size)
+
+    def pooled(self, *values: Array) -> Array:
+        """Return values (…, N) of nets by draw, (D, M), all arms and groups of a draw together."""
+        flat = np.concatenate([value.reshape(-1, value.shape[-1]) for value in values])
+        return self.sets.by_draw(flat).swapaxes(0, 1).reshape(len(self.sets), -1)
+
+    def largest(self, values: Array) -> Estimate:
+        """Return the largest of values (…, N) over the nets of a draw, mean over the draws."""
+        return draw_mean(np.fmax.reduce(self.pooled(values), axis=1)[:, None])
 
 
 def run(config: Networks, lab: Lab) -> NetworksResult:
@@ -132,7 +150,7 @@ def run(config: Networks, lab: Lab) -> NetworksResult:
     task = config.task(lab)
 
     def look(params: Params) -> dict[str, Tensor]:  # at the gentle runs, the first of the stack; others are left blank
-        leaves, count = cast(Leaves, params), lab.count(config.replicas)
+        leaves, count = cast(Leaves, params), config.nets(lab)
         k = task.gram({name: leaf[:count] for name, leaf in leaves.items()})
         found = {"sharpness": leading(k).sharpness, "single": threshold(k, 1, tolerance=1e-4)}
         blank = len(next(iter(leaves.values()))) - count
@@ -145,19 +163,19 @@ def run(config: Networks, lab: Lab) -> NetworksResult:
     watch = {"": every(config.pause, look)}
     runs = [fit(task, config, lab, group, {} if i else watch) for i, group in enumerate(config.groups)]
     gentle = fit(task, config, lab, Group(None, (config.gentle,), config.patience), watch)
-    initial = to_numpy(leading(task.gram(task.start(lab.streams(config.replicas)))).sharpness)
+    initial = to_numpy(leading(task.gram(task.start(lab.streams(config.nets(lab))))).sharpness)
     groups = tuple(_weigh(task, config, group, done, initial) for group, done in zip(config.groups, runs, strict=True))
     few = next(i for i, group in enumerate(config.groups) if group.batch_size == FEW)
     one = {name: leaf[:1] for name, leaf in gentle.params.items()}
     tracks, grown = tuple(map(track, (runs[0], gentle))), grow(task, config, lab, runs[few], groups[few])
-    return NetworksResult(config, lab, groups, tracks, grown, to_numpy(task.gram(one)[0]))
+    return NetworksResult(config, lab, task.sets, groups, tracks, grown, to_numpy(task.gram(one)[0]))
 
 
 def fit(task: Parity, config: Networks, lab: Lab, group: Group, probes: Mapping[str, Probe]) -> ArmRun[Leaves]:
     """Train a group from the same starts on the same batches, until all interpolate or the steps are used up."""
     objective = task.objective(group.batch_size)
     fitted = FirstPassage(lambda params: objective.value(params) < config.fitted, every=200, stop=True)
-    arms = lab.arms(sgd(group.lr), config.replicas)
+    arms = lab.arms(sgd(group.lr), config.nets(lab))
     return arms.run(objective, task.start, group.steps, probes={**probes, "fitted": fitted}, check=10)
 
 
@@ -184,7 +202,7 @@ def _weigh(task: Parity, config: Networks, group: Group, done: ArmRun[Leaves], i
 
 
 def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun[Leaves], trained: Trained) -> Array:
-    """Return the growth per step of each linearised net, (2, M, S), by KINDS."""
+    """Return the growth per step of each linearised net, (2, S, N), by KINDS; NaN where it does not interpolate."""
     arm, around = len(trained.group.lr) // 2, config.around
     (kept,) = lab.bring(torch.from_numpy(trained.found[arm].nonzero()[0]))
     k = task.interpolating(done.params, kept + arm * done.arms.replicas).float()
@@ -201,39 +219,53 @@ def grow(task: Parity, config: Networks, lab: Lab, done: ArmRun[Leaves], trained
     begin = streams.normal(Purpose.PROBE, 0, (config.examples,))
     found = growth.resampled_growth(step, begin, config.horizon, streams, arms=lr.numel())
     values = [[one.mean_square.value for one in found], [one.lyapunov.value for one in found]]
-    return np.array(values).reshape(2, len(k), -1)
+    full = np.full((2, len(around), done.arms.replicas), np.nan)
+    full[:, :, trained.found[arm]] = np.array(values).reshape(2, len(k), -1).swapaxes(1, 2)
+    return full
 
 
 def estimates(result: NetworksResult) -> Estimates:
     """Return what trained networks say about P2-C3, P2-C8, P2-X1, P2-X6 and P2-X11."""
-    full, one = result.of(None), result.of(1)
+    full, one, seed = result.of(None), result.of(1), result.lab.seed
 
-    def above(*groups: Trained) -> Estimate:  # the share of interpolating nets that sit above their own threshold
-        loads = np.concatenate([trained.load[trained.found] for trained in groups])
-        return proportion(int((loads > SLACK).sum()), len(loads))
+    def share(*groups: Trained, beyond: Callable[[Trained], BoolArray]) -> Estimate:  # of the nets that interpolate
+        return draw_share(result.pooled(*(np.where(t.found, beyond(t), np.nan) for t in groups)))
 
-    unstable = full.found & (full.lr * full.initial / 2 > 1)
-    kept = full.lr[full.found] > full.single[full.found]
-    slow, fast = result.tracks
-    gentle = slow.load[:, -1] < BELOW
-    rise = [track.sharpness[gentle, -1] / track.sharpness[gentle, 0] for track in (slow, fast)]
+    def above(trained: Trained) -> BoolArray:
+        return np.asarray(trained.load > SLACK)
+
+    unstable = full.lr * full.initial / 2 > 1
+    rise = [result.pooled(np.log(track.sharpness[:, -1] / track.sharpness[:, 0])) for track in result.tracks]
+    highest = [result.largest(track.load.T) for track in result.tracks]
     return {
-        "P2-C3.necessary": above(*result.groups),
-        "P2-C8.networks": above(one, result.of(FEW)),
-        "P2-C8.edge": mean(full.load[unstable]),
-        "P2-X1.network": median((one.single / one.lower)[one.found], result.lab.seed),
-        "P2-X6.rejects": proportion(int(kept.sum()), kept.size),
-        "P2-X6.sharpness_silent": exact(float(np.nanmax(one.lr * one.sharpness / 2))),
+        "P2-C3.necessary": share(*result.groups, beyond=above),
+        "P2-C8.networks": share(one, result.of(FEW), beyond=above),
+        "P2-C8.edge": draw_mean(result.pooled(np.where(unstable, full.load, np.nan))),
+        "P2-X1.network": draw_statistic(_median, result.pooled(one.single / one.lower), seed=seed),
+        "P2-X6.rejects": share(full, beyond=lambda t: np.asarray(t.lr > t.single)),
+        "P2-X6.sharpness_silent": result.largest(one.lr * one.sharpness / 2),
         "P2-X6.simulated": onset(result, "mean square"),
-        "P2-X11.flattens": paired_difference(*rise),
-        "P2-X11.far_below": exact(float(slow.load[gentle].max())),
+        "P2-X11.flattens": draw_difference(*rise),
+        "P2-X11.far_below": highest[0],
+        "P2-X11.flattens_first": draw_mean(rise[0]),
+        "P2-X11.below_first": highest,
     }
+
+
+def _median(drawn: Array) -> Array:
+    """Return the median over nets, (B, D, M) → (B,)."""
+    return np.asarray(np.nanmedian(drawn, axis=(1, 2)))
 
 
 def onset(result: NetworksResult, kind: str) -> Estimate:
     """Return where the mean growth of the linearised nets, of one of KINDS, changes sign, over C*(4)."""
-    around, found = np.array(result.config.around), result.growth[KINDS.index(kind)]
-    return bootstrap(lambda drawn: growth.onset(around, drawn.mean(1)), found, seed=result.lab.seed)
+    around = np.array(result.config.around)
+    grown = [result.pooled(found) for found in result.growth[KINDS.index(kind)]]
+
+    def crossing(*drawn: Array) -> Array:
+        return growth.onset(around, np.stack([np.nanmean(one, axis=(1, 2)) for one in drawn], axis=-1))
+
+    return draw_statistic(crossing, *grown, seed=result.lab.seed)
 
 
 def tables(result: NetworksResult) -> Tables:
@@ -242,7 +274,8 @@ def tables(result: NetworksResult) -> Tables:
     for trained in result.groups:
         where = trained.found.nonzero()  # arms and replicas
         columns = {name: getattr(trained, name)[where] for name in ("lr", "sharpness", "threshold", "single", "load")}
-        nets.append(DataFrame({"batch_size": batch_name(trained.group.batch_size), "replica": where[1], **columns}))
+        about = {"batch_size": batch_name(trained.group.batch_size), "draw": where[1] % len(result.sets)}
+        nets.append(DataFrame({**about, "replica": where[1] // len(result.sets), **columns}))
     for track, name in zip(result.tracks, ("1", "all"), strict=True):
         bands = {
             which: zip(("low", "median", "high"), track.band(which), strict=True) for which in ("sharpness", "load")

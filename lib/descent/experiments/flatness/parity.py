@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from descent.data import images
+from descent.data.draws import Draws
 from descent.engine import Purpose, Streams
 from descent.engine.probes import Leaves
 from descent.experiments.flatness.batches import Batch
@@ -16,31 +17,36 @@ from descent.experiments.lab import Lab
 from descent.measure.gram import gram
 from descent.measure.stability import interpolation_gram
 from descent.nets import MLP, SquaredError, Supervised
+from descent.nets.supervised import Sampling
 
 
 @dataclass(frozen=True, eq=False)
 class Parity:
-    """A tanh net with one output, and images it is to tell apart, odd or even: another part for every master seed."""
+    """A tanh net with one output, and images it is to tell apart, odd or even.
+
+    sets: the few images that the replicas of a draw are trained on; replica r of any stack is of draw r mod D.
+    """
 
     net: MLP
     inputs: Tensor
     targets: Tensor
+    sets: Draws
 
     @classmethod
-    def of(cls, lab: Lab, name: str, count: int, hidden: tuple[int, ...]) -> Parity:
-        """Take grey levels less their mean image, a constant 1 that makes the first layer's biases, and ±1."""
+    def of(cls, lab: Lab, name: str, count: int, draws: int, hidden: tuple[int, ...]) -> Parity:
+        """Take grey levels less the mean of all images, a constant 1 that makes the first layer's biases, and ±1."""
         data = images.load(name)
-        turn = replace(lab, seed=0).key() + lab.seed  # no two seeds in a row share a part
-        part = data.take(count, count * (turn % (len(data) // count)))
-        pixels = part.images.flatten(1).to(torch.float32) / part.peak
+        pixels = data.images.flatten(1).to(torch.float32) / data.peak
         inputs = torch.cat([pixels - pixels.mean(0), torch.ones(len(pixels), 1)], dim=1)
-        brought = lab.bring(inputs, images.signs(part.labels % 2).unsqueeze(1))
-        return cls(MLP((inputs.shape[1], *hidden, 1), "tanh", bias=False), *brought)
+        x, y = lab.bring(inputs, images.signs(data.labels % 2).unsqueeze(1))
+        sets = lab.draws(len(data), count, draws)
+        return cls(MLP((inputs.shape[1], *hidden, 1), "tanh", bias=False), x, y, sets)
 
     def objective(self, batch_size: Batch) -> Supervised:
         """Return the loss, with replacement unless it is the full batch."""
-        data = (self.net, SquaredError(), self.inputs, self.targets, batch_size)
-        return Supervised(*data, "full") if batch_size is None else Supervised(*data)
+        sampling: Sampling = "full" if batch_size is None else "with_replacement"
+        data = (self.net, SquaredError(), self.inputs, self.targets, batch_size, sampling)
+        return Supervised(*data, rows=self.sets.rows)
 
     def start(self, streams: Streams) -> Leaves:
         """Draw weights of variance 4/fan_in in the first layer, 1/fan_in above it; biases are zero."""
@@ -54,9 +60,12 @@ class Parity:
     def gram(self, params: Leaves) -> Tensor:
         """Return K (R, n, n) in float64, wherever the parameters are."""
         leaves = {name: leaf.double() for name, leaf in params.items()}
-        return gram(self.net, leaves, self.inputs)
+        return gram(self.net, leaves, self.inputs, rows=self.sets.rows)
 
-    def interpolating(self, params: Leaves, rows: Tensor) -> Tensor:
-        """Return K (M, n, n) of the replicas `rows`, which must fit their targets."""
-        leaves = {name: leaf[rows] for name, leaf in params.items()}
-        return interpolation_gram(self.net, leaves, self.inputs, self.targets)
+    def interpolating(self, params: Leaves, replicas: Tensor) -> Tensor:
+        """Return K (M, n, n) of some replicas of a stack, any of them, which must fit their targets."""
+        kernels = []
+        for one in replicas.tolist():
+            own, leaves = self.sets.rows[one % len(self.sets)], {name: leaf[one, None] for name, leaf in params.items()}
+            kernels.append(interpolation_gram(self.net, leaves, self.inputs[own], self.targets[own]))
+        return torch.cat(kernels)

@@ -15,12 +15,13 @@ from descent.engine import ArmRun, Arms, Every, Probe, Purpose, column, every, s
 from descent.experiments.flatness.batches import Batch, batch_name
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.problems.styblinski import FLAT, SHARP, TOP, StyblinskiTang, crisis, cycle
-from descent.stats import Estimate, exact, proportion
+from descent.stats import Estimate, proportion
 from descent.theory.weights import TwoPoint, WeightLaw
 
 SETTLED_SHARP, SETTLED_FLAT, LEFT, RIGHT, INFINITE = range(5)
 OUTCOMES = ("settled sharp", "settled flat", "unsettled, sharp basin", "unsettled, flat basin", "infinite")
 BOTH = (SHARP, FLAT)  # where runs start
+SAME = 1e-6  # how close two points are that count as one
 CHECK = 20  # steps between two looks for runs that went to infinity
 HEAD, ABOVE, INSIDE = 4, 1.25, 1.1  # the batch size and the multiples of its own threshold that claims are stated at
 
@@ -67,6 +68,11 @@ class WellsResult(Result[Wells]):
         found = self.outcome[(*self.config.cell(batch_size, multiple), 0)]
         return proportion(int(np.isin(found, outcomes).sum()), len(found))
 
+    def cycling(self, batch_size: Batch, multiple: float) -> Estimate:
+        """Return the share of runs from the sharp well that come back to the same point every two steps."""
+        found = self.returns[(*self.config.cell(batch_size, multiple), 0)]
+        return proportion(int((found < SAME).sum()), len(found))
+
 
 def release(
     arms: Arms, problem: StyblinskiTang, start: Tensor, steps: int, last: Every[Tensor], **probes: Probe[Tensor]
@@ -103,14 +109,15 @@ def run(config: Wells, lab: Lab) -> WellsResult:
 
 def estimates(result: WellsResult) -> Estimates:
     """Return what one coordinate says about P2-C13 and P2-X7."""
-    full, inside = result.config.cell(None, INSIDE)
     return {
         "P2-C13.rejected": result.share(HEAD, ABOVE, SETTLED_SHARP),
         "P2-C13.sgd": result.share(HEAD, ABOVE, SETTLED_FLAT),
         "P2-C13.descent": result.share(None, INSIDE, SETTLED_FLAT),
+        "P2-C13.descent_first": result.share(None, ABOVE, SETTLED_FLAT),
         "P2-X7.left_minimiser": result.share(None, ABOVE, SETTLED_FLAT, LEFT, RIGHT, INFINITE),
         "P2-X7.kept_basin": result.share(None, ABOVE, SETTLED_SHARP, LEFT),
-        "P2-X7.cycle": exact(float(result.returns[full, inside, 0].max())),
+        "P2-X7.cycle": result.cycling(None, INSIDE),
+        "P2-X7.cycle_first": result.cycling(None, ABOVE),
     }
 
 
