@@ -46,7 +46,7 @@ def network_sharpness(result: NetworksResult) -> Figure:
         _band(axes[1], track, "load", look, name)
     axes[1].axhline(1, color=INK, linewidth=1)
     axes[0].set(ylabel="sharpness λ", title=f"lr = {result.config.gentle:g}", ylim=(0, None))
-    axes[1].set(ylabel="lr over η*(1)", title="far below the threshold", ylim=(0, 1.1))
+    axes[1].set(ylabel="lr over η*(1)", title="relative to the threshold", ylim=(0, 1.1))
     for axis in axes:
         axis.set(xlabel="step", xlim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
