@@ -17,7 +17,7 @@ from torch import Tensor
 from descent.arrays import Array, BoolArray
 from descent.engine import column, sgd
 from descent.engine.arms import in_parts
-from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.measure.passages import first_passages
 from descent.problems.exponents import Walk, almost_sure_threshold, exit_spread, exit_time, mean_square_threshold
 from descent.stats import Estimate, blocks, bootstrap, mean, proportion
@@ -32,7 +32,8 @@ class Exits:
     """Settings between the two thresholds and above both; walks: runs of each whose way out is watched."""
 
     walks: Share = Share(times=30, least=960)
-    replicas: Share = Share(times=50, least=32)  # so many resolve two per cent of the slow growth at 1.1
+    replicas: Share = Share(times=4, least=32)  # whose growth is measured: so many resolve three per cent of it, …
+    many: Share = Share(times=50, least=32)  # … and so many where it is slow, barely above the threshold
     law: WeightLaw = Gamma(0.5)
     between: tuple[tuple[int, float], ...] = ((1, 0.5), (1, 0.75), (4, 0.25), (4, 0.5), (4, 0.75), (16, 0.75))
     above: tuple[tuple[int, float], ...] = ((1, 1.1), (1, 1.5), (4, 1.5), (16, 1.5))
@@ -67,7 +68,7 @@ class ExitsResult(Result[Exits]):
     left: Array  # (B, blocks, L): shares of walks that got there
     times: Array  # (A, N, D): exit times per number of decades
     seen: BoolArray  # alike
-    growth: Array  # (B + A, R): log growth per step of single runs
+    growth: list[Array]  # B + A times (R,): log growth per step of single runs
 
     @property
     def chances(self) -> list[list[Estimate]]:
@@ -84,13 +85,17 @@ def run(config: Exits, lab: Lab) -> ExitsResult:
     left = [_left(setting, row, config, lab) for setting, row in zip(between, ratios, strict=True)]
     streams, floor = lab.streams(walks // 20, torch.float64), np.exp(-config.deep)
     passages = [first_passages(setting, 1.0, decades, config.patience, streams, floor) for setting in above]
-    growth, one = [], torch.ones(1, 1, dtype=torch.float64)
-    for setting in (*between, *above):
-        arms = lab.arms(sgd(setting.lr), config.replicas, torch.float64)
-        done = arms.run(setting.minimum, one, config.steps, limit=1e150, check=config.steps)
-        growth.append(done.end(lambda params: column(0)(params).abs().log() / config.steps)[0])
+    slow = above[: config.barely]
+    growth = [_grown(one, config.many if one in slow else config.replicas, config, lab) for one in (*between, *above)]
     times, seen = np.stack([found.times for found in passages]), np.stack([found.seen for found in passages])
-    return ExitsResult(config, lab, between, above, ratios, np.stack(left), times, seen, np.stack(growth))
+    return ExitsResult(config, lab, between, above, ratios, np.stack(left), times, seen, growth)
+
+
+def _grown(setting: Walk, runs: Share, config: Exits, lab: Lab) -> Array:
+    """Return the log growth per step of single runs from distance 1, (R,)."""
+    arms, one = lab.arms(sgd(setting.lr), runs, torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    done = arms.run(setting.minimum, one, config.steps, limit=1e150, check=config.steps)
+    return done.end(lambda params: column(0)(params).abs().log() / config.steps)[0]
 
 
 def _left(setting: Walk, ratios: Array, config: Exits, lab: Lab) -> Array:
@@ -140,7 +145,7 @@ def tables(result: ExitsResult) -> Tables:
     between, above, decades = result.between, result.above, result.config.decades
     powers = [leaving_exponent(result, row) for row in range(len(between))]
     stays = [stayed(result, row).value for row in range(len(above))]
-    inner, outer = np.split(result.growth, [len(between)])
+    inner, outer = result.growth[: len(between)], result.growth[len(between) :]
     settings = [_about(between, inner, power=powers), _about(above, outer, stayed=stays)]
     names = {"power": "measured_exponent", "power_low": "exponent_low", "power_high": "exponent_high"}
     chances = tidy(
@@ -166,15 +171,18 @@ def tables(result: ExitsResult) -> Tables:
     }
 
 
-def _about(settings: list[Walk], growth: Array, **measured: Sequence[Estimate | float]) -> DataFrame:
+def _about(settings: list[Walk], growth: list[Array], **measured: Sequence[Estimate | float]) -> DataFrame:
     return tidy(
         {"batch_size": [setting.batch_size for setting in settings]}, lr=[setting.lr for setting in settings],
         exponent=[setting.exponent for setting in settings], growth_exact=[setting.growth for setting in settings],
-        growth=each(mean, growth), **measured,
+        growth=[mean(runs) for runs in growth], **measured,
     )  # fmt: skip
 
 
 EXITS = Experiment(
     "exits", small=Exits(), run=run, estimates=estimates, tables=tables,
-    large=Exits(Share(times=9000), Share(times=400), decays=tuple(np.arange(1.0, 8.1, 0.5).tolist()), forget=9.0),
+    large=Exits(
+        Share(times=9000), Share(times=80), Share(times=1000), decays=tuple(np.arange(1.0, 8.1, 0.5).tolist()),
+        forget=9.0,
+    ),
 )  # fmt: skip
