@@ -23,7 +23,7 @@ from descent.stats.estimate import CLOPPER_PEARSON, JACKKNIFE, STUDENT_LOG, Esti
 from descent.stats.intervals import mean
 from descent.stats.resample import resample
 
-__all__ = ["draw_difference", "draw_mean", "draw_ratio", "draw_share", "draw_statistic"]
+__all__ = ["draw_difference", "draw_fraction", "draw_mean", "draw_ratio", "draw_share", "draw_statistic"]
 
 
 def draw_mean(x: ArrayLike, *, level: float = 0.95) -> Estimate:
@@ -78,6 +78,26 @@ def draw_share(hits: ArrayLike, *, level: float = 0.95) -> Estimate:
     p, trials = float(np.nanmean(x, axis=1).mean()), _trials(x, level)
     low, high = clopper_pearson(p * trials, trials, level)
     return _over(Estimate(p, min(low, p), max(high, p), 2, CLOPPER_PEARSON, trials, level), x, lost)
+
+
+def draw_fraction(x: ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Estimate the mean of a number between 0 and 1, x (draws, replicas), as `draw_mean` does.
+
+    Where all replicas stand at one end there is no spread, and yet a bound: were the mean of a draw p, all n draws
+    would stand at 1 with a probability of at most pⁿ. That is Clopper and Pearson's interval for n trials, the draws.
+
+    >>> print(draw_fraction(np.ones((10, 3))), draw_fraction([[0.5, 0.7], [0.6, 0.6], [0.4, 0.5]]))
+    1.00 [0.69, 1.00] 0.6 [0.4, 0.7]
+    """
+    (a,), lost = _kept(x)
+    if not ((a >= 0) & (a <= 1) | np.isnan(a)).all():
+        raise ValueError("a fraction lies between 0 and 1, or is nan for a replica that diverged")
+    ends = np.unique(a[~np.isnan(a)])
+    if len(ends) > 1 or ends[0] not in (0, 1):
+        return draw_mean(x, level=level)
+    end, n = float(ends[0]), len(a)
+    low, high = clopper_pearson(end * n, n, level)
+    return _over(Estimate(end, low, high, n, CLOPPER_PEARSON, n, level), a, lost)
 
 
 def draw_statistic(

@@ -6,7 +6,16 @@ import math
 
 import numpy as np
 import pytest
-from descent.stats import draw_difference, draw_mean, draw_ratio, draw_share, draw_statistic, mean, proportion
+from descent.stats import (
+    draw_difference,
+    draw_fraction,
+    draw_mean,
+    draw_ratio,
+    draw_share,
+    draw_statistic,
+    mean,
+    proportion,
+)
 
 NAN = math.nan
 
@@ -135,3 +144,18 @@ def test_a_replica_that_diverged_is_left_out_and_a_draw_of_none_but_those_is_nam
 def test_what_cannot_be_estimated_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_fraction_at_its_end_everywhere_has_the_bound_of_as_many_trials():
+    found = draw_fraction(np.zeros((12, 3)))
+    assert (found.value, found.low, found.n, found.draws) == (0, 0, 36, 12)
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / 12))
+    assert found.widened(100).high == pytest.approx(1 - 0.00025 ** (1 / 12))
+    assert not found.insufficient
+
+
+def test_a_fraction_that_varies_is_a_mean():
+    x = np.random.default_rng(5).random((10, 4))
+    assert draw_fraction(x) == draw_mean(x)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        draw_fraction(2 * x)
