@@ -6,22 +6,23 @@ is at most ε. The recursion is exact: a parabola, the inner-product rule of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from descent.arrays import Array
-from descent.data.images import centred, load, redrawn
+from descent.data.draws import Draws
 from descent.engine import Arms, sgd
 from descent.engine.arms import to_numpy
 from descent.engine.stack import leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import RULES, rules
+from descent.experiments.smoothing.arms import RULES, over_draws, rules, task
 from descent.measure.critical_batch import critical_exponent, valley
 from descent.measure.noise import gradient_noise
-from descent.nets import MLP, CrossEntropy, Supervised
-from descent.stats import bootstrap, exact, mean, paired_difference
+from descent.nets import Supervised
+from descent.stats import Estimate, draw_difference, draw_mean, draw_statistic, exact
 from descent.theory.search_noise import Rule, recipe_factor, recipe_variance, virtual_steps
 
 
@@ -29,8 +30,9 @@ from descent.theory.search_noise import Rule, recipe_factor, recipe_variance, vi
 class Critical:
     """Digits with redrawn labels; and a parabola, in the fields that begin with "virtual"."""
 
-    replicas: Share = Share(over=30, least=32, most=64)  # networks per batch size
-    sizes: tuple[int, ...] = (64, 32, 10)
+    draws: int = 16  # of the training set
+    replicas: Share = Share(over=30, most=32)  # networks per batch size
+    hidden: int = 32
     examples: int = 1000
     redrawn: float = 0.2  # of the labels
     rates: tuple[float, ...] = (0.05, 0.2)
@@ -47,11 +49,13 @@ class Critical:
 class CriticalResult:
     """Steps (H, E, N, B) per rate and precision, infinite where never reached; variance (N,) at the start.
 
-    virtual (3, V): exact steps of plain, averaged and heavy-ball descent on the parabola.
+    Net i is of draw i mod D of the sets. virtual (3, V): exact steps of plain, averaged and heavy-ball descent on the
+    parabola.
     """
 
     config: Critical
     lab: Lab
+    sets: Draws
     steps: Array
     variance: Array
     virtual: Array
@@ -73,17 +77,15 @@ class CriticalResult:
 
 def run(config: Critical, lab: Lab) -> CriticalResult:
     """Run the networks of every batch size, and the recursion."""
-    data = redrawn(load("digits"), config.redrawn)
-    inputs, labels = lab.bring(centred(data.images)[: config.examples].flatten(1), data.labels[: config.examples])
-    model, arms = MLP(config.sizes), lab.arms(sgd(config.rates), config.replicas)
-    problems = [Supervised(model, CrossEntropy(), inputs, labels, size) for size in config.batch_sizes]
-    steps = [_until_quiet(config, arms, problem) for problem in problems]
-    variance = to_numpy(gradient_noise(problems[0], model.initial(lab.streams(config.replicas))))
+    images = task(lab, "digits", config.redrawn, config.hidden, config.draws, config.examples)
+    arms = lab.arms(sgd(config.rates), lab.per_draw(config.replicas, config.draws))
+    steps = [_until_quiet(config, arms, images.batches(size)) for size in config.batch_sizes]
+    variance = to_numpy(gradient_noise(images.full, images.model.initial(lab.streams(arms.replicas))))
     virtual = virtual_steps(
         rules(config.virtual_rate, lab.momentum), config.virtual_batches,
         variance=config.virtual_variance, start=3.0, precision=config.virtual_precision,
     )  # fmt: skip
-    return CriticalResult(config, lab, np.stack(steps, axis=-1), variance, virtual)
+    return CriticalResult(config, lab, images.sets, np.stack(steps, axis=-1), variance, virtual)
 
 
 def _until_quiet(config: Critical, arms: Arms, problem: Supervised) -> Array:
@@ -110,40 +112,51 @@ def _until_quiet(config: Critical, arms: Arms, problem: Supervised) -> Array:
 
 def estimates(result: CriticalResult) -> Estimates:
     """Return what the valleys say about P1-C10 to P1-C12 and P1-X8."""
-    config, sizes, seed = result.config, result.config.batch_sizes, result.lab.seed
-    first, finest = result.steps[:, 0].swapaxes(0, 1), result.steps[-1].swapaxes(0, 1)  # (N, H, B), (N, E, B)
-    steps = result.steps[-1, 0]  # (N, B)
+    config, steps = result.config, result.steps[-1, 0]  # (N, B)
     reached = np.log(steps[:, np.isfinite(steps).all(axis=0)]).T  # at the batch sizes at which every run arrives
-    cost = np.where(np.isfinite(steps), steps, 1e9) * np.array(sizes)  # never to arrive costs most
-
-    def interior(drawn: Array) -> Array:
-        """Return the cost at the cheaper end of the range over the least cost inside."""
-        means = drawn.mean(axis=1)
-        return np.asarray(np.minimum(means[:, 0], means[:, -1]) / means[:, 1:-1].min(axis=1))
-
     plain, averaged = (result.virtual_recipe(rule) for rule in ("sgd", "ema"))
     return {
-        "P1-C10.fewer_steps": list(each(paired_difference, reached[:-1], reached[1:])),
-        "P1-C10.interior": bootstrap(interior, cost, seed=seed),
-        "P1-C11.exponent": critical_exponent(config.precisions, sizes, finest, seed),
-        "P1-C12.exponent": critical_exponent(config.rates, sizes, first, seed),
+        "P1-C10.fewer_steps": list(each(over_draws(result.sets, draw_difference), reached[:-1], reached[1:])),
+        "P1-C10.interior": _interior(result, steps),
+        "P1-C11.exponent": _exponent(result, config.precisions, result.steps[-1]),
+        "P1-C12.exponent": _exponent(result, config.rates, result.steps[:, 0]),
         "P1-X8.artefact": exact(averaged / plain / (1 - result.lab.momentum)),
     }
+
+
+def _interior(result: CriticalResult, steps: Array) -> Estimate:
+    """Return the cost at the cheaper end of the range over the least cost inside, from steps (N, B)."""
+    cost = np.where(np.isfinite(steps), steps, 1e9) * np.array(result.config.batch_sizes)  # never to arrive costs most
+
+    def ends(*sizes: Array) -> Array:
+        first, *middle, last = (size.mean(axis=(1, 2)) for size in sizes)
+        return np.asarray(np.minimum(first, last) / np.min(middle, axis=0))
+
+    return draw_statistic(ends, *(result.sets.by_draw(row) for row in cost.T), seed=result.lab.seed)
+
+
+def _exponent(result: CriticalResult, x: Sequence[float], steps: Array) -> Estimate:
+    """Return the exponent in x of the critical batch size from steps (A, N, B); draws are resampled whole."""
+    means = result.sets.by_draw(np.moveaxis(steps, 1, 2)).mean(axis=-1)  # (A, B, D), infinite where one never arrives
+    found = critical_exponent(x, result.config.batch_sizes, np.moveaxis(means, 2, 0), result.lab.seed)
+    return replace(found, n=steps.shape[1], draws=len(result.sets))
 
 
 def tables(result: CriticalResult) -> Tables:
     """Return mean gradients used, one row per rate, precision and batch size, and the variance read off."""
     config, sizes = result.config, np.array(result.config.batch_sizes)
+    direct = over_draws(result.sets, draw_mean)(result.variance)
     return {
         "critical": tidy(
             {"lr": config.rates, "precision": config.precisions, "batch_size": sizes},
             gradients=sizes * result.steps.mean(axis=2),
         ),
-        "critical_recipe": tidy({"lr": config.rates}, recipe=result.recipe, direct=mean(result.variance)),
+        "critical_recipe": tidy({"lr": config.rates}, recipe=result.recipe, direct=direct),
     }
 
 
 LARGE = Critical(
-    Share(over=10, least=64), rates=(0.0125, 0.025, 0.05, 0.1, 0.2), precisions=(0.45, 0.4, 0.36), limit=4000
-)
+    draws=32, replicas=Share(over=10, least=64), rates=(0.0125, 0.025, 0.05, 0.1, 0.2), precisions=(0.45, 0.4, 0.36),
+    limit=4000,
+)  # fmt: skip
 CRITICAL = Experiment("critical", small=Critical(), large=LARGE, run=run, estimates=estimates, tables=tables)

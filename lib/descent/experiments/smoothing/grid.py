@@ -2,7 +2,8 @@
 
 Stated for paper scale alone. Labels are clean, images neither cropped nor flipped, and there is no weight decay, so
 that the full gradient is one function and an effective step is what it says. Noise and curvature are measured in
-float32.
+float32. Every net has a draw of its own, half of the training images at random: two draws have half of theirs in
+common, so that intervals over them are too narrow, by three tenths for a mean over images.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from descent.measure.curvature import hessian
 from descent.measure.noise import SearchNoise, full_gradient, gradient_noise
 from descent.measure.spectra import top_eigenpairs
 from descent.nets import CrossEntropy, ResNet, Supervised
-from descent.stats import Estimate, bootstrap, magnitude, paired_difference, spearman
+from descent.stats import Estimate, draw_difference, draw_statistic, magnitude, spearman
 
 BATCH = 128
 """The batch size at which the heavy ball is compared with its control, or the nearest there is."""
-MANY, FEW = Share(most=16), Share(most=4)
+MEASURES = ("accuracy", "loss", "degree", "variance", "sharpness")
+MANY, FEW = Share(most=10), Share(most=4)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Stage:
     name: str
     lr: float
     batch_sizes: tuple[int, ...]
-    replicas: Share
+    replicas: Share  # and as many draws of the training set
     epochs: int
     steps: int = 0
 
@@ -67,12 +69,12 @@ class Grid:
         Stage("epochs, between", 0.02, (64, 256, 1024), FEW, 20),
     )
     widths: tuple[int, ...] = (16, 32, 64)
-    examples: int = 50_000
+    pictures: int = 50_000  # training images there are …
+    examples: int = 25_000  # … and how many of them are a draw
     test_examples: int = 10_000
     pool: int = 1  # pixels of a side that are averaged to one
     watched: int = 10_000  # training images of which the loss is taken
-    measured: int = 8  # seeds of which noise and curvature are measured
-    gradients: int = 10_000  # images of their full gradients
+    gradients: int = 10_000  # images of full gradients
     squares: int = 512  # … of their C²
     curved: int = 2000  # … of their largest Hessian eigenvalue
     products: int = 15  # with the Hessian
@@ -91,10 +93,10 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class StageResult:
-    """Per batch size and arm (S, A, N): test accuracy in percent, training loss, and who diverged.
+    """Per batch size and arm (S, A, N), every net on its own draw of the training set: test accuracy in percent, loss.
 
-    Of the first seeds, (S, A, M): degree, the measured degree of smoothing lr·√(mean |ω|²) near the end; variance C²
-    and sharpness, the largest Hessian eigenvalue, at the end.
+    lost: who diverged; degree: the measured degree of smoothing lr·√(mean |ω|²) near the end; variance C² and
+    sharpness, the largest Hessian eigenvalue, at the end.
     """
 
     stage: Stage
@@ -106,9 +108,9 @@ class StageResult:
     sharpness: Array
 
     @property
-    def few(self) -> int:
-        """How many seeds were measured."""
-        return int(self.degree.shape[-1])
+    def alive(self) -> BoolArray:
+        """Which nets lived through all runs of the stage, (N,); ValueError below two."""
+        return survivors(self.lost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,86 +122,85 @@ class GridResult:
     title: str
     stages: tuple[StageResult, ...]
 
-    @property
-    def alive(self) -> BoolArray:
-        """Which seeds of the first stage lived through all of its runs; ValueError below two."""
-        return survivors(self.stages[0].lost)
-
 
 def run(config: Grid, lab: Lab) -> GridResult:
     """Train every stack and measure its end; DataMissing without the images."""
-    images = pictures("cifar10", config.examples, config.test_examples, config.pool, lab.device)
+    images = pictures("cifar10", config.pictures, config.test_examples, config.pool, lab.device)
     test, stages = (images.test_inputs, images.test_labels), []
     problem = Supervised(
         ResNet(widths=config.widths), CrossEntropy(), images.inputs, images.labels, 1, "shuffled_epochs",
         precision=config.precision, compiled=config.compiled,
     )  # fmt: skip
     for stage in config.stages:
-        runs = [_stack(config, lab, stage, replace(problem, batch_size=size), test) for size in stage.batch_sizes]
+        sets = lab.draws(len(images.inputs), config.examples, lab.count(stage.replicas))
+        drawn = [replace(problem, batch_size=size, rows=sets.rows) for size in stage.batch_sizes]
+        runs = [_stack(config, lab, stage, one, test) for one in drawn]
         stages.append(StageResult(stage, **{name: np.stack([cell[name] for cell in runs]) for name in runs[0]}))
     return GridResult(config, lab, images.title, tuple(stages))
 
 
 def _stack(config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequence[Tensor]) -> dict[str, Any]:
     """Train all arms at one batch size; return what the result holds, (A, N) or (A, M)."""
-    steps = stage.length(int(cast(int, problem.batch_size)), len(problem.inputs))
+    steps = stage.length(int(cast(int, problem.batch_size)), len(problem.data))
     window, exact = min(config.window, steps - 1), replace(problem, precision="float32", compiled=False)
     arms = lab.arms(stage.rule(lab.momentum), stage.replicas)
     done, powers = arms.run(problem, problem.model.initial, steps - window, check=config.check), []
     full = partial(full_gradient, _some(exact, config.gradients))  # as that of some images
     for look in range(1, config.looks + 1):
         done = done.then(steps - window + window * look // config.looks)
-        some, params, velocity = done.few(config.measured)
-        noise = SearchNoise(exact, full, some.hyper, some.streams, every=1)
-        powers.append(noise(done.steps, params, velocity)["power"])  # |ω|² of the step to come, of the first seeds
-    inputs, targets = (values[: config.watched] for values in (problem.inputs, problem.targets))
+        noise = SearchNoise(exact, full, arms.hyper, arms.streams, every=1)
+        powers.append(noise(done.steps, done.params, done.whole.velocity)["power"])  # |ω|² of the step to come
     return {
         "accuracy": done.end(lambda params: 100 * exact.accuracy(params, *test)),
-        "loss": done.end(lambda params: exact.value(params, inputs, targets)),
+        "loss": done.end(_some(exact, config.watched).value),
         "lost": done.lost,
         **_end(config, exact, done, powers),
     }
 
 
 def _end(config: Grid, exact: Supervised, done: ArmRun[Leaves], powers: list[Tensor]) -> dict[str, Array]:
-    """Return what is known of the first seeds at the end, (A, M); the powers freed of what the images left out add."""
-    some, params, _ = done.few(config.measured)
+    """Return what is measured at the end, (A, N); the powers freed of what the images left out add."""
+    arms, params = done.arms, done.params
     variance = gradient_noise(_some(exact, config.squares), params)
-    missed = variance * (1 / config.gradients - 1 / len(exact.inputs))
-    degree = some.hyper.lr * (torch.stack(powers).mean(dim=0) - missed).clamp_min(0.0).sqrt()
+    missed = variance * (1 / config.gradients - 1 / len(exact.data))
+    degree = arms.hyper.lr * (torch.stack(powers).mean(dim=0) - missed).clamp_min(0.0).sqrt()
     operator = hessian(_some(exact, config.curved), params)
-    top = top_eigenpairs(operator, 1, some.streams, steps=config.products, tolerance=1e-2)
+    top = top_eigenpairs(operator, 1, arms.streams, steps=config.products, tolerance=1e-2)
     found = {"degree": degree, "variance": variance, "sharpness": top.values[:, 0]}
-    return {name: some.split(values) for name, values in found.items()}
+    return {name: arms.split(values) for name, values in found.items()}
 
 
 def _some(exact: Supervised, count: int) -> Supervised:
-    """Return the loss of the first images, as one batch."""
-    inputs, targets = exact.inputs[:count], exact.targets[:count]
-    return replace(exact, inputs=inputs, targets=targets, batch_size=None, sampling="full")
+    """Return the loss of the first images of every draw, as one batch."""
+    data = exact.data.among(slice(count))
+    return replace(
+        exact, inputs=data.inputs, targets=data.targets, rows=data.rows, batch_size=None, sampling="full"
+    )  # fmt: skip
 
 
 def estimates(result: GridResult) -> Estimates:
     """Return what the first stage says about P1-C16, P1-C18, P1-C20 and P1-C21."""
     first, seed, sizes = result.stages[0], result.lab.seed, np.array(result.stages[0].stage.batch_sizes)
-    accuracy = first.accuracy[..., result.alive]
+    accuracy = first.accuracy[..., first.alive, None]  # (S, A, D, 1)
     largest, middle = int(sizes.argmax()), int(np.abs(np.log(sizes / BATCH)).argmin())
     return {
         "P1-C16.resnet": magnitude(rank_correlation(first, "accuracy", seed)),
-        "P1-C18.resnet": paired_difference(accuracy[largest, Arm.HEAVY], accuracy[largest, Arm.PLAIN]),
-        "P1-C20.resnet": paired_difference(accuracy[middle, Arm.HEAVY], accuracy[middle, Arm.MATCHED]),
+        "P1-C18.resnet": draw_difference(accuracy[largest, Arm.HEAVY], accuracy[largest, Arm.PLAIN]),
+        "P1-C20.resnet": draw_difference(accuracy[middle, Arm.HEAVY], accuracy[middle, Arm.MATCHED]),
         "P1-C21.resnet": rank_correlation(first, "sharpness", seed),
     }
 
 
 def rank_correlation(found: StageResult, name: str, seed: int) -> Estimate:
     """Return the rank correlation of the degree of smoothing with a measurement over all cells of a stage."""
-    alive = survivors(found.lost[..., : found.few])
-    degree, other = (
-        values[..., : found.few][..., alive].reshape(-1, alive.sum()).T
-        for values in (found.degree, getattr(found, name))
-    )
-    return bootstrap(lambda a, b: spearman(a.mean(axis=1), b.mean(axis=1)), degree, other, seed=seed)
+    both = np.stack([found.degree, getattr(found, name)])[..., found.alive]
+    samples = both.reshape(-1, both.shape[-1], 1)  # per measurement and cell (D, 1)
+
+    def rank(*means: Array) -> Array:
+        degree, other = np.split(np.stack([mean[:, :, 0].mean(axis=1) for mean in means], axis=1), 2, axis=1)
+        return spearman(degree, other)
+
+    return draw_statistic(rank, *samples, seed=seed)
 
 
 def tables(result: GridResult) -> Tables:
@@ -207,7 +208,7 @@ def tables(result: GridResult) -> Tables:
     rows, ranks = [], []
     for found in result.stages:
         rows += [_row(found, *cell) for cell in np.ndindex(found.lost.shape[:2])]
-        enough = (~found.lost[..., : found.few].any(axis=(0, 1))).sum() >= 2
+        enough = (~found.lost.any(axis=(0, 1))).sum() >= 2
         names = ("accuracy", "sharpness") if enough else ()
         measured = {name: rank_correlation(found, name, result.lab.seed) for name in names}
         ranks.append(tidy({"stage": [found.stage.name]}, lr=found.stage.lr, **measured))
@@ -217,8 +218,7 @@ def tables(result: GridResult) -> Tables:
 def _row(found: StageResult, s: int, a: int) -> dict[str, float | str]:
     """Return the means of a cell over those of its seeds that did not diverge."""
     stage, alive = found.stage, ~found.lost[s, a]
-    means = {name: getattr(found, name)[s, a][alive] for name in ("accuracy", "loss")}
-    means |= {name: getattr(found, name)[s, a][alive[: found.few]] for name in ("degree", "variance", "sharpness")}
+    means = {name: getattr(found, name)[s, a][alive] for name in MEASURES}
     error = float(np.std(means["accuracy"], ddof=1) / np.sqrt(alive.sum())) if alive.sum() > 1 else np.nan
     return {
         "stage": stage.name, "lr": stage.lr, "batch_size": stage.batch_sizes[s], "arm": NAMES[a],
@@ -233,7 +233,7 @@ SMALL = Grid(
         Stage("smaller rate", 0.005, (16, 64), Share(most=2), 1),
         Stage("steps", 0.02, (16, 64), Share(most=2), 0, steps=6),
     ),
-    widths=(8, 8, 8), examples=320, test_examples=200, pool=2, watched=100, measured=2, gradients=160, squares=32,
+    widths=(8, 8, 8), pictures=400, examples=320, test_examples=200, pool=2, watched=100, gradients=160, squares=32,
     curved=48, products=4, window=4, precision="float32", check=1,
 )  # fmt: skip
 GRID = Experiment("grid", SMALL, large=Grid(), run=run, estimates=estimates, tables=tables, scales=("gpu",))

@@ -6,17 +6,18 @@ learning rate × steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import accumulate
 
 import numpy as np
 
+from descent.arrays import Array
 from descent.engine import ArmRun, ema, sgd
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.smoothing.arms import task
 from descent.experiments.smoothing.minima import Minima, measured
-from descent.stats import Estimate, paired_difference
+from descent.stats import Estimate, draw_statistic
 
 
 class Held(IntEnum):
@@ -33,9 +34,11 @@ class Held(IntEnum):
 
 @dataclass(frozen=True)
 class Iso:
-    """Nets on digits; the averaged arm has the lab's momentum."""
+    """Two-layer nets; the averaged arm has the lab's momentum."""
 
-    replicas: Share = Share(over=20, least=32)
+    data: str = "digits"
+    draws: int = 16  # of the training set
+    replicas: Share = Share(over=20, most=32)
     lr: float = 0.04
     batch_size: int = 4
     flow: float = 50.0  # learning rate × steps
@@ -60,9 +63,10 @@ class Iso:
 
 def run(config: Iso, lab: Lab) -> Minima[Iso]:
     """Train every arm, and keep its run as it stood at each look."""
-    images, looks = task(lab, "digits", config.redrawn, config.hidden), []
+    images, looks = task(lab, config.data, config.redrawn, config.hidden, config.draws), []
+    count = lab.per_draw(config.replicas, config.draws)
     for arm, (_, lr, size) in enumerate(config.arms):
-        arms = lab.arms(ema(lr, lab.momentum) if arm == Held.AVERAGED else sgd(lr), config.replicas)
+        arms = lab.arms(ema(lr, lab.momentum) if arm == Held.AVERAGED else sgd(lr), count)
         first, *later = (round(config.flow / lr * part) for part in config.looks)
         begun = arms.run(images.batches(size), images.model.initial, first)
         looks.append(list(accumulate(later, ArmRun.then, initial=begun)))
@@ -70,8 +74,8 @@ def run(config: Iso, lab: Lab) -> Minima[Iso]:
 
 
 def estimates(result: Minima[Iso]) -> Estimates:
-    """Return what the arms say about P1-C17, P1-C21 and P1-X6."""
-    shifts = each(paired_difference, result.sharpness, result.sharpness[Held.BASE])
+    """Return what digits say about P1-C17, P1-C21 and P1-X6."""
+    shifts = result.shifts(result.sharpness, Held.BASE)
     return {
         "P1-C17.matched": middle_gain(result),
         "P1-C21.iso_delta": shifts[Held.DEGREE],
@@ -81,19 +85,37 @@ def estimates(result: Minima[Iso]) -> Estimates:
     }
 
 
+def glyph_estimates(result: Minima[Iso]) -> Estimates:
+    """Return what glyphs say about P1-C17."""
+    return {"P1-C17.matched_glyphs": middle_gain(result)}
+
+
 def middle_gain(result: Minima[Iso]) -> Estimate:
-    """Return the accuracy of the best batch size between the ends minus the better end, equal learning rate × steps."""
-    rising = np.stack([result.accuracy[Held.BASE], *result.accuracy[Held.AVERAGED + 1 :]])
-    means = rising.mean(axis=1)
-    end = max((0, -1), key=lambda index: float(means[index]))
-    return paired_difference(rising[1 + int(means[1:-1].argmax())], rising[end])
+    """Return the accuracy of the best batch size between the ends minus the better end, equal learning rate × steps.
+
+    Which is best is found again in every resample of the draws, so that the interval knows that it was picked.
+    """
+    rising = (Held.BASE, *range(Held.AVERAGED + 1, len(result.accuracy)))
+
+    def gain(*sizes: Array) -> Array:
+        first, *middle, last = (np.nanmean(size, axis=(1, 2)) for size in sizes)
+        return np.asarray(np.max(middle, axis=0) - np.maximum(first, last))
+
+    return draw_statistic(gain, *(result.sets.by_draw(result.accuracy[arm]) for arm in rising), seed=result.lab.seed)
 
 
 def tables(result: Minima[Iso]) -> Tables:
     """Return one row per arm; shifts and gains are over the base."""
     names, lr, sizes = zip(*result.config.arms, strict=True)
-    return {"iso": tidy({"arm": names}, lr=lr, batch_size=sizes, **result.over(Held.BASE))}
+    name = "iso" if result.config.data == "digits" else f"iso_{result.config.data}"
+    return {name: tidy({"arm": names}, lr=lr, batch_size=sizes, **result.over(Held.BASE))}
 
 
-LARGE = Iso(Share(over=4, least=64), larger=(2, 4, 8, 16, 64), looks=(0.9, 0.925, 0.95, 0.975, 1.0))
+LARGE = Iso(
+    draws=32, replicas=Share(over=4, least=64), larger=(2, 4, 8, 16, 64), looks=(0.9, 0.925, 0.95, 0.975, 1.0)
+)  # fmt: skip
 ISO = Experiment("iso", small=Iso(), large=LARGE, run=run, estimates=estimates, tables=tables)
+GLYPHS = Experiment(  # fresh sets cost nothing: every net has its own
+    "iso_glyphs", small=Iso("glyphs", draws=32), large=replace(LARGE, data="glyphs", draws=250),
+    run=run, estimates=glyph_estimates, tables=tables,
+)  # fmt: skip

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from descent.arrays import Array
+from descent.data.draws import Draws
 from descent.engine import ArmRun
-from descent.engine.arms import survivors
 from descent.engine.stack import leaves
 from descent.experiments.lab import Lab, each
-from descent.experiments.smoothing.arms import Task
+from descent.experiments.smoothing.arms import Task, over_draws, whole
 from descent.measure.traces import gauss_newton_trace
-from descent.stats import paired_difference
+from descent.stats import draw_difference
 
 C = TypeVar("C")
 
@@ -25,24 +25,29 @@ C = TypeVar("C")
 class Minima(Generic[C]):
     """Per arm, (A, N): log trace of the Gauss–Newton matrix, test accuracy in percent, loss on the labels as they are.
 
-    The log trace is the mean over a few looks near the end, between which it fluctuates. A seed that diverged in some
-    arm is dropped from all.
+    The log trace is the mean over a few looks near the end, between which it fluctuates. Net i is of draw i mod D of
+    the sets. One that diverged in some arm is not a number in any.
     """
 
     config: C
     lab: Lab
+    sets: Draws
     sharpness: Array
     accuracy: Array
     loss: Array
 
+    def shifts(self, values: Array, base: int) -> Any:
+        """Return values (A, N) less those of a base arm, an array of Estimates (A,)."""
+        return each(over_draws(self.sets, draw_difference), values, values[base])
+
     def over(self, base: int) -> dict[str, Any]:
         """Return the columns of a table by arm; shifts of the log trace and gains in accuracy are over the base."""
         return {
-            "log_trace": self.sharpness.mean(axis=-1),
-            "shift": each(paired_difference, self.sharpness, self.sharpness[base]),
-            "accuracy": self.accuracy.mean(axis=-1),
-            "gain": each(paired_difference, self.accuracy, self.accuracy[base]),
-            "loss": self.loss.mean(axis=-1),
+            "log_trace": np.nanmean(self.sharpness, axis=-1),
+            "shift": self.shifts(self.sharpness, base),
+            "accuracy": np.nanmean(self.accuracy, axis=-1),
+            "gain": self.shifts(self.accuracy, base),
+            "loss": np.nanmean(self.loss, axis=-1),
         }
 
 
@@ -54,4 +59,4 @@ def measured(config: C, lab: Lab, images: Task, looks: Sequence[Sequence[ArmRun]
         trace = end.arms.split(torch.stack(traces).mean(dim=0))
         found.append(np.concatenate([trace, end.end(images.accuracy), end.end(images.full.value), end.lost]))
     *measures, lost = np.stack(found, axis=1)
-    return Minima(config, lab, *(values.compress(survivors(lost), axis=-1) for values in measures))
+    return Minima(config, lab, images.sets, *(whole(values, lost) for values in measures))

@@ -14,18 +14,18 @@ import numpy as np
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.data.draws import Draws
 from descent.engine import ArmRun, Arms, Params, Watch, ema, stack
-from descent.engine.arms import survivors
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import NAMES, RULES, Arm, Task, rules, search_noise, task
+from descent.experiments.smoothing.arms import NAMES, RULES, Arm, Task, over_draws, rules, search_noise, task, whole
 from descent.measure.noise import batch_noise, example_squares
 from descent.nets import Supervised
-from descent.stats import Estimate, bootstrap, furthest, largest, ratio_of_means, smallest
-from descent.theory.search_noise import bound, degree, flat_power
+from descent.stats import draw_ratio, draw_statistic, smallest
+from descent.theory.search_noise import Variant, bound, degree, flat_power
 
 LEVELS = ("power", "noise", "variance", "memory", "along", "gradient")
 PARTS = ("fresh", "carried", "lag")
-NONE = np.finfo(np.float64).tiny
+NONE = 1e-30
 """In the place of a power of 0, which is that of a rule without momentum at full batch."""
 
 
@@ -33,11 +33,12 @@ NONE = np.finfo(np.float64).tiny
 class Noise:
     """A two-layer net on digits, batches drawn with replacement; the last "batch" is all examples.
 
-    Of a seed all arms, rates and batch sizes share the initial weights, and all arms and rates of a batch size the
+    Of a net all arms, rates and batch sizes share the initial weights, and all arms and rates of a batch size the
     batches.
     """
 
-    replicas: Share = Share(over=25, least=32)
+    draws: int = 16  # of the training set
+    replicas: Share = Share(over=30, most=32)
     rates: tuple[float, ...] = (0.01, 0.03)
     batch_sizes: tuple[int, ...] = (4, 16, 64)
     examples: int = 250
@@ -45,9 +46,9 @@ class Noise:
     redrawn: float = 0.2  # of the labels, so that the gradient noise of no arm dies out within the run
     burn: int = 100
     steps: int = 300
-    every: int = 5  # steps between two looks after `burn`
+    every: int = 3  # steps between two looks after `burn`
     every_full: int = 20  # of the arms at full batch
-    dissected: int = 16  # seeds of the smallest rate that are taken apart at the end, …
+    dissected: int = 16  # nets of the smallest rate that are taken apart at the end, …
     window: int = 50  # … this many steps later
 
     @property
@@ -63,15 +64,16 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class NoiseResult:
-    """Means over the looks, (L, S, A, N) over rates, batch sizes, arms and seeds.
+    """Means over the looks, (L, S, A, N) over rates, batch sizes, arms and nets; net i is of draw i mod D of the sets.
 
     power: |ω|²; noise: C²/B on the path; variance: C²; memory: |E[ω | past]|²; along: ⟨ω, ∇f⟩; gradient: |∇f|²;
-    peak: the largest mean |∇f|² of all seeds at any look, (L, S, A); parts: |·|² of fresh, carried and lag and |ω|² at
-    the smallest rate, (S, A, 4, M). A seed that diverged anywhere is dropped everywhere.
+    peak: the largest mean |∇f|² of a draw's nets at any look, (L, S, A, D); parts: |·|² of fresh, carried and lag and
+    |ω|² at the smallest rate, (S, A, 4, M). A net that diverged anywhere is not a number anywhere.
     """
 
     config: Noise
     lab: Lab
+    sets: Draws
     power: Array
     noise: Array
     variance: Array
@@ -81,25 +83,37 @@ class NoiseResult:
     peak: Array
     parts: Array
 
-    def bound(self, arm: Arm) -> Array:
+    def bound(self, arm: Arm, variant: Variant = "submission") -> Array:
         """Return the paper's bound on the power of an arm from C²/B and |∇f|² as measured, (L, S, N)."""
-        peak = np.sqrt(self.peak[:, :, arm, None])
-        return bound(RULES[arm], self.noise[:, :, arm], momentum=self.lab.momentum, gradient=peak)
+        noise = self.noise[:, :, arm]
+        gradient = np.sqrt(self.peaks(arm))
+        return bound(RULES[arm], noise, momentum=self.lab.momentum, gradient=gradient, variant=variant)
+
+    def peaks(self, arm: Arm) -> Array:
+        """Return the peak of an arm by net, (L, S, N)."""
+        return np.tile(self.peak[:, :, arm], self.noise.shape[-1] // len(self.sets))
 
 
 def run(config: Noise, lab: Lab) -> NoiseResult:
     """Train all arms at every batch size."""
-    images = task(lab, "digits", config.redrawn, config.hidden, config.examples)
-    arms = lab.arms(stack(*(rules(lr, lab.momentum) for lr in config.rates)), config.replicas)
-    problems = [*map(images.batches, config.batch_sizes), images.full]
+    images = task(lab, "digits", config.redrawn, config.hidden, config.draws, config.examples)
+    rule, count = stack(*(rules(lr, lab.momentum) for lr in config.rates)), lab.per_draw(config.replicas, config.draws)
+    arms, problems = lab.arms(rule, count), [*map(images.batches, config.batch_sizes), images.full]
     runs = [_watched(config, images, arms, problem) for problem in problems]
-    alive = survivors(np.stack([done.lost for done in runs]))
-    shape = (-1, len(config.rates), len(RULES), len(alive))  # (T, L, A, N)
-    seen = {name: [np.moveaxis(done[f".{name}"], -1, 0).reshape(shape)[..., alive] for done in runs] for name in LEVELS}
+    lost = np.stack([done.lost for done in runs])
+    shape = (-1, len(config.rates), len(RULES), count)  # (T, L, A, N)
+    seen = {name: [whole(_looks(done, name).reshape(shape), lost) for done in runs] for name in LEVELS}
     means = {name: np.stack([look.mean(axis=0) for look in looks], axis=1).copy("C") for name, looks in seen.items()}
-    peak = np.stack([look.mean(axis=-1).max(axis=0) for look in seen["gradient"]], axis=1)
+    of_draws = [np.nanmean(images.sets.by_draw(look), axis=-1) for look in seen["gradient"]]  # (T, L, A, D)
+    peak = np.stack([look.max(axis=0) for look in of_draws], axis=1)
     parts = np.stack([_dissected(config, *pair) for pair in zip(problems, runs, strict=True)])
-    return NoiseResult(config, lab, **means, peak=peak, parts=parts[..., alive[: parts.shape[-1]]])
+    parts = whole(parts, lost[..., : config.dissected])
+    return NoiseResult(config, lab, images.sets, **means, peak=peak, parts=parts)
+
+
+def _looks(done: ArmRun, name: str) -> Array:
+    """Return a quantity at every look, (T, A, N)."""
+    return np.moveaxis(done[f".{name}"], -1, 0)
 
 
 def _watched(config: Noise, images: Task, arms: Arms, problem: Supervised) -> ArmRun:
@@ -124,88 +138,110 @@ def _dissected(config: Noise, problem: Supervised, end: ArmRun) -> Array:
 
 
 def estimates(result: NoiseResult) -> Estimates:
-    """Return what digits say about P1-C1 to C7, C13 to C15, C23, X1 and X2."""
-    seed, power, plain, averaged, heavy = result.lab.seed, result.power, Arm.PLAIN, Arm.AVERAGED, Arm.HEAVY
-    ratio = partial(each, ratio_of_means, seed=seed)
-    sum_gain, average_gain = gain(result, heavy), gain(result, averaged)
-    sum_slack, average_slack = slack(result, heavy), slack(result, averaged)[:, :-1]
+    """Return what digits say about P1-C1 to C7, C13 to C15, C23 to C25, X1 and X2."""
+    plain, averaged, heavy = Arm.PLAIN, Arm.AVERAGED, Arm.HEAVY
+    power, batches = result.power, result.power[:, :-1]
+    ratio = partial(each, over_draws(result.sets, draw_ratio))
+    sum_gain, sum_slack = gain(result, heavy), slack(result, heavy)
+    average_gain, average_slack = gain(result, averaged), slack(result, averaged)
+    code_slack = slack(result, averaged, "repository")
     left = ratio(power[:, -1], result.gradient[:, -1])  # at full batch
     direct = ratio(result.variance[:, :, averaged], result.variance[:, :, plain])
-    share = partial(bootstrap, lambda m, p: np.sqrt(m.mean(1) / p.mean(1)), seed=seed)  # of ω that the past foretells
     flat = float(flat_power(ema(1.0, result.lab.momentum))[0])
-    slowest = power[result.config.slowest, :-1]
-    return {
-        "P1-C1.power": furthest(ratio(power[:, :-1, plain], result.noise[:, :-1, plain])),
-        "P1-C2.bound": smallest(sum_slack),
-        "P1-C3.ordinary": smallest(average_slack),
-        "P1-C4.larger": smallest(sum_gain),
-        "P1-C5.nshb_vanishes": largest(left[:, averaged]),
-        "P1-C5.shb_floor": smallest(left[:, heavy]),
-        "P1-C6.equal": largest(average_gain),
-        "P1-C7.momentum": smallest(each(share, result.memory[:, :-1, heavy], power[:, :-1, heavy])),
-        "P1-C13.direct": smallest(direct),
-        "P1-C14.direct": furthest(direct),
-        "P1-C15.shb": smallest(sum_gain),
-        "P1-C15.nshb": largest(average_gain),
-        "P1-C23.covariant": furthest([conventions(result, *cell) for cell in np.ndindex(sum_gain.shape)]),
-        "P1-X1.shb": smallest(sum_slack[:, :-1]),
-        "P1-X1.nshb": smallest(average_slack),
-        "P1-X1.scale": smallest(_cosines(result)),
-        "P1-X2.network": furthest(ratio(slowest[:, averaged], flat * slowest[:, plain])),
+    slowest = batches[result.config.slowest]
+    found: dict[str, Array] = {
+        "P1-C1.power": ratio(batches[:, :, plain], result.noise[:, :-1, plain]),
+        "P1-C2.bound": sum_slack,
+        "P1-C3.ordinary": average_slack[:, :-1],
+        "P1-C4.larger": sum_gain,
+        "P1-C5.nshb_vanishes": left[:, averaged],
+        "P1-C5.shb_floor": left[:, heavy],
+        "P1-C6.equal": average_gain,
+        "P1-C7.momentum": foretold(result, heavy),
+        "P1-C13.direct": direct,
+        "P1-C14.direct": direct,
+        "P1-C15.shb": sum_gain,
+        "P1-C15.nshb": average_gain,
+        "P1-C23.covariant": conventions(result, "submission"),
+        "P1-C24.bound": code_slack,
+        "P1-C25.covariant": conventions(result, "repository"),
+        "P1-X1.shb": sum_slack[:, :-1],
+        "P1-X1.nshb": average_slack[:, :-1],
+        "P1-X1.nshb_repository": code_slack[:, :-1],
+        "P1-X1.scale": _cosines(result),
+        "P1-X2.network": ratio(slowest[:, averaged], flat * slowest[:, plain]),
     }
+    first = ratio(power[:, :, heavy], np.maximum(power[:, :, plain], NONE))
+    return {"P1-C4.larger_first": smallest(first), **{key: list(cells.flat) for key, cells in found.items()}}
 
 
 def gain(result: NoiseResult, arm: Arm) -> Array:
     """Return the power of an arm over that of plain descent, in batches, (L, S − 1) Estimates."""
     power, plain = result.power[:, :-1, arm], result.power[:, :-1, Arm.PLAIN]
-    return np.asarray(each(ratio_of_means, power, plain, seed=result.lab.seed))
+    return np.asarray(each(over_draws(result.sets, draw_ratio), power, plain))
 
 
-def slack(result: NoiseResult, arm: Arm) -> Array:
+def slack(result: NoiseResult, arm: Arm, variant: Variant = "submission") -> Array:
     """Return the paper's bound over the measured power, (L, S) Estimates."""
     power = np.maximum(result.power[:, :, arm], NONE)
-    return np.asarray(each(ratio_of_means, result.bound(arm), power, seed=result.lab.seed))
+    return np.asarray(each(over_draws(result.sets, draw_ratio), result.bound(arm, variant), power))
 
 
-def conventions(result: NoiseResult, rate: int, size: int) -> Estimate:
+def foretold(result: NoiseResult, arm: Arm) -> Array:
+    """Return the root mean square of the mean of ω given the past over that of ω, in batches, (L, S − 1) Estimates."""
+
+    def share(memory: Array, power: Array) -> Array:
+        return np.sqrt(_mean(memory) / _mean(power))
+
+    parts = (part[:, :-1, arm] for part in (result.memory, result.power))
+    return np.asarray(each(over_draws(result.sets, partial(draw_statistic, share)), *parts))
+
+
+def conventions(result: NoiseResult, variant: Variant) -> Array:
     """Return the formula's degree of the averaged arm's path, written as a heavy ball, over that as an average.
 
-    The heavy ball at lr·(1 − momentum) takes the very same path.
+    The heavy ball at lr·(1 − momentum) takes the very same path. In batches, (L, S − 1) Estimates.
     """
-    lr, beta = result.config.rates[rate], result.lab.momentum
-    known = {"momentum": beta, "gradient": np.sqrt(float(result.peak[rate, size, Arm.AVERAGED]))}
+    beta = result.lab.momentum
 
-    def ratio(noise: Array) -> Array:
-        s2 = noise.mean(axis=1)
-        ball = degree(lr * (1 - beta), bound("heavy_ball", s2, **known))
-        return np.asarray(ball / degree(lr, bound("ema", s2, **known)))
+    def ratio(noise: Array, peak: Array) -> Array:
+        s2, known = _mean(noise), {"momentum": beta, "gradient": np.sqrt(_mean(peak))}
+        ball = degree(1 - beta, bound("heavy_ball", s2, **known))
+        return np.asarray(ball / degree(1.0, bound("ema", s2, **known, variant=variant)))
 
-    return bootstrap(ratio, result.noise[rate, size, Arm.AVERAGED], seed=result.lab.seed)
+    arms = result.noise[:, :-1, Arm.AVERAGED], result.peaks(Arm.AVERAGED)[:, :-1]
+    return np.asarray(each(over_draws(result.sets, partial(draw_statistic, ratio)), *arms))
 
 
 def _cosines(result: NoiseResult) -> Array:
     """Return the cosine of the heavy ball's ω with the gradient at full batch, (L,) Estimates."""
 
     def cosine(along: Array, power: Array, gradient: Array) -> Array:
-        return np.asarray(along.mean(1) / np.sqrt(power.mean(1) * gradient.mean(1)))
+        return np.asarray(_mean(along) / np.sqrt(_mean(power) * _mean(gradient)))
 
     along, power, gradient = (part[:, -1, Arm.HEAVY] for part in (result.along, result.power, result.gradient))
-    power = np.maximum(power, NONE)
-    return np.asarray(each(partial(bootstrap, cosine), along, power, gradient, seed=result.lab.seed))
+    statistic = over_draws(result.sets, partial(draw_statistic, cosine))
+    return np.asarray(each(statistic, along, np.maximum(power, NONE), gradient))
+
+
+def _mean(samples: Array) -> Array:
+    """Return the mean of samples (B, draws, replicas) over draws and replicas, (B,)."""
+    return np.asarray(np.nanmean(samples, axis=(1, 2)))
 
 
 def tables(result: NoiseResult) -> Tables:
     """Return one row per rate, batch size and arm; and the parts of ω at the smallest rate."""
     config, names = result.config, NAMES[: len(RULES)]
-    mean = {name: getattr(result, name).mean(axis=-1) for name in LEVELS}
-    power, bounds = mean["power"], np.stack([result.bound(Arm(arm)).mean(axis=-1) for arm in range(len(RULES))], axis=2)
+    mean = {name: np.nanmean(getattr(result, name), axis=-1) for name in LEVELS}
+    power, peak = mean["power"], np.nanmean(result.peak, axis=-1)
+    bounds = np.stack([np.nanmean(result.bound(Arm(arm)), axis=-1) for arm in range(len(RULES))], axis=2)
     levels = tidy(
         {"lr": config.rates, "batch_size": config.sizes, "arm": names},
-        **{name: mean[name] for name in ("power", "noise", "variance", "gradient")}, bound=bounds, peak=result.peak,
+        **{name: mean[name] for name in ("power", "noise", "variance", "gradient")}, bound=bounds, peak=peak,
         level=_over(power, mean["noise"]), foreseen=_over(mean["memory"], power),
         cosine=_over(mean["along"], np.sqrt(power * mean["gradient"])),
     )  # fmt: skip
-    parts = dict(zip((*PARTS, "power"), np.moveaxis(result.parts.mean(axis=-1), 2, 0), strict=True))
+    parts = dict(zip((*PARTS, "power"), np.moveaxis(np.nanmean(result.parts, axis=-1), 2, 0), strict=True))
     return {"noise": levels, "noise_parts": tidy({"batch_size": config.sizes, "arm": names}, **parts)}
 
 
@@ -215,7 +251,7 @@ def _over(x: Array, y: Array) -> Array:
 
 
 LARGE = Noise(
-    Share(over=8, least=64), rates=(0.003, 0.01, 0.03), batch_sizes=(4, 16, 64, 256), examples=1000, steps=1000,
-    every=10, dissected=64,
+    draws=32, replicas=Share(over=8, least=64), rates=(0.003, 0.01, 0.03), batch_sizes=(4, 16, 64, 256), examples=1000,
+    steps=1000, every=10, dissected=64,
 )  # fmt: skip
 NOISE = Experiment("noise", small=Noise(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.data.draws import Draws
 from descent.engine import Params, sgd
 from descent.engine.arms import in_parts, to_numpy
 from descent.engine.stack import leaves
 from descent.engine.streams import Streams
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
-from descent.experiments.smoothing.arms import task
+from descent.experiments.smoothing.arms import over_draws, task
 from descent.measure.noise import example_gradients, flat
 from descent.measure.normality import noise_draws, normality
 from descent.nets import Supervised
-from descent.stats import mean
+from descent.stats import draw_fraction
 
 MOMENTS = ("initial", "trained")
 
@@ -31,13 +32,14 @@ MOMENTS = ("initial", "trained")
 class Shape:
     """A two-layer net on digits, plain descent."""
 
-    replicas: Share = Share(over=30, least=32)
+    draws: int = 16  # of the training set
+    replicas: Share = Share(over=30, most=32)
     lr: float = 0.03
     batch_size: int = 16
     steps: int = 600
     examples: int = 250
     hidden: int = 32
-    draws: int = 1000  # batches at fixed parameters
+    batches: int = 1000  # at fixed parameters
     coordinates: int = 64  # tested per network, at random
     level: float = 0.01  # false discovery rate
 
@@ -46,13 +48,14 @@ class Shape:
 class ShapeResult:
     """Before and after training: rejected (2, N), kurtosis (2, N, K), spectrum (2, N, n), falling, as shares of C².
 
-    sample (2, draws): the coordinate of the first network whose kurtosis is the median, standardised, rising.
-    parameters: how many directions there are.
+    Net i is of draw i mod D of the sets. sample (2, batches): the coordinate of the first network whose kurtosis is the
+    median, standardised, rising. parameters: how many directions there are.
     """
 
     config: Shape
     lab: Lab
     title: str
+    sets: Draws
     parameters: int
     rejected: Array
     kurtosis: Array
@@ -64,16 +67,22 @@ class ShapeResult:
         """How many directions share the noise, (tr C)²/tr C², (2, N)."""
         return np.asarray(1 / (self.spectrum**2).sum(axis=-1))
 
+    @property
+    def most(self) -> int:
+        """How many directions the noise of so many examples can have: their mean takes one."""
+        return min(self.parameters, self.spectrum.shape[-1] - 1)
+
 
 def run(config: Shape, lab: Lab) -> ShapeResult:
     """Look at the noise, train, look again."""
-    images = task(lab, "digits", 0.0, config.hidden, config.examples)
-    problem, arms = images.batches(config.batch_size), lab.arms(sgd(config.lr), config.replicas)
-    start, fresh = arms.stack(images.model.initial), lab.streams(config.replicas, apart=1)
+    images = task(lab, "digits", 0.0, config.hidden, config.draws, config.examples)
+    problem, count = images.batches(config.batch_size), lab.per_draw(config.replicas, config.draws)
+    arms, fresh = lab.arms(sgd(config.lr), count), lab.streams(count, apart=1)
+    start = arms.stack(images.model.initial)
     end = arms.run(problem, start, config.steps)
     looks = [_look(config, problem, params, fresh) for params in (start, end.params)]
     found = (np.stack(parts) for parts in zip(*looks, strict=True))
-    return ShapeResult(config, lab, images.title, flat(start).shape[1], *found)
+    return ShapeResult(config, lab, images.title, images.sets, flat(start).shape[1], *found)
 
 
 def _look(config: Shape, problem: Supervised, params: Params, fresh: Streams) -> tuple[Array, Array, Array, Array]:
@@ -82,7 +91,7 @@ def _look(config: Shape, problem: Supervised, params: Params, fresh: Streams) ->
 
     def test(rows: slice) -> Tensor:
         some = {name: leaf[rows] for name, leaf in leaves(params).items()}
-        samples = noise_draws(problem, some, fresh.subset(rows), config.draws, config.coordinates)
+        samples = noise_draws(problem.subset(rows), some, fresh.subset(rows), config.batches, config.coordinates)
         tested = normality(samples)
         if not shown:  # the coordinate in the middle; a kurtosis of NaN, without noise, sorts last
             order, finite = np.argsort(tested.kurtosis[0]), np.isfinite(tested.kurtosis[0]).sum()
@@ -90,7 +99,7 @@ def _look(config: Shape, problem: Supervised, params: Params, fresh: Streams) ->
             shown.append((typical - typical.mean()) / typical.std())
         return torch.from_numpy(np.column_stack([tested.rejected(config.level), tested.kurtosis]))
 
-    found = to_numpy(in_parts(test, fresh.replicas, 8 * 8 * config.draws * config.coordinates))
+    found = to_numpy(in_parts(test, fresh.replicas, 8 * 8 * config.batches * config.coordinates))
     return found[:, 0], found[:, 1:], spectrum(problem, params), shown[0]
 
 
@@ -99,7 +108,7 @@ def spectrum(problem: Supervised, params: Params) -> Array:
     named, found = leaves(params), []
     for replica in range(len(next(iter(named.values())))):
         one = {name: leaf[replica : replica + 1] for name, leaf in named.items()}
-        gradients = example_gradients(problem, one)[0].double()
+        gradients = example_gradients(problem.subset(slice(replica, replica + 1)), one)[0].double()
         centred = gradients - gradients.mean(dim=0)
         values = torch.linalg.eigvalsh(centred @ centred.T).flip(0).clamp_min(0.0)
         found.append(to_numpy(values / values.sum()))
@@ -109,8 +118,8 @@ def spectrum(problem: Supervised, params: Params) -> Array:
 def estimates(result: ShapeResult) -> Estimates:
     """Return what the trained nets say about P1-C19."""
     return {
-        "P1-C19.normal": mean(result.rejected[1]),
-        "P1-C19.isotropic": mean(result.participation[1] / result.parameters),
+        "P1-C19.normal": over_draws(result.sets, draw_fraction)(result.rejected[1]),
+        "P1-C19.isotropic": over_draws(result.sets, draw_fraction)(result.participation[1] / result.most),
     }
 
 
@@ -125,5 +134,7 @@ def tables(result: ShapeResult) -> Tables:
     }  # fmt: skip
 
 
-LARGE = Shape(Share(over=8, least=64), steps=2000, examples=1000, draws=4000, coordinates=200)
+LARGE = Shape(
+    draws=32, replicas=Share(over=8, least=64), steps=2000, examples=1000, batches=4000, coordinates=200
+)  # fmt: skip
 NORMALITY = Experiment("normality", small=Shape(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -14,7 +14,6 @@ from descent.experiments.isotropic import Isotropic
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.smoothing.arms import task
 from descent.experiments.smoothing.minima import Minima, measured
-from descent.stats import paired_difference
 
 NAMES = ("batch noise", "isotropic noise", "no noise")
 
@@ -31,7 +30,8 @@ class Noise(IntEnum):
 class Structure:
     """A two-layer net on digits."""
 
-    replicas: Share = Share(over=30, least=32)
+    draws: int = 16  # of the training set
+    replicas: Share = Share(over=30, most=32)
     examples: int = 500
     lr: float = 0.1
     batch_size: int = 8
@@ -42,8 +42,8 @@ class Structure:
 
 def run(config: Structure, lab: Lab) -> Minima[Structure]:
     """Train the three arms from the same initial weights."""
-    images = task(lab, "digits", config.redrawn, config.hidden, config.examples)
-    arms = lab.arms(sgd(config.lr), config.replicas)
+    images = task(lab, "digits", config.redrawn, config.hidden, config.draws, config.examples)
+    arms = lab.arms(sgd(config.lr), lab.per_draw(config.replicas, config.draws))
     noises = (images.batches(config.batch_size), Isotropic(images.full, config.batch_size), images.full)
     looks = [[arms.run(noise, images.model.initial, config.steps)] for noise in noises]  # one, at the end
     return measured(config, lab, images, looks)
@@ -51,7 +51,7 @@ def run(config: Structure, lab: Lab) -> Minima[Structure]:
 
 def estimates(result: Minima[Structure]) -> Estimates:
     """Return what the arms say about P1-X5."""
-    return {"P1-X5.sharpness": paired_difference(result.sharpness[Noise.BATCH], result.sharpness[Noise.ISOTROPIC])}
+    return {"P1-X5.sharpness": result.shifts(result.sharpness, Noise.ISOTROPIC)[Noise.BATCH]}
 
 
 def tables(result: Minima[Structure]) -> Tables:
@@ -59,5 +59,5 @@ def tables(result: Minima[Structure]) -> Tables:
     return {"structure": tidy({"arm": NAMES}, **result.over(Noise.NONE))}
 
 
-LARGE = Structure(Share(over=4, least=64), examples=1000, steps=1500)
+LARGE = Structure(draws=32, replicas=Share(over=4, least=64), examples=1000, steps=1500)
 STRUCTURE = Experiment("structure", small=Structure(), large=LARGE, run=run, estimates=estimates, tables=tables)

@@ -9,22 +9,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from descent.experiments.smoothing.arms import over_draws
 from descent.experiments.smoothing.headline import HeadlineResult
 from descent.experiments.smoothing.iso import Held, Iso
 from descent.experiments.smoothing.minima import Minima
 from descent.experiments.smoothing.structure import Noise, Structure
 from descent.figures import ARMS, INK, Look, label_panels, line, marks, panels
-from descent.stats import mean, paired_difference
+from descent.stats import draw_mean
 
 LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"], ARMS["plain, matched step"])
 """Plain, averaged, heavy ball, plain at the effective learning rate."""
 
 
-def headline(result: HeadlineResult, mnist: HeadlineResult | None = None) -> Figure:
-    """Draw test accuracy against batch size at fixed epochs, digits left, MNIST right where it is there."""
-    results = [result] if mnist is None else [result, mnist]
-    figure, axes = panels(len(results), height=3.2, sharey=True)
-    for axis, one in zip(axes, results, strict=True):
+def headline(*results: HeadlineResult | None) -> Figure:
+    """Draw test accuracy against batch size at fixed epochs, one panel for each kind of data that is there."""
+    there = [result for result in results if result is not None]
+    figure, axes = panels(len(there), height=3.2)
+    for axis, one in zip(axes, there, strict=True):
         _race(axis, one)
     axes[0].set_ylabel("test accuracy, %")
     axes[0].legend(loc="lower left", fontsize=7)
@@ -42,10 +43,10 @@ def _race(axis: Axes, result: HeadlineResult) -> None:
         f"plain (SGD), lr {config.effective:.3g}",
     )
     for name, look, arm in zip(names, LOOKS, result.accuracy.swapaxes(0, 1), strict=True):
-        found = [mean(values) for values in arm]
+        found = [over_draws(result.sets, draw_mean)(values) for values in arm]
         line(axis, sizes, [f.value for f in found], look, marker=look.marker, label=name)
         marks(axis, sizes, found, look)
-    axis.set(xscale="log", xlabel="batch size", title=result.title)
+    axis.set(xscale="log", xlabel="batch size", title=result.title.rpartition(", ")[0])
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
 
@@ -80,8 +81,9 @@ def _moved(result: Minima[Any], base: int, arms: Mapping[int, tuple[str, Look]],
     figure, axes = panels(2, height=height)
     titles = ("shift of log sharpness", "gain in accuracy, points")
     for axis, values, title in zip(axes, (result.sharpness, result.accuracy), titles, strict=True):
+        shifts = result.shifts(values, base)
         for place, (arm, (_, look)) in enumerate(arms.items()):
-            marks(axis, [place], [paired_difference(values[arm], values[base])], look)
+            marks(axis, [place], [shifts[arm]], look)
         axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
         axis.set_xticks(range(len(arms)), [name for name, _ in arms.values()])
         axis.set(xlim=(-0.5, len(arms) - 0.5), xlabel=label, title=title)

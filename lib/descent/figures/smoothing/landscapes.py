@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from descent.experiments.smoothing.arms import RULES
+from descent.experiments.smoothing.arms import RULES, over_draws
 from descent.experiments.smoothing.critical import CriticalResult
 from descent.experiments.smoothing.escape import EscapeResult
 from descent.experiments.smoothing.graduated import GraduatedResult
 from descent.figures import INK, Look, label_panels, line, marks, panels, plain_ticks, theory
-from descent.stats import mean
+from descent.stats import draw_mean, mean
 
 RATES = (
     Look("#3d85c6", "o", "-"),
@@ -83,7 +83,7 @@ def valleys(result: CriticalResult) -> Figure:
         for e, goal in enumerate(config.precisions):
             used = steps[e] * sizes
             reached = np.isfinite(used).all(axis=0)
-            found = [mean(column) for column in used[:, reached].T]
+            found = [over_draws(result.sets, draw_mean)(column) for column in used[:, reached].T]
             marks(axes[0], sizes[reached], found, look, label=f"lr = {rate:g}" if e == 0 else None)
             line(axes[0], sizes[reached], [f.value for f in found], look, alpha=0.7)
             axes[0].annotate(

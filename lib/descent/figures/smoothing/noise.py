@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from scipy import stats as law
 
 from descent.engine import ema
-from descent.experiments.smoothing.arms import RULES, Arm
+from descent.experiments.smoothing.arms import RULES, Arm, over_draws
 from descent.experiments.smoothing.noise import PARTS, NoiseResult, gain
 from descent.experiments.smoothing.normality import ShapeResult
 from descent.experiments.smoothing.quadratic import ParabolaResult
 from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
-from descent.stats import mean
+from descent.stats import draw_mean, mean
 from descent.theory.search_noise import flat_power, stationary_ratio
 
 LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"])
@@ -39,8 +39,8 @@ def _levels(axis: Axes, result: NoiseResult) -> None:
     config, rate = result.config, result.config.slowest
     sizes = np.array(config.sizes)
     for arm, name, look in zip(map(Arm, range(len(RULES))), TITLES, LOOKS, strict=True):
-        found = [mean(values) for values in result.power[rate, :, arm]]
-        bounds = result.bound(arm)[rate].mean(axis=-1)
+        found = [over_draws(result.sets, draw_mean)(values) for values in result.power[rate, :, arm]]
+        bounds = np.nanmean(result.bound(arm)[rate], axis=-1)
         there = slice(None, -1) if arm == Arm.PLAIN else slice(None)  # plain descent has no noise at full batch
         line(axis, sizes[there], [f.value for f in found][there], look, label=name)
         marks(axis, sizes[there], found[there], look)
@@ -68,7 +68,7 @@ def _shares(axis: Axes, result: NoiseResult) -> None:
     sizes, width = result.config.sizes, 0.27
     for part, (name, shade) in enumerate(zip(PARTS, SHADES, strict=True)):
         for arm in range(len(RULES)):
-            powers = result.parts[:, arm, : len(PARTS)].mean(axis=-1)
+            powers = np.nanmean(result.parts[:, arm, : len(PARTS)], axis=-1)
             total = powers.sum(axis=1)
             share = np.divide(100 * powers.T, total, out=np.zeros_like(powers.T), where=total > 0).T
             at = np.arange(len(sizes)) + (arm - 1) * 1.1 * width
