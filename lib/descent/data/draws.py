@@ -90,7 +90,7 @@ def splits(count: int, size: int, streams: Streams, *, tests: int | None = None)
     if size + others > count:
         raise ValueError(f"{size} examples and {others} to test do not fit into {count}; take fewer")
     order = streams.permutation(Purpose.DATA, 0, count, slice(0, size + others))
-    return Draws("splits", order[:, :size], order[:, size:], size / count)
+    return Draws("splits", order[:, :size].contiguous(), order[:, size:].contiguous(), size / count)
 
 
 def fresh(draws: int, size: int, tests: int = 0) -> Draws:
@@ -100,7 +100,7 @@ def fresh(draws: int, size: int, tests: int = 0) -> Draws:
     """
     _positive(size=size, draws=draws)
     rows = torch.arange(draws * (size + tests)).view(draws, size + tests)
-    return Draws("fresh", rows[:, :size], rows[:, size:])
+    return Draws("fresh", rows[:, :size].contiguous(), rows[:, size:].contiguous())
 
 
 def flipped(targets: Tensor, share: float, classes: int, streams: Streams) -> Tensor:

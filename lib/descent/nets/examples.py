@@ -62,7 +62,7 @@ class Examples:
         """Return which inputs (R, B) stand at the places (R, B) of the replicas' own sets, places in 0 … n − 1."""
         if self.rows is None:
             return places
-        return self.rows.view(-1).index_select(0, self._flat(places)).view(places.shape)
+        return self.rows.reshape(-1).index_select(0, self._flat(places)).view(places.shape)
 
     def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs (R, B, …) and targets (R, B, …) at the places (R, B) of the replicas' own sets."""

@@ -35,6 +35,7 @@ def test_splits_are_complementary_and_overlap_as_they_say():
     shared = (member @ member.T)[~torch.eye(40, dtype=torch.bool)].mean() / 900
     assert float(shared) == pytest.approx(draws.overlap, abs=0.005)
     assert splits(1797, 900, streams(), tests=100).test.shape == (10, 100)
+    assert all(rows.is_contiguous() for made in (draws, fresh(3, 4, 2)) for rows in (made.rows, made.test))
     with pytest.raises(ValueError, match="do not fit into 1797"):
         splits(1797, 900, streams(), tests=898)
 

@@ -232,3 +232,12 @@ def test_a_stack_that_the_draws_do_not_divide_is_refused(replicas):
     for ask in asked:
         with pytest.raises(ValueError, match="take a multiple of 3"):
             ask()
+
+
+def test_rows_may_be_a_part_of_a_larger_array():
+    wide = torch.cat([ROWS, ROWS], dim=1)[:, :SIZE]
+    assert not wide.is_contiguous()
+    start = MODELS["mlp"].initial(STREAMS)
+    found, expected = (replace(stacked(), rows=rows).gradient(start, STREAMS, 0) for rows in (wide, ROWS))
+    for name, leaf in found.items():
+        assert torch.equal(leaf, expected[name])
