@@ -41,6 +41,13 @@ def value_of(found: Estimates, key: str) -> float:
     return estimate.value
 
 
+def values_of(found: Estimates, key: str) -> list[float]:
+    """Return the values of a test's estimates, of which a rule over every cell has several."""
+    estimates = found[key]
+    assert not isinstance(estimates, Estimate)
+    return [estimate.value for estimate in estimates]
+
+
 def pictures(name: str, split: str = "train") -> ImageSet:
     """Return noise with a pattern per class, as if it were CIFAR-10."""
     rng = np.random.Generator(np.random.Philox(3))
