@@ -53,7 +53,7 @@ def test_a_net_is_tested_on_what_its_draw_leaves_over() -> None:
 
 def test_glyphs_are_made_anew_for_every_draw_and_seed() -> None:
     images, others = (task(replace(SMALL, seed=seed), "glyphs", 0.2, 4, draws=2, examples=30) for seed in (11, 12))
-    assert images.full.inputs.shape == (2 * (30 + 1000), 40)
+    assert images.full.inputs.shape == (2 * (30 + 4000), 40)
     assert images.sets.overlap == 0
     first, second = images.full.inputs.view(2, -1, 40)
     assert (first - second).abs().amax(dim=1).min() > 1e-3

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from descent.claims import load_paper
-from descent.engine import Streams, ema, heavy_ball, repeat, replica_seeds, train
+from descent.engine import Arms, Streams, ema, heavy_ball, repeat, replica_seeds, sgd, train
 from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import noise, normality, quadratic
-from descent.experiments.smoothing.arms import Arm, task
+from descent.experiments.smoothing.arms import Arm, search_noise, task
 from descent.figures.smoothing import crossing, direction, shape
 from descent.measure.normality import participation
 from descent.theory.search_noise import beta_hat, shuffled_power, stationary_moments, stationary_ratio
@@ -69,6 +69,16 @@ def test_the_bounds_hold_and_how_far(networks: noise.NoiseResult) -> None:
     assert every(found, "P1-C5.shb_floor", 81, rel=0.25)  # (momentum/(1 − momentum))²
     assert 1e-4 < values_of(found, "P1-C5.nshb_vanishes")[0] < 0.05
     assert min(values_of(found, "P1-X1.scale")) > 0.85
+
+
+def test_several_batches_of_a_look_are_those_of_later_steps() -> None:
+    images = task(SMALL, "digits", 0.2, 8, 3, 100)
+    problem, streams = images.batches(10), Streams(replica_seeds(2, 6))
+    params, arms = images.model.initial(streams), Arms.paired(sgd(0.1), streams)
+    probe = search_noise(problem, arms, 1)
+    powers = [probe(step, params, params)["power"] for step in (4, 54)]
+    found = noise._fresh(problem, params, streams, probe.parts(0, params, params).gradient, range(4, 104, 50))
+    torch.testing.assert_close(found, torch.stack(powers).mean(dim=0))
 
 
 def test_both_readings_of_the_formula_for_the_average(networks: noise.NoiseResult) -> None:

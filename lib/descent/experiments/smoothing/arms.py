@@ -24,7 +24,7 @@ from descent.problems.glyphs import CLASSES, glyphs
 from descent.stats import Estimate
 from descent.theory.search_noise import Rule
 
-EXAMPLES = {"digits": (1000, 797), "mnist": (1000, 3000), "glyphs": (1000, 1000)}
+EXAMPLES = {"digits": (1000, 797), "mnist": (1000, 3000), "glyphs": (1000, 4000)}
 """How many examples of a draw train a network by default, and how many others test it."""
 
 

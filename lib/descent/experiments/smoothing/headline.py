@@ -145,8 +145,8 @@ LARGE = Headline(
 )  # fmt: skip
 HEADLINE = Experiment("headline", small=Headline(), large=LARGE, run=run, estimates=estimates, tables=tables)
 GLYPHS = Experiment(  # fresh sets cost nothing: every net has its own
-    "headline_glyphs", small=Headline("glyphs", draws=32), large=replace(LARGE, data="glyphs", draws=250),
-    run=run, estimates=glyph_estimates, tables=tables,
+    "headline_glyphs", small=Headline("glyphs", draws=32, batch_sizes=(16, 64, 250, 500)),
+    large=replace(LARGE, data="glyphs", draws=250), run=run, estimates=glyph_estimates, tables=tables,
 )  # fmt: skip
 MNIST = Experiment(
     "mnist", small=Headline("mnist", batch_sizes=(32, 125, 500), epochs=18, looks=3),

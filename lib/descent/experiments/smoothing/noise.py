@@ -6,19 +6,21 @@ paths: how large it is beside the noise of a batch, how much of it the past fore
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from descent.arrays import Array
 from descent.data.draws import Draws
-from descent.engine import ArmRun, Arms, Params, Watch, ema, stack
+from descent.engine import ArmRun, Arms, Params, Streams, Watch, ema, stack
+from descent.engine.stack import rows_of
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
 from descent.experiments.smoothing.arms import NAMES, RULES, Arm, Task, over_draws, rules, search_noise, task, whole
-from descent.measure.noise import batch_noise, example_squares
+from descent.measure.noise import batch_noise, example_squares, flat
 from descent.nets import Supervised
 from descent.stats import draw_ratio, draw_statistic, smallest
 from descent.theory.search_noise import Variant, bound, degree, flat_power
@@ -48,6 +50,7 @@ class Noise:
     steps: int = 300
     every: int = 3  # steps between two looks after `burn`
     every_full: int = 20  # of the arms at full batch
+    batches: int = 8  # of plain descent at every look: its noise is all fresh, and another batch costs little
     dissected: int = 16  # nets of the smallest rate that are taken apart at the end, …
     window: int = 50  # … this many steps later
 
@@ -66,9 +69,10 @@ class Noise:
 class NoiseResult:
     """Means over the looks, (L, S, A, N) over rates, batch sizes, arms and nets; net i is of draw i mod D of the sets.
 
-    power: |ω|²; noise: C²/B on the path; variance: C²; memory: |E[ω | past]|²; along: ⟨ω, ∇f⟩; gradient: |∇f|²;
-    peak: the largest mean |∇f|² of a draw's nets at any look, (L, S, A, D); parts: |·|² of fresh, carried and lag and
-    |ω|² at the smallest rate, (S, A, 4, M). A net that diverged anywhere is not a number anywhere.
+    power: |ω|², that of plain descent over several batches at every look; noise: C²/B on the path; variance: C²;
+    memory: |E[ω | past]|²; along: ⟨ω, ∇f⟩; gradient: |∇f|²; peak: the largest mean |∇f|² of a draw's nets at any look,
+    (L, S, A, D); parts: |·|² of fresh, carried and lag and |ω|² at the smallest rate, (S, A, 4, M). A net that diverged
+    anywhere is not a number anywhere.
     """
 
     config: Noise
@@ -119,14 +123,26 @@ def _looks(done: ArmRun, name: str) -> Array:
 def _watched(config: Noise, images: Task, arms: Arms, problem: Supervised) -> ArmRun:
     """Train all rates and arms at one batch size, and look."""
     noise = search_noise(problem, arms, config.every if problem.batch_size else config.every_full)
+    plain = (arms.spread(torch.arange(len(arms))) % len(RULES) == Arm.PLAIN).nonzero().squeeze(1)
 
     def look(step: int, params: Params, velocity: Params) -> Mapping[str, Tensor]:
-        found = noise(step, params, velocity)
+        parts = noise.parts(step, params, velocity)
+        found = parts.powers()
+        if problem.batch_size:
+            steps = range(step, step + config.batches * config.steps, config.steps)  # of no other look
+            some, streams = rows_of(params, plain), arms.streams.subset(plain)
+            found["power"][plain] = _fresh(problem, some, streams, parts.gradient[plain], steps)
         variance = (example_squares(problem, params).mean(dim=1) - found["gradient"]).clamp_min(0.0)
         return found | {"variance": variance, "noise": batch_noise(problem, variance)}
 
     settled = arms.run(problem, images.model.initial, config.burn)
     return settled.then(config.steps, probes={"": Watch(noise.every, look)})
+
+
+def _fresh(problem: Supervised, params: Params, streams: Streams, full: Tensor, steps: Sequence[int]) -> Tensor:
+    """Return the mean |ξ|² of the batches of several steps, all at these parameters, whose full gradient is (R, p)."""
+    noises = (flat(problem.gradient(params, streams, step)) - full for step in steps)
+    return torch.stack([noise.square().sum(dim=1) for noise in noises]).mean(dim=0)
 
 
 def _dissected(config: Noise, problem: Supervised, end: ArmRun) -> Array:
@@ -147,7 +163,7 @@ def estimates(result: NoiseResult) -> Estimates:
     code_slack = slack(result, averaged, "repository")
     left = ratio(power[:, -1], result.gradient[:, -1])  # at full batch
     direct = ratio(result.variance[:, :, averaged], result.variance[:, :, plain])
-    flat = float(flat_power(ema(1.0, result.lab.momentum))[0])
+    limit = float(flat_power(ema(1.0, result.lab.momentum))[0])  # of a flat objective
     slowest = batches[result.config.slowest]
     found: dict[str, Array] = {
         "P1-C1.power": ratio(batches[:, :, plain], result.noise[:, :-1, plain]),
@@ -169,7 +185,7 @@ def estimates(result: NoiseResult) -> Estimates:
         "P1-X1.nshb": average_slack[:, :-1],
         "P1-X1.nshb_repository": code_slack[:, :-1],
         "P1-X1.scale": _cosines(result),
-        "P1-X2.network": ratio(slowest[:, averaged], flat * slowest[:, plain]),
+        "P1-X2.network": ratio(slowest[:, averaged], limit * slowest[:, plain]),
     }
     first = ratio(power[:, :, heavy], np.maximum(power[:, :, plain], NONE))
     return {"P1-C4.larger_first": smallest(first), **{key: list(cells.flat) for key, cells in found.items()}}
@@ -191,7 +207,7 @@ def foretold(result: NoiseResult, arm: Arm) -> Array:
     """Return the root mean square of the mean of ω given the past over that of ω, in batches, (L, S − 1) Estimates."""
 
     def share(memory: Array, power: Array) -> Array:
-        return np.sqrt(_mean(memory) / _mean(power))
+        return np.asarray(np.sqrt(_mean(memory) / _mean(power)))
 
     parts = (part[:, :-1, arm] for part in (result.memory, result.power))
     return np.asarray(each(over_draws(result.sets, partial(draw_statistic, share)), *parts))
