@@ -117,3 +117,8 @@ def over_draws(sets: Draws, statistic: Callable[..., Estimate]) -> Callable[...,
         return statistic(*map(sets.by_draw, values), **options)
 
     return found
+
+
+def listed(found: Any) -> list[Estimate]:
+    """Return an array of estimates, of any shape, as the list that a rule over every cell asks for."""
+    return list(np.ravel(found))

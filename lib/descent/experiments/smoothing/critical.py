@@ -18,7 +18,7 @@ from descent.engine import Arms, sgd
 from descent.engine.arms import to_numpy
 from descent.engine.stack import leaves
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import RULES, over_draws, rules, task
+from descent.experiments.smoothing.arms import RULES, listed, over_draws, rules, task
 from descent.measure.critical_batch import critical_exponent, valley
 from descent.measure.noise import gradient_noise
 from descent.nets import Supervised
@@ -116,7 +116,7 @@ def estimates(result: CriticalResult) -> Estimates:
     reached = np.log(steps[:, np.isfinite(steps).all(axis=0)]).T  # at the batch sizes at which every run arrives
     plain, averaged = (result.virtual_recipe(rule) for rule in ("sgd", "ema"))
     return {
-        "P1-C10.fewer_steps": list(each(over_draws(result.sets, draw_difference), reached[:-1], reached[1:])),
+        "P1-C10.fewer_steps": listed(each(over_draws(result.sets, draw_difference), reached[:-1], reached[1:])),
         "P1-C10.interior": _interior(result, steps),
         "P1-C11.exponent": _exponent(result, config.precisions, result.steps[-1]),
         "P1-C12.exponent": _exponent(result, config.rates, result.steps[:, 0]),

@@ -16,7 +16,7 @@ from descent.arrays import Array
 from descent.data.draws import Draws
 from descent.engine import ema, sgd, stack
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import Arm, Task, over_draws, search_noise, task, whole
+from descent.experiments.smoothing.arms import Arm, Task, listed, over_draws, search_noise, task, whole
 from descent.stats import Estimate, draw_difference, draw_ratio, largest, magnitude
 
 PAIR = (Arm.PLAIN, Arm.AVERAGED)
@@ -90,8 +90,8 @@ def _cells(config: EqualSteps, lab: Lab, tasks: Sequence[Task], sizes: Sequence[
             done = arms.run(problem, labels.model.initial, config.steps, probes={"noise": noise})
             power = done.average("noise.power", since=1)  # without the start, where the buffer is empty
             found.append((done.end(labels.accuracy), power, done.lost))
-    shape = (3, len(tasks), len(sizes), len(rates), len(PAIR), -1)
-    accuracy, power, lost = np.stack(found, axis=1).reshape(shape)
+    shape = (len(tasks), len(sizes), len(rates), len(PAIR), -1)
+    accuracy, power, lost = (np.stack(values).reshape(shape) for values in zip(*found, strict=True))
     return Cells(tasks[0].sets, whole(accuracy, lost), whole(power, lost))
 
 
@@ -99,8 +99,8 @@ def estimates(result: EqualStepsResult) -> Estimates:
     """Return what digits say about P1-C16 and P1-C20."""
     gains = result.grid.gains
     return {
-        "P1-C16.far_apart": list(result.grid.ratios.flat),
-        "P1-C16.accuracy": [magnitude(gain) for gain in gains.flat],
+        "P1-C16.far_apart": listed(result.grid.ratios),
+        "P1-C16.accuracy": [magnitude(gain) for gain in listed(gains)],
         "P1-C16.accuracy_first": largest(gains),
         "P1-C20.advantage": _clean(result, gains),
     }
@@ -110,15 +110,15 @@ def glyph_estimates(result: EqualStepsResult) -> Estimates:
     """Return what glyphs say about P1-C16 and P1-C20."""
     gains = result.grid.gains
     return {
-        "P1-C16.far_apart_glyphs": list(result.grid.ratios.flat),
-        "P1-C16.accuracy_glyphs": [magnitude(gain) for gain in gains.flat],
+        "P1-C16.far_apart_glyphs": listed(result.grid.ratios),
+        "P1-C16.accuracy_glyphs": [magnitude(gain) for gain in listed(gains)],
         "P1-C20.advantage_glyphs": _clean(result, gains),
     }
 
 
 def _clean(result: EqualStepsResult, gains: Array) -> list[Estimate]:
     """Return the cells with clean labels."""
-    return list(gains[np.array(result.config.shares) == 0].flat)
+    return listed(gains[np.array(result.config.shares) == 0])
 
 
 def tables(result: EqualStepsResult) -> Tables:

@@ -19,7 +19,18 @@ from descent.data.draws import Draws
 from descent.engine import ArmRun, Arms, Params, Streams, Watch, ema, stack
 from descent.engine.stack import rows_of
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import NAMES, RULES, Arm, Task, over_draws, rules, search_noise, task, whole
+from descent.experiments.smoothing.arms import (
+    NAMES,
+    RULES,
+    Arm,
+    Task,
+    listed,
+    over_draws,
+    rules,
+    search_noise,
+    task,
+    whole,
+)
 from descent.measure.noise import batch_noise, example_squares, flat
 from descent.nets import Supervised
 from descent.stats import draw_ratio, draw_statistic, smallest
@@ -188,7 +199,7 @@ def estimates(result: NoiseResult) -> Estimates:
         "P1-X2.network": ratio(slowest[:, averaged], limit * slowest[:, plain]),
     }
     first = ratio(power[:, :, heavy], np.maximum(power[:, :, plain], NONE))
-    return {"P1-C4.larger_first": smallest(first), **{key: list(cells.flat) for key, cells in found.items()}}
+    return {"P1-C4.larger_first": smallest(first), **{key: listed(cells) for key, cells in found.items()}}
 
 
 def gain(result: NoiseResult, arm: Arm) -> Array:
@@ -221,9 +232,9 @@ def conventions(result: NoiseResult, variant: Variant) -> Array:
     beta = result.lab.momentum
 
     def ratio(noise: Array, peak: Array) -> Array:
-        s2, known = _mean(noise), {"momentum": beta, "gradient": np.sqrt(_mean(peak))}
-        ball = degree(1 - beta, bound("heavy_ball", s2, **known))
-        return np.asarray(ball / degree(1.0, bound("ema", s2, **known, variant=variant)))
+        s2, k = _mean(noise), np.sqrt(_mean(peak))
+        ball = degree(1 - beta, bound("heavy_ball", s2, momentum=beta, gradient=k))
+        return np.asarray(ball / degree(1.0, bound("ema", s2, momentum=beta, gradient=k, variant=variant)))
 
     arms = result.noise[:, :-1, Arm.AVERAGED], result.peaks(Arm.AVERAGED)[:, :-1]
     return np.asarray(each(over_draws(result.sets, partial(draw_statistic, ratio)), *arms))

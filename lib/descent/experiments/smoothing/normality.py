@@ -70,7 +70,7 @@ class ShapeResult:
     @property
     def most(self) -> int:
         """How many directions the noise of so many examples can have: their mean takes one."""
-        return min(self.parameters, self.spectrum.shape[-1] - 1)
+        return min(self.parameters, int(self.spectrum.shape[-1]) - 1)
 
 
 def run(config: Shape, lab: Lab) -> ShapeResult:
