@@ -39,7 +39,8 @@ class Convergence:
         At equal T its start would be forgotten to the last digit, and nothing left to see.
         """
         pace = np.array([1.0, 1.0, 1 - momentum])
-        return np.rint(np.outer(pace, self.horizons)).astype(np.int64)
+        least = np.arange(len(self.horizons)) + 1
+        return np.maximum(np.rint(np.outer(pace, self.horizons)), least).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +112,8 @@ def tables(result: ConvergenceResult) -> Tables:
     """Return one row per rule and horizon, and one per rule and batch size."""
     names, config = NAMES[: len(RULES)], result.config
     steps = config.at(result.lab.momentum)
-    falling = tidy(
-        {"arm": names, "place": range(steps.shape[1])}, steps=steps, inner_product=result.falling.mean(axis=1)
-    )
+    means = result.falling.mean(axis=1)
+    falling = tidy({"arm": names, "place": range(steps.shape[1])}, steps=steps, inner_product=means)
     floors = each(mean, result.floor / result.unit)
     return {
         "convergence": falling.drop(columns="place"),

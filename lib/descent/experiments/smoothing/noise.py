@@ -59,7 +59,7 @@ class Noise:
     redrawn: float = 0.2  # of the labels, so that the gradient noise of no arm dies out within the run
     burn: int = 100
     steps: int = 300
-    every: int = 3  # steps between two looks after `burn`
+    every: int = 4  # steps between two looks after `burn`
     every_full: int = 20  # of the arms at full batch
     batches: int = 8  # of plain descent at every look: its noise is all fresh, and another batch costs little
     dissected: int = 16  # nets of the smallest rate that are taken apart at the end, …
