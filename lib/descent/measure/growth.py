@@ -164,23 +164,33 @@ def onset(steps: Array, growth: Array) -> Array:
 
 
 def resampled_mean(
-    step: Step, start: Tensor, steps: int, streams: Streams, square: Callable[[Tensor], Tensor], *, arms: int = 1
+    step: Step,
+    start: Tensor,
+    steps: int,
+    streams: Streams,
+    square: Callable[[Tensor], Tensor],
+    *,
+    arms: int = 1,
+    since: int = -1,
 ) -> Array:
     """Return the mean over runs of squares of the state after some steps, up to a common factor per arm, (A, …).
 
     square: states (R, …) → (R, …), quadratic in the state, so that the law weighted by |s|² gives E square(s)/E|s|² as
-    a plain mean over the population. The start is renormalised: a factor on all of it changes nothing.
+    a plain mean over the population. The start is renormalised: a factor on all of it changes nothing. since: a step
+    from which on that is averaged, for a law that no longer moves; −1, the last alone.
     """
     dice = streams.subset(slice(None, None, len(start) // arms))
-    state = start / _norm(start)
+    state, found = start / _norm(start), []
     for t in range(steps):
         state = step(state, t)
         grown = _norm(state)
         squares = grown.flatten().double().square().view(arms, -1)
         kept = _copies(squares, dice.uniform(Purpose.PROBE, t))
         state = state[kept] / grown[kept]
-    found = square(state).double()
-    return np.asarray(found.view(arms, -1, *found.shape[1:]).mean(1).cpu().numpy())
+        if t + 1 >= (since if since >= 0 else steps):
+            values = square(state).double()
+            found.append(values.view(arms, -1, *values.shape[1:]).mean(1))
+    return np.asarray(torch.stack(found).mean(0).cpu().numpy())
 
 
 def _copies(weights: Tensor, place: Tensor) -> Tensor:

@@ -217,3 +217,15 @@ def test_a_factor_on_the_start_and_neighbours_change_nothing_in_the_resampled_me
     assert np.allclose(found([0.5], 1.0), found([0.5], 8.0), rtol=1e-12)
     assert np.allclose(found([0.5, 0.7], 1.0)[:1], found([0.5], 1.0), rtol=1e-12)
     assert not np.allclose(found([0.7], 1.0), found([0.5], 1.0), rtol=1e-3)
+
+
+def test_the_resampled_mean_since_a_step_is_that_of_all_later_steps():
+    streams = Streams(replica_seeds(9, 400), torch.float64)
+    step = Descent(Ensemble(FOUR_ATOMS), repeat(sgd(0.5), 400), streams)
+    start = step.state(torch.ones(400, 2, dtype=torch.float64))
+
+    def found(steps: int, since: int = -1) -> np.ndarray:
+        return resampled_mean(step, start, steps, streams, lambda s: s[:, 0].square(), arms=4, since=since)
+
+    assert np.allclose(found(12, 10), np.mean([found(steps) for steps in (10, 11, 12)], axis=0), rtol=1e-12)
+    assert np.array_equal(found(12, 12), found(12))

@@ -17,23 +17,24 @@ from pandas import DataFrame
 from descent.arrays import Array
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
 from descent.experiments.synthesis.lineup import Arm, rule_of
-from descent.experiments.synthesis.task import Task
-from descent.stats import Estimate, mean, paired_difference
+from descent.experiments.synthesis.task import DataSet, Task
+from descent.stats import Estimate, draw_mean
 
 HEAD = 0.9
 RECORDS = ("sharpness", "accuracy", "loss")
 
 
 class Setting(NamedTuple):
-    """A loss, the reference's learning rate and batch, the share of mislabelled images, and which draw it is."""
+    """A loss, the reference's learning rate and batch, the share of mislabelled images, and which draws they are of."""
 
     name: str
     loss: Literal["square", "logistic"]
     lr: float
     batch: int
     flips: float
-    draw: int
+    family: int
     scan: bool = False  # whether other momenta are tried at the batch of the headline one
+    data: DataSet = "digits"
 
     @property
     def reference(self) -> Arm:
@@ -48,6 +49,13 @@ class Setting(NamedTuple):
         """Return the arm of a momentum and batch with the reference's e/B."""
         return Arm(self.lr / self.batch * batch * (1 - momentum), momentum, batch=batch)
 
+    def task(self, lab: Lab, draws: int, hidden: int) -> Task:
+        """Return the draws and the net."""
+        return Task.of(
+            lab, draws, family=self.family, hidden=hidden, flips=self.flips, faint=0.0, loss=self.loss,
+            data_set=self.data,
+        )  # fmt: skip
+
 
 class Case(IntEnum):
     """The settings that claims are stated for, which come first in every configuration."""
@@ -56,13 +64,15 @@ class Case(IntEnum):
     FLIPS = 1
     SMALL_STEP = 2
     LOGISTIC = 3
+    GLYPHS = 4
 
 
-SETTINGS = (
+SETTINGS = (  # those of one family and kind of data share their draws
     Setting("square, large step", "square", 0.05, 2, 0.0, 0),
     Setting("square, large step, flips", "square", 0.05, 2, 0.1, 1, scan=True),
     Setting("square, small step", "square", 0.005, 2, 0.1, 1),
     Setting("logistic", "logistic", 0.1, 2, 0.1, 1),
+    Setting("square, large step, glyphs, flips", "square", 0.05, 2, 0.1, 1, data="glyphs"),
 )
 
 
@@ -73,9 +83,10 @@ def factor(momentum: float) -> float:
 
 @dataclass(frozen=True)
 class Batches:
-    """Two-layer tanh nets on digits; every arm of a setting sees the same number of samples."""
+    """Two-layer tanh nets on draws of digits or glyphs; every arm of a setting sees the same number of samples."""
 
-    replicas: Share = Share(over=25, least=32, most=64)
+    draws: int = 32  # with one net each: the draw is what counts in an interval
+    replicas: Share | int = 32
     samples: int = 20_000
     settings: tuple[Setting, ...] = SETTINGS
     momenta: tuple[float, ...] = (0.5, 0.8, HEAD)  # of the equivalence, each at its own batch
@@ -92,24 +103,24 @@ class Batches:
 
 @dataclass(frozen=True, eq=False)
 class BatchesResult(Result[Batches]):
-    """RECORDS of every setting and arm at the end, (A, N); a diverged net is not a number."""
+    """RECORDS of every setting and arm at the end, (A, D, N/D) by draw; a diverged net is not a number."""
 
     ends: tuple[dict[str, Array], ...]
 
     def of(self, case: int, arm: Arm, record: str) -> Array:
-        """Return a record of one arm of a setting, (N,)."""
+        """Return a record of one arm of a setting, (D, N/D)."""
         return np.asarray(self.ends[case][record][self.config.arms(self.config.settings[case]).index(arm)])
 
     def against(self, case: int, arm: Arm, record: str = "sharpness") -> Estimate | None:
-        """Return log λ₁ (or another record, as it is) less the reference's; None where fewer than two nets are left."""
+        """Return log λ₁ (or another record, as it is) less the reference's, over draws; None where none are left."""
         a, b = (self.of(case, which, record) for which in (arm, self.config.settings[case].reference))
         if record in ("sharpness", "loss"):
             a, b = np.log(a), np.log(b)
-        both = np.isfinite(a) & np.isfinite(b)
-        return paired_difference(a[both], b[both]) if both.sum() > 1 else None
+        gap = a - b
+        return draw_mean(gap) if np.isfinite(gap).any(axis=1).sum() > 1 else None
 
     def edge(self, case: int) -> Array:
-        """Return e·λ₁ of the reference's end at the headline batch: above 2 SGD cannot keep its sharpness, (N,)."""
+        """Return e·λ₁ of the reference's end at the headline batch: above 2 SGD cannot keep its sharpness, (D, N/D)."""
         setting = self.config.settings[case]
         return setting.lr * factor(HEAD) * self.of(case, setting.reference, "sharpness")
 
@@ -118,16 +129,16 @@ def run(config: Batches, lab: Lab) -> BatchesResult:
     """Train every arm of every setting, those of one batch together, and measure them at the end."""
     ends = []
     for setting in config.settings:
-        task = Task.of(lab, setting.draw, hidden=config.hidden, flips=setting.flips, faint=0.0, loss=setting.loss)
+        task = setting.task(lab, config.draws, config.hidden)
         looks = {"sharpness": task.sharpness, "accuracy": task.accuracy, "loss": task.value}
         arms = config.arms(setting)
         found: dict[Arm, Array] = {}
         for batch in sorted({arm.batch for arm in arms}):
             group = [arm for arm in arms if arm.batch == batch]
-            stack = lab.arms(rule_of(group), config.replicas)
+            stack = lab.arms(rule_of(group), lab.per_draw(config.replicas, config.draws))
             done = stack.run(task.objective(batch), task.start, config.samples // batch, check=10, limit=1e3)
             seen = np.stack([np.where(done.lost, np.nan, done.end(looks[name])) for name in RECORDS], axis=1)
-            found |= dict(zip(group, seen, strict=True))
+            found |= dict(zip(group, task.sets.by_draw(seen), strict=True))
         ends.append(dict(zip(RECORDS, np.stack([found[arm] for arm in arms], axis=1), strict=True)))
     return BatchesResult(config, lab, tuple(ends))
 
@@ -141,18 +152,19 @@ def estimates(result: BatchesResult) -> Estimates:
     found = {
         "S-23.clean_momentum": against(Case.CLEAN, twin[Case.CLEAN]),
         "S-23.clean_scaling": against(Case.CLEAN, plain[Case.CLEAN]),
-        "S-23.clean_edge": mean(result.edge(Case.CLEAN)),
+        "S-23.clean_edge": draw_mean(result.edge(Case.CLEAN)),
         "S-23.flips_momentum": against(Case.FLIPS, twin[Case.FLIPS]),
         "S-23.flips_scaling": against(Case.FLIPS, plain[Case.FLIPS]),
-        "S-23.flips_edge": mean(result.edge(Case.FLIPS)),
+        "S-23.flips_edge": draw_mean(result.edge(Case.FLIPS)),
         "S-29.small_step_momentum": against(Case.SMALL_STEP, twin[Case.SMALL_STEP]),
         "S-29.small_step_scaling": against(Case.SMALL_STEP, plain[Case.SMALL_STEP]),
-        "S-29.small_step_edge": mean(result.edge(Case.SMALL_STEP)),
+        "S-29.small_step_edge": draw_mean(result.edge(Case.SMALL_STEP)),
         "S-29.logistic_momentum": against(Case.LOGISTIC, twin[Case.LOGISTIC]),
         "S-29.logistic_scaling": against(Case.LOGISTIC, plain[Case.LOGISTIC]),
-        "S-29.logistic_edge": mean(result.edge(Case.LOGISTIC)),
+        "S-29.logistic_edge": draw_mean(result.edge(Case.LOGISTIC)),
         "S-30.clean": against(Case.CLEAN, twin[Case.CLEAN], "loss"),
         "S-30.flips": against(Case.FLIPS, twin[Case.FLIPS], "loss"),
+        "S-30.glyphs": against(Case.GLYPHS, twin[Case.GLYPHS], "loss"),
         "S-31.weaker": against(Case.FLIPS, weaker),
         "S-31.stronger": against(Case.FLIPS, stronger),
     }
@@ -177,9 +189,7 @@ def tables(result: BatchesResult) -> Tables:
     return {"batches": DataFrame(rows)}
 
 
-MORE = tuple(Setting(f"square, large step, draw {draw}", "square", 0.05, 2, 0.1, draw) for draw in (2, 3, 4))
-
 BATCHES = Experiment(
     "batches", small=Batches(), run=run, estimates=estimates, tables=tables,
-    large=Batches(Share(over=8, least=64), samples=96_000, settings=(*SETTINGS, *MORE), hidden=64),
+    large=Batches(replicas=Share(over=8, least=64), samples=96_000, hidden=64),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.data.draws import Draws
 from descent.engine import Arms, Objective, Params, Streams, heavy_ball
 from descent.engine.arms import to_numpy
 from descent.engine.probes import Leaves
@@ -27,7 +29,7 @@ from descent.experiments.synthesis.task import CONTRAST, DataSet, Task, sharpnes
 from descent.measure.alignment import loss_alignment, trace_of_noise
 from descent.measure.stability import load
 from descent.nets import Supervised
-from descent.stats import Estimate, bootstrap, paired_difference, spearman
+from descent.stats import Estimate, draw_difference, draw_mean, draw_ratio, draw_statistic, magnitude, spearman
 
 INSTRUMENTS = ("direction", "gradient_noise", "sharpness", "alignment")
 """What could predict accuracy: power of the direction's noise, C², λ₁ of G, loss alignment."""
@@ -71,18 +73,32 @@ MORE = (
 SHARPER, PLAINER = "heavy-ball GD", "GD, large step"  # at the same large step, of which the first ends sharper
 
 
+class Kind(IntEnum):
+    """The families of draws that claims are stated for, which come first in every configuration."""
+
+    FLIPS = 0
+    CLEAN = 1
+    GLYPHS_FLIPS = 2
+    GLYPHS_CLEAN = 3
+
+
 @dataclass(frozen=True)
 class Network:
-    """Two-layer nets on 256 digits, draws with mislabelled digits and clean ones; what claims are stated for first."""
+    """Two-layer nets on draws of 256 digits or glyphs, mislabelled ones and clean ones: a family of draws each."""
 
     arms: tuple[Treatment, ...] = FEW
-    replicas: Share = Share(over=32, least=32, most=64)
+    draws: int = 24  # of every family, with one net each: the draw is what counts in an interval
+    replicas: Share | int = 24
     steps: int = 1500
     every: int = 75
-    flips: tuple[float, ...] = (0.1, 0.0)  # mislabelled share of each draw
-    data: tuple[DataSet, ...] = ("digits", "digits")  # images of each draw
+    flips: tuple[float, ...] = (0.1, 0.0, 0.1, 0.0)  # mislabelled share of each family
+    data: tuple[DataSet, ...] = ("digits", "digits", "glyphs", "glyphs")  # images of each family
     target: float = 0.13  # training loss that all arms reach
     late: float = 0.04  # and one that those of the large step reach
+
+    def nets(self, lab: Lab) -> int:
+        """Return the number of nets of an arm and family."""
+        return lab.per_draw(self.replicas, self.draws)
 
     def place(self, name: str) -> int:
         """Return the index of an arm."""
@@ -98,9 +114,13 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
-    """One training set: looks at steps (A, T); per record (A, T, N); load (A, N) at the end, NaN for full batches."""
+class Family:
+    """Draws of one kind: looks at steps (A, T); per record (A, T, N); load (A, N) at the end, NaN for full batches.
 
+    Net i is of draw i mod D.
+    """
+
+    sets: Draws
     steps: NDArray[np.int64]
     records: Mapping[str, Array]
     load: Array
@@ -120,49 +140,54 @@ class Draw:
         share = np.clip((l0 - target) / np.where(l0 > l1, l0 - l1, 1.0), 0, 1)
         return np.where(below.any(axis=1), v0 + share * (v1 - v0), np.nan)
 
+    def seen(self, record: str, at_loss: float | None = None) -> Array:
+        """Return a record at the end, or at a training loss, by arm and draw, (A, D, N/D); NaN where it is not met."""
+        values = self.last(record) if at_loss is None else self.at_loss(record, at_loss)
+        return self.sets.by_draw(np.where(np.isfinite(values), values, np.nan))
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkResult(Result[Network]):
-    """All draws."""
+    """All families."""
 
-    draws: tuple[Draw, ...]
+    families: tuple[Family, ...]
 
-    def pairs(self, draw: int, record: str, arm: str, control: str, at_loss: float | None) -> tuple[Array, Array]:
-        """Return a record of two arms, at the end or at a training loss, for the nets that have it in both, (N,)."""
-        found = self.draws[draw]
-        values = found.last(record) if at_loss is None else found.at_loss(record, at_loss)
-        a, b = (values[self.config.place(name)] for name in (arm, control))
-        both = np.isfinite(a) & np.isfinite(b)
-        return a[both], b[both]
+    def difference(
+        self, family: int, record: str, arm: str, control: str, at_loss: float | None = None
+    ) -> Estimate | None:
+        """Return the difference of a record, net by net, over draws, at the end or at equal training loss.
 
-    def difference(self, draw: int, record: str, arm: str, control: str, at_loss: float | None = None) -> Estimate:
-        """Return the paired difference of a record, at the end or at equal training loss; see `pairs`."""
-        return paired_difference(*self.pairs(draw, record, arm, control, at_loss))
+        Nets that do not get there in both arms are left out; None where fewer than two draws are left.
+        """
+        values = self.families[family].seen(record, at_loss)
+        gap = values[self.config.place(arm)] - values[self.config.place(control)]
+        return draw_mean(gap) if np.isfinite(gap).any(axis=1).sum() > 1 else None
 
-    def sharper(self, draw: int) -> Estimate:
+    def sharper(self, family: int) -> Estimate:
         """Return the logarithm of the sharpness that momentum reaches on full batches, less that of plain descent."""
-        ends = np.log(self.draws[draw].last("sharpness"))
-        return paired_difference(*(ends[self.config.place(name)] for name in (SHARPER, PLAINER)))
+        ends = np.log(self.families[family].seen("sharpness"))
+        return draw_difference(*(ends[self.config.place(name)] for name in (SHARPER, PLAINER)))
 
-    def bluer(self, draw: int) -> Estimate:
+    def bluer(self, family: int, looks: slice = slice(1, None)) -> Estimate:
         """Return the power of the direction's noise with blue noise over that without, mean of looks but the first."""
-        power, config = self.draws[draw].records["direction"], self.config
-        a, b = (power[config.place(name), 1:].mean(axis=0) for name in ("SGD + blue noise", "SGD"))
-        return bootstrap(lambda x, y: x.mean(1) / y.mean(1), a, b, seed=self.lab.seed)
+        found, config = self.families[family], self.config
+        power = found.sets.by_draw(found.records["direction"][:, looks].mean(axis=1))
+        return draw_ratio(*(power[config.place(name)] for name in ("SGD + blue noise", "SGD")))
 
     def order(self, record: str) -> Estimate:
-        """Return the smaller |Spearman correlation| of two draws over arms, of a record and accuracy at equal loss."""
-        target = self.config.target
-        x, y = (np.stack([draw.at_loss(name, target) for draw in self.draws[:2]]) for name in (record, "accuracy"))
-        alive = np.isfinite(x).all(axis=(0, 1)) & np.isfinite(y).all(axis=(0, 1))
+        """Return the size of the rank correlation over arms of a record with accuracy at equal loss.
 
-        def common(a: Array, b: Array) -> Array:  # 0 where the draws' signs differ
-            found = spearman(a.mean(axis=1), b.mean(axis=1))  # (resamples, draws)
-            same = np.sign(found[:, 0]) == np.sign(found[:, 1])
-            return np.where(same, np.abs(found).min(axis=1), 0.0)
+        Of the arms' means over draws; mean of the families with wrong labels and with clean ones.
+        """
+        pair, target = self.families[:2], self.config.target
+        grids = [row for name in (record, "accuracy") for kind in pair for row in kind.seen(name, target)]
 
-        samples = (np.moveaxis(part[..., alive], -1, 0) for part in (x, y))
-        return bootstrap(common, *samples, seed=self.lab.seed)
+        def common(*drawn: Array) -> Array:  # four times as many grids as arms, each (B, D, N/D)
+            means = np.stack([np.nanmean(grid, axis=(1, 2)) for grid in drawn], axis=1)
+            x, y = np.split(means.reshape(len(means), 2 * len(pair), -1), 2, axis=1)
+            return np.asarray(spearman(x, y).mean(axis=1))
+
+        return magnitude(draw_statistic(common, *grids, seed=self.lab.seed))
 
 
 @dataclass(frozen=True)
@@ -177,7 +202,7 @@ class Look:
         """Return the records, (R,)."""
         task, hyper = self.task, self.arms.hyper
         gram = task.gram(params)
-        residual = task.outputs(params) - task.targets[:, 0]
+        residual = task.residuals(params)
         lr, unit = (value.float()[:, None] for value in (hyper.lr, 1 - hyper.momentum))
         old, moved = leaves(params), leaves(velocity)
         before = {k: old[k] + _shaped(lr, moved[k]) * moved[k] for k in old}
@@ -221,25 +246,28 @@ class Blue:
 
 
 def run(config: Network, lab: Lab) -> NetworkResult:
-    """Train every arm on every draw."""
-    draws = []
-    for draw, (flips, data) in enumerate(zip(config.flips, config.data, strict=True)):
-        task = Task.of(lab, draw, flips=flips, data_set=data)
-        parts: dict[int, tuple[NDArray[np.int64], Array, Array]] = {}
-        for group in config.groups:
-            arms = [config.arms[i] for i in group]
-            stack = lab.arms(heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms]), config.replicas)
-            length, look = (round(arms[0].longer * count) for count in (config.steps, config.every))
-            problem, probes = objective(task, arms[0], config, lab), {"": Look(task, stack, look)}
-            done = stack.run(problem, task.start, length, probes=probes, check=10)
-            found, ends = np.stack([done[f".{name}"] for name in RECORDS]), done.params
-            for place, i in enumerate(group):
-                rows = slice(place * stack.replicas, (place + 1) * stack.replicas)
-                loaded = load_of(task, config.arms[i], {k: leaf[rows] for k, leaf in ends.items()})
-                parts[i] = done.at(".loss"), found[:, place].swapaxes(1, 2), loaded
-        steps, records, loads = (np.stack(part) for part in zip(*(parts[i] for i in sorted(parts)), strict=True))
-        draws.append(Draw(steps, dict(zip(RECORDS, records.swapaxes(0, 1), strict=True)), loads))
-    return NetworkResult(config, lab, tuple(draws))
+    """Train every arm on every draw of every family."""
+    kinds = zip(config.flips, config.data, strict=True)
+    return NetworkResult(config, lab, tuple(_family(config, lab, i, *kind) for i, kind in enumerate(kinds)))
+
+
+def _family(config: Network, lab: Lab, family: int, flips: float, data: DataSet) -> Family:
+    """Train every arm on the draws of one family, those of one batch, noise and length as one stack."""
+    task = Task.of(lab, config.draws, family=family, flips=flips, data_set=data)
+    parts: dict[int, tuple[NDArray[np.int64], Array, Array]] = {}
+    for group in config.groups:
+        arms = [config.arms[i] for i in group]
+        stack = lab.arms(heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms]), config.nets(lab))
+        length, look = (round(arms[0].longer * count) for count in (config.steps, config.every))
+        problem, probes = objective(task, arms[0], config, lab), {"": Look(task, stack, look)}
+        done = stack.run(problem, task.start, length, probes=probes, check=10)
+        found, ends = np.stack([done[f".{name}"] for name in RECORDS]), done.params
+        for place, i in enumerate(group):
+            rows = slice(place * stack.replicas, (place + 1) * stack.replicas)
+            loaded = load_of(task, config.arms[i], {k: leaf[rows] for k, leaf in ends.items()})
+            parts[i] = done.at(".loss"), found[:, place].swapaxes(1, 2), loaded
+    steps, records, loads = (np.stack(part) for part in zip(*(parts[i] for i in sorted(parts)), strict=True))
+    return Family(task.sets, steps, dict(zip(RECORDS, records.swapaxes(0, 1), strict=True)), loads)
 
 
 def objective(task: Task, arm: Treatment, config: Network, lab: Lab) -> Objective[Leaves]:
@@ -247,7 +275,7 @@ def objective(task: Task, arm: Treatment, config: Network, lab: Lab) -> Objectiv
     if arm.kind == "isotropic":
         return Isotropic(task.objective(), arm.batch)
     if arm.kind == "blue":
-        one, other = (lab.streams(config.replicas, apart=apart) for apart in (10**6, 10**7))
+        one, other = (lab.streams(config.nets(lab), apart=apart) for apart in (10**6, 10**7))
         return Blue(task.objective(arm.batch), arm.blue, (one, other))
     return task.objective(arm.batch)
 
@@ -261,61 +289,73 @@ def load_of(task: Task, arm: Treatment, params: Leaves) -> Array:
 
 def estimates(result: NetworkResult) -> Estimates:
     """Return what the interventions say about S-20 to S-22 and S-28, and the instruments about S-24."""
-    noisy, clean = 0, 1
-    blue = ("accuracy", "SGD + blue noise", "SGD")
-    return {
-        "S-20.flips": result.difference(noisy, *blue),
-        "S-20.clean": result.difference(clean, *blue),
-        "S-20.power_flips": result.bluer(noisy),
-        "S-20.power_clean": result.bluer(clean),
-        "S-21.flips": result.sharper(noisy),
-        "S-21.clean": result.sharper(clean),
-        "S-22.flips": result.difference(noisy, "accuracy", SHARPER, PLAINER),
+    config, accuracy = result.config, result.difference
+    blue, sharper = ("accuracy", "SGD + blue noise", "SGD"), ("accuracy", SHARPER, PLAINER)
+    found = {
+        "S-20.flips": accuracy(Kind.FLIPS, *blue),
+        "S-20.clean": accuracy(Kind.CLEAN, *blue),
+        "S-20.glyphs_flips": accuracy(Kind.GLYPHS_FLIPS, *blue),
+        "S-20.glyphs_clean": accuracy(Kind.GLYPHS_CLEAN, *blue),
+        "S-20.flips_loss_first": accuracy(Kind.FLIPS, *blue, at_loss=config.target),
+        "S-20.clean_loss_first": accuracy(Kind.CLEAN, *blue, at_loss=config.target),
+        "S-20.power_flips": result.bluer(Kind.FLIPS),
+        "S-20.power_flips_first": result.bluer(Kind.FLIPS, slice(-1, None)),
+        "S-20.power_clean": result.bluer(Kind.CLEAN),
+        "S-20.power_glyphs_flips": result.bluer(Kind.GLYPHS_FLIPS),
+        "S-20.power_glyphs_clean": result.bluer(Kind.GLYPHS_CLEAN),
+        "S-21.flips": result.sharper(Kind.FLIPS),
+        "S-21.clean": result.sharper(Kind.CLEAN),
+        "S-22.flips": accuracy(Kind.FLIPS, *sharper),
+        "S-22.glyphs_flips": accuracy(Kind.GLYPHS_FLIPS, *sharper),
+        "S-22.clean_first": accuracy(Kind.CLEAN, *sharper),
         "S-24.direction": result.order("direction"),
         "S-24.gradient_noise": result.order("gradient_noise"),
         "S-24.sharpness": result.order("sharpness"),
         "S-24.alignment": result.order("alignment"),
-        "S-28.clean": result.difference(clean, "accuracy", SHARPER, PLAINER, at_loss=result.config.late),
+        "S-28.clean": accuracy(Kind.CLEAN, *sharper, at_loss=config.late),
+        "S-28.glyphs_clean": accuracy(Kind.GLYPHS_CLEAN, *sharper, at_loss=config.late),
+        "S-28.clean_first": accuracy(Kind.CLEAN, *sharper, at_loss=config.late),
+        "S-28.flips_first": accuracy(Kind.FLIPS, *sharper, at_loss=config.late),
     }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def tables(result: NetworkResult) -> Tables:
-    """Return every arm at the end of every draw, the course of all records, and what the sharper end does."""
-    config, draws = result.config, result.draws
+    """Return every arm at the end of every family, the course of all records, and what the sharper end does."""
+    config, families = result.config, result.families
     lr, momentum = (np.array([getattr(arm, name) for arm in config.arms]) for name in ("lr", "momentum"))
-    axes = {"draw": range(len(draws)), "arm": [arm.name for arm in config.arms]}
-    ends = {name: np.stack([draw.last(name).mean(axis=-1) for draw in draws]) for name in RECORDS}
-    there = [draw.at_loss("accuracy", config.target) for draw in draws]
+    axes = {"family": range(len(families)), "arm": [arm.name for arm in config.arms]}
+    ends = {name: np.stack([kind.last(name).mean(axis=-1) for kind in families]) for name in RECORDS}
+    there = [kind.at_loss("accuracy", config.target) for kind in families]
     met = [[np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in rows] for rows in there]
     network = tidy(
         axes, data=np.array(config.data)[:, None], flips=np.array(config.flips)[:, None], lr=lr, momentum=momentum,
         batch=[str(arm.batch or "all") for arm in config.arms], **ends,
-        load=np.stack([draw.load.mean(axis=-1) for draw in draws]),
+        load=np.stack([kind.load.mean(axis=-1) for kind in families]),
         deterministic=lr * ends["sharpness"] / (2 * (1 + momentum)), accuracy_at_loss=met,
     )  # fmt: skip
-    means = {name: np.stack([draw.records[name].mean(axis=-1) for draw in draws]) for name in RECORDS}
-    steps = np.stack([draw.steps for draw in draws])
+    means = {name: np.stack([kind.records[name].mean(axis=-1) for kind in families]) for name in RECORDS}
+    steps = np.stack([kind.steps for kind in families])
     course = tidy({**axes, "look": range(steps.shape[-1])}, step=steps, **means).drop(columns="look")
     return {"network": network, "network_course": course, "network_sharper": _sharper(result)}
 
 
 def _sharper(result: NetworkResult) -> DataFrame:
-    """Return what the sharper end does to accuracy, at the end and at equal late loss, on every draw."""
+    """Return what the sharper end does to accuracy, at the end and at equal late loss, in every family."""
     config, rows = result.config, []
     for i, (data, flips) in enumerate(zip(config.data, config.flips, strict=True)):
         for at, target in (("the end", None), ("equal loss", config.late)):
-            pairs = result.pairs(i, "accuracy", SHARPER, PLAINER, target)
-            if len(pairs[0]) > 1:  # in too short a run nobody gets to that loss
-                found = paired_difference(*pairs)
-                rows.append((i, data, flips, at, found.value, found.low, found.high, found.n))
-    return DataFrame(rows, columns=["draw", "data", "flips", "at", "difference", "low", "high", "nets"])
+            found = result.difference(i, "accuracy", SHARPER, PLAINER, target)
+            if found is not None:  # in too short a run nobody gets to that loss
+                rows.append((i, data, flips, at, found.value, found.low, found.high, found.n, found.draws))
+    return DataFrame(rows, columns=["family", "data", "flips", "at", "difference", "low", "high", "nets", "draws"])
 
 
 NETWORK = Experiment(
     "network", small=Network(), run=run, estimates=estimates, tables=tables,
-    # all sixteen arms, two draws of MNIST as well, and nearly three times the steps
+    # all sixteen arms, two families of MNIST as well, four nets of each draw, and nearly three times the steps
     large=Network(
-        MORE, Share(over=8, least=64), steps=4000, every=50, flips=(0.1, 0.0, 0.1, 0.0),
-        data=("digits", "digits", "mnist", "mnist"),
+        MORE, 32, Share(over=8, least=64), steps=4000, every=50, flips=(0.1, 0.0) * 3,
+        data=("digits", "digits", "glyphs", "glyphs", "mnist", "mnist"),
     ),
 )  # fmt: skip

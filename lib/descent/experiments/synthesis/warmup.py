@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 from descent.arrays import Array
 from descent.engine import Factors, Schedule, constant, ema, every
-from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
+from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.experiments.synthesis.task import Task
-from descent.stats import Estimate, paired_difference
+from descent.stats import Estimate, draw_difference
 
 ARMS = ("plain", "average", "corrected", "strong average", "strong corrected")
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """Accuracy after budgets of a few steps."""
+    """Accuracy after budgets of a few steps, over draws of digits."""
 
-    replicas: Share = Share(over=6, least=32)
+    draws: int = 32
+    replicas: Share = Share(times=4, over=25, least=32)
     lr: float = 0.1
     batch: int = 128
     momenta: tuple[float, float] = (0.9, 0.99)
@@ -29,14 +30,14 @@ class Warmup:
 
 @dataclass(frozen=True, eq=False)
 class WarmupResult(Result[Warmup]):
-    """Test accuracy in per cent by arm, budget and net, (A, T, N)."""
+    """Test accuracy in per cent by arm, budget and net by draw, (A, T, D, N/D)."""
 
     accuracy: Array
 
     def gain(self, arm: str, budget: int) -> Estimate:
         """Return the accuracy of an arm less plain SGD's after some steps."""
         look = self.config.budgets.index(budget)
-        return paired_difference(self.accuracy[ARMS.index(arm), look], self.accuracy[0, look])
+        return draw_difference(self.accuracy[ARMS.index(arm), look], self.accuracy[0, look])
 
 
 def corrected(momentum: float) -> Schedule:
@@ -46,14 +47,14 @@ def corrected(momentum: float) -> Schedule:
 
 def run(config: Warmup, lab: Lab) -> WarmupResult:
     """Train all arms on the same batches, and look at every budget."""
-    task = Task.of(lab, 0, flips=0.1)
+    task = Task.of(lab, config.draws, flips=0.1)
     one, two = config.momenta
-    arms = lab.arms(ema(config.lr, [0.0, one, one, two, two]), config.replicas)
+    arms = lab.arms(ema(config.lr, [0.0, one, one, two, two]), lab.per_draw(config.replicas, config.draws))
     schedules = (constant(), constant(), corrected(one), constant(), corrected(two))
     objective, probes = task.objective(config.batch), {"accuracy": every(min(config.budgets), task.accuracy)}
     done = arms.run(objective, task.start, max(config.budgets), schedule=schedules, probes=probes)
     places = [done.at("accuracy").tolist().index(budget) for budget in config.budgets]
-    return WarmupResult(config, lab, done["accuracy"].swapaxes(1, 2)[:, places])
+    return WarmupResult(config, lab, task.sets.by_draw(done["accuracy"].swapaxes(1, 2)[:, places]))
 
 
 def estimates(result: WarmupResult) -> Estimates:
@@ -68,11 +69,12 @@ def estimates(result: WarmupResult) -> Estimates:
 
 def tables(result: WarmupResult) -> Tables:
     """Return the accuracy gained over plain SGD by arm and budget."""
-    gains = each(paired_difference, result.accuracy[1:], result.accuracy[:1])
-    return {"warmup": tidy({"arm": ARMS[1:], "steps": result.config.budgets}, value=gains)}
+    budgets = result.config.budgets
+    gains = [[result.gain(arm, budget) for budget in budgets] for arm in ARMS[1:]]
+    return {"warmup": tidy({"arm": ARMS[1:], "steps": budgets}, value=gains)}
 
 
 WARMUP = Experiment(
     "warmup", small=Warmup(), run=run, estimates=estimates, tables=tables,
-    large=Warmup(Share(), budgets=(10, 20, 40, 80, 160, 320, 640)),
+    large=Warmup(replicas=Share(), budgets=(10, 20, 40, 80, 160, 320, 640)),
 )  # fmt: skip
