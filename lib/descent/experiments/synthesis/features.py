@@ -15,7 +15,7 @@ from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, T
 from descent.experiments.margins.arms import LARGE, Task, compete
 from descent.experiments.synthesis.lineup import GRID, MOMENTA, Arm, Cell, Column, cells_table, rule_of
 from descent.problems.patches import Patches
-from descent.stats import Estimate, paired_difference, ratio_of_means
+from descent.stats import Estimate, draw_difference, ratio_of_means
 
 TOO_SMALL = "undefined: the smaller batch is below one example"
 NOBODY = "undefined: the control makes next to no error either"
@@ -73,8 +73,8 @@ class FeaturesResult(Result[Features]):
         return not bool(self.arrived[list(self.config.arms).index(key)].all())
 
     def gain(self, column: Column, momentum: float) -> Estimate:
-        """Return the error of an arm less that of its control, seed by seed."""
-        return paired_difference(*map(self.of, self.config.pair(column, momentum)))
+        """Return the error of an arm less that of its control, seed by seed; every seed is a draw of the data."""
+        return draw_difference(*(self.of(key)[:, None] for key in self.config.pair(column, momentum)))
 
     @property
     def cells(self) -> Iterator[Cell]:

@@ -89,11 +89,6 @@ def rule_of(arms: Sequence[Arm]) -> Hyper:
     return heavy_ball([arm.lr for arm in arms], [arm.momentum for arm in arms])
 
 
-def lowest(found: Sequence[Estimate]) -> Estimate:
-    """Return the estimate whose interval reaches down furthest."""
-    return min(found, key=lambda estimate: estimate.low)
-
-
 def cells_table(found: Iterable[Cell]) -> DataFrame:
     """Return the cells as a table, one row each; empty where nothing was predicted or measured."""
     cells = list(found)

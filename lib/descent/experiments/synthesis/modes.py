@@ -16,19 +16,8 @@ from torch import Tensor
 from descent.arrays import Array
 from descent.engine import FirstPassage, Noisy, Purpose, Streams, Watch, outside
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, each, tidy
-from descent.experiments.synthesis.lineup import (
-    GRID,
-    UNDEFINED,
-    Arm,
-    Cell,
-    Column,
-    arms_at,
-    cells_table,
-    lowest,
-    pair,
-    rule_of,
-)
-from descent.stats import Estimate, exact, furthest, mean, paired_ratio, ratio_of_means
+from descent.experiments.synthesis.lineup import GRID, UNDEFINED, Arm, Cell, Column, arms_at, cells_table, pair, rule_of
+from descent.stats import Estimate, exact, mean, paired_ratio, ratio_of_means
 from descent.stats.intervals import blocks
 from descent.theory.escape import escape_mean
 from descent.theory.mode import kernel, search_noise_power, stationary_variance
@@ -165,12 +154,12 @@ def estimates(result: ModesResult) -> Estimates:
     floors += [paired_ratio(average, result.strong[0], result.lab.seed) for average in result.strong[1:]]
     return {
         "S-5.sign": each(mean, sides * (1 - result.levels)).ravel(),
-        "S-6.floor": furthest(floors),
-        "S-6.half": furthest([exact(ratio) for ratio in loaded]),
+        "S-6.floor": floors,
+        "S-6.half": [exact(ratio) for ratio in loaded],
         "S-7.floor": result.ratio("floor", "equal_power", 0.5),
         "S-7.size": over_exact("floor", "equal_power", 0.5),
-        "S-8.slower": lowest([result.ratio("escape", "equal_step", m) for m in (0.5, 0.9)]),
-        "S-8.size": furthest([over_exact("escape", "equal_step", m) for m in (0.5, 0.9)]),
+        "S-8.slower": [result.ratio("escape", "equal_step", m) for m in (0.5, 0.9)],
+        "S-8.size": [over_exact("escape", "equal_step", m) for m in (0.5, 0.9)],
     }
 
 

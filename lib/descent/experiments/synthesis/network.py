@@ -90,7 +90,7 @@ class Network:
     draws: int = 24  # of every family, with one net each: the draw is what counts in an interval
     replicas: Share | int = 24
     steps: int = 1500
-    every: int = 75
+    every: int = 100
     flips: tuple[float, ...] = (0.1, 0.0, 0.1, 0.0)  # mislabelled share of each family
     data: tuple[DataSet, ...] = ("digits", "digits", "glyphs", "glyphs")  # images of each family
     target: float = 0.13  # training loss that all arms reach

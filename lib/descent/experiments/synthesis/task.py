@@ -137,12 +137,15 @@ def own(values: Tensor, replicas: int) -> Tensor:
 
 
 def sharpness(gram: Tensor, iterations: int = 30) -> Tensor:
-    """Return the largest eigenvalue of K/n by power iteration with a Rayleigh quotient, (R,); gram (R, n, n)."""
-    vector = gram.sum(dim=2, keepdim=True)
+    """Return the largest eigenvalue of K/n by power iteration with a Rayleigh quotient, (R,); gram (R, n, n).
+
+    K is symmetric, and a row before it is multiplied twice as fast as a column behind it.
+    """
+    vector = gram.sum(dim=1, keepdim=True)
     for _ in range(iterations):
-        vector = gram @ (vector / vector.norm(dim=1, keepdim=True).clamp_min(1e-30))
-    unit = vector / vector.norm(dim=1, keepdim=True).clamp_min(1e-30)
-    found: Tensor = (unit.mT @ (gram @ unit)).flatten() / gram.shape[-1]
+        vector = (vector / vector.norm(dim=2, keepdim=True).clamp_min(1e-30)) @ gram
+    unit = vector / vector.norm(dim=2, keepdim=True).clamp_min(1e-30)
+    found: Tensor = (unit @ gram @ unit.mT).flatten() / gram.shape[-1]
     return found
 
 

@@ -46,13 +46,14 @@ def search(result: TheoryResult) -> Figure:
     figure, axes = panels(2, height=2.9)
     ladder = (0.3, 0.7, 0.95)
     for i, m in enumerate(ladder, start=1):
-        ratio = np.sort(result.edge[:, i])
+        ratio = np.sort(result.edge[..., i].ravel())
         line(axes[0], ratio, np.arange(1, len(ratio) + 1) / len(ratio), momentum_look(m), label=f"momentum {m:g}")
     axes[0].axvline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set(xscale="log", xlabel="edge over plain SGD's, effective steps", ylabel="share of random problems")
     axes[0].legend(loc="lower right")
     looks = (Look("#3d85c6", "o", "-"), Look("#e0702f", "v", "--"))
-    for (low, high), load, floor in zip(STEPS_UP, result.load_search, result.floor_search, strict=True):
+    climbed = (found.max(axis=(1, 2)) for found in (result.load_search, result.floor_search))
+    for (low, high), load, floor in zip(STEPS_UP, *climbed, strict=True):
         dashes = "-" if low == 0.5 else "--"
         for values, look, name in ((load, looks[0], "load"), (floor, looks[1], "floor")):
             line(
@@ -112,7 +113,7 @@ def inertia(theories: TheoryResult, hopping: HoppingResult, features: FeaturesRe
     theory(axes[0], lam, inertial_efficiency(lam))
     axes[0].set(title="growth over eb", xlabel="λ × instability", ylim=(0, 1.05))
     axes[0].legend(loc="lower left", fontsize=7)
-    bowl = hopping.home["rugged bowl"]
+    bowl = hopping.home["rugged bowl"].mean(axis=-1)
     for i, e in enumerate(hopping.config.effective):
         look = momentum_look((0.0, 0.5, 0.9, 0.99)[i])
         line(axes[1], hopping.config.lams, bowl[i], look, marker=look.marker, label=f"e = {e:g}")

@@ -1,4 +1,4 @@
-"""Nets on digits: instruments along training, interventions, and the same samples in ever larger batches."""
+"""Nets on digits and glyphs: instruments along training, interventions, and the same samples in larger batches."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ PANELS = (
 )
 
 
-def instruments(result: NetworkResult, draw: int = 0) -> Figure:
-    """Draw every record of every arm along training, means over nets; dotted, descent's limit 2/e at the large step."""
+def instruments(result: NetworkResult, family: int = 0) -> Figure:
+    """Draw every record of every arm along training, means over draws; dotted, descent's limit 2/e at a large step."""
     figure, axes = panels(3, 2, height=2.4)
-    found = result.draws[draw]
+    found = result.families[family]
     for axis, (record, title, scale) in zip(axes, PANELS, strict=True):
         for i, arm in enumerate(result.config.arms):
             if arm.name in LOOKS:
@@ -54,6 +54,9 @@ def instruments(result: NetworkResult, draw: int = 0) -> Figure:
     return figure
 
 
+BANDS = {"accuracy": 0.5, "sharpness": 0.05, "loss": 0.1}
+"""Half the width of the bands: the smallest differences that matter, in points and logarithms, of margins.yaml."""
+
 INTERVENTIONS = (
     ("SGD + blue noise", "SGD", "noise of the direction\nraised"),
     ("average", "SGD", "momentum, same\nsmall step"),
@@ -63,30 +66,40 @@ INTERVENTIONS = (
 )
 
 
+KINDS = (
+    (Look("#e0702f", "v", "-"), "digits, a tenth of the labels wrong"),
+    (Look("#3d85c6", "o", "-"), "digits, clean labels"),
+    (Look("#a862c4", "P", "-"), "glyphs, a tenth of the labels wrong"),
+    (Look("#1f9d8b", "s", "-"), "glyphs, clean labels"),
+)
+"""Looks and names of the families, in the order of `network.Kind`."""
+
+
 def interventions(result: NetworkResult) -> Figure:
     """Draw what each intervention does to the noise of the direction, to the sharpness and to the accuracy."""
-    figure, axes = panels(3, height=3.4, sharey=True)
+    figure, axes = panels(3, height=4.2, sharey=True)
     config = result.config
-    looks = (Look("#e0702f", "v", "-"), Look("#3d85c6", "o", "-"))
-    for d, (draw, look) in enumerate(zip(result.draws[:2], looks, strict=True)):
+    for d, (family, (look, _)) in enumerate(zip(result.families, KINDS, strict=False)):
         for row, (arm, control, _) in enumerate(INTERVENTIONS):
-            place = row + (d - 0.5) * 0.3
+            place = row + (d - 1.5) * 0.2
             a, b = (config.place(name) for name in (arm, control))
             for axis, record in ((axes[0], "direction"), (axes[1], "sharpness")):
-                one, other = draw.last(record)[a], draw.last(record)[b]
+                one, other = family.last(record)[a], family.last(record)[b]
                 if (other > 1e-9).all() and (one > 1e-9).all():
                     axis.plot(one.mean() / other.mean(), place, look.marker, color=look.color)
-            _bar(axes[2], result.difference(d, "accuracy", arm, control), place, look)
+            found = result.difference(d, "accuracy", arm, control)
+            if found is not None:
+                _bar(axes[2], found, place, look)
     for axis, title, centre in zip(
         axes, ("noise, ratio", "sharpness, ratio", "accuracy, points"), (1, 1, 0), strict=True
     ):
         axis.axvline(centre, color=INK, linewidth=0.8, linestyle=":")
         axis.set_title(title)
     axes[0].set_xscale("log")
-    axes[2].axvspan(-1, 1, color=INK, alpha=0.15, linewidth=0)
+    axes[2].axvspan(-BANDS["accuracy"], BANDS["accuracy"], color=INK, alpha=0.15, linewidth=0)
     axes[0].set_yticks(range(len(INTERVENTIONS)), [name for _, _, name in INTERVENTIONS])
     axes[0].invert_yaxis()
-    for look, name in zip(looks, ("a tenth of the labels wrong", "clean labels"), strict=True):
+    for look, name in KINDS[: len(result.families)]:
         axes[0].plot([], [], look.marker, color=look.color, linestyle="none", label=name)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     label_panels(axes)
@@ -128,10 +141,7 @@ def _against(axis: Axes, result: BatchesResult, case: Case, record: str) -> None
     setting = result.config.settings[case]
     twins = [setting.twin(m) for m in result.config.momenta]
     plain = [setting.at(0.0, arm.batch) for arm in twins]
-    if record == "accuracy":
-        axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-    else:
-        axis.axhspan(-0.15, 0.15, color=INK, alpha=0.15, linewidth=0)
+    axis.axhspan(-BANDS[record], BANDS[record], color=INK, alpha=0.15, linewidth=0)
     for arms, look, name in (
         (plain, momentum_look(0.0), "plain SGD, linear scaling"),
         (twins, momentum_look(HEAD), "heavy ball of the equivalence"),
@@ -150,7 +160,7 @@ def _scan(axis: Axes, result: BatchesResult) -> None:
     setting, twin = result.config.settings[Case.FLIPS], result.config.settings[Case.FLIPS].twin(HEAD)
     momenta = sorted({0.0, *result.config.scan, HEAD})
     arms = [setting.at(m, twin.batch) for m in momenta]
-    axis.axhspan(-0.15, 0.15, color=INK, alpha=0.15, linewidth=0)
+    axis.axhspan(-BANDS["sharpness"], BANDS["sharpness"], color=INK, alpha=0.15, linewidth=0)
     found = [(1 / (1 - arm.momentum), result.against(Case.FLIPS, arm)) for arm in arms]
     _series(axis, found, momentum_look(0.99), "")
     axis.set(xscale="log", xlabel="1/(1 − momentum), batch 38", title="log sharpness, large step")
