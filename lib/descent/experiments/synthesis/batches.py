@@ -52,7 +52,7 @@ class Setting(NamedTuple):
     def task(self, lab: Lab, draws: int, hidden: int) -> Task:
         """Return the draws and the net."""
         return Task.of(
-            lab, draws, family=self.family, hidden=hidden, flips=self.flips, faint=0.0, loss=self.loss,
+            lab, draws, skip=self.family * draws, hidden=hidden, flips=(self.flips,), faint=0.0, loss=self.loss,
             data_set=self.data,
         )  # fmt: skip
 

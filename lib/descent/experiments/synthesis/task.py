@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -45,10 +46,10 @@ class Task:
         lab: Lab,
         draws: int,
         *,
-        family: int = 0,
+        skip: int = 0,
         examples: int = 256,
         hidden: int = 32,
-        flips: float = 0.0,
+        flips: Sequence[float] = (0.0,),
         faint: float = 0.15,
         pixel_noise: float = 0.15,
         loss: Literal["square", "logistic"] = "square",
@@ -56,13 +57,17 @@ class Task:
     ) -> Task:
         """Draw images and add pixel noise; flip and fade shares of every draw. Test images are left as they are.
 
-        family: another one has other draws, as has another master seed. data_set: "digits" of 8 × 8 pixels, "glyphs" of
-        40 points, fresh in every draw, or "mnist" of 14 × 14, which must be on the machine.
+        flips: a family of so many draws for each of these shares, one after the other; skip: draws that are left out
+        before. Another master seed has other draws. data_set: "digits" of 8 × 8 pixels, "glyphs" of 40 points, fresh in
+        every draw, or "mnist" of 14 × 14, which must be on the machine.
         Raises: DataMissing without the images.
         """
-        luck = lab.streams(draws, skip=family * draws)
+        luck = lab.streams(draws * len(flips), skip=skip)
         pool, odd, sets = _pool(data_set, luck, examples)
-        inputs, targets = pool[sets.rows], signs(flipped(odd[sets.rows], flips, 2, luck))
+        families = [slice(i * draws, (i + 1) * draws) for i in range(len(flips))]
+        true = odd[sets.rows]
+        labels = [flipped(true[own], share, 2, luck.subset(own)) for own, share in zip(families, flips, strict=True)]
+        inputs, targets = pool[sets.rows], signs(torch.cat(labels))
         inputs = inputs + pixel_noise * luck.normal(Purpose.DATA, 3, tuple(inputs.shape[1:]))  # glyphs take 0 to 2
         inputs[:, : round(faint * examples)] *= CONTRAST
         kind = SquaredError() if loss == "square" else LogisticError()

@@ -47,7 +47,7 @@ def corrected(momentum: float) -> Schedule:
 
 def run(config: Warmup, lab: Lab) -> WarmupResult:
     """Train all arms on the same batches, and look at every budget."""
-    task = Task.of(lab, config.draws, flips=0.1)
+    task = Task.of(lab, config.draws, flips=(0.1,))
     one, two = config.momenta
     arms = lab.arms(ema(config.lr, [0.0, one, one, two, two]), lab.per_draw(config.replicas, config.draws))
     schedules = (constant(), constant(), corrected(one), constant(), corrected(two))
