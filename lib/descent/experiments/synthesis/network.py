@@ -87,8 +87,8 @@ class Network:
     """Two-layer nets on draws of 256 digits or glyphs, with wrong labels and clean ones: a family of draws each."""
 
     arms: tuple[Treatment, ...] = FEW
-    draws: int = 24  # of every family, with one net each: the draw is what counts in an interval
-    replicas: Share | int = 24
+    draws: int = 16  # of every family, with one net each: the draw is what counts in an interval
+    replicas: Share | int = 16
     steps: int = 1500
     every: int = 100
     flips: tuple[float, ...] = (0.1, 0.0)  # mislabelled shares, a family of draws for each
