@@ -39,7 +39,7 @@ class Cifar:
     switch: int = 3000
     steps: int = 4500
     every: int = 50
-    watched: int = 2000  # images of each draw that the curve is drawn from
+    watched: int = 1000  # images of each draw that the curve is drawn from
     replicas: Share = Share(most=30)  # nets of every arm, as many for each draw
 
 
