@@ -186,7 +186,7 @@ class Logistics:
 
     def loss(self, params: Tensor) -> Tensor:
         """Return the full loss (R,) float64 of every row on its own draw."""
-        outputs = self._inputs.to(params.dtype) @ params.unflatten(0, (-1, len(self.of_draw)))
+        outputs = self._inputs.to(params.dtype) @ params.reshape(-1, len(self.of_draw), *params.shape[1:])
         labels = self._labels.expand(outputs.shape[:-1])
         data = _LOSS(outputs.flatten(0, 1), labels.flatten(0, 1)).mean(1, dtype=torch.float64)
         return data + self.of_draw[0].decay / 2 * params.square().sum((1, 2), dtype=torch.float64)

@@ -42,7 +42,7 @@ class Saddle:
 
     def far(self, momentum: float) -> float:
         """Return the radius at which a path stands for one whose noise is cut to what plain descent injects."""
-        return self.radius / matching_noise(1.0, self.lr, momentum) ** 0.5
+        return float(self.radius / matching_noise(1.0, self.lr, momentum) ** 0.5)
 
 
 @dataclass(frozen=True)
