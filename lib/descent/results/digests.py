@@ -9,15 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from descent.results.code import LENGTH, PACKAGES, code_pieces, short_hash
-
-if TYPE_CHECKING:
-    import torch
-    from pandas import DataFrame
 
 __all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest"]
 
@@ -36,7 +32,7 @@ def canonical(config: object, ignore: Collection[str] = ()) -> str:
     return json.dumps(_tagged(config, ignore, "configuration"), sort_keys=True, separators=(",", ":"))
 
 
-def data_digest(data: np.ndarray[Any, Any] | torch.Tensor | DataFrame | bytes | Path | Any) -> str:
+def data_digest(data: Any) -> str:
     """Return a short hash of data: shape, type and bytes of an array, columns of a frame, bytes of a file."""
     if isinstance(data, Path):
         return file_hash(data)[:LENGTH]

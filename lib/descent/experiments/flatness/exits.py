@@ -95,7 +95,7 @@ def _grown(setting: Walk, runs: Share, config: Exits, lab: Lab) -> Array:
     """Return the log growth per step of single runs from distance 1, (R,)."""
     arms, one = lab.arms(sgd(setting.lr), runs, torch.float64), torch.ones(1, 1, dtype=torch.float64)
     done = arms.run(setting.minimum, one, config.steps, limit=1e150, check=config.steps)
-    return done.end(lambda params: column(0)(params).abs().log() / config.steps)[0]
+    return np.asarray(done.end(lambda params: column(0)(params).abs().log() / config.steps)[0])
 
 
 def _left(setting: Walk, ratios: Array, config: Exits, lab: Lab) -> Array:
