@@ -28,13 +28,6 @@ ROOT = Path(__file__).parents[3]
 carried_out = importlib.import_module("descent.runs.perform")
 
 
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch):
-    """Let every chapter draw from its rules."""
-    chapters = {"smoothing", "flatness", "saddles", "margins", "geometry", "synthesis"}
-    monkeypatch.setattr(carried_out, "DRAWN", frozenset(chapters))
-
-
 def nothing(result):
     return {}
 
@@ -78,8 +71,8 @@ def test_another_rule_draws_other_numbers_and_the_first_one_its_own_again(edited
     assert seeds() == before
 
 
-def test_a_chapter_that_is_not_registered_anew_draws_from_the_seed_alone(monkeypatch):
-    monkeypatch.setattr(carried_out, "DRAWN", frozenset({"saddles"}))
+def test_an_experiment_of_no_chapter_draws_from_the_seed_alone(monkeypatch):
+    monkeypatch.setattr(nothing, "__module__", __name__)
     assert seeds() == Lab().streams(3, apart=1).seeds.tolist()
 
 
@@ -117,7 +110,7 @@ def test_a_registration_is_nothing_a_reader_sets():
 
 def test_every_seed_has_its_own_part_of_the_images():
     labs = [Lab(seed, registration="0123456789abcdef") for seed in range(3)]
-    parts = [Parity.of(lab, "digits", 100, (2,)).inputs for lab in labs]
+    parts = [Parity.of(lab, "digits", 100, 3, (2,)).sets.rows for lab in labs]
     assert not torch.equal(parts[0], parts[1])
     assert not torch.equal(parts[1], parts[2])
 
