@@ -106,6 +106,7 @@ def estimates(result: FeaturesResult) -> Estimates:
         "S-12.average": result.gain("average", 0.9),
         "S-12.moderate": result.gain("average", 0.5),
         "S-12.large_step": result.gain("equal_step", 0.9),
+        "S-12.large_step_first": result.gain("equal_step", 0.9),
         "S-13.matched_noise": result.gain("equal_power", 0.9),
     }
 
