@@ -346,12 +346,16 @@ def test_the_rules_page_tells_every_form_and_why_it_was_left(book):
     assert ["&gt; 1 " in bound[0], "&gt; 0.25" in bound[1]] == [True, True]
     assert "asks for less" in bound[0]
     assert "a23fb12b" in bound[0]
-    assert "held against today's number" in bound[0]
-    assert "stands" in bound[1]
+    assert "held against today's number" in html
+    assert "registered anew" in bound[1]
+    assert "stands" in bound[-1]
     assert "no longer asked" in rows["p5-c8"]
     assert "the claim's sentence" in rows["s-28"]
     assert "p2-c1" not in rows  # moved in its symbols alone
     assert 'href="ledger.html#P5-C11"' in rows["p5-c11"]
+    folded = html[html.index("<details>") :]
+    assert f"Registered anew: {len(history.anew)} more tests" in folded
+    assert folded.count("stands</td>") == len([past for past in history.anew if not past.dropped]) > 100
 
 
 def test_the_tally_counts_what_the_files_hold(book):
@@ -361,17 +365,21 @@ def test_the_tally_counts_what_the_files_hold(book):
     assert f"{sum(each.moved for each in past.values())} tests were changed in more than their symbols" in said
     kinds = [form.kind for each in past.values() for form in each.earlier]
     for kind, words in moves.KINDS.items():
-        assert (f"{words}: {kinds.count(kind)}" in said) is (kind in kinds)
+        assert (f"{words}: {kinds.count(kind)}" in said) is (kind in kinds and kind != "registered")
+    assert f"{kinds.count('registered')} forms were left when rules were registered anew" in said
     assert "Held against" not in said  # nothing is measured here
 
 
 def test_an_earlier_form_is_held_against_todays_number_where_that_is_its_own(book):
     past = rules_page.read(book, ()).moves.past["P5-C11.bound"]
-    now = rules.Test("bound", "ratio", rules.Direction(above=0.25), ("cpu",))
+    now = rules.Test("bound", past.earlier[0].quantity, rules.Direction(above=0.25), ("cpu",))
     estimate = Estimate(0.8, 0.7, 0.9, 40, "Student t", 39)
     assert past.judged(0, Outcome(now, 1, (estimate,))) is Verdict.FAILS
     assert past.judged(0, Outcome(now, 1)) is None
+    every = replace(now, rule=rules.Direction(above=0.25, each=True))
+    assert past.judged(0, Outcome(every, 1, (estimate, estimate))) is None  # a number per cell, where one was asked for
     edge = rules_page.read(book, ()).moves.past["P5-X1.edge"]
+    now = replace(now, quantity=edge.earlier[1].quantity)
     assert edge.judged(0, Outcome(now, 1, (estimate,))) is None  # another quantity then
     assert edge.judged(1, Outcome(now, 1, (estimate,))) is Verdict.FAILS
 

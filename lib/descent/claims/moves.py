@@ -79,13 +79,20 @@ class Past:
 
     @property
     def moved(self) -> bool:
-        """Whether it changed, in more than its symbols, after it could be measured."""
-        return any(form.kind not in ("", "symbols") for form in self.earlier)
+        """Whether it changed, in more than its symbols, after it could be measured, and was not drawn anew for that."""
+        return any(form.kind not in ("", "symbols", "registered") for form in self.earlier)
+
+    @property
+    def anew(self) -> bool:
+        """Whether it was registered in another form, and so judged by other numbers since."""
+        return any(form.kind == "registered" for form in self.earlier)
 
     def judged(self, index: int, outcome: Outcome | None) -> Verdict | None:
         """Return what an earlier form makes of the number the test has now; None where that number is another one."""
         form = self.earlier[index]
         if outcome is None or not outcome.estimates or form.rule == outcome.test.rule:
+            return None
+        if outcome.test.rule.each and not form.rule.each:  # a number for every cell, where it asked for one
             return None
         if form.quantity != outcome.test.quantity and not all(later.same for later in self.earlier[index:]):
             return None
@@ -176,16 +183,16 @@ def _registered(folder: Path) -> dict[str, tuple[tuple[Earlier, ...], bool]]:
     found = {}
     for key, entry in read_json(folder / REGISTRY)["tests"].items():
         earlier = entry.get("earlier", [])
-        left = [form["date"] for form in [*earlier, entry]][1:]
-        found[key] = (tuple(map(_before, earlier, left)), bool(entry.get("withdrawn")))
+        found[key] = (tuple(map(_before, earlier, [*earlier[1:], entry])), bool(entry.get("withdrawn")))
     return {key: (forms, withdrawn) for key, (forms, withdrawn) in found.items() if forms or withdrawn}
 
 
-def _before(entry: Mapping[str, Any], left: str) -> Earlier:
+def _before(entry: Mapping[str, Any], after: Mapping[str, Any]) -> Earlier:
     """Return a form that was registered until the day the next one was."""
-    form = entry["form"]
+    form, left = entry["form"], after["date"]
+    same = form["quantity"] == after["form"]["quantity"]
     return Earlier(
-        form["quantity"], rule_from(form["rule"]), tuple(form["scales"]), entry["date"], left, "registered", False,
+        form["quantity"], rule_from(form["rule"]), tuple(form["scales"]), entry["date"], left, "registered", same,
         entry["why"], published=bool(entry["estimate"]), estimate=entry["estimate"], verdict=entry["verdict"],
     )  # fmt: skip
 

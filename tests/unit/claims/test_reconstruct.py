@@ -245,7 +245,7 @@ KNOWN = (
 def test_the_moves_that_were_known_before_are_among_those_found():
     past = load_moves(CLAIMS).past
     assert [key for key in KNOWN if not past[key].moved] == []
-    assert [form.rule.tolerance for form in past["P5-X1.edge"].earlier] == [0.05, 0.05]
+    assert [form.rule.tolerance for form in past["P5-X1.edge"].earlier] == [0.05, 0.05, 0.08]  # the last by edition 2
     assert not past["P5-C1.quadratic"].moved
 
 
@@ -289,3 +289,4 @@ def test_registered_forms_come_after_those_of_edition_1(tmp_path):
     assert (last.kind, last.why, last.date, last.left) == ("registered", "A better one.", "2026-12-01", "2026-12-24")
     assert (last.estimate, last.verdict, last.published) == ("0.8 [0.7, 0.9]", "holds", True)
     assert past["P5-C1.network"].dropped
+    assert past["P5-C1.network"].anew is past["P5-C1.network"].moved is False

@@ -13,7 +13,7 @@ from descent.claims.schema import ledger_schema
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "data" / "published"
-FILES = [*sorted(PUBLISHED.glob("records/*.json")), *sorted(PUBLISHED.glob("*/gpu/records.json"))]
+FILES = [*sorted(PUBLISHED.glob("records/*.json")), *sorted(PUBLISHED.glob("*/gpu/edition1.json"))]
 CHECK = jsonschema.Draft202012Validator(json.loads((ROOT / "data" / "ledger.schema.json").read_text()))
 
 

@@ -30,6 +30,12 @@ class Rules:
         return sorted((past for past in self.moves.past.values() if past.moved), key=lambda past: _order(past.claim))
 
     @property
+    def anew(self) -> list[Past]:
+        """The tests that did not move in that way, and were registered in another form since; in the ledger's order."""
+        found = (past for past in self.moves.past.values() if past.anew and not past.moved)
+        return sorted(found, key=lambda past: _order(past.claim))
+
+    @property
     def sentences(self) -> dict[str, list[Reworded]]:
         """The sentences that were reworded, in more than their symbols, after that, by claim."""
         kept = {id: [each for each in found if each.kind != "symbols"] for id, found in self.moves.rewordings.items()}
@@ -38,7 +44,7 @@ class Rules:
     @property
     def claims(self) -> dict[str, str]:
         """The claims with such a test or sentence, in the ledger's order, and the gravest of their changes."""
-        found = [(past.claim, form.kind) for past in self.tests for form in past.earlier]
+        found = [(past.claim, form.kind) for past in self.tests for form in past.earlier if form.kind != "registered"]
         found += [(id, each.kind) for id, sentences in self.sentences.items() for each in sentences]
         ids = sorted({id for id, _ in found}, key=_order)
         return {id: min((kind for claim, kind in found if claim == id and kind), key=list(KINDS).index) for id in ids}
@@ -70,10 +76,10 @@ def tally(rules: Rules) -> str:
     """Return how many tests were stated, moved and dropped, how, and what the earlier forms would say today."""
     past = rules.moves.past.values()
     counts = Counter(form.kind for each in past for form in each.earlier)
-    late = [form for each in past for form in each.earlier if form.kind not in ("", "symbols")]
+    late = [form for each in past for form in each.earlier if form.kind not in ("", "symbols", "registered")]
     published = sum(form.published for form in late)
     gone = sum(each.dropped and each.key not in rules.outcomes for each in past)
-    kinds = "; ".join(f"{KINDS[kind]}: {counts[kind]}" for kind in KINDS if counts[kind])
+    kinds = "; ".join(f"{KINDS[kind]}: {counts[kind]}" for kind in KINDS if counts[kind] and kind != "registered")
     lines = (
         f"{len(past)} tests have been stated in all; {gone} of them are no longer asked.",
         f"{len(rules.tests)} tests were changed in more than their symbols after they could be measured: {len(late)} "
@@ -83,6 +89,7 @@ def tally(rules: Rules) -> str:
         f"The sentences of {len(rules.sentences)} claims were changed in more than their symbols, too.",
         _born([each.key for each in past if each.after_code]),
         _judged(rules),
+        f"{counts['registered']} forms were left when rules were registered anew, with other numbers for the next.",
     )
     items = "\n".join(f"<li>{escape(line)}</li>" for line in lines if line)
     return raw(f"<ul>\n{items}\n</ul>")
@@ -90,9 +97,19 @@ def tally(rules: Rules) -> str:
 
 def history_table(rules: Rules) -> str:
     """Return the forms of every test that moved, per claim, each until it was left."""
-    bodies = [_body(rules, claim) for claim in rules.claims]
+    bodies = [_body(rules, claim, rules.tests, f' id="{anchor(claim)}"') for claim in rules.claims]
     caption = f"{len(bodies)} claims, {len(rules.tests)} tests; the last row of a test is what stands today."
-    return raw(table("rules", "Rules that moved", caption, COLUMNS, "\n".join(bodies)))
+    return raw(table("rules", "Rules that moved", caption, COLUMNS, "\n".join(bodies)) + _registered_anew(rules))
+
+
+def _registered_anew(rules: Rules) -> str:
+    """Return all other tests that were registered in another form, folded away; "" where there is none."""
+    bodies = [_body(rules, claim, rules.anew) for claim in dict.fromkeys(past.claim for past in rules.anew)]
+    if not bodies:
+        return ""
+    caption = f"{len(rules.anew)} tests that edition 1 did not move, with the form that was registered before."
+    whole = table("anew", "Rules registered anew", caption, COLUMNS, "\n".join(bodies))
+    return f"\n<details><summary>Registered anew: {len(rules.anew)} more tests</summary>\n{whole}\n</details>"
 
 
 def _born(keys: Sequence[str]) -> str:
@@ -111,12 +128,12 @@ def _judged(rules: Rules) -> str:
     return f"{said}. Held against today's numbers: {spell(found)}." if found else ""
 
 
-def _body(rules: Rules, claim: str) -> str:
+def _body(rules: Rules, claim: str, tests: Sequence[Past], attribute: str = "") -> str:
     rows = [f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup"><a href="ledger.html#{claim}">{claim}</a></th></tr>']
-    rows += map(_sentence, rules.sentences.get(claim, ()))
-    for past in (past for past in rules.tests if past.claim == claim):
+    rows += map(_sentence, rules.sentences.get(claim, ()) if attribute else ())
+    for past in (past for past in tests if past.claim == claim):
         rows += _rows(past, rules.outcomes.get(past.key))
-    return f'<tbody id="{anchor(claim)}">\n' + "\n".join(rows) + "\n</tbody>"
+    return f"<tbody{attribute}>\n" + "\n".join(rows) + "\n</tbody>"
 
 
 def _sentence(form: Reworded) -> str:

@@ -58,7 +58,10 @@ def paper_scale(project: Project) -> dict[str, Record]:
             best[record.claim.id] = record
     wrong = [line for line in faults(tuple(best.values()), papers(project)) if "without a record" not in line]
     if wrong:
-        raise BookError("at paper scale, data/published: " + "\n".join(wrong))
+        raise BookError(
+            "at paper scale, data/published: " + "\n".join(wrong) + "\nrun it again, or keep the file under a "
+            "name that does not begin with records, such as earlier.json: it then judges no claim"
+        )
     return best
 
 
