@@ -61,8 +61,8 @@ def test_a_calibration_rescales_the_plan():
     todo = campaign.tasks(PACKAGE, Lab(), "gpu", ["escape", "resnet"])
     core, device = (forecast.expected(todo, {"escape": 6.0}, each) for each in (None, calibration()))
     assert device["escape"] == pytest.approx(core["escape"] / 8)
-    assert device["resnet"] == pytest.approx(16 * 60 * 5e4 / 3e5 + 4 * 60 * 5e4 / 4e4)
-    assert core["resnet"] == pytest.approx(16 * 60 * 5e4 / CORE["ResNet-8"] + 4 * 60 * 5e4 / CORE["ResNet-18"])
+    assert device["resnet"] == pytest.approx(10 * 120 * 2.5e4 / 3e5 + 4 * 120 * 2.5e4 / 4e4)
+    assert core["resnet"] == pytest.approx(10 * 3e6 / CORE["ResNet-8"] + 4 * 3e6 / CORE["ResNet-18"])
     table = forecast.plan(todo, {"escape": 6.0}, calibration())
     assert table["minutes as calibrated"].tolist() == [f"{device[name] / 60:.1f}" for name in ("escape", "resnet")]
     assert math.isnan(forecast.expected(todo, {})["escape"])
@@ -74,7 +74,7 @@ def test_the_command_plans_with_a_calibration(tmp_path, capsys):
     call = ["--root", str(ROOT), "paper", "saddles", "--only", "P3-C16", "--device", "cpu", "--plan"]
     assert main([*call, "--out", str(tmp_path), "--calibration", str(file)]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"^ *resnet +7\.7 ", said, re.MULTILINE)  # 48 million images at 3e5, 12 million at 4e4 per second
+    assert re.search(r"^ *resnet +6\.7 ", said, re.MULTILINE)  # 30 million images at 3e5, 12 million at 4e4 per second
     assert "minutes rescaled by the calibration of a large one, 2026-01-01; one core = 1: 64-64-10 8 ×" in said
     file.write_text(json.dumps(calibration(shut=True)))
     assert main([*call, "--out", str(tmp_path), "--calibration", str(file)]) == 2
