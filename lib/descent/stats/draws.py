@@ -87,7 +87,7 @@ def draw_fraction(x: ArrayLike, *, level: float = 0.95) -> Estimate:
     would stand at 1 with a probability of at most pⁿ. That is Clopper and Pearson's interval for n trials, the draws.
 
     >>> print(draw_fraction(np.ones((10, 3))), draw_fraction([[0.5, 0.7], [0.6, 0.6], [0.4, 0.5]]))
-    1.00 [0.69, 1.00] 0.6 [0.4, 0.7]
+    1.00 [0.69, 1.00] 0.55 [0.33, 0.77]
     """
     (a,), lost = _kept(x)
     if not ((a >= 0) & (a <= 1) | np.isnan(a)).all():
