@@ -129,7 +129,9 @@ def _judged(rules: Rules) -> str:
 
 
 def _body(rules: Rules, claim: str, tests: Sequence[Past], attribute: str = "") -> str:
-    rows = [f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup"><a href="ledger.html#{claim}">{claim}</a></th></tr>']
+    stated = any(key.startswith(f"{claim}.") for key in rules.outcomes)
+    name = f'<a href="ledger.html#{claim}">{claim}</a>' if stated else claim
+    rows = [f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{name}</th></tr>']
     rows += map(_sentence, rules.sentences.get(claim, ()) if attribute else ())
     for past in (past for past in tests if past.claim == claim):
         rows += _rows(past, rules.outcomes.get(past.key))
