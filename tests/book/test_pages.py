@@ -334,7 +334,7 @@ def test_paper_scale_lists_every_large_experiment_and_what_it_has_left(book):
     assert "P3-C1" in rows["escape"]
     own = [record for record in large.values() if record.chapter == "saddles"]
     judged = [o.verdict for record in own for o in record.outcomes if o.experiment == "escape" and o.estimates]
-    assert (f"{judged.count(Verdict.HOLDS)} hold" in rows["escape"]) is bool(judged)  # tables of older rules judge nothing
+    assert (f"{judged.count(Verdict.HOLDS)} hold" in rows["escape"]) is bool(judged)  # older ones count not
 
 
 def test_the_rules_page_tells_every_form_and_why_it_was_left(book):
