@@ -58,6 +58,11 @@ class Earlier:
     estimate: str = ""
     verdict: str = ""
 
+    @property
+    def moved(self) -> bool:
+        """Whether it was left, for more than its symbols, after it could be measured, with no new draw for the next."""
+        return self.kind not in ("", "symbols", "registered")
+
 
 @dataclass(frozen=True)
 class Past:
@@ -80,7 +85,7 @@ class Past:
     @property
     def moved(self) -> bool:
         """Whether it changed, in more than its symbols, after it could be measured, and was not drawn anew for that."""
-        return any(form.kind not in ("", "symbols", "registered") for form in self.earlier)
+        return any(form.moved for form in self.earlier)
 
     @property
     def anew(self) -> bool:

@@ -44,7 +44,7 @@ class Rules:
     @property
     def claims(self) -> dict[str, str]:
         """The claims with such a test or sentence, in the ledger's order, and the gravest of their changes."""
-        found = [(past.claim, form.kind) for past in self.tests for form in past.earlier if form.kind != "registered"]
+        found = [(past.claim, form.kind) for past in self.tests for form in past.earlier if form.moved]
         found += [(id, each.kind) for id, sentences in self.sentences.items() for each in sentences]
         ids = sorted({id for id, _ in found}, key=_order)
         return {id: min((kind for claim, kind in found if claim == id and kind), key=list(KINDS).index) for id in ids}
@@ -76,7 +76,7 @@ def tally(rules: Rules) -> str:
     """Return how many tests were stated, moved and dropped, how, and what the earlier forms would say today."""
     past = rules.moves.past.values()
     counts = Counter(form.kind for each in past for form in each.earlier)
-    late = [form for each in past for form in each.earlier if form.kind not in ("", "symbols", "registered")]
+    late = [form for each in past for form in each.earlier if form.moved]
     published = sum(form.published for form in late)
     gone = sum(each.dropped and each.key not in rules.outcomes for each in past)
     kinds = "; ".join(f"{KINDS[kind]}: {counts[kind]}" for kind in KINDS if counts[kind] and kind != "registered")
