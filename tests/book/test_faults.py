@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from descent.book.commands.build import build, is_current
 from descent.book.execute.process import Job, allow_workers, run_worker, stop_all
 from descent.book.execute.stamps import book_place
+from descent.book.execute.worker import started_anew
 from descent.book.sources import records, source
 from descent.book.sources.project import BookError
 from toybook import edit
@@ -55,6 +57,24 @@ def wait_for(path, seconds=180):
     while not path.exists():
         assert time.monotonic() < until, f"{path.name} did not appear"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("message", "fails", "tries"),
+    [("Kernel died before replying to kernel_info", 2, 3), ("Kernel died before replying to kernel_info", 9, 3),
+     ("a cell failed", 9, 1)],
+)  # fmt: skip
+def test_a_kernel_that_found_its_port_taken_is_started_anew(message, fails, tries):
+    tried = []
+
+    def execute():
+        tried.append(message)
+        if len(tried) <= fails:
+            raise RuntimeError(message)
+
+    with contextlib.nullcontext() if fails < tries else pytest.raises(RuntimeError, match=message):
+        started_anew(execute)
+    assert len(tried) == tries
 
 
 def kernels(project):

@@ -52,8 +52,8 @@ def test_a_claims_file_with_a_key_twice_is_refused(tmp_path: Path, repository: P
 
 
 def test_one_paper_in_two_files_is_refused_by_both_names(tmp_path: Path, repository: Path) -> None:
-    content = (repository / "data" / "claims" / "P4.yaml").read_bytes()
-    for name in ("P4.yaml", "copy.yaml"):
-        (tmp_path / name).write_bytes(content)
+    source = repository / "data" / "claims"
+    for name, origin in (("P4.yaml", "P4.yaml"), ("copy.yaml", "P4.yaml"), ("margins.yaml", "margins.yaml")):
+        (tmp_path / name).write_bytes((source / origin).read_bytes())
     with pytest.raises(ValueError, match=r"P4\.yaml and copy\.yaml: paper: both state the claims of P4; keep one file"):
         claims.load_papers(tmp_path)

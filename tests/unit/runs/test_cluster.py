@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,31 +19,44 @@ distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 PACKAGE = "descent.experiments.flatness"  # its first experiments take a second or two
+PATIENCE = 120
+"""Seconds for what takes two on a quiet machine."""
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
 
 
-def dask(*arguments):
-    return subprocess.Popen([sys.executable, "-m", "dask", *arguments], **QUIET)
+@contextmanager
+def running(role, *options):
+    """Run a process of the cluster; it is gone afterwards, whatever happened."""
+    command = [sys.executable, "-m", "dask", role, "--host", "127.0.0.1", "--no-dashboard", *options]
+    process = subprocess.Popen(command, **QUIET)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def scheduler(file):
+    """Run a scheduler; yield its address and its process."""
+    with running("scheduler", "--port", "0", "--scheduler-file", str(file)) as process:
+        until = time.monotonic() + PATIENCE
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"], process
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """Start a scheduler and two workers of one thread each on loopback; return address and scheduler."""
-    file = tmp_path / "scheduler.json"
-    started = [dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))]
-    until = time.monotonic() + 60
-    while not file.exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    address = json.loads(file.read_text())["address"]
-    options = ("--nthreads", "1", "--no-dashboard", "--death-timeout", "5", "--host", "127.0.0.1")
-    started += [dask("worker", address, *options) for _ in range(2)]
-    with distributed.Client(address, timeout=30, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
-    yield address, started[0]
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with scheduler(tmp_path / "scheduler.json") as (address, process), ExitStack() as workers:
+        for _ in range(2):
+            # A worker gives up once it has seen no scheduler for so long; on a busy machine connecting takes seconds.
+            workers.enter_context(running("worker", address, "--nthreads", "1", "--death-timeout", str(PATIENCE)))
+        with distributed.Client(address, timeout=PATIENCE, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=PATIENCE)
+        yield address, process
 
 
 def todo(count):
@@ -102,26 +116,17 @@ def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
     address, _ = cluster
     some = ("--only", "floors", "--replicas", "100")
     for name, where in (("here", ()), ("there", ("--dask", address))):
-        running = descent(*some, *where, "--out", str(tmp_path / name))
-        said = running.communicate(timeout=300)[0]
-        assert running.returncode == 0, said
+        started = descent(*some, *where, "--out", str(tmp_path / name))
+        said = started.communicate(timeout=300)[0]
+        assert started.returncode == 0, said
     first, second = (json.loads((tmp_path / name / "floors.result.json").read_text()) for name in ("here", "there"))
     assert essence(first) == essence(second)
     assert (tmp_path / "here/noise_floors.csv").read_bytes() == (tmp_path / "there/noise_floors.csv").read_bytes()
 
 
 def test_a_cluster_without_workers_is_refused(tmp_path):
-    file = tmp_path / "scheduler.json"
-    lonely = dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
-    try:
-        until = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < until:
-            time.sleep(0.05)
-        address = json.loads(file.read_text())["address"]
+    with scheduler(tmp_path / "scheduler.json") as (address, _):
         refused = descent("--dask", address, "--out", str(tmp_path / "out"))
-        said = refused.communicate(timeout=120)[0]
-        assert refused.returncode == 1
-        assert f"the scheduler at {address} has no workers; start some with `dask worker {address}`" in said
-    finally:
-        os.killpg(lonely.pid, signal.SIGKILL)
-        lonely.wait()
+        said = refused.communicate(timeout=PATIENCE)[0]
+    assert refused.returncode == 1
+    assert f"the scheduler at {address} has no workers; start some with `dask worker {address}`" in said

@@ -14,12 +14,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from descent.book.execute.lifeline import end_with_parent
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+NOT_STARTED = "Kernel died before replying"
+"""What jupyter_client says, as a plain RuntimeError, of a kernel that never came to its first cell."""
 
 
 def main(job_file: str) -> int:
@@ -31,17 +35,34 @@ def main(job_file: str) -> int:
     tempfile.tempdir = str(Path(job_file).parent)  # how to reach the kernel is written there, and goes with the folder
     started, memory = time.monotonic(), PeakMemory()
     memory.start()
+    execute = partial(
+        papermill.execute_notebook,
+        job["input"], job["output"], parameters=job["parameters"], cwd=job["cwd"], kernel_name="python3",
+        progress_bar=False, request_save_on_cell_execute=False, execution_timeout=job["timeout"],
+        on_cell_start=lambda cell, cell_index: report(cell=cell_index),
+    )  # fmt: skip
     try:
-        papermill.execute_notebook(
-            job["input"], job["output"], parameters=job["parameters"], cwd=job["cwd"], kernel_name="python3",
-            progress_bar=False, request_save_on_cell_execute=False, execution_timeout=job["timeout"],
-            on_cell_start=lambda cell, cell_index: report(cell=cell_index),
-        )  # fmt: skip
+        started_anew(execute)
     except PapermillExecutionError as fault:
         print(ANSI.sub("", str(fault)), file=sys.stderr)
         return 1
     report(seconds=round(time.monotonic() - started, 1), peak_mib=round(memory.stop() / 2**20))
     return 0
+
+
+def started_anew(execute: Callable[[], object], tries: int = 3) -> None:
+    """Execute; where the kernel died before its first cell, start another one.
+
+    A kernel is told five free ports and binds them a second later; in between any other process may have taken one.
+    """
+    for left in reversed(range(tries)):
+        try:
+            execute()
+        except RuntimeError as fault:
+            if left == 0 or NOT_STARTED not in str(fault):
+                raise
+        else:
+            return
 
 
 def stop_kernel() -> None:
