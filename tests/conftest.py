@@ -17,7 +17,8 @@ def repository() -> Path:
 
 
 SLOWEST = (
-    "test_cluster", "test_campaign", "test_endings", "test_pages", "test_site", "test_reading", "test_accessible",
+    "elsewhere_chapter", "test_cluster", "test_campaign", "test_endings", "test_pages", "test_site", "test_reading",
+    "test_accessible",
 )  # fmt: skip
 """Files with few but long tests: begun last they would keep one process busy while the others have ended."""
 

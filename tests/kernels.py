@@ -6,6 +6,10 @@ other processors. Whatever asks for more than a machine can promise is red under
     python tests/kernels.py              # all settings, as `make test-elsewhere` does
     python tests/kernels.py narrow       # one of them
     python tests/kernels.py wide -- tests/unit/engine/test_train.py -k chunks
+    DESCENT_CHAPTER=margins python tests/kernels.py wide -- tests/book/elsewhere_chapter.py
+
+The setting farthest from the published one runs everything and executes a chapter; the others leave out what is marked
+slow.
 """
 
 from __future__ import annotations
@@ -25,30 +29,31 @@ PLACES = (
     "engine", "nets", "theory", "problems", "stats", "measure", "oracles", "experiments", "runs", "test_elsewhere.py",
 )  # fmt: skip
 """Where the tests of tests/unit are whose outcome could hang on last digits; the others hang on words and files."""
-WORDS = ("budget", "cluster", "sameness")
+WORDS = ("budget", "cluster", "registration", "sameness", "sweep")
 """Tests among them that hang on words, or on processes."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What another processor is imitated by, and the chapter that is executed there."""
+    """What another processor is imitated by, and the chapter that is executed there, if one is."""
 
     about: str
-    chapter: str
     variables: dict[str, str]
+    chapter: str = ""
 
 
 SETTINGS = {
     "wide": Setting(
-        "whatever this processor has", "synthesis", {dispatch.CHOICE: "any"},
+        "whatever this processor has", {dispatch.CHOICE: "any"},
     ),
     "narrow": Setting(
-        "a processor without AVX", "saddles",
+        "a processor without AVX",
         {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41",
          "OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"},
+        chapter="saddles",
     ),
     "mixed": Setting(
-        "an older AVX2 processor: other products, other linear algebra", "geometry",
+        "an older AVX2 processor: other products, other linear algebra",
         {"MKL_CBWR": "AVX", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX",
          "OPENBLAS_CORETYPE": "Sandybridge", "NPY_DISABLE_CPU_FEATURES": ""},
     ),
@@ -74,11 +79,17 @@ def _files(place: Path) -> list[Path]:
 def run(setting: Setting, chosen: Sequence[str]) -> int:
     """Run tests under a setting, by default the tests above and its chapter; return pytest's exit status."""
     clean = {name: value for name, value in os.environ.items() if name not in {*dispatch.AVX2, dispatch.CHOICE}}
-    given = chosen or [str(TESTS / "book" / "elsewhere_chapter.py"), *arithmetic()]  # first what takes longest
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *given]
-    return subprocess.run(
-        command, env=clean | setting.variables | {"DESCENT_CHAPTER": setting.chapter}, cwd=TESTS.parent, check=False
-    ).returncode
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    command += chosen or usual(setting)
+    environment = clean | setting.variables | ({"DESCENT_CHAPTER": setting.chapter} if setting.chapter else {})
+    return subprocess.run(command, env=environment, cwd=TESTS.parent, check=False).returncode
+
+
+def usual(setting: Setting) -> list[str]:
+    """Return what pytest is asked for under a setting: first the chapter, which takes longest."""
+    if setting.chapter:
+        return [str(TESTS / "book" / "elsewhere_chapter.py"), *arithmetic()]
+    return ["-m", "not slow", *arithmetic()]
 
 
 def main(arguments: Sequence[str]) -> int:

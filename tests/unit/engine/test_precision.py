@@ -158,6 +158,7 @@ def test_bf16_compiled_is_held_against_float32(eager_backend):
     assert len(eager_backend) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 @pytest.mark.skipif(os.environ.get("ATEN_CPU_CAPABILITY") == "default", reason="a compiler cannot be told")
 def test_compiled_to_machine_code(tmp_path, monkeypatch):

@@ -478,6 +478,7 @@ np.savez(out, x=run.params, v=run.velocity, d=run.diverged_at, s=run.records["x"
 """
 
 
+@pytest.mark.slow
 def test_kill_dash_nine_and_start_again(tmp_path):
     path = tmp_path / "run.npz"
 

@@ -134,6 +134,7 @@ def test_a_draw_counts_once_whatever_its_replicas():
     assert twice.source == "12 draws × 2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "rule"), [(0, sgd(0.9)), (1, ema(0.9, 0.9))], ids=["plain", "momentum"])
 def test_an_arm_is_one_long_run_read_off_by_hand(race, m, rule):
     """EMA at momentum 0 is SGD; steps and scores as one would take them without stopping, seed by seed."""

@@ -36,6 +36,7 @@ def test_estimates_are_the_stated_ones(field):
     assert all("momentum" in test.needs and test.scales == ("gpu",) for test in stated().values())
 
 
+@pytest.mark.slow
 def test_without_momentum_there_are_estimates_all_the_same(patched, field):
     config = replace(field.config, stages=(replace(field.stages[0].stage, epochs=1),))
     found = grid.estimates(grid.run(config, replace(SMALL, momentum=0.0)))
@@ -52,6 +53,7 @@ def test_the_noise_of_plain_descent_is_that_of_its_batches(field):
     assert (found.sharpness > 0).all()
 
 
+@pytest.mark.slow
 def test_full_gradients_from_some_images_are_freed_of_what_they_lack(patched, field):
     config = replace(field.config, gradients=80)
     few = grid.run(config, SMALL).stages[0]

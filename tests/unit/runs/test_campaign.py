@@ -246,6 +246,7 @@ def test_the_plan_says_what_grows_and_how_long_it_may_take():
     assert float(row["minutes on one core"]) == pytest.approx(10.0, rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_finished_task_is_not_run_again(plain, monkeypatch):
     content, out = plain
     monkeypatch.setattr(campaign, "run", lambda _: pytest.fail("it was run again"))
@@ -486,7 +487,7 @@ def test_a_kill_loses_no_number(tmp_path):
     whole = command(*RUN, "--out", tmp_path / "whole")
     assert whole.communicate(timeout=300)[0].count("records:") == 1
     out, killed = tmp_path / "killed", 0
-    for _ in range(3):
+    for _ in range(2):
         running = command(*RUN, "--out", out)
         seen = len(list(out.rglob("call-*.npz")))
         until = time.monotonic() + 60
@@ -509,6 +510,7 @@ def test_a_kill_loses_no_number(tmp_path):
     assert not list(out.rglob("call-*.npz"))
 
 
+@pytest.mark.slow
 def test_no_notebook_tool_is_needed(tmp_path):
     names = ("jupytext", "papermill", "nbformat", "nbclient", "myst_nb", "jupyter_book", "IPython", "matplotlib")
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {names}: sys.modules[name] = None\n")
@@ -527,6 +529,7 @@ def test_no_notebook_tool_is_needed(tmp_path):
     assert (tmp_path / "out" / "features.result.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -152,6 +152,7 @@ def test_missing_data_are_the_reason_for_every_test_of_the_experiment(tmp_path):
     assert made.text("P3-C3.cifar") == "not tested here: data missing"
 
 
+@pytest.mark.slow
 def test_a_campaign_and_a_chapter_have_one_configuration():
     task = campaign.Task("descent.experiments.saddles", "features", Lab(replicas=40))
     assert campaign.run(task)["config"] == perform(EXPERIMENTS["saddles-features"], Lab()).config

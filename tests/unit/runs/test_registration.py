@@ -127,6 +127,7 @@ def test_the_registration_of_every_experiment_is_the_one_in_the_registry():
                 assert carried_out.registration_of(item, scale) == drawn, item.name
 
 
+@pytest.mark.slow
 def test_chapter_campaign_and_check_draw_the_same_numbers(tmp_path):
     lab, task = Lab(replicas=40), campaign.Task("descent.experiments.saddles", "features", Lab(replicas=40))
     (content,) = campaign.campaign([task], tmp_path / "campaign", say=nothing)

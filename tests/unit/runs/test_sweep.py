@@ -51,6 +51,7 @@ def test_threads_and_serial_agree(workers):
         assert sweep(measure, CONFIGS, pool, footprint=lambda c: 10, budget=15) == serial
 
 
+@pytest.mark.slow
 def test_processes_agree():
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         assert sweep(measure, CONFIGS[:4], pool) == sweep(measure, CONFIGS[:4])
