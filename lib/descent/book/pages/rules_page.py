@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from string import ascii_uppercase
@@ -97,14 +97,19 @@ def tally(rules: Rules) -> str:
 
 def history_table(rules: Rules) -> str:
     """Return the forms of every test that moved, per claim, each until it was left."""
-    bodies = [_body(rules, claim, rules.tests, f' id="{anchor(claim)}"') for claim in rules.claims]
+    bodies = []
+    for claim in rules.claims:
+        sentences = map(_sentence, rules.sentences.get(claim, ()))
+        rows = [*sentences, *_forms(rules, claim, rules.tests)]
+        bodies.append(_body(rules, claim, rows, f' id="{anchor(claim)}"'))
     caption = f"{len(bodies)} claims, {len(rules.tests)} tests; the last row of a test is what stands today."
     return raw(table("rules", "Rules that moved", caption, COLUMNS, "\n".join(bodies)) + _registered_anew(rules))
 
 
 def _registered_anew(rules: Rules) -> str:
     """Return all other tests that were registered in another form, folded away; "" where there is none."""
-    bodies = [_body(rules, claim, rules.anew) for claim in dict.fromkeys(past.claim for past in rules.anew)]
+    claims = dict.fromkeys(past.claim for past in rules.anew)
+    bodies = [_body(rules, claim, _forms(rules, claim, rules.anew)) for claim in claims]
     if not bodies:
         return ""
     caption = f"{len(rules.anew)} tests that edition 1 did not move, with the form that was registered before."
@@ -128,14 +133,19 @@ def _judged(rules: Rules) -> str:
     return f"{said}. Held against today's numbers: {spell(found)}." if found else ""
 
 
-def _body(rules: Rules, claim: str, tests: Sequence[Past], attribute: str = "") -> str:
+def _body(rules: Rules, claim: str, rows: Iterable[str], attribute: str = "") -> str:
+    """Return a claim's rows below its name, a link to the ledger where the claim is still stated."""
     stated = any(key.startswith(f"{claim}.") for key in rules.outcomes)
     name = f'<a href="ledger.html#{claim}">{claim}</a>' if stated else claim
-    rows = [f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{name}</th></tr>']
-    rows += map(_sentence, rules.sentences.get(claim, ()) if attribute else ())
-    for past in (past for past in tests if past.claim == claim):
-        rows += _rows(past, rules.outcomes.get(past.key))
-    return f"<tbody{attribute}>\n" + "\n".join(rows) + "\n</tbody>"
+    head = f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{name}</th></tr>'
+    return f"<tbody{attribute}>\n" + "\n".join([head, *rows]) + "\n</tbody>"
+
+
+def _forms(rules: Rules, claim: str, tests: Iterable[Past]) -> Iterator[str]:
+    """Yield the rows of those tests that are a claim's."""
+    for past in tests:
+        if past.claim == claim:
+            yield from _rows(past, rules.outcomes.get(past.key))
 
 
 def _sentence(form: Reworded) -> str:
