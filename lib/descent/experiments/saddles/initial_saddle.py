@@ -36,7 +36,7 @@ class Departure:
 
     data: str = "digits"
     images: int = 170
-    draws: int = 10  # of so many images, none in two of them
+    draws: int = 10  # of so many images: disjoint where there are enough of them, else random splits, which overlap
     hidden: int = 32
     scale: float = 1e-4  # deviation of the initial weights
     batch_size: int = 128
