@@ -6,6 +6,7 @@ import json
 
 import nbformat
 import pytest
+from descent.book.execute import execute as execution
 from descent.book.execute.execute import execute, execute_all, reasons
 from descent.book.execute.process import Job
 from descent.book.execute.stamps import book_place, outputs, read_stamp
@@ -28,6 +29,14 @@ def test_library_edit_reexecutes_exactly_the_importing_chapters(project, log):
     assert "alpha: re-executed because: library toy.law, value" in log.lines
     assert "beta: reused" in log.lines
     assert "value 2.000" in book_place(project, "alpha").notebook.read_text()
+
+
+def test_of_many_reasons_the_first_are_named_and_the_others_counted(project, log, monkeypatch):
+    monkeypatch.setattr(execution, "reasons", lambda *_: [f"library toy.law, part{n}" for n in range(300)])
+    monkeypatch.setattr(execution, "execute", lambda job, progress: None)
+    assert len(run(project, log)["alpha"]) == 300
+    named = ", ".join(f"library toy.law, part{n}" for n in range(3))
+    assert f"alpha: re-executed because: {named} and 297 more" in log.lines
 
 
 def test_edit_of_a_shared_module_reexecutes_both(project, log):

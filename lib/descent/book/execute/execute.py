@@ -51,7 +51,7 @@ def execute_all(
     """
     why = {name: ["asked for"] if force else reasons(project, name, given.get(name, {})) for name in chapters}
     for name, because in why.items():
-        progress.say(f"{name}: re-executed because: {', '.join(because)}" if because else f"{name}: reused")
+        progress.say(f"{name}: re-executed because: {digest.some(because)}" if because else f"{name}: reused")
 
     def one(name: str) -> BookError | None:
         job = Job(project, name, given.get(name, {}), book_place(project, name), timeout)
