@@ -99,8 +99,9 @@ def test_the_control_follows_the_heavy_ball() -> None:
     assert set(found) | set(headline.mnist_estimates(result)) <= set(load_paper("P1").tests)
     assert set(found) - momentous("P1", "headline") == {"P1-C17.fixed_epochs"}
     assert set(headline.mnist_estimates(result)) == momentous("P1", "mnist")
-    assert {key.removesuffix("_glyphs") for key in headline.glyph_estimates(result)} == set(found)
-    assert set(headline.glyph_estimates(result)) - momentous("P1", "headline_glyphs") == {"P1-C17.fixed_epochs_glyphs"}
+    twins = headline.estimates(replace(result, config=replace(config, data="glyphs")))
+    assert twins == {f"{key}_glyphs": value for key, value in found.items()}
+    assert set(twins) - momentous("P1", "headline_glyphs") == {"P1-C17.fixed_epochs_glyphs"}
     assert len(generalisation.headline(result, None, result).axes) == 2
 
 
@@ -156,7 +157,9 @@ def test_equal_steps_equal_accuracy_and_noise_far_apart() -> None:
     table = equal_steps.tables(result)["equal_steps"]
     assert table[["redrawn", "batch_size", "lr"]].values.tolist() == [[0.0, 16, 0.05], [0.2, 16, 0.05], [0.0, 8, 0.3]]
     assert set(found) == momentous("P1", "equal_steps")
-    assert set(equal_steps.glyph_estimates(result)) == momentous("P1", "equal_steps_glyphs")
+    twins = equal_steps.estimates(replace(result, config=replace(config, data="glyphs")))
+    assert set(twins) == momentous("P1", "equal_steps_glyphs")
+    assert twins == {f"{key}_glyphs": found[key] for key in found if key != "P1-C16.accuracy_first"}
 
 
 def test_a_difference_is_turned_round_with_its_interval() -> None:

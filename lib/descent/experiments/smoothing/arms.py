@@ -27,6 +27,9 @@ from descent.theory.search_noise import Rule
 EXAMPLES = {"digits": (1000, 797), "mnist": (1000, 3000), "glyphs": (1000, 4000)}
 """How many examples of a draw train a network by default, and how many others test it."""
 
+ENDINGS = {"digits": "", "glyphs": "_glyphs"}
+"""What the keys of the tests end on that ask one question of several kinds of data."""
+
 
 class Arm(IntEnum):
     """The paper's rules; the last is plain descent at the effective learning rate lr/(1 − momentum) of heavy ball."""

@@ -16,8 +16,8 @@ from descent.arrays import Array
 from descent.data.draws import Draws
 from descent.engine import ema, sgd, stack
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import Arm, Task, listed, over_draws, search_noise, task, whole
-from descent.stats import Estimate, draw_difference, draw_ratio, largest, magnitude
+from descent.experiments.smoothing.arms import ENDINGS, Arm, Task, listed, over_draws, search_noise, task, whole
+from descent.stats import draw_difference, draw_ratio, largest, magnitude
 
 PAIR = (Arm.PLAIN, Arm.AVERAGED)
 
@@ -96,29 +96,15 @@ def _cells(config: EqualSteps, lab: Lab, tasks: Sequence[Task], sizes: Sequence[
 
 
 def estimates(result: EqualStepsResult) -> Estimates:
-    """Return what digits say about P1-C16 and P1-C20."""
-    gains = result.grid.gains
+    """Return what digits, or glyphs, say about P1-C16 and P1-C20; the first way of asking is that of digits alone."""
+    gains, end = result.grid.gains, ENDINGS[result.config.data]
+    clean = gains[np.array(result.config.shares) == 0]
     return {
-        "P1-C16.far_apart": listed(result.grid.ratios),
-        "P1-C16.accuracy": [magnitude(gain) for gain in listed(gains)],
-        "P1-C16.accuracy_first": largest(gains),
-        "P1-C20.advantage": _clean(result, gains),
+        f"P1-C16.far_apart{end}": listed(result.grid.ratios),
+        f"P1-C16.accuracy{end}": [magnitude(gain) for gain in listed(gains)],
+        f"P1-C20.advantage{end}": listed(clean),
+        **({} if end else {"P1-C16.accuracy_first": largest(gains)}),
     }
-
-
-def glyph_estimates(result: EqualStepsResult) -> Estimates:
-    """Return what glyphs say about P1-C16 and P1-C20."""
-    gains = result.grid.gains
-    return {
-        "P1-C16.far_apart_glyphs": listed(result.grid.ratios),
-        "P1-C16.accuracy_glyphs": [magnitude(gain) for gain in listed(gains)],
-        "P1-C20.advantage_glyphs": _clean(result, gains),
-    }
-
-
-def _clean(result: EqualStepsResult, gains: Array) -> list[Estimate]:
-    """Return the cells with clean labels."""
-    return listed(gains[np.array(result.config.shares) == 0])
 
 
 def tables(result: EqualStepsResult) -> Tables:
@@ -144,5 +130,5 @@ LARGE = EqualSteps(
 EQUAL_STEPS = Experiment("equal_steps", small=EqualSteps(), large=LARGE, run=run, estimates=estimates, tables=tables)
 GLYPHS = Experiment(  # fresh sets cost nothing: every net has its own
     "equal_steps_glyphs", small=EqualSteps("glyphs", draws=32, edges=()),
-    large=replace(LARGE, data="glyphs", draws=250, edges=()), run=run, estimates=glyph_estimates, tables=tables,
+    large=replace(LARGE, data="glyphs", draws=250, edges=()), run=run, estimates=estimates, tables=tables,
 )  # fmt: skip

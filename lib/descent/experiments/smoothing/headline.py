@@ -14,7 +14,7 @@ from descent.arrays import Array
 from descent.data.draws import Draws
 from descent.engine import Arms, Hyper, Probe, every, sgd, stack
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, each, tidy
-from descent.experiments.smoothing.arms import NAMES, Arm, Task, over_draws, rules, search_noise, task, whole
+from descent.experiments.smoothing.arms import ENDINGS, NAMES, Arm, Task, over_draws, rules, search_noise, task, whole
 from descent.measure.noise import smoothing_degree
 from descent.stats import Estimate, draw_difference, draw_mean, draw_statistic
 
@@ -79,22 +79,13 @@ def _race(config: Headline, images: Task, arms: Arms, size: int) -> Array:
 
 
 def estimates(result: HeadlineResult) -> Estimates:
-    """Return what digits say about P1-C17, P1-C18 and P1-X4."""
+    """Return what digits, or glyphs, say about P1-C17, P1-C18 and P1-X4."""
+    end = ENDINGS[result.config.data]
     return {
-        "P1-C17.fixed_epochs": arch(result),
-        "P1-C18.sgd": gain(result, Arm.PLAIN),
-        "P1-C18.nshb": gain(result, Arm.AVERAGED),
-        "P1-X4.share": missing_share(result),
-    }
-
-
-def glyph_estimates(result: HeadlineResult) -> Estimates:
-    """Return what glyphs say about P1-C17, P1-C18 and P1-X4."""
-    return {
-        "P1-C17.fixed_epochs_glyphs": arch(result),
-        "P1-C18.sgd_glyphs": gain(result, Arm.PLAIN),
-        "P1-C18.nshb_glyphs": gain(result, Arm.AVERAGED),
-        "P1-X4.share_glyphs": missing_share(result),
+        f"P1-C17.fixed_epochs{end}": arch(result),
+        f"P1-C18.sgd{end}": gain(result, Arm.PLAIN),
+        f"P1-C18.nshb{end}": gain(result, Arm.AVERAGED),
+        f"P1-X4.share{end}": missing_share(result),
     }
 
 
@@ -146,7 +137,7 @@ LARGE = Headline(
 HEADLINE = Experiment("headline", small=Headline(), large=LARGE, run=run, estimates=estimates, tables=tables)
 GLYPHS = Experiment(  # fresh sets cost nothing: every net has its own
     "headline_glyphs", small=Headline("glyphs", draws=32, batch_sizes=(16, 64, 250, 500)),
-    large=replace(LARGE, data="glyphs", draws=250), run=run, estimates=glyph_estimates, tables=tables,
+    large=replace(LARGE, data="glyphs", draws=250), run=run, estimates=estimates, tables=tables,
 )  # fmt: skip
 MNIST = Experiment(
     "mnist", small=Headline("mnist", batch_sizes=(32, 125, 500), epochs=18, looks=3),
