@@ -99,6 +99,8 @@ def limits(sizes: SizesResult, linear: LinearResult) -> Figure:
         line(axes[0], sizes.config.sizes, [one.value for one in found], look, alpha=0.6)
     axes[0].set(xscale="log", xlabel="dimension and examples, d = N", ylim=(-0.02, 0.55))
     axes[0].set(ylabel="error on small margins")
+    axes[0].set_xticks(sizes.config.sizes, [str(size) for size in sizes.config.sizes])
+    axes[0].minorticks_off()
     axes[0].legend(loc="center right")
     places, look = 1 / np.log(1 / np.array(linear.config.targets)), momentum_look(linear.lab.momentum)
     marks(axes[1], places, [mean(gap) for gap in linear.gaps], look)
