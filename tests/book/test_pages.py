@@ -18,7 +18,7 @@ from descent.book.pages.picture import WIDTH, picture
 from descent.book.site import publish
 from descent.book.sources import provenance, records, source
 from descent.book.sources.project import BookError, find_project
-from descent.claims import Outcome, Verdict, moves
+from descent.claims import Claim, Outcome, Record, Verdict, moves
 from descent.claims import verdict as rules
 from descent.stats.estimate import Estimate
 from toybook import REPOSITORY, edit
@@ -29,9 +29,9 @@ def book():
     return find_project(REPOSITORY)
 
 
-def outcome(rule, *intervals):
+def outcome(rule, *intervals, key="size", quantity="the size"):
     estimates = tuple(Estimate((low + high) / 2, low, high, 40, "Student t", 39) for low, high in intervals)
-    return Outcome(rules.Test("size", "the size", rule, ("cpu",)), 1, estimates, "", "toy", "abc", 1.0)
+    return Outcome(rules.Test(key, quantity, rule, ("cpu",)), 1, estimates, "", "toy", "abc", 1.0)
 
 
 def numbers(svg, pattern):
@@ -145,6 +145,16 @@ def test_the_picture_shows_what_the_verdict_says(interval, verdict):
     assert (inside, outside) == (verdict is Verdict.HOLDS, verdict is Verdict.FAILS)
     assert f'class="outcome {verdict}"' in svg
     assert str(verdict) in svg.partition("aria-label")[2]
+
+
+def test_a_number_of_the_ledger_stands_under_the_name_of_its_quantity():
+    first = outcome(rules.Direction(above=1.0), (2.0, 3.0), quantity="speed of the harm")
+    second = outcome(rules.Equivalence(1.0, 0.5), (0.9, 1.1), key="recovers", quantity="speed without it")
+    claim = Claim("T1-C1", "here", "read", "It recovers.", ("cpu",), (first.test, second.test), headline="recovers")
+    made = Record(claim, "T1", "alpha", (first, second), None)
+    (cell,) = re.findall(r'<td class="estimate".*?</td>', ledger._lead(made, None, ""))
+    assert re.search(r'<span class="quantity">speed without it</span><br><strong>1', cell)
+    assert "harm" not in cell
 
 
 def test_the_picture_of_a_region_without_end_and_of_several_estimates():

@@ -86,7 +86,7 @@ def test_the_command_says_how_the_claims_stand(project, capsys):
     claims.write_text(claims.read_text().replace("        by: toy\n", "        by: toy\n        identity: true\n"))
     assert cli.main(["--root", str(project.root), "claims"]) == 0
     out = capsys.readouterr().out
-    assert "T1-C1.size | holds           | 1 ± 0.1   | the value (identity)" in out
+    assert "T1-C1.size | holds           | 1 ± 0.1  | the value (identity)" in out
     assert out.endswith("\n\n0 claims; and 1 identity; 1 not yet run\n")
     assert cli.main(["--root", str(project.root), "claims", "--json"]) == 0
     found = {claim["id"]: claim for claim in json.loads(capsys.readouterr().out)["claims"]}

@@ -123,8 +123,8 @@ class Ledger:
 
         rows_of = _test_rows if tests else _claim_rows
         rows = [row for record in self._complete() for row in rows_of(record)]
-        name = ["test", "quantity"] if tests else ["claim", "statement"]
-        return DataFrame(rows, columns=[*name, "estimate", "family interval", "region", "verdict"])
+        name = ["test"] if tests else ["claim", "statement"]
+        return DataFrame(rows, columns=[*name, "quantity", "estimate", "family interval", "demanded", "verdict"])
 
     def summary(self) -> str:
         """Return a sentence part such as "17 hold, 3 fail, 1 inconclusive, 0 not tested here"."""
@@ -177,16 +177,13 @@ class Ledger:
 
 
 def _claim_rows(record: Record) -> list[list[str]]:
-    return [[record.claim.id, record.claim.statement, *_row(record.headline), str(record.verdict)]]
+    return [[record.claim.id, record.claim.statement, *_row(record, record.headline), str(record.verdict)]]
 
 
 def _test_rows(record: Record) -> list[list[str]]:
     id = record.claim.id
-    return [
-        [f"{id}.{outcome.test.key}", outcome.test.quantity, *_row(outcome), str(outcome.verdict)]
-        for outcome in record.outcomes
-    ]
+    return [[f"{id}.{outcome.test.key}", *_row(record, outcome), str(outcome.verdict)] for outcome in record.outcomes]
 
 
-def _row(outcome: Outcome) -> list[str]:
-    return [outcome.text, outcome.family_text, str(outcome.test.rule)]
+def _row(record: Record, outcome: Outcome) -> list[str]:
+    return [record.quantity(outcome), outcome.text, outcome.family_text, str(outcome.test.rule)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from descent.claims.fields import Node
@@ -19,6 +19,8 @@ KNOWN = ("read", "secondary", "recalled", "derived")
 NEEDS = ("momentum", "mnist", "cifar10", "cifar100")
 """What a test may need: a headline momentum that is not 0, or image data that lie outside the book."""
 LINKS = ("see", "paired_with")
+SAME = "the same"
+"""What a quantity begins with that is told by the one before it."""
 OTHERS = (FILE, "edition1_notes.yaml")
 """Files beside the claims that hold none."""
 
@@ -29,7 +31,8 @@ class Claim:
 
     known: how the statement is known: read in the paper's own text, in a secondary source, recalled, or
     derived for this book; conditions: under which the verdict was reached; paper_shape: the paper's number
-    or shape; see, paired_with: ids of related claims.
+    or shape; see, paired_with: ids of related claims; headline: the test that asks what the statement says, not a
+    condition of it, by its key; it is part of no rule.
     """
 
     id: str
@@ -42,6 +45,17 @@ class Claim:
     paper_shape: str = ""
     see: tuple[str, ...] = ()
     paired_with: tuple[str, ...] = ()
+    headline: str = field(default="", compare=False)
+
+    def quantity(self, key: str) -> str:
+        """Return what a test measures in words that stand alone: "the same" is followed by what it is the same as."""
+        said = ""
+        for test in self.tests:
+            alone = not test.quantity.startswith(SAME)
+            said = test.quantity if alone else said
+            if test.key == key:
+                return said if alone else f"{test.quantity}, as “{said}”"
+        raise ValueError(f"{self.id} has no test {key!r}; it has {', '.join(test.key for test in self.tests)}")
 
     @property
     def identity(self) -> bool:
@@ -126,12 +140,14 @@ def _paper(node: Node, units: Mapping[str, Unit]) -> Paper:
 
 
 def _claim(node: Node, paper: str, units: Mapping[str, Unit]) -> Claim:
-    node.only(("id", "place", "known", "statement", "scales", "tests"), ("conditions", "paper_shape", *LINKS))
+    optional = ("conditions", "paper_shape", "headline", *LINKS)
+    node.only(("id", "place", "known", "statement", "scales", "tests"), optional)
     scales = node.texts("scales", allowed=SCALES)
+    tests = tuple(_test(item, scales, units) for item in node.nodes("tests", "key"))
     return Claim(
         id=node.text("id", rf"{paper}-[A-Z]?[0-9]+"), place=node.text("place"),
         known=node.choice("known", KNOWN), statement=node.text("statement"), scales=scales,
-        tests=tuple(_test(item, scales, units) for item in node.nodes("tests", "key")),
+        tests=tests, headline=_headline(node, tests),
         conditions=node.text("conditions", default=""), paper_shape=node.text("paper_shape", default=""),
         see=node.texts("see", ()), paired_with=node.texts("paired_with", ()),
     )  # fmt: skip
@@ -150,6 +166,17 @@ def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Tes
         node.text("because", default=""),
         node.flag("identity"),
     )
+
+
+def _headline(node: Node, tests: Sequence[Test]) -> str:
+    """Return the key of the headline test, the first one where none is named."""
+    keys, first = [test.key for test in tests], tests[0]
+    if first.quantity.startswith(SAME):
+        raise node.fault("tests", f"nothing stands before {first.key} that is {SAME!r}; say what it measures")
+    key = node.text("headline", default=first.key)
+    if key not in keys:
+        raise node.fault("headline", f"{key!r} is no test of this claim; name one of {', '.join(keys)}")
+    return key
 
 
 def _rule(node: Node, units: Mapping[str, Unit]) -> Rule:
@@ -175,7 +202,7 @@ def _check_once(papers: Sequence[Paper], files: Sequence[Path]) -> None:
 
 
 def _check_links(claim: Claim, known: set[str], papers: set[str]) -> None:
-    for field in LINKS:
-        for target in getattr(claim, field):
+    for link in LINKS:
+        for target in getattr(claim, link):
             if target.partition("-")[0] in papers and (target not in known or target == claim.id):
-                raise ValueError(f"{claim.id}: {field}: {target!r} is not another claim; correct the id")
+                raise ValueError(f"{claim.id}: {link}: {target!r} is not another claim; correct the id")

@@ -162,8 +162,16 @@ class Record:
 
     @property
     def headline(self) -> Outcome:
-        """The test that decided: the first one with the claim's own verdict; the first of all if none was made."""
-        return next(outcome for outcome in self.outcomes if outcome.verdict == self.verdict)
+        """The test that a claim is told by: its headline test if that has the claim's verdict, else the first that has.
+
+        A verdict is never told by a number that says something else.
+        """
+        own = [outcome for outcome in self.outcomes if outcome.verdict == self.verdict]
+        return next((outcome for outcome in own if outcome.test.key == self.claim.headline), own[0])
+
+    def quantity(self, outcome: Outcome) -> str:
+        """Return what one of its tests measures, in words that stand alone."""
+        return self.claim.quantity(outcome.test.key)
 
     @property
     def notes(self) -> str:
@@ -225,7 +233,8 @@ class Record:
         outcomes = tuple(Outcome.from_json(test) for test in content["tests"])
         stated: dict[str, Any] = {name: content[name] for name in CLAIM_TEXTS}
         stated |= {name: tuple(content[name]) for name in CLAIM_LISTS}
-        claim = Claim(tests=tuple(outcome.test for outcome in outcomes), **stated)
+        tests = tuple(outcome.test for outcome in outcomes)
+        claim = Claim(tests=tests, headline=content.get("headline", ""), **stated)
         made = Provenance.from_json(content["provenance"])
         return cls(claim, content["paper"], content["chapter"], outcomes, made)
 

@@ -115,7 +115,7 @@ def _record() -> Json:
         "id": {"type": "string", "pattern": ID}, "place": TEXT | {"description": "where in the paper"},
         "known": {"enum": list(KNOWN)}, "statement": TEXT, "conditions": TEXT, "paper_shape": TEXT,
         "scales": _ref("scales"), "see": _ref("ids"), "paired_with": _ref("ids"), "verdict": _ref("verdict"),
-        "notes": TEXT, "headline": TEXT | {"description": "key of the test that decided"}, **_summary(),
+        "notes": TEXT, "headline": TEXT | {"description": "key of the test that the claim is told by"}, **_summary(),
         "scale": {"enum": list(SCALES)}, "device_class": TEXT, "seed": INTEGER, "library": _ref("digest"),
         "torch": TEXT, "seconds": NUMBER, "provenance": _ref("provenance"),
         "tests": _list(_ref("test")) | {"minItems": 1},
@@ -125,7 +125,7 @@ def _record() -> Json:
 
 
 def _summary() -> Json:
-    """Return the fields that a record takes over from the test that decided."""
+    """Return the fields that a record takes over from the test that it is told by."""
     joint = "95 % for all tests of the paper jointly; the verdict rests on it"
     return {
         "rule": _ref("rule"),

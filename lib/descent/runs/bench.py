@@ -59,10 +59,9 @@ class Bench:
         return replace(self.lab, registration=registration_of(experiment, self.scale)).key()
 
     def verdicts(self) -> DataFrame:
-        """Return per claim the test that decided, its estimate, the region demanded, the verdict."""
-        frame = self.ledger.table()[["claim", "estimate", "region", "verdict"]].set_index("claim")
-        frame.insert(0, "deciding test", [record.headline.test.key for record in self.ledger.records])
-        return frame
+        """Return per claim its verdict and statement, and of the test it is told by quantity, estimate and region."""
+        columns = ["claim", "verdict", "statement", "quantity", "estimate", "demanded"]
+        return self.ledger.table()[columns].set_index("claim")
 
     def strings(self) -> dict[str, str]:
         """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""

@@ -323,6 +323,60 @@ def test_a_paper_is_read_with_its_family_and_scales(tmp_path):
         paper.claim("P9-C7")
 
 
+def headlined(folder, key, **changes):
+    """The private paper with a headline named; its second test asks the same as the first, of drops."""
+    content = paper_text()
+    first = content["claims"][0]
+    first["headline"] = key
+    first["tests"][1] |= {"quantity": "drops", "rule": {"kind": "direction", "above": 0.0}}
+    first["tests"][2] |= {"quantity": "the same on a track"} | changes
+    ledger = Ledger(claims.load_paper(write_paper(folder, content)), made(), folder)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("drops", "verdict", "told"), [(0.5, HOLDS, "order"), (0.0, OPEN, "order"), (-0.5, FAILS, "order")]
+)
+def test_a_claim_is_told_by_its_headline_test(tmp_path, drops, verdict, told):
+    ledger = headlined(tmp_path, "order")
+    entries = {"P9-C1.faster": estimate(1.5), "P9-C1.order": estimate(drops)}
+    ledger.add(entries, experiment="race", config="c0ffee" * 2 + "c0ff", seconds=1.0)
+    ledger.skip("P9-X1", "no scales at hand")
+    record = ledger.record("P9-C1")
+    assert (record.verdict, record.headline.test.key) == (verdict, told)
+    assert ledger.text("P9-C1") == ledger.text(f"P9-C1.{told}")
+    again, _ = claims.load_records(ledger.save())
+    assert (again.claim.headline, again.headline) == (told, record.headline)
+
+
+def test_where_the_headline_has_another_verdict_the_first_test_that_has_it_tells_the_claim(tmp_path):
+    ledger = headlined(tmp_path, "order")
+    entries = {"P9-C1.faster": estimate(1.0), "P9-C1.order": estimate(0.5)}
+    ledger.add(entries, experiment="race", config="c0ffee" * 2 + "c0ff", seconds=1.0)
+    record = ledger.record("P9-C1")
+    assert (record.verdict, record.headline.test.key) == (FAILS, "faster")
+
+
+def test_a_headline_is_no_part_of_a_rule_and_without_one_the_first_test_is_it(tmp_path):
+    named = headlined(tmp_path, "order").paper
+    first = headlined(tmp_path, "faster").paper
+    assert named.claims == first.claims
+    assert claims.load_paper(write_paper(tmp_path)).claim("P9-C1").headline == "faster"
+
+
+def test_a_quantity_that_is_the_same_says_as_what(tmp_path):
+    claim = headlined(tmp_path, "order").paper.claim("P9-C1")
+    told = ["time", "drops", "the same on a track, as “drops”"]
+    assert [claim.quantity(test.key) for test in claim.tests] == told
+    with pytest.raises(ValueError, match="P9-C1 has no test 'speed'; it has faster, order, large"):
+        claim.quantity("speed")
+
+
+def test_what_the_statement_says_tells_it_not_a_condition_of_it():
+    told = {claim.id: claim.headline for paper in claims.load_papers() for claim in paper.claims}
+    assert (told["P3-C3"], told["P4-C5"], told["S-16"]) == ("recovers", "errs", "crosses")
+
+
 def test_every_published_paper_is_valid():
     papers = claims.load_papers()
     assert {"P3"} <= {paper.paper for paper in papers}
@@ -343,6 +397,8 @@ def broken(change):
         (lambda p, c, t: p.update(claims=[]), r"claims: .*at least one"),
         (lambda p, c, t: c.pop("place"), r"P9.yaml: P9-C1: place: is missing; add it"),
         (lambda p, c, t: c.update(verdict="holds"), r"P9-C1: verdict: is unknown; allowed are"),
+        (lambda p, c, t: c.update(headline="quick"), r"P9-C1: headline: 'quick' is no test .*; name one of faster"),
+        (lambda p, c, t: t.update(quantity="the same"), r"nothing stands before faster that is 'the same'; say what"),
         (lambda p, c, t: c.update(id="P8-C1"), r"id: 'P8-C1'"),
         (lambda p, c, t: c.update(id="P9-X1"), r"claims: id 'P9-X1' occurs 2 times"),
         (lambda p, c, t: c.update(known="guessed"), r"known: 'guessed' .*read, secondary"),
@@ -404,8 +460,10 @@ def test_a_deterministic_number_says_so(tmp_path):
 
 def test_the_table_is_rounded_text(tmp_path):
     table = filled(tmp_path).table()
-    assert list(table.columns) == ["claim", "statement", "estimate", "family interval", "region", "verdict"]
-    assert list(table["region"]) == ["> 1.1", "1 ± 0.2"]
+    columns = ["claim", "statement", "quantity", "estimate", "family interval", "demanded", "verdict"]
+    assert list(table.columns) == columns
+    assert list(table["demanded"]) == ["> 1.1", "1 ± 0.2"]
+    assert list(table["quantity"]) == ["time", "value"]
     assert table["family interval"][0] == "1.500 [1.488, 1.512]"
     moved = filled(tmp_path, faster=1.5 + 1e-9).table()
     assert table.equals(moved)

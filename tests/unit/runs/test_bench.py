@@ -11,7 +11,7 @@ def test_only_saving_writes_records(tmp_path):
     bench = Bench("P3", Lab(), "gpu", tmp_path)
     for key in bench.ledger.lacking:
         bench.ledger.skip(key, "left out of this test")
-    assert list(bench.verdicts().columns) == ["deciding test", "estimate", "region", "verdict"]
+    assert list(bench.verdicts().columns) == ["verdict", "statement", "quantity", "estimate", "demanded"]
     assert bench.strings()["P3-C1.verdict"] == "not tested here"
     assert not list(tmp_path.iterdir())
     assert load_records(bench.save()) == bench.ledger.records

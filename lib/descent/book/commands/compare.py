@@ -13,7 +13,7 @@ from descent.book.execute.progress import Progress
 from descent.book.execute.stamps import Place
 from descent.book.sources import records, source
 from descent.book.sources.project import BookError, Project
-from descent.claims import Record, Test, compare_records, standing
+from descent.claims import Claim, Record, Test, compare_records, standing
 from descent.claims.verdict import rule_to
 from descent.results import short_hash
 
@@ -87,12 +87,12 @@ def claims_table(project: Project) -> str:
     found = _built(project)
     verdicts = {id: record.verdict for id, record in found.items()}
     rows = [
-        (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), _quantity(test))
+        (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), _quantity(claim, test))
         for paper in records.papers(project)
         for claim in paper.claims
         for test in claim.tests
     ]
-    return columns(("test", "claim's verdict", "predicted", "quantity"), rows) + f"\n\n{_standing(project, found)}"
+    return columns(("test", "claim's verdict", "demanded", "quantity"), rows) + f"\n\n{_standing(project, found)}"
 
 
 def _built(project: Project) -> dict[str, Record]:
@@ -103,8 +103,8 @@ def _built(project: Project) -> dict[str, Record]:
     return {id: records.today(record, *stated[id]) if id in stated else record for id, record in found.items()}
 
 
-def _quantity(test: Test) -> str:
-    return f"{test.quantity} (identity)" if test.identity else test.quantity
+def _quantity(claim: Claim, test: Test) -> str:
+    return claim.quantity(test.key) + (" (identity)" if test.identity else "")
 
 
 def _standing(project: Project, found: Mapping[str, Record]) -> str:
@@ -121,7 +121,7 @@ def claims_json(project: Project) -> str:
             "id": claim.id, "paper": paper.paper, "chapter": paper.chapter, "statement": claim.statement,
             "conditions": claim.conditions, "known": claim.known, "identity": claim.identity,
             "verdict": str(found[claim.id].verdict) if claim.id in found else None,
-            "text": found[claim.id].headline.text if claim.id in found else None,
+            "headline": claim.headline, "text": found[claim.id].headline.text if claim.id in found else None,
             "tests": [_stated(test) for test in claim.tests],
         }
         for paper in records.papers(project)

@@ -56,12 +56,12 @@ def _group(name: str, rows: Sequence[str]) -> str:
 def _identities(record: Record) -> Iterator[str]:
     for outcome in record.outcomes:
         if outcome.test.identity:
-            yield _identity(f"{record.claim.id}.{outcome.test.key}", outcome)
+            yield _identity(f"{record.claim.id}.{outcome.test.key}", record.quantity(outcome), outcome)
 
 
-def _identity(key: str, outcome: Outcome) -> str:
+def _identity(key: str, quantity: str, outcome: Outcome) -> str:
     cells = (
-        escape(outcome.test.quantity), escape(str(outcome.test.rule)), escape(outcome.text), badge(outcome.verdict),
+        escape(quantity), escape(str(outcome.test.rule)), escape(outcome.text), badge(outcome.verdict),
     )  # fmt: skip
     return f'<tr><th scope="row">{_key(key)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 

@@ -17,7 +17,7 @@ from descent.claims import Outcome, Record, Verdict, counted, identities, standi
 from descent.claims.tallies import source_of
 
 INSTRUMENTS = "how-we-know.html"
-COLUMNS = ("claim", "statement", "verdict", "estimate, 95 % interval", "predicted", "seconds")
+COLUMNS = ("claim", "statement", "verdict", "estimate, 95 % interval", "demanded", "seconds")
 KNOWN = {
     "secondary": "from a secondary source",
     "recalled": "recalled, not the paper's words",
@@ -64,16 +64,7 @@ def remarks(record: Record) -> str:
 
 
 def _body(record: Record, home: Home, large: Record | None, note: str = "") -> str:
-    claim, head = record.claim, record.headline
-    drawn = picture(head, _twin(head, large))
-    lead = (
-        f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
-        f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
-        f"<td>{badge(record.verdict)}{_identity(record)}{_otherwise(record, large)}{note}</td>"
-        f'<td class="estimate" data-label="estimate"><strong>{escape(head.text)}</strong><br>{drawn}</td>'
-        f'<td data-label="predicted">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
-        f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
-    )
+    claim = record.claim
     more = (
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
         f"with rules, data and code</summary>\n{_opened(record, home, large)}\n</details></td></tr>"
@@ -81,9 +72,23 @@ def _body(record: Record, home: Home, large: Record | None, note: str = "") -> s
     source = "identities" if claim.identity else source_of(claim).key
     marks = (
         f'data-paper="{record.paper}" data-source="{source}" data-verdict="{record.verdict}" '
-        f'data-scale="{_scales(record, large)}"'
+        f'data-scale="{_scales(record, large)}" data-sort="{escape(json.dumps(_keys(record)))}"'
     )
-    return f'<tbody id="{claim.id}" {marks} data-sort="{escape(json.dumps(_keys(record)))}">\n{lead}\n{more}\n</tbody>'
+    return f'<tbody id="{claim.id}" {marks}>\n{_lead(record, large, note)}\n{more}\n</tbody>'
+
+
+def _lead(record: Record, large: Record | None, note: str) -> str:
+    """Return the row that a claim is told by; its number stands under the name of the quantity."""
+    claim, head = record.claim, record.headline
+    return (
+        f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
+        f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
+        f"<td>{badge(record.verdict)}{_identity(record)}{_otherwise(record, large)}{note}</td>"
+        f'<td class="estimate" data-label="estimate"><span class="quantity">{escape(record.quantity(head))}</span><br>'
+        f"<strong>{escape(head.text)}</strong><br>{picture(head, _twin(head, large))}</td>"
+        f'<td data-label="demanded">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
+        f'<td data-label="seconds">{record.seconds:.1f}</td></tr>'
+    )
 
 
 def _count(record: Record) -> str:
@@ -92,7 +97,7 @@ def _count(record: Record) -> str:
 
 
 def _opened(record: Record, home: Home, large: Record | None) -> str:
-    tests = "\n".join(f"<li>{_test(outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
+    tests = "\n".join(f"<li>{_test(record, outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
 
 
@@ -129,9 +134,9 @@ def _paper_scale(record: Record, large: Record | None) -> str:
         return _fact("paper scale", "not yet measured" if stated else "")
     made = large.provenance
     lines = [f"{badge(large.verdict)} on {escape(made.device_class)}, {made.date}, {large.seconds:.0f} s"]
-    lines += [f"<code>{o.test.key}</code>: {escape(o.text)}" for o in large.outcomes if o.estimates]
-    later = [o.test.key for o in large.outcomes if not o.estimates and "cpu" not in o.test.scales]
-    lines += [f"<code>{key}</code>: not yet measured" for key in later]
+    lines += [f"{escape(large.quantity(o))}: {escape(o.text)}" for o in large.outcomes if o.estimates]
+    later = [o for o in large.outcomes if not o.estimates and "cpu" not in o.test.scales]
+    lines += [f"{escape(large.quantity(o))}: not yet measured" for o in later]
     lines.append(
         "drawn above with open circles; another configuration than this page's: verdicts may be compared, "
         "digits may not"
@@ -139,15 +144,15 @@ def _paper_scale(record: Record, large: Record | None) -> str:
     return _fact("paper scale", "<br>".join(lines))
 
 
-def _test(outcome: Outcome, large: Outcome | None) -> str:
+def _test(record: Record, outcome: Outcome, large: Outcome | None) -> str:
     """Return one test: its quantity and rule, what was measured, and the verdict."""
     joint = f"for all tests of the paper jointly {escape(outcome.family_text)}; " if outcome.estimates else ""
     needed = outcome.replicas_to_settle
     parts = (
-        f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(outcome.test.quantity)}"
+        f"{badge(outcome.verdict)} <code>{outcome.test.key}</code>: {escape(record.quantity(outcome))}"
         f"{' <small>(identity)</small>' if outcome.test.identity else ''}",
         f"<strong>{escape(outcome.text)}</strong>; {joint}"
-        f"rule: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
+        f"demanded: {outcome.test.rule.kind}, {escape(str(outcome.test.rule))}",
         f"a margin of its own because {escape(outcome.test.because)}" if outcome.test.because else "",
         f"interval: {outcome.estimates[0].method}" if outcome.estimates else "",
         f"{needed} replicas would settle it" if needed else "",
@@ -190,5 +195,5 @@ def _keys(record: Record) -> list[Any]:
     """Return one sorting key per column."""
     claim, head = record.claim, record.headline
     value = head.estimates[0].value if head.estimates else -1e308
-    predicted = head.test.rule.region.low if head.test.rule.region.low > -1e308 else -1e308
-    return [claim.id, claim.statement, list(Verdict).index(record.verdict), value, predicted, record.seconds]
+    demanded = head.test.rule.region.low if head.test.rule.region.low > -1e308 else -1e308
+    return [claim.id, claim.statement, list(Verdict).index(record.verdict), value, demanded, record.seconds]

@@ -60,7 +60,7 @@ def _said(outcome: Outcome, large: Outcome | None) -> str:
     """Return what the picture shows, in words."""
     here = f"{outcome.quote}; " if outcome.estimates else ""
     there = f"; at paper scale {large.quote}, {large.verdict}" if large and large.estimates else ""
-    return f"{here}predicted {outcome.test.rule}; {outcome.verdict}{there}"
+    return f"{here}demanded {outcome.test.rule}; {outcome.verdict}{there}"
 
 
 def _window(ends: Sequence[float], values: Sequence[float]) -> tuple[float, float]:

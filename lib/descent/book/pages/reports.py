@@ -38,7 +38,8 @@ def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _claim(record: Record, home: Home) -> str:
     failed = [outcome for outcome in record.outcomes if outcome.verdict is record.verdict]
     held = [outcome for outcome in record.outcomes if outcome.verdict is Verdict.HOLDS]
-    lines = [*map(_outcome, failed), *(f"<li>{badge(o.verdict)} {escape(o.test.quantity)}</li>" for o in held)]
+    lines = [_outcome(record, outcome) for outcome in failed]
+    lines += [f"<li>{badge(outcome.verdict)} {escape(record.quantity(outcome))}</li>" for outcome in held]
     claim = record.claim
     return raw(
         f'<div class="not-held"><p>{badge(record.verdict)} <a href="ledger.html#{claim.id}">{claim.id}</a>: '
@@ -47,11 +48,12 @@ def _claim(record: Record, home: Home) -> str:
     )
 
 
-def _outcome(outcome: Outcome) -> str:
+def _outcome(record: Record, outcome: Outcome) -> str:
+    quantity = escape(record.quantity(outcome))
     if not outcome.estimates:
-        return f"<li>{escape(outcome.test.quantity)}: {escape(outcome.reason)}</li>"
+        return f"<li>{quantity}: {escape(outcome.reason)}</li>"
     return (
-        f"<li>{badge(outcome.verdict)} {escape(outcome.test.quantity)}: <strong>{escape(outcome.text)}</strong>, "
+        f"<li>{badge(outcome.verdict)} {quantity}: <strong>{escape(outcome.text)}</strong>, "
         f"demanded {escape(str(outcome.test.rule))}<br>{picture(outcome)}</li>"
     )
 
