@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from descent.engine.arms import ArmRun, Arms
+from descent.engine.contract import BrokenRuleError
+from descent.engine.muon import muon
+from descent.engine.normalised import adam, adamw, by_leaf, clipped, coupled, decayed, lion, normalised, sign
 from descent.engine.probes import Every, FirstPassage, Params, Probe, Series, Watch, column, every, outside
+from descent.engine.rule import AnyRule, Mixed, Rule, elementwise, repeat, stack
 from descent.engine.rules import (
     Factors,
     Hyper,
@@ -18,17 +22,17 @@ from descent.engine.rules import (
     heavy_ball,
     nesterov,
     qhm,
-    repeat,
     sgd,
-    stack,
 )
 from descent.engine.stack import Objective
 from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.engine.train import Noisy, Run, train
+from descent.engine.torch_rule import torch_rule
+from descent.engine.train import Control, Noisy, Run, train
 
 __all__ = [
-    "ArmRun", "Arms", "Every", "Factors", "FirstPassage", "Hyper", "Noisy", "Objective", "Params", "Probe",
-    "Purpose", "Run", "Schedule", "Series", "Streams", "Watch", "anneal_momentum", "column", "constant", "cosine",
-    "cyclic", "dampened", "drop", "ema", "every", "heavy_ball", "nesterov", "outside", "qhm", "repeat",
-    "replica_seeds", "sgd", "stack", "train",
+    "AnyRule", "ArmRun", "Arms", "BrokenRuleError", "Control", "Every", "Factors", "FirstPassage", "Hyper", "Mixed",
+    "Noisy", "Objective", "Params", "Probe", "Purpose", "Rule", "Run", "Schedule", "Series", "Streams", "Watch", "adam",
+    "adamw", "anneal_momentum", "by_leaf", "clipped", "column", "constant", "cosine", "coupled", "cyclic", "dampened",
+    "decayed", "drop", "elementwise", "ema", "every", "heavy_ball", "lion", "muon", "nesterov", "normalised", "outside",
+    "qhm", "repeat", "replica_seeds", "sgd", "sign", "stack", "torch_rule", "train",
 ]  # fmt: skip

@@ -9,11 +9,13 @@ from typing import Any, Generic, TypeAlias, TypedDict, Unpack, cast
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from descent.arrays import Array, BoolArray, IntArray
 from descent.engine.checkpoint import kept
 from descent.engine.probes import FirstPassage, P, P_co, Probe, Series
-from descent.engine.rules import Hyper, Schedule, per_arm, repeat
+from descent.engine.rule import AnyRule, repeat
+from descent.engine.rules import Hyper, Schedule, per_arm
 from descent.engine.stack import Objective, joined, leaves, rows_of
 from descent.engine.streams import Streams
 from descent.engine.train import Run, train
@@ -22,6 +24,8 @@ __all__ = ["ArmRun", "Arms", "in_parts", "survivors", "to_numpy"]
 
 MEMORY = 2 << 30
 """Bytes of working memory for what is measured on a whole stack."""
+A = TypeVar("A", bound=AnyRule, default=Hyper)
+"""The kind of rule: a bare `Arms` has a linear one."""
 Start: TypeAlias = P | Callable[[Streams], P]
 
 
@@ -34,17 +38,17 @@ class RunOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, eq=False)
-class Arms:
+class Arms(Generic[A]):
     """A arms (the entries of `rule`) of N replicas each, arm-major: row a·N + i is replica i of arm a.
 
     streams: of all A·N rows; arms that are compared in pairs see the same numbers in replica i of every arm.
     """
 
-    rule: Hyper
+    rule: A
     streams: Streams
 
     @classmethod
-    def paired(cls, rule: Hyper, streams: Streams) -> Arms:
+    def paired(cls, rule: A, streams: Streams) -> Arms[A]:
         """Give every arm the same N streams."""
         return cls(rule, Streams(streams.seeds.repeat(rule.replicas), streams.dtype))
 
@@ -62,9 +66,9 @@ class Arms:
         return self.rows // len(self)
 
     @property
-    def hyper(self) -> Hyper:
-        """The hyper-parameters of every row."""
-        return repeat(self.rule, self.replicas).to(self.streams.device)
+    def hyper(self) -> A:
+        """The rule of every row."""
+        return cast(A, repeat(self.rule, self.replicas).to(self.streams.device))  # the kind stays
 
     def spread(self, values: Any, dtype: torch.dtype | None = None) -> Tensor:
         """Give one value per arm, (A, …), to all of its rows, (A·N, …)."""
@@ -124,7 +128,7 @@ class ArmRun(Generic[P_co]):
     One quantity of a probe that returns several is `run["probe.quantity"]`; ".quantity" for the probe "".
     """
 
-    arms: Arms
+    arms: Arms[Any]
     objective: Objective[P_co]
     whole: Run[P_co]
     probes: Mapping[str, Probe[P_co]]
@@ -156,7 +160,7 @@ class ArmRun(Generic[P_co]):
         series = self._series(probe)
         return self.arms.split(series.values[int((series.steps < since).sum()) :].mean(dim=0))
 
-    def few(self, count: int, among: slice = slice(None)) -> tuple[Arms, P_co, P_co]:
+    def few(self, count: int, among: slice = slice(None)) -> tuple[Arms[Any], P_co, P_co]:
         """Return the first `count` replicas of some arms as arms of their own, where they ended, and their buffers."""
         arms, draws = self.arms, getattr(self.objective, "period", 1)
         if count % draws:
@@ -192,21 +196,23 @@ class ArmRun(Generic[P_co]):
             probes=probes,
             schedule=plan,
             velocity=self.whole.velocity,
+            state=self.whole.state or None,
             begin=self.whole.steps,
             **asked,
         )
         return ArmRun(self.arms, objective or self.objective, done, probes or {}, plan, asked, self._diverged)
 
-    def fork(self, rule: Hyper, parents: Sequence[int]) -> ArmRun[P_co]:
+    def fork(self, rule: AnyRule, parents: Sequence[int]) -> ArmRun[P_co]:
         """Return a run that has come as far as this one, whose arm b is a copy of arm parents[b] and goes on by rule b.
 
-        It holds no records; `then` goes on with it.
+        It holds no records; `then` goes on with it. Rules outside the linear family need slots of the same names.
         """
         streams, n = self.arms.streams, self.arms.replicas
         rows = (torch.tensor(parents).unsqueeze(1) * n + torch.arange(n)).flatten().to(streams.device)
         params, velocity = rows_of(self.whole.params, rows), rows_of(self.whole.velocity, rows)
         lost = self._diverged[rows]
-        whole = Run(params, velocity, lost, {}, self.steps, self.whole.seconds)
+        state = {name: slot[rows] for name, slot in self.whole.state.items()}
+        whole = Run(params, velocity, lost, {}, self.steps, self.whole.seconds, state)
         return ArmRun(Arms(rule, streams.subset(rows)), self.objective, whole, {}, None, self.options, lost)
 
     @property
@@ -236,7 +242,8 @@ class ArmRun(Generic[P_co]):
         Raises: ValueError when fewer than two are left.
         """
         rule = self.arms.rule
-        return survivors(self.lost, f"some arm of lr {rule.lr.tolist()} and momentum {rule.momentum.tolist()}")
+        momenta = f" and momentum {rule.momentum.tolist()}" if isinstance(rule, Hyper) else ""
+        return survivors(self.lost, f"some arm of lr {rule.lr.tolist()}{momenta}")
 
     @property
     def _diverged(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -53,6 +53,14 @@ class Operated(Protocol):
         """Change gradient and buffer in place, before the update."""
 
 
+class Counted(Protocol):
+    """A rule of any kind, of which a state asks the number of replicas."""
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas R."""
+
+
 @dataclass
 class State(Generic[P]):
     """Everything that moves, as leaves by name; a single tensor is the leaf named ""."""
@@ -61,9 +69,10 @@ class State(Generic[P]):
     v: Leaves
     diverged_at: Tensor
     step: int
+    s: Leaves = field(default_factory=dict)  # "slot/leaf" of rules outside the linear family
 
     @staticmethod
-    def fresh(start: P, velocity: P | None, hyper: Hyper, streams: Streams, begin: int) -> State[P]:
+    def fresh(start: P, velocity: P | None, hyper: Counted, streams: Streams, begin: int) -> State[P]:
         """Copy the start to where the streams are, and check that every part speaks of the same number of replicas."""
         device = streams.device
         x = {name: leaf.detach().to(device, copy=True) for name, leaf in leaves(start).items()}
@@ -96,7 +105,7 @@ class State(Generic[P]):
 
     def tensors(self) -> Leaves:
         """Return every tensor by a name of its own."""
-        named = {f"{part}.{name}": leaf for part in "xv" for name, leaf in getattr(self, part).items()}
+        named = {f"{part}.{name}": leaf for part in "xvs" for name, leaf in getattr(self, part).items()}
         return named | {"diverged_at": self.diverged_at}
 
 

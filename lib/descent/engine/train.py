@@ -10,19 +10,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, cast
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, cast
 
 from torch import Tensor
 
 from descent.engine.checkpoint import Checkpoint, Keeping, Timed, fingerprint, kept
 from descent.engine.probes import Every, FirstPassage, P, P_co, Params, Probe, Recorder, Series, every, recorder
-from descent.engine.rules import Hyper, Schedule
-from descent.engine.stack import Chunk, Objective, Plan, State, cut, joined, leaves
+from descent.engine.rule import AnyRule
+from descent.engine.ruled import cut, given_of, slots
+from descent.engine.rules import Schedule, product
+from descent.engine.stack import Chunk, Leaves, Objective, Plan, State, joined, leaves
 from descent.engine.streams import Streams
 
 __all__ = [
     "Checkpoint",
+    "Control",
     "Every",
     "FirstPassage",
     "Noisy",
@@ -58,7 +61,8 @@ class Run(Generic[P_co]):
     """What a run leaves behind.
 
     diverged_at: (R,) int64, the step whose update broke the replica, −1 = never. A replica that diverged
-    stays as it was found then: in params, in velocity and in the records.
+    stays as it was found then: in params, in velocity and in the records. state: the slots of rules outside the linear
+    family, "slot/leaf" (R, …), and their age (R,).
     """
 
     params: P_co
@@ -67,12 +71,30 @@ class Run(Generic[P_co]):
     records: dict[str, Series]
     steps: int
     seconds: float
+    state: Leaves = field(default_factory=dict)
+
+
+class Control(Protocol):
+    """What looks at the parameters now and then, and sets rates by what it sees."""
+
+    def bound(self, objective: Any, rule: AnyRule, streams: Streams, schedule: Schedule | None) -> Bound:
+        """Return the control of one run."""
+
+
+class Bound(Probe[Any], Protocol):
+    """A control of one run: a probe that measures, and a schedule of what it measured last."""
+
+    def schedule(self, step: int) -> Any:
+        """Return the factors that hold since the last look."""
+
+    def hold(self, measured: Tensor) -> None:
+        """Go on from what was measured before a run was cut short."""
 
 
 def train(
     objective: Objective[P],
     start: P,
-    hyper: Hyper,
+    rule: AnyRule,
     steps: int,
     streams: Streams,
     *,
@@ -81,6 +103,8 @@ def train(
     checkpoint: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
     velocity: P | None = None,
+    state: Leaves | None = None,
+    control: Control | None = None,
     begin: int = 0,
     limit: float = 1e6,
     check: int = 1,
@@ -89,7 +113,9 @@ def train(
     """Advance every replica from step `begin` to step `steps`, recording what the probes ask for.
 
     start: parameters, each leaf (R, …), left as they are.
-    velocity: the buffer to go on with (default: empty).
+    rule: of any kind, or several kinds as one stack; linear ones go a faster path.
+    velocity: the buffer to go on with (default: empty); state: the slots of rules outside the linear family.
+    control: sets rates by what it measures on the way, which is recorded as "control".
     limit: a replica diverges when its parameter norm exceeds this or is not finite.
     check: steps between two looks for divergence (on a GPU every look waits for the device).
     budget: bytes of working memory, for objectives that can be cut into chunks.
@@ -97,27 +123,34 @@ def train(
     Raises ValueError when stack sizes disagree, or when the checkpoint belongs to another run.
     """
     clock = time.perf_counter()
-    state = State.fresh(start, velocity, hyper, streams, begin)
-    recorders = {name: recorder(probe, begin, steps, hyper.replicas) for name, probe in (probes or {}).items()}
+    bound = None if control is None else control.bound(objective, rule, streams, schedule)
+    if bound is not None:
+        probes = {**(probes or {}), "control": bound}
+        schedule = bound.schedule if schedule is None else product(schedule, bound.schedule)
+    moving = State.fresh(start, velocity, rule, streams, begin)
+    moving.s = slots(rule, moving, state)
+    recorders = {name: recorder(probe, begin, steps, rule.replicas) for name, probe in (probes or {}).items()}
     around = kept()
     if around is not None:
         checkpoint = checkpoint or _around(around, objective, probes)
         budget = min(budget, around.budget or budget)
     plan = Plan(schedule, begin if velocity is None else -1, limit, check)
     keeper = _Keeper(checkpoint, clock)
-    given = (steps, begin, vars(hyper), streams.seeds, streams.dtype)
-    keeper.resume(state, recorders, given, (objective, probes or {}, plan))
-    chunks = cut(objective, state, hyper, streams, plan, budget)
+    given = (steps, begin, given_of(rule), streams.seeds, streams.dtype)
+    keeper.resume(moving, recorders, given, (objective, probes or {}, plan))
+    if bound is not None and "values." in (saved := recorders["control"].state()):
+        bound.hold(saved["values."][-1])
+    chunks = cut(objective, moving, rule, streams, plan, budget)
     periods = [steps, *(item.every for item in recorders.values())]
-    while not _look(state, recorders, steps, keeper, chunks):
-        end = min(steps, keeper.pause(state.step, check), *(_next_multiple(state.step, period) for period in periods))
+    while not _look(moving, recorders, steps, keeper, chunks):
+        end = min(steps, keeper.pause(moving.step, check), *(_next_multiple(moving.step, period) for period in periods))
         for chunk in chunks:
-            chunk.advance(state.step, end)
-        state.step = end
+            chunk.advance(moving.step, end)
+        moving.step = end
         if progress is not None:
             progress(end, steps)
     records = {k: series for name, item in recorders.items() for k, series in item.series(name).items()}
-    return Run(state.params, state.velocity, state.diverged_at, records, state.step, keeper.seconds())
+    return Run(moving.params, moving.velocity, moving.diverged_at, records, moving.step, keeper.seconds(), moving.s)
 
 
 def _look(

@@ -18,8 +18,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from descent.data.draws import Draws, disjoint, splits
-from descent.engine.arms import Arms
-from descent.engine.rules import Hyper
+from descent.engine.arms import A, Arms
 from descent.engine.streams import Streams, replica_seeds
 from descent.stats.estimate import Estimate
 
@@ -137,13 +136,13 @@ class Lab:
 
     def arms(
         self,
-        rule: Hyper,
+        rule: A,
         n: Share | int = Share(),
         dtype: torch.dtype = torch.float32,
         *,
         shared: bool = True,
         apart: int = 0,
-    ) -> Arms:
+    ) -> Arms[A]:
         """Return arms of n replicas each, one arm per entry of the rule.
 
         Replica i of every arm sees the same random numbers; not `shared`, every row sees its own.
