@@ -32,7 +32,7 @@ test: $(READY) ## run every test: library, pipeline, chapters against their refe
 quick: $(READY) ## the tests of a developer's loop, under a minute: no chapter, no browser, nothing slow
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not browser" -k "not ($(LONG))" tests/unit
 
-test-elsewhere: $(READY) ## the tests that touch arithmetic, and a chapter, under the kernels of other processors
+test-elsewhere: $(READY) ## the tests that touch arithmetic, and a chapter each, under the kernels of other processors
 	$(BIN)/python tests/kernels.py
 
 lint: $(READY) ## style and types
