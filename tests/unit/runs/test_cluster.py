@@ -92,14 +92,14 @@ def descent(*arguments):
 def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_path):
     address, scheduler = cluster
     out = tmp_path / "out"
-    some = ("--only", "floors", "--only", "wells", "--only", "samples", "--replicas", "200", "--out", str(out))
-    running = descent(*some, "--dask", address)
+    some = ("--only", "floors", "--only", "wells", "--only", "samples", "--replicas", "40", "--out", str(out))
+    begun = descent(*some, "--dask", address)
     until = time.monotonic() + 120
-    while not (out / "floors.result.json").exists() and time.monotonic() < until and running.poll() is None:
+    while not (out / "floors.result.json").exists() and time.monotonic() < until and begun.poll() is None:
         time.sleep(0.05)
     os.killpg(scheduler.pid, signal.SIGKILL)
-    said = running.communicate(timeout=120)[0]
-    assert running.returncode == 1, said
+    said = begun.communicate(timeout=120)[0]
+    assert begun.returncode == 1, said
     assert "results are kept in" in said
     assert "run the same command to resume" in said
     kept = (out / "floors.result.json").read_bytes()
