@@ -16,6 +16,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from descent.engine.compiled import Columns, polar, writer
+
 __all__ = ["Purpose", "Streams", "philox", "replica_seeds"]
 
 _MASK = 0xFFFFFFFF
@@ -100,20 +102,12 @@ def _uniform64(words: Words, out: Tensor) -> None:
         out[..., lane] = bits.to(out.dtype).add_(0.5).mul_(2.0**-52)
 
 
-def _polar(radius: Tensor, angle: Tensor, out: Tensor) -> None:
-    """Box–Muller in place: `radius` uniform on (0, 1], `angle` uniform on (0, 1)."""
-    radius.log_().mul_(-2.0).sqrt_()
-    angle.mul_(2.0 * math.pi)
-    torch.mul(angle.cos(), radius, out=out[..., 0])
-    torch.mul(angle.sin_(), radius, out=out[..., 1])
-
-
 def _normal32(words: Words, out: Tensor) -> None:
     """All 32 bits go into the radius, so the tail reaches 6.7 standard deviations."""
     for pair in (0, 1):
         radius = words[2 * pair].to(out.dtype).add_(0.5).mul_(2.0**-32)
         angle = (words[2 * pair + 1] >> 9).to(out.dtype).add_(0.5).mul_(2.0**-23)
-        _polar(radius, angle, out[..., 2 * pair : 2 * pair + 2])
+        polar(radius, angle, out[..., 2 * pair : 2 * pair + 2])
 
 
 def _normal64(words: Words, out: Tensor) -> None:
@@ -121,7 +115,7 @@ def _normal64(words: Words, out: Tensor) -> None:
     low, high = words[1].to(out.dtype), words[0].to(out.dtype)
     radius = low.add_(0.5).add_(high, alpha=2.0**32).mul_(2.0**-64)
     angle = ((words[2] << 20) | (words[3] >> 12)).to(out.dtype).add_(0.5).mul_(2.0**-52)
-    _polar(radius, angle, out)
+    polar(radius, angle, out)
 
 
 def _signs(words: Words, out: Tensor) -> None:
@@ -281,17 +275,26 @@ class Streams:
             rows = max(1, piece // (right - left))
             for top in range(0, count, rows):
                 part = out[top : top + rows, left:right]
-                kind.write(self._words(purpose, step + top, len(part), left, right, counters), part)
+                self._fill(kind, Columns(self._distinct, left, right, counters, purpose, step + top), part)
         block = out.view(count, len(self._distinct), -1)[..., :size]
         return block.contiguous() if kind.finish is None else kind.finish(block.contiguous(), high)
 
-    def _words(self, purpose: int, step: int, count: int, left: int, right: int, counters: int) -> Words:
-        """Return the four words of columns left…right (replica-major, `counters` each) at `count` steps."""
-        column = torch.arange(left, right, device=self.device)
-        seed = self._distinct[column.div(counters, rounding_mode="floor")]
-        steps = torch.arange(step, step + count, device=self.device).unsqueeze(1)
-        shape = (count, right - left)
-        element = (column % counters).expand(shape).clone()
+    def _fill(self, kind: _Kind, columns: Columns, part: Tensor) -> None:
+        """Write the values of some columns at consecutive steps, by machine code where there is some."""
+        here = self.device.type == "cpu"
+        write = writer(kind.write.__name__.removeprefix("_"), 4 * len(part) * columns.count) if here else None
+        if write is None:
+            kind.write(self._words(columns, len(part)), part)
+        else:
+            write(columns, part)
+
+    def _words(self, columns: Columns, count: int) -> Words:
+        """Return the four words of the columns at `count` steps."""
+        column = torch.arange(columns.left, columns.right, device=self.device)
+        seed = columns.seeds[column.div(columns.counters, rounding_mode="floor")]
+        steps = torch.arange(columns.step, columns.step + count, device=self.device).unsqueeze(1)
+        shape = (count, columns.count)
+        element = (column % columns.counters).expand(shape).clone()
         low, high = ((steps >> shift & _MASK).expand(shape).clone() for shift in (0, 32))
-        last = torch.full(shape, purpose & _MASK, device=self.device)
+        last = torch.full(shape, columns.purpose & _MASK, device=self.device)
         return _rounds(element, low, high, last, seed & _MASK, seed >> 32 & _MASK)

@@ -24,9 +24,9 @@ LEAST = {STUDENT: 5, STUDENT_LOG: 5, JACKKNIFE: 5, BOOTSTRAP: 10, BOOTSTRAP_PAIR
 """Replicas, or draws where there are draws, below which no verdict may rest on an interval made that way.
 
 From so many on means, their ratios and slopes cover about nine times in ten where noise is as skewed as an exponential
-law (tests/benchmarks/coverage.py prints it; a ratio of variances covers 60 % then, 82 % with a hundred replicas, and
-needs near-normal noise), and a distance of 0.16 is not seen by fewer than a hundred samples. What is exact for any
-number, such as a share, may decide with any.
+law (tests/benchmarks/interval_coverage.py prints it; a ratio of variances covers 60 % then, 82 % with a hundred
+replicas, and needs near-normal noise), and a distance of 0.16 is not seen by fewer than a hundred samples. What is
+exact for any number, such as a share, may decide with any.
 """
 ALIKE = 1e-12
 """Relative width below which the numbers behind an interval are alike but for round-off."""

@@ -1,6 +1,6 @@
 """Print how often every interval of descent.stats covers the truth: normal and skewed noise, few and many replicas.
 
-    python tests/benchmarks/coverage.py --experiments 2000
+    python tests/benchmarks/interval_coverage.py --experiments 2000
 
 Nominal is 95 %; of 2000 experiments the share has an error of 0.5 points. Skewed is exponential for single samples and
 lognormal (0.8) over draws, where a row names how many replicas a draw has and how much of the variance is the draws'.
