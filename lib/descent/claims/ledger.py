@@ -55,23 +55,32 @@ class Ledger:
         config: str,
         seconds: float,
         registration: str = "",
+        partial: Mapping[str, str] | None = None,
     ) -> None:
         """Enter the estimates of one experiment; several for one key belong to a rule over each.
 
         config: digest of the experiment's configuration; registration: what its random numbers were drawn from.
+        partial: by key, how much is measured of what is to be, such as "4 of 10 draws": that decides nothing yet.
         Raises: ValueError for an unknown key, a second entry, or an estimate that does not suit the rule;
         nothing is entered then.
         """
         entries = {}
         for key, estimate in estimates.items():
             test = self._open_test(key)
-            if self.provenance.scale not in test.scales:
+            if not test.stated_for(self.provenance.scale):
                 raise ValueError(
                     f"{key} is stated for scale {' and '.join(test.scales)} only, this run is "
                     f"{self.provenance.scale}; correct `scales` in the claims, or leave it out"
                 )
             entries[key] = Outcome(
-                test, self.family, check_estimates(test, estimate), "", experiment, config, float(seconds), registration
+                test,
+                self.family,
+                check_estimates(test, estimate),
+                (partial or {}).get(key, ""),
+                experiment,
+                config,
+                float(seconds),
+                registration,
             )
         self._outcomes |= entries
 
@@ -167,11 +176,11 @@ class Ledger:
         return Outcome(test, self.family, reason=reason)
 
     def _is_open(self, key: str) -> bool:
-        return self.provenance.scale in self._tests[key].scales and key not in self._outcomes
+        return self._tests[key].stated_for(self.provenance.scale) and key not in self._outcomes
 
     def _reason(self, test: Test) -> str:
         """Return why a test is not made in this run, whoever asks; "" where it is due."""
-        if self.provenance.scale not in test.scales:
+        if not test.stated_for(self.provenance.scale):
             return f"stated for scale {' and '.join(test.scales)} only"
         return self._apart if "cpu" not in test.scales else ""
 

@@ -83,7 +83,7 @@ class Paper:
 
     def family_at(self, scale: str) -> int:
         """Return the number of tests judged together at a scale, by which intervals are widened."""
-        return sum(scale in test.scales for test in self.tests.values())
+        return sum(test.stated_for(scale) for test in self.tests.values())
 
     def claim(self, id: str) -> Claim:
         """Return a claim by id; raise ValueError naming those there are."""

@@ -46,6 +46,8 @@ VOLATILE = ("seconds", "date", "sha256", *BESIDE)
 class Outcome:
     """One test with its estimates, or the reason why it was not tested.
 
+    With estimates a reason says that they are not all there yet, "4 of 10 draws": they decide nothing.
+
     registration: what the random numbers were drawn from beside the seed; "" in records from before there was one.
     """
 
@@ -61,7 +63,9 @@ class Outcome:
     @property
     def verdict(self) -> Verdict:
         """The verdict, computed."""
-        return judge(self.test, self.estimates, self.family) if self.estimates else Verdict.NOT_TESTED
+        if not self.estimates:
+            return Verdict.NOT_TESTED
+        return Verdict.INCONCLUSIVE if self.reason else judge(self.test, self.estimates, self.family)
 
     @property
     def text(self) -> str:
@@ -77,7 +81,7 @@ class Outcome:
     def undecided(self) -> str:
         """Why what was measured decides nothing, such as "too few replicas: 2, at least 5"; "" where it may."""
         open = self.verdict is Verdict.INCONCLUSIVE
-        return self.deciding[1].insufficient if open else ""
+        return self.reason or self.deciding[1].insufficient if open else ""
 
     @property
     def quote(self) -> str:
@@ -117,8 +121,8 @@ class Outcome:
 
     @property
     def replicas_to_settle(self) -> int | None:
-        """How many replicas would settle an inconclusive test; None when settled, or when none would."""
-        return replicas_needed(self.test, self.estimates, self.family)
+        """How many replicas would settle an inconclusive test; None when settled, not all there, or when none would."""
+        return None if self.reason else replicas_needed(self.test, self.estimates, self.family)
 
     def to_json(self) -> dict[str, Any]:
         """Return the test as JSON values: what it was computed from, and what was computed."""

@@ -148,7 +148,7 @@ def config_digest(config: object) -> str:
 
 def tests_of(paper: Paper, experiment: str, scale: str) -> dict[str, Test]:
     """Return the tests that an experiment of a paper's chapter measures at a scale, by key."""
-    return {key: test for key, test in paper.tests.items() if test.by == experiment and scale in test.scales}
+    return {key: test for key, test in paper.tests.items() if test.by == experiment and test.stated_for(scale)}
 
 
 def registration(tests: Mapping[str, Test], config: str) -> str:

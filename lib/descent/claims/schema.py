@@ -13,7 +13,7 @@ from descent.claims.paper import KNOWN, SCALES
 from descent.claims.record import EARLIER, RECORD, SCHEMA
 from descent.claims.registry import BASES
 from descent.claims.verdict import RULES, Verdict
-from descent.results import project_root, write_atomic
+from descent.results import NIGHT, project_root, write_atomic
 
 __all__ = ["ledger_schema"]
 
@@ -90,7 +90,7 @@ def _test() -> Json:
         "because": TEXT | {"description": "why the rule states a margin of its own, empty if it does not"},
         "identity": {"const": True, "description": "algebra against algebra, or one exact number; absent: it is none"},
         "family": INTEGER | {"minimum": 1, "description": "tests judged jointly"},
-        "reason": TEXT | {"description": "why it was not tested, empty if it was"},
+        "reason": TEXT | {"description": "why it was not tested, or what is missing of what was measured"},
         "undecided": TEXT | {"description": "why what was measured decides nothing, empty if it may; absent: empty"},
         "experiment": TEXT, "seconds": NUMBER, "verdict": _ref("verdict"), **_summary(),
         "replicas_to_settle": INTEGER_OR_NULL, "estimates": _list(_ref("estimate")),
@@ -116,7 +116,7 @@ def _record() -> Json:
         "known": {"enum": list(KNOWN)}, "statement": TEXT, "conditions": TEXT, "paper_shape": TEXT,
         "scales": _ref("scales"), "see": _ref("ids"), "paired_with": _ref("ids"), "verdict": _ref("verdict"),
         "notes": TEXT, "headline": TEXT | {"description": "key of the test that the claim is told by"}, **_summary(),
-        "scale": {"enum": list(SCALES)}, "device_class": TEXT, "seed": INTEGER, "library": _ref("digest"),
+        "scale": {"enum": [*SCALES, NIGHT]}, "device_class": TEXT, "seed": INTEGER, "library": _ref("digest"),
         "torch": TEXT, "seconds": NUMBER, "provenance": _ref("provenance"),
         "tests": _list(_ref("test")) | {"minItems": 1},
         "sha256": {"type": "string", "pattern": "^[0-9a-f]+$",

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple
 
+from descent.results.provenance import NIGHT
 from descent.stats.estimate import Estimate
 from descent.stats.intervals import replicas_to_settle
 
@@ -181,6 +182,13 @@ class Test:
     unit: str = field(default="", compare=False)
     because: str = field(default="", compare=False)
     identity: bool = field(default=False, compare=False)
+
+    def stated_for(self, scale: str) -> bool:
+        """Tell whether it is judged at a scale; a night judges what is stated for paper scale alone, by smaller runs.
+
+        So a night adds no test, and moves no rule: rule, margin and quantity are those of paper scale.
+        """
+        return scale in self.scales or (scale == NIGHT and self.scales == ("gpu",))
 
 
 def rule_from(content: Mapping[str, Any]) -> Rule:

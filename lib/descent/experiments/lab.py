@@ -20,16 +20,21 @@ from torch import Tensor
 from descent.data.draws import Draws, disjoint, splits
 from descent.engine.arms import A, Arms
 from descent.engine.streams import Streams, replica_seeds
+from descent.results.provenance import NIGHT
 from descent.stats.estimate import Estimate
 
 __all__ = [
-    "PHYSICS", "SCALES", "Estimates", "Experiment", "Lab", "Result", "Share", "Tables", "each", "gathered", "tidy",
+    "PHYSICS", "SCALES", "Arrays", "Estimates", "Experiment", "Found", "Lab", "Parts", "Result", "Share", "Tables",
+    "Unit", "each", "gathered", "tidy",
 ]  # fmt: skip
 
 C = TypeVar("C")
 R = TypeVar("R")
 Estimates = Mapping[str, Estimate | Sequence[Estimate]]
 Tables = Mapping[str, DataFrame]
+Arrays = Mapping[str, NDArray[Any]]
+Found = Mapping[str, Arrays]
+"""What units have measured, by the name of the unit."""
 
 SCALES = ("cpu", "gpu")
 PHYSICS = ("momentum", "lr")
@@ -142,13 +147,15 @@ class Lab:
         *,
         shared: bool = True,
         apart: int = 0,
+        skip: int = 0,
     ) -> Arms[A]:
         """Return arms of n replicas each, one arm per entry of the rule.
 
-        Replica i of every arm sees the same random numbers; not `shared`, every row sees its own.
+        Replica i of every arm sees the same random numbers; not `shared`, every row sees its own. skip: replicas that
+        others are to train; what those after them do is the same without them.
         """
         if shared:
-            return Arms.paired(rule, self.streams(n, dtype, apart=apart))
+            return Arms.paired(rule, self.streams(n, dtype, apart=apart, skip=skip))
         return Arms(rule, self.streams(self.count(n) * rule.replicas, dtype, apart=apart))
 
 
@@ -161,13 +168,45 @@ class Result(Generic[C]):
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A part of a long run that is measured, written and kept on its own, such as an arm on one draw of the data.
+
+    name: of its file; kind: of its work, by which time is foretold; size: how much of that, such as images seen; given:
+    what tells it from the others, plain values. waits: what it is given hangs on units that are not in yet.
+    """
+
+    name: str
+    kind: str
+    size: float
+    given: tuple[Any, ...] = ()
+    waits: bool = False
+
+
+@dataclass(frozen=True)
+class Parts(Generic[C, R]):
+    """How an experiment is cut into units of some minutes, and put together from those there are.
+
+    units: all of them, in order; what waits for others becomes known when these are found. measure: small arrays, which
+    depend on nothing but the arguments. merge: the result over whole draws, None while there are too few for any.
+    partial: of a result, by test, how much is there where that is not all, such as "4 of 10 draws": what is measured
+    then decides nothing. paces: how much of each kind of work a core does in a second, for the plan.
+    """
+
+    units: Callable[[C, Lab, Found], Sequence[Unit]]
+    measure: Callable[[C, Lab, Unit], Arrays]
+    merge: Callable[[C, Lab, Found], R | None]
+    partial: Callable[[R], Mapping[str, str]]
+    paces: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Experiment(Generic[C, R]):
     """A piece of a chapter: `run` makes a result of arrays, from which estimates, tables and figures are drawn.
 
-    small, large, night: the configuration of the chapter, at paper scale, and for a night of two cores; an estimate's
-    key is "<claim>.<test>". scales: at which its tests are stated. One without "cpu" is run by `descent paper` alone,
-    not by the chapter; its small configuration is for trying it out. check: raises ValueError for a lab it cannot work
-    with, before anything runs.
+    small, large, night: the configuration of the chapter, at paper scale, and for a night of two cores, which is run by
+    its `parts`; an estimate's key is "<claim>.<test>". scales: at which its tests are stated. One without "cpu" is run
+    by `descent paper` alone, not by the chapter; its small configuration is for trying it out. check: raises ValueError
+    for a lab it cannot work with, before anything runs.
     """
 
     name: str
@@ -179,12 +218,19 @@ class Experiment(Generic[C, R]):
     night: C | None = None
     scales: tuple[str, ...] = SCALES
     check: Callable[[C, Lab], None] | None = None
+    parts: Parts[C, R] | None = None
 
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules of this library that it is made of."""
-        found = {part.__module__ for part in (self.run, self.estimates, self.tables, type(self.small))}
+        parts = (self.parts.units, self.parts.measure, self.parts.merge) if self.parts else ()
+        found = {part.__module__ for part in (self.run, self.estimates, self.tables, type(self.small), *parts)}
         return tuple(sorted(name for name in found if name.startswith("descent.")))
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The scales that it has a configuration for and is carried out at: those it is stated for, and the night."""
+        return (*self.scales, *([NIGHT] if self.night is not None and self.parts is not None else []))
 
     def config(self, scale: str) -> C:
         """Return the configuration of a scale; raise ValueError for one it does not have."""

@@ -1,9 +1,9 @@
 """What a run leaves behind: digests, provenance, tables that verify themselves, and how two runs compare."""
 
-from descent.results.code import code_pieces, imported_pieces, library_files, short_hash
+from descent.results.code import code_pieces, imported_pieces, library_files, named_pieces, short_hash
 from descent.results.compare import Comparison, Kind, Measured, compare
 from descent.results.digests import canonical, data_digest, digest, file_hash, library_digest
-from descent.results.provenance import Provenance, joined, provenance
+from descent.results.provenance import NIGHT, Provenance, joined, provenance
 from descent.results.store import (
     MALFORMED,
     Table,
@@ -21,6 +21,7 @@ from descent.results.texts import parse_yaml, read_text, read_yaml
 
 __all__ = [
     "MALFORMED",
+    "NIGHT",
     "Comparison",
     "Kind",
     "Measured",
@@ -37,6 +38,7 @@ __all__ = [
     "library_digest",
     "library_files",
     "load_table",
+    "named_pieces",
     "output_folder",
     "paper_table",
     "parse_yaml",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from descent.results.texts import read_text
 
-__all__ = ["code_pieces", "imported_pieces", "library_files", "short_hash"]
+__all__ = ["code_pieces", "imported_pieces", "library_files", "named_pieces", "short_hash"]
 
 PACKAGES = Path(__file__).resolve().parents[2]
 LENGTH = 16
@@ -88,6 +88,29 @@ def imported_pieces(code: str, folder: Path = PACKAGES) -> dict[str, str]:
     return walk.of([*walk.imports(module), *used])
 
 
+def named_pieces(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, str]:
+    """Return a hash of every definition of modules, and of what their functions and classes name of others, no further.
+
+    Modules of the same packages that they import count whole, too, so that all of an experiment does. What these rest
+    on is held to its numbers by tests of its own, and an edit there voids nothing that was measured.
+    """
+    walk, found, waiting, seen = _Walk(folder), dict[str, str](), sorted(modules), set[str]()
+    packages = {name.rpartition(".")[0] for name in waiting}
+    while waiting:
+        name = waiting.pop()
+        module = walk.module(name)
+        if module is None or name in seen:
+            continue
+        seen.add(name)
+        found |= {f"{name}, {piece}": module.hash(piece) for piece in module.pieces}
+        for other, piece in map(walk.home, walk.named(module)):
+            if other in packages or other.rpartition(".")[0] in packages:
+                waiting.append(other)
+            elif piece and (there := walk.module(other)) is not None and piece in there.pieces:
+                found[f"{other}, {piece}"] = there.hash(piece)
+    return dict(sorted(found.items()))
+
+
 def library_files(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, Path]:
     """Return the files of modules and of everything they import under `folder`, by sorted module name."""
     names = {key.partition(", ")[0] for key in code_pieces(modules, folder)}
@@ -128,6 +151,23 @@ class _Walk:
             for piece in module.pieces:
                 yield from self.keep(module, piece)
             yield from self.imports(module)
+
+    def named(self, module: _Module) -> Iterator[_Name]:
+        """Yield what the functions and classes of a module name of what it imports."""
+        for piece, nodes in module.pieces.items():
+            if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in nodes):
+                for bound, asked in module.mentions(piece):
+                    yield self.attribute(bound, asked) if asked else bound
+
+    def home(self, bound: _Name) -> tuple[str, str]:
+        """Return module and name of the definition that an imported name stands for; "" for a module itself."""
+        whole = f"{bound.module}.{bound.name}" if bound.name else bound.module
+        module = self.module(bound.module)
+        if self.module(whole) is not None or module is None:
+            return whole, ""
+        if module.package and bound.name in module.bound:
+            return self.home(module.bound[bound.name])
+        return bound.module, bound.name
 
     def imports(self, module: _Module) -> Iterator[_Name]:
         """Yield what a module imports as a whole; of packages only what is asked of them counts, unless it is one."""

@@ -24,8 +24,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from descent.claims import Ledger, Record, load_paper, load_records
+from descent.claims import Ledger, Record, Test, load_paper, load_records
 from descent.claims.record import estimate_from, estimate_to
+from descent.claims.registry import tests_of
 from descent.engine.checkpoint import Keeping, keeping
 from descent.experiments.lab import Experiment, Lab
 from descent.results import (
@@ -43,7 +44,7 @@ from descent.runs.budget import Budget
 from descent.runs.perform import Finding, enter, perform, registration_of
 from descent.runs.sweep import SweepError, sweep
 
-__all__ = ["Task", "campaign", "done", "others", "run", "tasks", "write_records"]
+__all__ = ["Task", "campaign", "done", "others", "run", "tasks", "tests_at", "write_records"]
 
 SCHEMA = 4
 BUDGET = 2 << 30
@@ -100,7 +101,7 @@ def tasks(package: str, lab: Lab, scale: str = "cpu", only: Sequence[str] = (), 
             f"neither experiment nor claim of {package.rpartition('.')[2]}: {', '.join(strange)}; "
             f"there are {', '.join(item.name for item in found)}"
         )
-    stated = [item for item in found if scale in item.scales]
+    stated = [item for item in found if scale in item.sizes]
     named = [
         item
         for name in only
@@ -116,6 +117,11 @@ def claims_of(package: str) -> dict[str, tuple[str, ...]]:
     paper = load_paper(importlib.import_module(package).PAPER)
     pairs = dict.fromkeys((test.by, claim.id) for claim in paper.claims for test in claim.tests)
     return {name: tuple(claim for by, claim in pairs if by == name) for name, _ in pairs}
+
+
+def tests_at(package: str, name: str, scale: str) -> dict[str, Test]:
+    """Return the tests that an experiment of a chapter measures at a scale, by key."""
+    return tests_of(load_paper(importlib.import_module(package).PAPER), name, scale)
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -223,7 +229,7 @@ def others(todo: Sequence[Task], out: Path) -> list[dict[str, Any]]:
     rest = [
         replace(first, name=item.name)
         for item in _experiments(first.package)
-        if first.scale in item.scales and item.name not in names
+        if first.scale in item.sizes and item.name not in names
     ]
     return [content for task in rest if (content := done(task, out)) is not None]
 
@@ -287,6 +293,7 @@ def _finding(content: Mapping[str, Any]) -> Finding:
         estimates=estimates,
         missing=content.get("skipped", ""),
         registration=content.get("registration", ""),
+        partial=content.get("partial", {}),
     )
 
 

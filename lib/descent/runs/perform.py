@@ -12,7 +12,6 @@ from typing import Any
 from pandas import DataFrame
 
 from descent.claims import DATA_MISSING, Ledger, Paper, Test, load_paper
-from descent.claims.paper import SCALES
 from descent.claims.registry import config_digest, registration, tests_of
 from descent.data.images import DataMissing
 from descent.engine.precision import arithmetic
@@ -28,7 +27,8 @@ class Finding:
     """What an experiment gave: its result, the estimates of its tests, tables by name; and what it was run with.
 
     config: digest of the configuration and of the physics it asked the lab for; seconds: of everything, tables too.
-    missing: which data were not there, in which case there is nothing else. registration: what the random numbers were
+    missing: which data were not there, in which case there is nothing else. partial: by test, how much is measured of
+    what is to be. registration: what the random numbers were
     drawn from beside the seed, "" for an experiment of no chapter.
     """
 
@@ -39,6 +39,7 @@ class Finding:
     tables: Mapping[str, DataFrame] = field(default_factory=dict)
     missing: str = ""
     registration: str = ""
+    partial: Mapping[str, str] = field(default_factory=dict)
 
 
 def perform(
@@ -66,14 +67,11 @@ def perform(
 
 
 def registration_of(experiment: Experiment[Any, Any], scale: str) -> str:
-    """Return the registration under today's claims and configuration; "" for an experiment of no chapter.
-
-    An experiment measures for a night what the chapter's does.
-    """
+    """Return the registration under today's claims and configuration; "" for an experiment of no chapter."""
     package = _package(experiment)
     if package is None:
         return ""
-    tests = tests_of(_paper(package), experiment.name, scale if scale in SCALES else "cpu")
+    tests = tests_of(_paper(package), experiment.name, scale)
     return registration(tests, config_digest(experiment.config(scale)))
 
 
@@ -109,7 +107,9 @@ def enter(ledger: Ledger, name: str, found: Finding, lab: Lab) -> None:
         raise ValueError(f"{name} measures {', '.join(sorted(strange))}: give these tests `by: {name}` in data/claims")
     measured = {key: several for key, several in found.estimates.items() if key in due and not reasons[key]}
     about = {"experiment": name, "config": found.config, "registration": found.registration}
-    ledger.add(measured, seconds=found.seconds, **about)
+    for key in set(due) & set(found.partial) - set(measured) - {key for key in due if reasons[key]}:
+        ledger.skip(key, f"not yet measured: {found.partial[key]}")
+    ledger.add(measured, seconds=found.seconds, partial=found.partial, **about)
 
 
 def undefined(test: Test, lab: Lab) -> str:

@@ -250,7 +250,7 @@ def test_provenance_records_the_conditions_and_nothing_personal():
 
 
 def test_provenance_refuses_an_unknown_scale_and_an_absent_device():
-    with pytest.raises(ValueError, match="scale must be one of cpu, gpu, got 'tpu'"):
+    with pytest.raises(ValueError, match="scale must be one of cpu, gpu, night, got 'tpu'"):
         results.provenance("tpu", "cpu", 0, 1, modules=["descent.results"])
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="not available here"):

@@ -94,8 +94,12 @@ def _experiment_commands(command: Command) -> None:
     sub = command("paper", _paper, "run a chapter's experiments at paper scale; resumes where it was stopped")
     sub.add_argument("chapter")
     sub.add_argument("--only", action="append", default=[], metavar="NAME", help="this experiment or claim")
-    sub.add_argument("--out", type=Path, required=True, help="folder for results and checkpoints")
-    sub.add_argument("--scale", choices=("gpu", "cpu"), default="gpu")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        help="folder for results and checkpoints (default for a night: data/published/CHAPTER/night)",
+    )
+    sub.add_argument("--scale", choices=("gpu", "cpu", "night"), default="gpu")
     sub.add_argument("--device", default=None, help="torch device (default: cuda for gpu scale, cpu for cpu scale)")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--replicas", type=_positive, default=None)

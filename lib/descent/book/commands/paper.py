@@ -11,12 +11,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from descent.book.commands import night
 from descent.book.execute import lifeline
 from descent.book.execute.lock import held
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
 from descent.experiments.lab import Lab
-from descent.results import write_json
+from descent.results import NIGHT, write_json
 from descent.runs import campaign, forecast
 from descent.runs.budget import CORE, Budget, rates, unfit
 from descent.runs.sweep import SweepError
@@ -29,6 +30,9 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
     """Print the plan, run what is not done yet, write the records; return the exit status."""
     if options.data is not None:
         os.environ["DESCENT_DATA"] = str(options.data.resolve())
+    if options.scale == NIGHT:
+        return night.run(project, options, usage)
+    usage(_named_folder, options)
     todo, package = usage(_tasks, project, options)
     known, calibration = records.known_seconds(project, options.chapter), usage(_calibration, options.calibration)
     print(forecast.plan(todo, known, calibration).to_string(index=False), flush=True)
@@ -74,6 +78,11 @@ def calibrate(options: argparse.Namespace, usage: Callable[..., Any]) -> int:
     if options.out is not None:
         write_json(options.out, found)
     return 0 if found["rates"] else 1
+
+
+def _named_folder(options: argparse.Namespace) -> None:
+    if options.out is None:
+        raise BookError("--out names the folder for results and checkpoints; only a night has one of its own")
 
 
 def _known_device(name: str) -> None:

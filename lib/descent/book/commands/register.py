@@ -66,13 +66,13 @@ def begun(file: Path) -> Registry:
 
 
 def configurations(project: Project) -> dict[Place, str]:
-    """Return the digests of all configurations of the book's experiments, at the scales they are stated for."""
+    """Return the digests of all configurations of the book's experiments, at the scales they are carried out at."""
     packages = {chapter: experiments_package(project, chapter) for chapter in project.notebooks}
     return {
         Place(chapter, item.name, scale): config_digest(item.config(scale))
         for chapter, package in packages.items()
         for item in getattr(package, "EXPERIMENTS", ())
-        for scale in item.scales
+        for scale in item.sizes
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from descent.claims.margins import FILE as MARGINS
 from descent.claims.paper import is_claims_file
-from descent.results import parse_yaml, read_text, read_yaml
+from descent.results import NIGHT, parse_yaml, read_text, read_yaml
 
 T = TypeVar("T")
 
@@ -86,6 +86,10 @@ class Project:
     def paper_scale(self, chapter: str) -> Path:
         """Return the folder of what a chapter's experiments gave at paper scale; it need not exist."""
         return self.published / chapter / "gpu"
+
+    def night(self, chapter: str) -> Path:
+        """Return the folder of what a chapter's experiments gave in nights of two cores; it need not exist."""
+        return self.published / chapter / NIGHT
 
     def agreement(self, chapter: str) -> Path:
         """Return the file of what other seeds said of a chapter's tests."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pandas import DataFrame, concat
@@ -20,6 +21,18 @@ from pandas import DataFrame, concat
 from descent.data.images import pictures
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
 from descent.experiments.margins.classifiers import Course, Net, Stand, gain, scores, stands
+from descent.experiments.margins.tuned import (
+    Contest,
+    Contests,
+    Tuned,
+    alone,
+    arms_table,
+    gains_table,
+    parts,
+    plain_cnn,
+    pooled_pictures,
+    tuning_table,
+)
 from descent.nets import CNN, ResNet
 from descent.stats import Estimate
 
@@ -70,15 +83,28 @@ def run(config: Cifar, lab: Lab) -> CifarResult:
     return CifarResult(config, lab, data.title, tuple(nets))
 
 
-def estimates(result: CifarResult) -> Estimates:
+def estimates(result: CifarResult | Tuned) -> Estimates:
     """Return what the first net says about P4-C1 and P4-C2."""
+    if isinstance(result, Tuned):
+        return _judged(result)
     config = result.config
     found = result.gains(0, result.lab.momentum)[config.targets.index(config.judged)]
     return {"P4-C1.accuracy": found[config.batch_sizes.index(None)], "P4-C2.accuracy": found}
 
 
-def tables(result: CifarResult) -> Tables:
+def _judged(result: Tuned) -> Estimates:
+    """Return the same of a night, over the contests whose draws are in; the full batch comes first."""
+    target = result.config.targets.index(result.config.judged)
+    gains = {place: result.stood[place].gain(target) for place in JUDGED if place in result.stood}
+    found = {place: gain for place, gain in gains.items() if gain is not None}
+    first = {"P4-C1.accuracy": found[JUDGED[0]]} if JUDGED[0] in found else {}
+    return {**first, **({"P4-C2.accuracy": list(found.values())} if found else {})}
+
+
+def tables(result: CifarResult | Tuned) -> Tables:
     """Return one row per arm and target, and the gains of every momentum at every target."""
+    if isinstance(result, Tuned):
+        return {"cifar": arms_table(result), "cifar_gains": gains_table(result), "cifar_rates": tuning_table(result)}
     config, arms, gains = result.config, [], []
     sizes = [str(size or "full") for size in config.batch_sizes]
     for index, (net, found) in enumerate(zip(config.nets, result.nets, strict=True)):
@@ -105,4 +131,27 @@ NETS = (
     Net("CNN", CNN(size=16), 6000, 2.4, Share(most=10), momenta=(0.98,)),
 )
 LARGE = Cifar(nets=NETS, examples=4096, tests=5000)
-CIFAR = Experiment("cifar", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))
+JUDGED = (0, 1, 2)
+"""The contests of a night that carry the verdicts: the residual net on everything, on batches of 512 and of 128."""
+NIGHT = Contests(
+    contests=(
+        Contest(alone(NETS[0], 2000)),
+        Contest(alone(NETS[0], 2000), 512, draws=6),
+        Contest(alone(NETS[0], 2000), 128, draws=6),
+        Contest(plain_cnn(16, 6000)),
+        Contest(plain_cnn(16, 6000), 512, draws=6),
+        Contest(plain_cnn(16, 6000), 128, draws=6),
+        Contest(plain_cnn(14, 4000, channels=1), data="mnist"),
+    ),
+    targets=LARGE.targets, judged=LARGE.judged, examples=2048, tests=10_000, look=20, look_batches=20,
+)  # fmt: skip
+KEYS = {"P4-C1.accuracy": JUDGED[:1], "P4-C2.accuracy": JUDGED}
+PACES = {
+    "ResNet-8, full batch": 1100.0, "ResNet-8, 512": 1200.0, "ResNet-8, 128": 1000.0,
+    "CNN, full batch": 9000.0, "CNN, 512": 9000.0, "CNN, 128": 7500.0,
+}  # fmt: skip
+"""Training images a second of one core, in pilots."""
+CIFAR: Experiment[Any, Any] = Experiment(
+    "cifar", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",), night=NIGHT,
+    parts=parts(pooled_pictures, KEYS, PACES),
+)  # fmt: skip

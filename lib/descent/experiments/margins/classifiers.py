@@ -123,11 +123,13 @@ def stands(course: Course, lab: Lab, net: Net, train: Examples, tests: Tests, si
     return Stand(step, np.moveaxis(accuracy, 2, 0), lost)
 
 
-def stand(course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[float, float], tests: Tests) -> Stand:
+def stand(
+    course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[float, float], tests: Tests, *, skip: int = 0
+) -> Stand:
     """Train an arm (lr, momentum) until all replicas have met the last target, or for the net's steps; look there.
 
     Each arm is a stack of its own, done when its slowest replica is; replica i of every arm starts from the same
-    weights and sees the same batches.
+    weights and sees the same batches. skip: replicas, and so draws, that others train.
     """
 
     def seen(params: Params) -> dict[str, Tensor]:
@@ -138,7 +140,7 @@ def stand(course: Course, lab: Lab, net: Net, problem: Supervised, arm: tuple[fl
     window = look * (course.looks - 1)
     stop = FirstPassage(lambda params: problem.value(params) < last, every=max(window, look), stop=True)
     looks = {"": every(look, seen)}
-    first = lab.arms(ema(*arm), lab.per_draw(net.replicas, problem.data.period)).run(
+    first = lab.arms(ema(*arm), lab.per_draw(net.replicas, problem.data.period), skip=skip).run(
         problem, net.model.initial, net.steps, probes={**looks, "stop": stop}, limit=1e4, check=look
     )
     return read_off(course, first, first.then(first.steps + window, probes=looks))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,17 @@ from descent.data.images import Pictures, pictures
 from descent.engine import Purpose
 from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables
 from descent.experiments.margins.classifiers import Course, Examples, Net, Stand, Tests, gain, scores, stands
+from descent.experiments.margins.tuned import (
+    Contest,
+    Contests,
+    Tuned,
+    arms_table,
+    gains_table,
+    images,
+    parts,
+    plain_cnn,
+    tuning_table,
+)
 from descent.nets import CNN
 
 GROUPS = ("as they are", "dimmed")
@@ -38,6 +50,15 @@ class Dimmed(Course):
         return {"ResNet-8": self.counted(lab, self.net, sets=len(GROUPS))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Night(Contests):
+    """The same for a night."""
+
+    share: float = 0.1
+    contrast: float = 0.15
+    noise: float = 0.5
+
+
 @dataclass(frozen=True, eq=False)
 class DimmedResult:
     """Steps to the targets (E, M, L, S) over rates and momenta, accuracy there (K, E, M, L, S) on GROUPS."""
@@ -56,7 +77,7 @@ def first_of_each(labels: Tensor, share: float) -> Tensor:
     return chosen
 
 
-def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Examples, Tests]:
+def prepared(config: Dimmed | Night, lab: Lab, data: Pictures) -> tuple[Examples, Tests]:
     """Return the images of all draws with the chosen ones dimmed, and the test images as they are and all dimmed.
 
     Noise comes last, so that dimming takes signal away and leaves the noise; both test sets have the same.
@@ -71,6 +92,12 @@ def prepared(config: Dimmed, lab: Lab, data: Pictures) -> tuple[Examples, Tests]
     return (inputs, data.labels), tests
 
 
+def dimmed_pictures(config: Night, lab: Lab, contest: Contest) -> tuple[str, Examples, Tests]:
+    """Return the same for a night; DataMissing without the images."""
+    data = pictures(contest.data, images(config, contest), config.tests, contest.pool, lab.device)
+    return data.title, *prepared(config, lab, data)
+
+
 def run(config: Dimmed, lab: Lab) -> DimmedResult:
     """Train every arm; DataMissing without the images."""
     data = pictures("cifar10", config.images, config.tests, config.pool, lab.device)
@@ -78,15 +105,24 @@ def run(config: Dimmed, lab: Lab) -> DimmedResult:
     return DimmedResult(config, lab, data.title, stands(config, lab, config.net, train, tests))
 
 
-def estimates(result: DimmedResult) -> Estimates:
+def estimates(result: DimmedResult | Tuned) -> Estimates:
     """Return what the errors on dimmed images at the last target say about P4-C14."""
+    if isinstance(result, Tuned):
+        last = int(np.argmin(result.config.targets))
+        found = result.stood[0].gain(last, GROUPS.index("dimmed"))
+        return {} if found is None else {"P4-C14.dimmed": found}
     config, lab = result.config, result.lab
     dark = result.stand.accuracy[GROUPS.index("dimmed"), ..., int(np.argmin(config.targets)), :]
     return {"P4-C14.dimmed": gain(dark, config.net.pair(lab, lab.momentum), lab.seed, config.draws)}
 
 
-def tables(result: DimmedResult) -> Tables:
+def tables(result: DimmedResult | Tuned) -> Tables:
     """Return one row per test set, arm and target."""
+    if isinstance(result, Tuned):
+        rates = tuning_table(result)
+        return {
+            "dimmed": arms_table(result, GROUPS), "dimmed_gains": gains_table(result, GROUPS), "dimmed_rates": rates,
+        }  # fmt: skip
     config, net, found = result.config, result.config.net, result.stand
     arms = {"lr": net.lrs, "momentum": result.lab.momenta(net.momenta), "loss": config.targets}
     rows = scores({"tests": GROUPS, **arms}, found.step, found.accuracy, found.lost[..., None, :])
@@ -98,4 +134,11 @@ SMALL = Dimmed(  # on images of 8 × 8 pixels
     targets=(1.5, 0.5), examples=80, tests=60, draws=3, pool=4, look=4, looks=3,
 )  # fmt: skip
 LARGE = Dimmed(net=Net("CNN", CNN(size=16), 8000, 2.4, Share(most=10)), examples=4096, tests=5000)
-DIMMED = Experiment("dimmed", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))
+NIGHT = Night(
+    contests=(Contest(plain_cnn(16, 6000)),), targets=LARGE.targets, judged=min(LARGE.targets), examples=2048,
+    tests=10_000, look=20,
+)  # fmt: skip
+DIMMED: Experiment[Any, Any] = Experiment(
+    "dimmed", SMALL, LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",), night=NIGHT,
+    parts=parts(dimmed_pictures, {"P4-C14.dimmed": (0,)}, {"CNN, full batch": 8000.0}),
+)  # fmt: skip

@@ -1,0 +1,242 @@
+"""A night of two cores: units longest first over some processes, and verdicts from whatever units there are.
+
+It may be stopped at any moment and started again, here or elsewhere; see `descent.runs.units`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from descent.claims.record import estimate_to
+from descent.experiments.lab import Found, Unit
+from descent.results import NIGHT, joined, save_table
+from descent.runs import campaign
+from descent.runs.campaign import Task
+from descent.runs.perform import Finding, perform, registration_of
+from descent.runs.units import Job, Kept, carry_out, drawn, parts_of, stored
+
+__all__ = ["Failed", "Night", "merge", "night", "tasks"]
+
+OFTEN = 300.0
+"""Seconds between two looks at what all units together say."""
+Say = Callable[[str], None]
+
+
+class Failed(RuntimeError):
+    """Some units could not be measured; all others are."""
+
+
+def tasks(package: str, lab: Any, only: Sequence[str] = (), **options: Any) -> list[Task]:
+    """Return the tasks of a chapter that are cut into units: all, or those named by experiment or by claim.
+
+    Raises: ValueError for a name that is neither, and for an experiment that has no night.
+    """
+    found = campaign.tasks(package, lab, NIGHT, only, **options)
+    without = [task.name for task in found if NIGHT not in task.experiment.sizes]
+    if without:
+        raise ValueError(f"{', '.join(without)}: has no configuration for a night; leave it out")
+    return found
+
+
+@dataclass
+class Night:
+    """What is known of some tasks' units: those that are there, by task and unit.
+
+    chosen: the names of the tasks that are to be measured now. aside: set aside what is of no use; else it stays.
+    """
+
+    todo: Sequence[Task]
+    out: Path
+    say: Say
+    chosen: Collection[str]
+    aside: bool = True
+    kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.aside:
+            for part in (self.out / "units").glob("*/.*.part"):  # of a process that was killed while it wrote
+                part.unlink(missing_ok=True)
+        for task in self.todo:
+            self.kept[task.name] = {}
+            self.read(task)
+
+    def read(self, task: Task) -> None:
+        """Read the units that are there and not known yet; those that hang on others come after them."""
+        kept, seen = self.kept[task.name], set[str]()
+        while new := [unit for unit in self.units(task) if not unit.waits and unit.name not in seen]:
+            seen |= {unit.name for unit in new}
+            for unit in (unit for unit in new if unit.name not in kept):
+                if (found := stored(Job(task, unit), self.out, self.say, aside=self.aside)) is not None:
+                    kept[unit.name] = found
+
+    def found(self, task: Task) -> Found:
+        """Return what the units of a task have measured."""
+        return {name: one.arrays for name, one in self.kept[task.name].items()}
+
+    def units(self, task: Task) -> Sequence[Unit]:
+        """Return all units of a task as they are known by now."""
+        return parts_of(task).units(task.config, drawn(task), self.found(task))
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield what is not measured yet."""
+        for task in (task for task in self.todo if task.name in self.chosen):
+            for unit in self.units(task):
+                if unit.name not in self.kept[task.name]:
+                    yield Job(task, unit)
+
+    def seconds(self, job: Job) -> float:
+        """Return how long a unit is expected to take, by its kind of work: from those that are there, or the plan."""
+        same = {unit.name: unit for unit in self.units(job.task) if unit.kind == job.unit.kind}
+        done = [(same[name].size, one.seconds) for name, one in self.kept[job.task.name].items() if name in same]
+        size, took = (sum(values) for values in zip(*done, strict=True)) if done else (0.0, 0.0)
+        pace = size / took if took > 0 and size > 0 else parts_of(job.task).paces.get(job.unit.kind, math.nan)
+        return job.unit.size / pace
+
+    def left(self, jobs: int) -> float:
+        """Return the seconds that are left on some processes: all the work shared, or the longest piece of it."""
+        times = [self.seconds(job) for job in self.jobs()]
+        return max(sum(times) / jobs, max(times)) if times else 0.0
+
+    def plan(self) -> pd.DataFrame:
+        """Return per task and kind of work the units, what is done, and the minutes of a core that are left."""
+        rows = []
+        for task in (task for task in self.todo if task.name in self.chosen):
+            units, kept = self.units(task), self.kept[task.name]
+            for kind in dict.fromkeys(unit.kind for unit in units):
+                some = [unit for unit in units if unit.kind == kind]
+                open_ = [self.seconds(Job(task, unit)) / 60 for unit in some if unit.name not in kept]
+                done, later = sum(unit.name in kept for unit in some), sum(unit.waits for unit in some)
+                rows.append((task.name, kind, len(some), done, later, max(open_, default=0.0), sum(open_) / 60))
+        names = ["experiment", "kind of work", "units", "done", "waiting for others", "longest, minutes", "core-hours"]
+        return pd.DataFrame(rows, columns=names).round({"longest, minutes": 1, "core-hours": 2})
+
+    def total(self, task: Task) -> tuple[int, int]:
+        """Return how many units of a task are there, and of how many."""
+        return len(self.kept[task.name]), len(self.units(task))
+
+
+def night(state: Night, executor: Executor | None, jobs: int, write: Callable[[], None]) -> None:
+    """Measure what is not there yet, the longest first; write what all say now and then, and at the end.
+
+    Raises: Failed naming what could not be measured, after all else is; OSError where nothing can be written.
+    """
+    running, refused, wrote = dict[Future[str], Job](), dict[str, str](), time.monotonic()
+    started = dict[str, float]()
+    while True:
+        for job in _next(state, running.values(), refused, jobs - len(running)):
+            running[_submit(executor, job, state.out)] = job
+            started[_key(job)] = time.monotonic()
+        if not running:
+            break
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            job = running.pop(future)
+            why = _ended(state, job, future)
+            refused |= {_key(job) if future.exception() else job.task.name: why} if why else {}
+            state.say(_line(state, job, why, time.monotonic() - started[_key(job)], jobs))
+        if time.monotonic() - wrote > OFTEN:
+            write()
+            wrote = time.monotonic()
+    write()
+    if refused:
+        raise Failed("\n".join(f"{key}: {why}" for key, why in refused.items()))
+
+
+def _next(state: Night, running: Any, refused: Mapping[str, str], room: int) -> list[Job]:
+    """Return the longest units that can begin."""
+    busy = {_key(job) for job in running} | set(refused)
+    ready = [job for job in state.jobs() if not job.unit.waits and not {_key(job), job.task.name} & busy]
+    return sorted(ready, key=lambda job: -_known(state.seconds(job)))[: max(0, room)]
+
+
+def _known(seconds: float) -> float:
+    return math.inf if math.isnan(seconds) else seconds
+
+
+def _ended(state: Night, job: Job, future: Future[str]) -> str:
+    """Take a unit in; return why there is none. What no unit could be written without is raised."""
+    fault = future.exception()
+    if isinstance(fault, OSError):
+        raise fault
+    if fault is not None:
+        return f"{type(fault).__name__}: {fault}"
+    if why := future.result():
+        return why
+    state.read(job.task)  # with what hangs on it: a file of an earlier choice is set aside before it is written anew
+    there = job.unit.name in state.kept[job.task.name]
+    return "" if there else "its file is gone, or was changed as soon as it was written"
+
+
+def _line(state: Night, job: Job, why: str, seconds: float, jobs: int) -> str:
+    totals = [state.total(task) for task in state.todo if task.name in state.chosen]
+    have, of = (sum(values) for values in zip(*totals, strict=True))
+    left = "" if have == of else f", about {_duration(state.left(jobs))} left"
+    return f"{_key(job)}: {why or _duration(seconds)}; {have} of {of} units{left}"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as text, such as "40 s", "12 min" or "3 h 20 min"."""
+    if math.isnan(seconds):
+        return "an unknown time"
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _key(job: Job) -> str:
+    return f"{job.task.name}/{job.unit.name}"
+
+
+def _submit(executor: Executor | None, job: Job, out: Path) -> Future[str]:
+    if executor is not None:
+        return executor.submit(carry_out, job, out)
+    future = Future[str]()
+    try:
+        future.set_result(carry_out(job, out))
+    except Exception as fault:
+        future.set_exception(fault)
+    return future
+
+
+def merge(paper: str, state: Night) -> Path | None:
+    """Write tables and records from whatever units there are; return the records' file, None where there is nothing."""
+    found = [content for task in state.todo if (content := _merged(task, state)) is not None]
+    return campaign.write_records(paper, found, state.out, say=state.say) if found else None
+
+
+def _merged(task: Task, state: Night) -> dict[str, Any] | None:
+    """Put the units of a task together, write its tables, and return what its records are written from."""
+    kept, parts, found = state.kept[task.name], parts_of(task), state.found(task)
+    if not kept:
+        return None
+    made, took = joined([one.provenance for one in kept.values()]), sum(one.seconds for one in kept.values())
+    about = {"task": task.name, "lab": asdict(task.lab), "provenance": made.to_json(), "seconds": took}
+    if parts.merge(task.config, drawn(task), found) is None:
+        have, of = state.total(task)
+        drew = registration_of(task.experiment, task.scale)
+        return about | {"registration": drew, "partial": _every(task, f"{have} of {of} units")}
+    finding = perform(task.experiment, task.lab, task.scale, lambda config, lab: parts.merge(config, lab, found))
+    for name, frame in finding.tables.items():
+        save_table(
+            name, frame.reset_index(drop=True), made, state.out,
+            experiment=task.name, config=finding.config, registration=finding.registration,
+        )  # fmt: skip
+    return about | _content(finding) | {"partial": dict(parts.partial(finding.result))}
+
+
+def _content(finding: Finding) -> dict[str, Any]:
+    estimates = {key: [estimate_to(one) for one in several] for key, several in finding.estimates.items()}
+    return {"estimates": estimates, "config": finding.config, "registration": finding.registration}
+
+
+def _every(task: Task, words: str) -> dict[str, str]:
+    """Return the same words for every test that a task is to measure."""
+    return dict.fromkeys(campaign.tests_at(task.package, task.name, task.scale), words)
