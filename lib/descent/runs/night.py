@@ -95,7 +95,8 @@ class Night:
     def seconds(self, job: Job) -> float:
         """Return how long a unit is expected to take, by its kind of work: from those that are there, or the plan."""
         same = {unit.name: unit for unit in self.units(job.task) if unit.kind == job.unit.kind}
-        done = [(same[name].size, one.seconds) for name, one in self.kept[job.task.name].items() if name in same]
+        kept = {name: one for name, one in self.kept[job.task.name].items() if name in same and one.whole}
+        done = [(same[name].size, one.seconds) for name, one in kept.items()]
         size, took = (sum(values) for values in zip(*done, strict=True)) if done else (0.0, 0.0)
         pace = size / took if took > 0 and size > 0 else parts_of(job.task).paces.get(job.unit.kind, math.nan)
         return job.unit.size / pace

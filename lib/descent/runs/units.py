@@ -57,11 +57,12 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A unit that was measured: its arrays, what it took, and where."""
+    """A unit that was measured: its arrays, what it took, and where; whole: not gone on with from a checkpoint."""
 
     arrays: Arrays
     seconds: float
     provenance: Provenance
+    whole: bool = True
 
 
 def parts_of(task: Task) -> Parts[Any, Any]:
@@ -104,6 +105,7 @@ def carry_out(job: Job, out: Path, say: Say = print) -> str:
     task, unit, clock = job.task, job.unit, time.perf_counter()
     work = Path(task.work) / task.name / unit.name if task.work else None
     made = provenance(task.scale, task.lab.device, task.lab.seed, task.lab.replicas, modules=task.modules)
+    whole = work is None or not work.exists()
     keep = Keeping(work, task.seconds, mark=digest((_made(job), *made.arithmetic)), say=say)
     try:
         with arithmetic("float32", task.lab.device), keeping(keep):
@@ -117,6 +119,7 @@ def carry_out(job: Job, out: Path, say: Say = print) -> str:
         "size": float(unit.size),
         "made": _made(job),
         "seconds": round(time.perf_counter() - clock, 3),
+        "whole": whole,  # else these are the seconds since it was taken up again
         "provenance": made.to_json(),
         "arrays": {name: _array_to(np.asarray(values)) for name, values in arrays.items()},
     }
@@ -139,7 +142,8 @@ def stored(job: Job, out: Path, say: Say, *, aside: bool = True) -> Kept | None:
             _useless(path, "other", f"is of {other}", say, aside)
             return None
         arrays = {name: _array_from(one) for name, one in content["arrays"].items()}
-        return Kept(arrays, float(content["seconds"]), Provenance.from_json(content["provenance"]))
+        made = Provenance.from_json(content["provenance"])
+        return Kept(arrays, float(content["seconds"]), made, bool(content["whole"]))
     except (OSError, ValueError, *MALFORMED) as fault:
         _useless(path, "damaged", f"is damaged ({fault})", say, aside)
         return None

@@ -7,15 +7,20 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from descent.book.commands import night as command
-from descent.book.sources.project import BookError
+from descent.book.execute import digest
+from descent.book.pages import ledger, paper_scale_page
+from descent.book.sources import records
+from descent.book.sources.project import BookError, find_project
 from descent.claims import Verdict, load_records
 from descent.data.images import DataMissing
 from descent.experiments.lab import Experiment, Lab, Parts, Unit
@@ -25,6 +30,7 @@ from descent.runs import campaign, night, units
 from descent.stats import draw_difference
 from pandas import DataFrame
 
+ROOT = Path(__file__).parents[3]
 PACKAGE = "descent.experiments.saddles"
 DRAWS = 6
 
@@ -195,6 +201,38 @@ def test_time_left_is_learnt_from_what_units_of_that_kind_took(toy, tmp_path):
     fresh.kept["resnet"]["draw0"] = units.Kept({}, 30.0, None)
     assert fresh.seconds(job) == pytest.approx(60)
     assert fresh.left(2) > fresh.left(4)
+
+
+def test_the_book_shows_a_night_as_one(toy, tmp_path):
+    whole(tmp_path)
+    (tmp_path / "units" / "resnet" / "draw2.json").unlink()
+    night.merge("P3", state(tmp_path))
+    found = record(tmp_path)
+    assert "networks, by night" in ledger._at_night(found)
+    assert f"not decided: 5 of {DRAWS} draws" in ledger._night(found)
+    assert ledger._scales(found, None, found) == "night, night"
+    assert ledger._night(None) == ledger._at_night(None) == ""
+    tables = [load_table(tmp_path / "resnet.csv")]
+    seen = paper_scale_page.Seen(tables, paper_scale_page._outcomes("saddles", "resnet", [found]))
+    assert seen.measured.startswith("<br>night: 20")
+    assert seen.verdicts == "<br>night: 1 inconclusive"
+    assert 'downloads/saddles/night/resnet.csv" download>resnet (night)</a>' in paper_scale_page._link(
+        "saddles", "night", tables[0]
+    )
+
+
+def test_records_of_nights_are_found_and_units_move_no_chapter(toy, tmp_path):
+    book = find_project(ROOT)
+    shutil.copytree(ROOT / "data" / "claims", tmp_path / "data" / "claims")
+    for name in ("_config.yml", "_toc.yml", "chapters"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    copy = type(book)(tmp_path)
+    whole(copy.night("saddles"))
+    assert records.nights(copy)["P3-C3"].provenance.scale == "night"
+    assert records.paper_scale(copy) == {}
+    files = {path.name for path in digest.data_files(copy, "saddles")}
+    assert {"resnet.csv", "records.json"} <= files
+    assert "draw1.json" not in files
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -91,7 +91,8 @@ def sources(project: Project) -> digest.Inputs:
     pages = _hashes(project, files)
     data = sorted(path for path in project.claims.glob("*") if path.is_file())
     for chapter in project.notebooks:
-        data += [path for path in sorted(project.paper_scale(chapter).glob("*")) if path.is_file()]
+        for folder in (project.paper_scale(chapter), project.night(chapter)):
+            data += [path for path in sorted(folder.glob("*")) if path.is_file()]
         data += [path for path in (project.agreement(chapter),) if path.is_file()]
     book = Path(__file__).parents[1]
     pipeline = {path.relative_to(book).as_posix(): digest.file_hash(path) for path in sorted(book.rglob("*.py"))}
@@ -153,13 +154,13 @@ def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) ->
 
 def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     """Return what replaces the placeholders of the pages."""
-    large = records.paper_scale(project)
+    large, nights = records.paper_scale(project), records.nights(project)
     rules = rules_page.read(project, recorded(chapters))
     has_rules = project.asks_for("rules-table")
     agreed = records.agreements(project, recorded(chapters))
     parts = {
         "ledger-summary": landing.summary(chapters),
-        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed),
+        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed, nights),
         "not-held": reports.not_held(chapters),
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),
@@ -174,7 +175,7 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
         parts["oracle-table"] = reports.oracle_table(instruments.measured(project))
     if project.asks_for("paper-scale"):
         titles = {chapter.name: chapter.title for chapter in chapters}
-        parts["paper-scale"] = paper_scale_page.scale_table(project, titles, large)
+        parts["paper-scale"] = paper_scale_page.scale_table(project, titles, large, nights)
     if has_rules:
         parts |= {"rules-tally": rules_page.tally(rules), "rules-table": rules_page.history_table(rules)}
     return parts | ({"api": api.library(project)} if project.asks_for("api") else {})

@@ -63,7 +63,9 @@ def installed(package: str) -> str:
 def data_files(project: Project, chapter: str) -> Iterator[Path]:
     """Yield the claims of a chapter and the measurements of record it may draw."""
     yield from project.claim_files(chapter)
-    yield from (path for path in sorted((project.published / chapter).rglob("*")) if path.is_file())
+    files = (path for path in sorted((project.published / chapter).rglob("*")) if path.is_file())
+    units = project.night(chapter) / "units"  # what tables and records are made from, which a chapter reads
+    yield from (path for path in files if not path.is_relative_to(units))
 
 
 def data_root(project: Project) -> Path:

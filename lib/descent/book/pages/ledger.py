@@ -26,17 +26,27 @@ KNOWN = {
 
 
 def ledger_table(
-    chapters: Sequence[Chapter], large: Mapping[str, Record], moved: Mapping[str, str], agreed: Mapping[str, str]
+    chapters: Sequence[Chapter],
+    large: Mapping[str, Record],
+    moved: Mapping[str, str],
+    agreed: Mapping[str, str],
+    nights: Mapping[str, Record] | None = None,
 ) -> str:
     """Return the ledger: per claim one table body with the id as its permanent anchor.
 
     large: what was measured at paper scale, by claim; moved: in which way claims moved, which are marked;
-    agreed: how many other seeds gave a claim's verdict.
+    agreed: how many other seeds gave a claim's verdict; nights: what was measured in nights of two cores, by claim.
     """
     found = recorded(chapters)
     homes = {id: home for chapter in chapters for id, home in chapter.homes.items()}
     bodies = "\n".join(
-        _body(record, homes[record.claim.id], large.get(record.claim.id), _notes(record.claim.id, moved, agreed))
+        _body(
+            record,
+            homes[record.claim.id],
+            large.get(record.claim.id),
+            _notes(record.claim.id, moved, agreed),
+            (nights or {}).get(record.claim.id),
+        )
         for record in (*counted(found), *identities(found))
     )
     caption = f"{standing(found)}.{_last(found)}{_moved(moved)}"
@@ -63,27 +73,27 @@ def remarks(record: Record) -> str:
     return "".join(f"<br><small>{escape(text)}</small>" for text in (place, claim.conditions) if text)
 
 
-def _body(record: Record, home: Home, large: Record | None, note: str = "") -> str:
+def _body(record: Record, home: Home, large: Record | None, note: str = "", night: Record | None = None) -> str:
     claim = record.claim
     more = (
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
-        f"with rules, data and code</summary>\n{_opened(record, home, large)}\n</details></td></tr>"
+        f"with rules, data and code</summary>\n{_opened(record, home, large, night)}\n</details></td></tr>"
     )
     source = "identities" if claim.identity else source_of(claim).key
     marks = (
         f'data-paper="{record.paper}" data-source="{source}" data-verdict="{record.verdict}" '
-        f'data-scale="{_scales(record, large)}" data-sort="{escape(json.dumps(_keys(record)))}"'
+        f'data-scale="{_scales(record, large, night)}" data-sort="{escape(json.dumps(_keys(record)))}"'
     )
-    return f'<tbody id="{claim.id}" {marks}>\n{_lead(record, large, note)}\n{more}\n</tbody>'
+    return f'<tbody id="{claim.id}" {marks}>\n{_lead(record, large, note, night)}\n{more}\n</tbody>'
 
 
-def _lead(record: Record, large: Record | None, note: str) -> str:
+def _lead(record: Record, large: Record | None, note: str, night: Record | None) -> str:
     """Return the row that a claim is told by; its number stands under the name of the quantity."""
     claim, head = record.claim, record.headline
     return (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
         f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
-        f"<td>{badge(record.verdict)}{_identity(record)}{_otherwise(record, large)}{note}</td>"
+        f"<td>{badge(record.verdict)}{_identity(record)}{_otherwise(record, large)}{_at_night(night)}{note}</td>"
         f'<td class="estimate" data-label="estimate"><span class="quantity">{escape(record.quantity(head))}</span><br>'
         f"<strong>{escape(head.text)}</strong><br>{picture(head, _twin(head, large))}</td>"
         f'<td data-label="demanded">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
@@ -96,9 +106,10 @@ def _count(record: Record) -> str:
     return "the test" if count == 1 else f"all {count} tests"
 
 
-def _opened(record: Record, home: Home, large: Record | None) -> str:
+def _opened(record: Record, home: Home, large: Record | None, night: Record | None) -> str:
     tests = "\n".join(f"<li>{_test(record, outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
-    return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{"".join(_facts(record, home))}{_paper_scale(record, large)}</dl>'
+    facts = f"{''.join(_facts(record, home))}{_paper_scale(record, large)}{_night(night)}"
+    return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{facts}</dl>'
 
 
 def _notes(claim: str, moved: Mapping[str, str], agreed: Mapping[str, str]) -> str:
@@ -123,8 +134,24 @@ def _twin(outcome: Outcome, large: Record | None) -> Outcome | None:
     return next((each for each in large.outcomes if each.test.key == outcome.test.key), None) if large else None
 
 
-def _scales(record: Record, large: Record | None) -> str:
-    return f"{record.provenance.scale}, {large.provenance.scale}" if large else record.provenance.scale
+def _scales(record: Record, *others: Record | None) -> str:
+    return ", ".join(each.provenance.scale for each in (record, *others) if each)
+
+
+def _at_night(night: Record | None) -> str:
+    """Return the verdict of a night, which always is about other networks than this page's."""
+    return f"<br><small>networks, by night<br>{badge(night.verdict)}</small>" if night else ""
+
+
+def _night(night: Record | None) -> str:
+    """Return what was found in a night, test by test."""
+    if night is None:
+        return ""
+    made, took = night.provenance, f"{night.seconds / 3600:.1f} core-hours"
+    lines = [f"{badge(night.verdict)} on {escape(made.device_class)}, {made.date}, {took}"]
+    lines += [f"<code>{o.test.key}</code>: {escape(o.text)}" for o in night.outcomes if o.test.stated_for(made.scale)]
+    lines.append("stated for paper scale alone, by the same rules; smaller networks and fewer images than there")
+    return _fact("night", "<br>".join(lines))
 
 
 def _paper_scale(record: Record, large: Record | None) -> str:

@@ -30,9 +30,9 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
     for chapter in chapters:
         _copy_tables(project, project.results(chapter.name), downloads / chapter.name)
         _write_forms(chapter, downloads)
-        large = project.paper_scale(chapter.name)
-        if large.is_dir():
-            _copy_tables(project, large, downloads / chapter.name / large.name)
+        for other in (project.paper_scale(chapter.name), project.night(chapter.name)):
+            if other.is_dir():
+                _copy_tables(project, other, downloads / chapter.name / other.name)
 
 
 def _write_forms(chapter: Chapter, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from descent.book.sources.project import BookError, Project, sound
@@ -46,10 +46,19 @@ def paper_scale(project: Project) -> dict[str, Record]:
     A test added since counts as not yet measured. Of several records of a claim, from other days or devices, the one
     with the most tests counts, then the latest one. Raises: BookError for records of other wordings or rules.
     """
+    return _elsewhere(project, project.paper_scale, "at paper scale")
+
+
+def nights(project: Project) -> dict[str, Record]:
+    """Return the same of what has been measured in nights of two cores, from all draws or from those there are."""
+    return _elsewhere(project, project.night, "in a night")
+
+
+def _elsewhere(project: Project, folder: Callable[[str], Path], where: str) -> dict[str, Record]:
     stated = {claim.id: (claim, paper) for paper in papers(project) for claim in paper.claims}
     found: list[Record] = []
     for chapter in project.notebooks:
-        files = sorted(project.paper_scale(chapter).glob(RECORDS), key=lambda file: file.name == "records.json")
+        files = sorted(folder(chapter).glob(RECORDS), key=lambda file: file.name == "records.json")
         found += [record for file in files for record in read(file) if record.verdict is not Verdict.NOT_TESTED]
     found = [today(record, *stated[record.claim.id]) if record.claim.id in stated else record for record in found]
     best: dict[str, Record] = {}
@@ -59,7 +68,7 @@ def paper_scale(project: Project) -> dict[str, Record]:
     wrong = [line for line in faults(tuple(best.values()), papers(project)) if "without a record" not in line]
     if wrong:
         raise BookError(
-            "at paper scale, data/published: " + "\n".join(wrong) + "\nrun it again, or keep the file under a "
+            f"{where}, data/published: " + "\n".join(wrong) + "\nrun it again, or keep the file under a "
             "name that does not begin with records, such as earlier.json: it then judges no claim"
         )
     return best
