@@ -53,6 +53,10 @@ def test_check_finds_the_flip_and_keeps_what_was_measured(project, log):
     assert outcome.columns["published"] == {"T1-C1": HOLDS}
     assert outcome.apart == ("T1-C1.size (seed 1)",)  # it measures 2 ± 0.01 where 1 was published
     assert "of the published ones: T1-C1.size (seed 1)" in outcome.table()
+    assert outcome.estimates["seed 1"]["T1-C1.size"] == "2.000 [1.990, 2.010]"
+    assert list(outcome.estimates) == ["published", "seed 1", "seed 2"]
+    (row,) = (line for line in outcome.table().splitlines() if line.startswith("T1-C1.size |"))
+    assert row.split("|")[2].strip() == "2.000 [1.990, 2.010]"
     assert not outcome.survives
     files = sorted(path.name for path in (project.root / "runs").rglob("*.json"))
     assert files == ["seed-1-moody.json", "seed-2-moody.json"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import threading
 import urllib.request
 
 import pytest
 from descent.book.commands import cli, compare
-from toybook import edit
+from descent.book.sources import source
+from descent.book.sources.project import find_project
+from toybook import REPOSITORY, edit
 
 
 @pytest.fixture
@@ -35,6 +39,9 @@ def descent(project, capsys):
         (["check", "alpha", "--only", "escape"], "it has steady, moody, pictures"),
         (["compare", "nowhere", "nowhere"], "no records at nowhere"),
         (["reference", "gamma"], "unknown chapter 'gamma'"),
+        (["claims", "P9-C1"], "no claim 'P9-C1'; name one such as T1-C1, or a paper: T1 (alpha), T2 (beta)"),
+        (["claims", "T1-C1.speed"], "no claim 'T1-C1.speed'"),
+        (["claims", "T1-C1", "--json"], "--json prints every claim; leave out the keys"),
     ],
 )
 def test_wrong_calls_are_refused_in_one_line(descent, project, arguments, named):
@@ -60,13 +67,13 @@ def test_outside_a_book_the_command_says_so(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_run_compares_with_the_published_intervals(descent, project):
-    status, out, _ = descent("run", "alpha", "-p", "lr=0.6")
+    folder = project.root / "mine"
+    status, out, _ = descent("run", "alpha", "-p", "lr=0.6", "--out", str(folder))
     assert status == 0
-    assert "published interval" in out
-    assert "T1-C1.size" in out
-    assert "yes" in out
+    assert out.startswith("alpha with lr 0.6 (published: 0.5)")
+    assert "T1-C1 holds, as published: The alpha value is near its prediction." in out
     assert "verdicts that moved: none" in out
-    folder = compare.run_place(project, "alpha", {"lr": 0.6}).notebook.parent
+    assert "T1-C1.size" in (folder / "comparison.md").read_text()
     assert json.loads((folder / "stamp.json").read_text())["parameters"] == {"lr": 0.6}
     assert "value 1.200" in (folder / "alpha.ipynb").read_text()
     assert "value 1.000" in (project.executed / "alpha.ipynb").read_text()
@@ -120,6 +127,41 @@ def test_claims_are_listed_with_verdicts(descent):
     assert status == 0
     assert "T2-C1.size | holds" in out
     assert "1 ± 0.1" in out
+
+
+@pytest.mark.parametrize("key", ["T1-C1", "T1-C1.size", "T1", "alpha"])
+def test_a_claim_is_told_whole(descent, key):
+    status, out, _ = descent("claims", key)
+    assert status == 0
+    sentence, where, quantity, demanded, found = out.splitlines()
+    assert sentence == "T1-C1 holds: The alpha value is near its prediction."
+    assert (where, quantity, demanded) == ("  where: nowhere", "  T1-C1.size: the value", "      demanded 1 ± 0.1")
+    assert found.startswith("      holds: 1.00")
+
+
+def test_a_claim_is_told_by_the_published_records_where_nothing_is_built(descent, project):
+    for chapter in project.notebooks:
+        compare.published_file(project, chapter).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project.results(chapter) / "records.json", compare.published_file(project, chapter))
+        (project.results(chapter) / "records.json").unlink()
+    assert "T2-C1 holds: " in descent("claims", "T2-C1")[1]
+
+
+def test_help_lists_every_parameter_with_its_default_and_calls_that_parse(capsys):
+    book = find_project(REPOSITORY)
+    for command in ("run", "check", "build"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        said = capsys.readouterr().out
+        assert f"examples:\n  {cli.EXAMPLES[command]}" in said
+        assert max(map(len, said.splitlines())) <= 100
+        listed = dict(re.findall(r"^  (\w+)   +(.*(?:\n {13}.*)*)", said.partition("-p NAME=VALUE:")[2], re.M))
+        for chapter in book.notebooks:
+            for name, default in source.parameters(book.source(chapter)).items():
+                values = [float(value) for value in re.findall(r"\d[\d.e-]*", listed[name])]
+                assert str(default) in listed[name] if isinstance(default, str) else float(default) in values
+    for call in (line for lines in cli.EXAMPLES.values() for line in lines.split("\n")):
+        assert cli.parser().parse_args(call.split()[1:])
 
 
 def test_faulty_claims_are_named(descent, project):

@@ -89,7 +89,7 @@ def test_a_signal_stops_everything_and_leaves_the_last_execution_and_the_site(pr
     running.send_signal(number)
     said = running.communicate(timeout=60)[0]
     assert running.returncode == 128 + number
-    assert f"descent: interrupted by {number.name}\n" in said
+    assert f"descent: interrupted by {number.name}; what was finished before is kept\n" in said
     assert "Traceback" not in said
     assert not kernels(project)
     assert (execution(project), site(project)) == (executed, built)

@@ -1,9 +1,10 @@
-"""Progress is a live line in a terminal and silent in a log."""
+"""Progress is a live line in a terminal, and plain lines in a log."""
 
 from __future__ import annotations
 
 import io
 
+from descent.book.execute import progress as module
 from descent.book.execute.progress import Progress
 
 
@@ -12,7 +13,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_log_holds_only_finished_lines():
+def test_a_log_is_told_now_and_then_in_plain_lines(monkeypatch):
+    seconds = iter(range(0, 1000, 4))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.start("alpha", 500)
+    for fraction in (0.1, 0.2, 0.3, 0.4):
+        progress.advance("alpha", fraction)
+    lines = stream.getvalue().splitlines()
+    assert 1 <= len(lines) < 5
+    assert all(line.startswith("alpha ") and line.endswith(" s left") for line in lines)
+    assert not {"\r", "\x1b"} & set(stream.getvalue())
+
+
+def test_a_short_log_holds_only_finished_lines():
     stream = io.StringIO()
     progress = Progress(stream)
     progress.start("alpha", 10)

@@ -20,6 +20,8 @@ __all__ = ["Comparison", "Kind", "Measured", "compare"]
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Distance from one to the next number, by the type of the training runs."""
 
+ELSEWHERE = "another setting"
+"""What stands where two configurations differ: no number of one speaks for or against the other's."""
 ERRORS = 3.0
 """Standard errors within which two statistical runs agree."""
 
@@ -62,8 +64,13 @@ class Comparison:
 
     @property
     def answer(self) -> str:
-        """The word for `compatible`."""
-        return {True: "yes", False: "no", None: "not comparable"}[self.compatible]
+        """The word for `compatible`, else why there is none."""
+        return {True: "yes", False: "no", None: self.remark or ELSEWHERE}[self.compatible]
+
+    @property
+    def how(self) -> str:
+        """How strictly the two were compared, and what is to be remarked; "–" where they were not."""
+        return "–" if self.compatible is None else "; ".join(filter(None, (str(self.kind), self.remark)))
 
 
 def compare(published: Measured, yours: Measured) -> Comparison:
@@ -73,7 +80,8 @@ def compare(published: Measured, yours: Measured) -> Comparison:
     """
     kind = kind_of(published, yours)
     compatible = _agrees(kind, published, yours)
-    remark = "other rules, so other random numbers" if published.registration != yours.registration else ""
+    other = kind is not Kind.INCOMPATIBLE and published.registration != yours.registration
+    remark = "other rules, so other random numbers" if other else ""
     if kind is Kind.SAME and not compatible and _agrees(Kind.NUMERICS, published, yours):
         remark = "digits differ though nothing that was recorded does: a kernel without fixed order"
     return Comparison(published.key, kind, str(published.estimate), str(yours.estimate), compatible, remark)

@@ -654,7 +654,7 @@ def test_two_runs_are_compared_estimate_by_estimate(tmp_path):
     assert lines["P9-C1.faster"].compatible is True
     assert lines["P9-X1.size"].compatible is False
     alone = claims.compare_records(ours, theirs[:1])[-1]
-    assert (alone.kind, alone.yours, alone.answer) == (Kind.INCOMPATIBLE, "—", "not comparable")
+    assert (alone.kind, alone.yours, alone.answer) == (Kind.INCOMPATIBLE, "—", "measured in one run only")
 
 
 # --- draws of data ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from descent.book.execute.progress import Progress
 from descent.book.sources import records, source
 from descent.book.sources.parameters import experiments_package, lab
 from descent.book.sources.project import BookError, Project
-from descent.claims import Outcome, Paper, Record, Verdict, combine
+from descent.claims import Outcome, Paper, Record, Verdict, combine, quotes
 from descent.claims.agreement import Agreement, Redrawn, save_agreement
 from descent.claims.registry import config_digest, form_digest, registration, tests_of
 from descent.results import MALFORMED, Measured, compare, library_digest, read_json, write_atomic
@@ -37,7 +37,8 @@ class Survival:
     """Verdicts by claim: one mapping per column, the published ones first where there are any.
 
     apart: estimates that lie further from the published ones than another seed explains, by what `compare` says;
-    tests: verdicts by test, per seed; measured_by: the experiment that measured each test.
+    tests: verdicts by test, per seed; measured_by: the experiment that measured each test; estimates: by test, in the
+    same columns.
     """
 
     columns: Mapping[str, Verdicts]
@@ -45,6 +46,7 @@ class Survival:
     apart: tuple[str, ...] = ()
     tests: Mapping[int, Verdicts] = field(default_factory=dict)
     measured_by: Mapping[str, str] = field(default_factory=dict)
+    estimates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def flipped(self) -> list[str]:
@@ -62,18 +64,24 @@ class Survival:
         return not self.flipped and len(self.moved) <= MOVES_ALLOWED
 
     def table(self) -> str:
-        """Return the verdicts as a table with the conclusion below it."""
+        """Return the verdicts as a table, the estimates as another, and the conclusion below them."""
         rows = [
             [claim, *(str(found.get(claim, "–")) for found in self.columns.values()), self._remark(claim)]
             for claim in self._claims
         ]
-        lines = [columns(["claim", *self.columns, ""], rows), *self.skipped]
+        lines = [columns(["claim", *self.columns, ""], rows), *self._numbers(), *self.skipped]
         lines.append(f"flips between holds and fails: {', '.join(self.flipped) or 'none'}")
         lines.append(f"moves to or from inconclusive: {', '.join(self.moved) or 'none'}")
         if "published" in self.columns:
             where = ", ".join(self.apart) or "none"
             lines.append(f"estimates beyond three standard errors of the published ones: {where}")
         return "\n".join([*lines, "the verdicts survive" if self.survives else "the verdicts do not survive"])
+
+    def _numbers(self) -> list[str]:
+        """Return the table of estimates, a row per test, between empty lines; nothing where there are none."""
+        keys = dict.fromkeys(key for found in self.estimates.values() for key in found)
+        rows = [[key, *(found.get(key, "–") for found in self.estimates.values())] for key in keys]
+        return ["", columns(["estimate", *self.estimates], rows), ""] if rows else []
 
     @property
     def _claims(self) -> list[str]:
@@ -115,7 +123,8 @@ def check(
     wanted = _others(int(defaults["seed"]), seeds)
     found = _found(project, chapter, paper, chosen, defaults, wanted, jobs, progress or Progress())
     scale = str(defaults.get("scale", "cpu"))
-    tests = {seed: _verdicts(paper, scale, (found[seed, name] for name in chosen)) for seed in wanted}
+    outcomes = {seed: _outcomes(paper, scale, (found[seed, name] for name in chosen)) for seed in wanted}
+    tests = {seed: {key: combine(o.verdict for o in made) for key, made in by.items()} for seed, by in outcomes.items()}
     by_seed = {f"seed {seed}": _joined(paper, verdicts) for seed, verdicts in tests.items()}
     measured_by = {key: name for (_, name), content in found.items() for key in content["estimates"]}
     keys = set(measured_by)
@@ -125,7 +134,11 @@ def check(
         {f"{name}: {content['skipped']}" for (_, name), content in found.items() if content.get("skipped")}
     )
     columns = {name: column for name, column in ({"published": published} | by_seed).items() if column}
-    return Survival(columns, tuple(skipped), _apart(before, found), tests, measured_by)
+    numbers = {"published": _quoted(before, keys)} if "published" in columns else {}
+    numbers |= {
+        f"seed {seed}": {k: "; ".join(o.quote for o in made) for k, made in by.items()} for seed, by in outcomes.items()
+    }
+    return Survival(columns, tuple(skipped), _apart(before, found), tests, measured_by, numbers)
 
 
 def save(project: Project, chapter: str, outcome: Survival) -> Path:
@@ -283,15 +296,20 @@ def _defined(paper: Paper, content: Mapping[str, Any], used: Any) -> Mapping[str
     return {**content, "estimates": defined}
 
 
-def _verdicts(paper: Paper, scale: str, contents: Iterable[Mapping[str, Any]]) -> Verdicts:
+def _outcomes(paper: Paper, scale: str, contents: Iterable[Mapping[str, Any]]) -> dict[str, list[Outcome]]:
     """Judge the estimates of one seed, test by test."""
-    outcomes: dict[str, list[Verdict]] = {}
+    outcomes: dict[str, list[Outcome]] = {}
     tests, family = paper.tests, paper.family_at(scale)
     for content in contents:
         for key, found in content["estimates"].items():
-            outcome = Outcome(tests[key], family, tuple(Estimate(**one) for one in found))
-            outcomes.setdefault(key, []).append(outcome.verdict)
-    return {key: combine(verdicts) for key, verdicts in outcomes.items()}
+            made = Outcome(tests[key], family, tuple(Estimate(**one) for one in found))
+            outcomes.setdefault(key, []).append(made)
+    return outcomes
+
+
+def _quoted(found: Sequence[Record], keys: set[str]) -> dict[str, str]:
+    """Return the published estimates of these tests."""
+    return {key: text for key, text in quotes(found).items() if key in keys}
 
 
 def _joined(paper: Paper, tests: Verdicts) -> Verdicts:

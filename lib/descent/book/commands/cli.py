@@ -20,6 +20,25 @@ from descent.book.sources.project import BookError, Project, SourceError, find_p
 
 T = TypeVar("T")
 USAGE_FAULT = 2
+PARAMETERS = """\
+parameters of a chapter, each -p NAME=VALUE:
+  scale      cpu, or gpu for the configuration of paper scale (default: cpu)
+  seed       master seed, a whole number from 0 (default: 0)
+  replicas   independent runs of every arm, 2 to 1000000 (default: 1000)
+  device     where tensors live: cpu, cuda, cuda:1 (default: cpu)
+  momentum   headline momentum, from 0 to below 1, for flatness to 0.99 (default: 0.9; margins:
+             0.95, as a running average); synthesis has none
+  lr         learning rate of streaming PCA, heavy ball, above 0; saddles alone (default: 5e-4)
+"""
+EXAMPLES = {
+    "build": "descent build\n  descent build -p momentum=0.5 --jobs 1",
+    "run": "descent run saddles -p momentum=0.99 -p replicas=64\n  descent run margins --out mine",
+    "check": "descent check saddles --seeds 5\n  descent check geometry --only width --seeds 2 -p replicas=200",
+    "compare": "descent compare runs/saddles-1a2b3c4d/results data/published/records/saddles.json",
+    "claims": "descent claims\n  descent claims P3-C2\n  descent claims P3-C2.noisier saddles",
+    "serve": "descent serve --port 8080",
+}
+"""Calls that may be copied, by command; a test holds them to what the parser takes."""
 
 
 class UsageError(BookError):
@@ -46,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         number = stop.signal if isinstance(stop, signals.Ended) else signal.SIGINT
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"descent: interrupted by {number.name}", file=sys.stderr)
+            print(f"descent: interrupted by {number.name}; what was finished before is kept", file=sys.stderr)
         return 128 + number
 
 
@@ -57,13 +76,25 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=_epilog(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.set_defaults(action=action)
         return sub
 
     for add in (_book_commands, _experiment_commands, _other_commands):
         add(command)
     return top
+
+
+def _epilog(command: str) -> str:
+    """Return what stands below the options of a command: the parameters it takes, and calls to copy."""
+    examples = f"examples:\n  {EXAMPLES[command]}\n" if command in EXAMPLES else ""
+    return f"{PARAMETERS}\n{examples}" if command in ("build", "run", "check") else examples
 
 
 Command = Callable[[str, object, str], argparse.ArgumentParser]
@@ -78,6 +109,7 @@ def _book_commands(command: Command) -> None:
 
     sub = command("run", _run, "run one chapter with your own parameters and compare with the published intervals")
     sub.add_argument("chapter")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes (default: one under runs/)")
     _execution_options(sub)
 
 
@@ -144,7 +176,8 @@ def _other_commands(command: Command) -> None:
 
     command("release", _release, "pack the built site, and what it publishes, into dist/ with checksums")
 
-    sub = command("claims", _claims, "list the claims with their rules and verdicts, after checking the files")
+    sub = command("claims", _claims, "list the claims with their rules and verdicts, or tell some of them whole")
+    sub.add_argument("keys", nargs="*", metavar="KEY", help="P3-C2, P3-C2.noisier, P3 or saddles")
     sub.add_argument("--json", action="store_true", help="as JSON, for programs")
 
     sub = command("register", _register, "register rules and configurations; without KEY, list what is not")
@@ -180,7 +213,8 @@ def _run(project: Project, options: argparse.Namespace) -> None:
 
     chapter = _usage(project.notebook, options.chapter)
     values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
-    print(compare.run(project, chapter, values, options.timeout))
+    _usage(compare.run_place, project, chapter, values, options.out)  # refused before anything runs
+    print(compare.run(project, chapter, values, options.timeout, options.out))
 
 
 def _check(project: Project, options: argparse.Namespace) -> int:
@@ -252,9 +286,14 @@ def _release(project: Project, options: argparse.Namespace) -> None:
 
 
 def _claims(project: Project, options: argparse.Namespace) -> None:
-    from descent.book.commands import compare
+    from descent.book.commands import claims, compare
 
-    print(compare.claims_json(project) if options.json else compare.claims_table(project))
+    if options.keys and options.json:
+        raise UsageError("--json prints every claim; leave out the keys")
+    if options.keys:
+        print(_usage(claims.told, project, options.keys))
+    else:
+        print(compare.claims_json(project) if options.json else compare.claims_table(project))
 
 
 def _register(project: Project, options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,24 +12,69 @@ from descent.book.execute.execute import execute
 from descent.book.execute.process import TIMEOUT, Job
 from descent.book.execute.progress import Progress
 from descent.book.execute.stamps import Place
-from descent.book.sources import records, source
+from descent.book.pages import comparison
+from descent.book.sources import provenance, records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import Claim, Record, Test, compare_records, standing
 from descent.claims.verdict import rule_to
-from descent.results import short_hash
+from descent.results import short_hash, write_atomic
 
+RUN = "stamp.json"
 COMPARISON = ("test", "published interval", "your interval", "compatible?", "comparison")
 
 
-def run(project: Project, chapter: str, values: Mapping[str, source.Value], timeout: float = TIMEOUT) -> str:
-    """Execute a chapter into a folder of its own under runs/; return the comparison with the published."""
-    place = run_place(project, chapter, values)
+def run(
+    project: Project,
+    chapter: str,
+    values: Mapping[str, source.Value],
+    timeout: float = TIMEOUT,
+    out: Path | None = None,
+) -> str:
+    """Execute a chapter into a folder of its own, `out` or one under runs/; return the comparison with the published.
+
+    The folder holds notebook, records, tables, figures, and the comparison as Markdown and HTML.
+    """
+    place = run_place(project, chapter, values, out)
     records.papers(project)  # read first: a fault there must not cost the run
     before = published(project, chapter)
     _require_folder(project, place.stamp.parent)
     execute(Job(project, chapter, values, place, timeout), Progress())
-    where = f"notebook, records and tables: {place.results.parent.relative_to(project.root)}"
-    return "\n".join([where, "", compared(before, records.read(place.results))])
+    return report(project, chapter, values, place, before)
+
+
+def report(
+    project: Project, chapter: str, values: Mapping[str, source.Value], place: Place, before: Sequence[Record]
+) -> str:
+    """Write the comparison of a finished run, with its figures, beside it; return it as text."""
+    defaults = source.parameters(project.source(chapter))
+    changed = {name: (defaults[name], value) for name, value in values.items() if value != defaults[name]}
+    found = comparison.pairs(before, records.read(place.results), changed)
+    folder, head = place.notebook.parent, comparison.title(chapter, changed)
+    figures = _figures(project, chapter, place)
+    write_atomic(folder / "comparison.md", comparison.as_markdown(found, head, figures))
+    write_atomic(folder / "comparison.html", comparison.as_html(found, head, figures))
+    where = f"notebook, tables, figures, comparison.md and .html: {_shown(project, folder)}"
+    return "\n\n".join([comparison.as_text(found, head), where])
+
+
+def _figures(project: Project, chapter: str, place: Place) -> dict[str, str]:
+    """Write the figures of a run beside it; return what to say of each, by file."""
+    text, said = source.read(project.source(chapter)), {}
+    run = source.with_outputs(text, source.load(place.notebook))  # which has a cell more, for the parameters
+    for cell, trace in provenance.figures(project, chapter, text).items():
+        shown = (output.get("data", {}).get("image/png") for output in run.cells[cell].outputs)
+        if image := next(filter(None, shown), None):
+            name = f"figures/{trace.anchor or f'cell-{cell}'}.png"
+            write_atomic(place.notebook.parent / name, base64.b64decode(image))
+            said[name] = (
+                f"{trace.anchor or f'Cell {cell}'} of this run. Of the published one the chapter says: {trace.title}"
+            )
+    return said
+
+
+def _shown(project: Project, path: Path) -> str:
+    """Return a path from the folder of the book where it lies there."""
+    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else str(path)
 
 
 def _require_folder(project: Project, folder: Path) -> None:
@@ -39,16 +85,21 @@ def _require_folder(project: Project, folder: Path) -> None:
             pass
     except OSError as fault:
         raise BookError(
-            f"{folder.relative_to(project.root)} cannot be written ({fault.strerror}); "
+            f"{_shown(project, folder)} cannot be written ({fault.strerror}); "
             f"make {folder.parent.name}/ a folder that you may write to"
         ) from None
 
 
-def run_place(project: Project, chapter: str, values: Mapping[str, source.Value]) -> Place:
-    """Return the folder of a run, named by its parameters, so that no run overwrites another."""
+def run_place(project: Project, chapter: str, values: Mapping[str, source.Value], out: Path | None = None) -> Place:
+    """Return where a run goes: `out`, else a folder named by its parameters, so that no run overwrites another.
+
+    Raises: BookError where `out` holds what is no run of this chapter.
+    """
     name = short_hash(json.dumps(dict(values), sort_keys=True))[:8]
-    folder = project.root / "runs" / f"{chapter}-{name}"
-    return Place(folder / f"{chapter}.ipynb", folder / "results", folder / "stamp.json")
+    folder = (out or project.root / "runs" / f"{chapter}-{name}").resolve()
+    if out and folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / RUN).is_file())):
+        raise BookError(f"--out {out} exists, and holds no run; name an empty folder, or one that a run has made")
+    return Place(folder / f"{chapter}.ipynb", folder / "results", folder / RUN)
 
 
 def published(project: Project, chapter: str) -> tuple[Record, ...]:
@@ -69,10 +120,7 @@ def compare_files(a: Path, b: Path) -> str:
 
 def compared(first: Sequence[Record], second: Sequence[Record]) -> str:
     """Return one line per test and one per claim whose verdict moved."""
-    rows = [
-        (line.key, line.published, line.yours, line.answer, f"{line.kind}{'; ' + line.remark if line.remark else ''}")
-        for line in compare_records(first, second)
-    ]
+    rows = [(line.key, line.published, line.yours, line.answer, line.how) for line in compare_records(first, second)]
     after = {record.claim.id: record.verdict for record in second}
     moved = [
         f"{record.claim.id}: {record.verdict} → {after[record.claim.id]}"
@@ -84,7 +132,7 @@ def compared(first: Sequence[Record], second: Sequence[Record]) -> str:
 
 def claims_table(project: Project) -> str:
     """Check the claims files; return every test with its claim's verdict where there is one, and how all stand."""
-    found = _built(project)
+    found = built(project)
     verdicts = {id: record.verdict for id, record in found.items()}
     rows = [
         (f"{claim.id}.{test.key}", str(verdicts.get(claim.id, "not yet run")), str(test.rule), _quantity(claim, test))
@@ -95,7 +143,7 @@ def claims_table(project: Project) -> str:
     return columns(("test", "claim's verdict", "demanded", "quantity"), rows) + f"\n\n{_standing(project, found)}"
 
 
-def _built(project: Project) -> dict[str, Record]:
+def built(project: Project) -> dict[str, Record]:
     """Return the records of the chapters that have been run, by claim, under today's claims."""
     stated = {claim.id: (claim, paper) for paper in records.papers(project) for claim in paper.claims}
     run = [name for name in project.notebooks if (project.results(name) / "records.json").is_file()]
@@ -115,7 +163,7 @@ def _standing(project: Project, found: Mapping[str, Record]) -> str:
 
 def claims_json(project: Project) -> str:
     """Return every claim with its rules, and its verdict where the book has one, as JSON."""
-    found = _built(project)
+    found = built(project)
     rows = [
         {
             "id": claim.id, "paper": paper.paper, "chapter": paper.chapter, "statement": claim.statement,

@@ -1,4 +1,4 @@
-"""Progress of several jobs at once: one live line in a terminal, nothing but finished lines in a log."""
+"""Progress of several jobs at once: one live line in a terminal, a plain line now and then in a log or a pipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 import threading
 import time
 from typing import TextIO
+
+EVERY = 15.0
+"""Seconds between two lines about progress where there is no terminal."""
 
 
 class Progress:
@@ -19,6 +22,7 @@ class Progress:
         self._done: dict[str, float] = {}
         self._expected: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._said = time.monotonic()
 
     def start(self, name: str, expected_seconds: float | None = None) -> None:
         """Begin a job; `expected_seconds` is what it took last time."""
@@ -55,11 +59,13 @@ class Progress:
         return elapsed * (1 - done) / done if done > 0 else None
 
     def _show(self) -> None:
-        if not self._live:
-            return
         with self._lock:
-            parts = [self._part(name) for name in self._started]
-            self._write("\r\x1b[K" + "   ".join(parts))
+            parts = "   ".join(self._part(name) for name in self._started)
+            if self._live:
+                self._write("\r\x1b[K" + parts)
+            elif parts and time.monotonic() - self._said >= EVERY:
+                self._said = time.monotonic()
+                self._write(parts + "\n")
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a terminal that has been closed is no reason to lose what was computed

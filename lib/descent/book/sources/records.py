@@ -74,6 +74,14 @@ def _elsewhere(project: Project, folder: Callable[[str], Path], where: str) -> d
     return best
 
 
+def of_record(project: Project) -> dict[str, Record]:
+    """Return by claim what is published of the chapters, judged under today's claims."""
+    stated = {claim.id: (claim, paper) for paper in papers(project) for claim in paper.claims}
+    files = [project.published / "records" / f"{chapter}.json" for chapter in project.notebooks]
+    found = [record for file in files if file.is_file() for record in read(file) if record.claim.id in stated]
+    return {record.claim.id: today(record, *stated[record.claim.id]) for record in found}
+
+
 def today(record: Record, claim: Claim, paper: Paper) -> Record:
     """Return a record under a claim of today, see `restated`."""
     return restated(record, claim, paper.family_at(record.provenance.scale))
