@@ -132,7 +132,7 @@ function edges(variance) {
 
 function draw(sheet, state, cloud) {
   const { colour } = sheet;
-  const map = sheet.axes(0, { range: [1, 1000], log: true, label: "batch size" }, { range: [0, 4], label: "step times curvature" },
+  const map = sheet.axes(0, { range: [1, 1000], log: true, label: "batch size" }, { range: [0, 5.2], label: "step times curvature" }, // above 4 there is room for the legend
     "who stays at this minimum");
   map.curve(BATCHES.map((batch) => [batch, meanSquareEdge(batch, state.variance, state.momentum)]), colour.momentum);
   if (state.momentum === 0) map.curve(edges(state.variance), colour.plain, { dash: [6, 4] });

@@ -77,7 +77,7 @@ mount({
   ],
   presets: [
     { label: "the paper's case", state: {} },
-    { label: "half of the benefit: λ ≈ 3", state: { momentum: 0.7 } },
+    { label: "the feature carries half: λ ≈ 8", state: { momentum: 0.88 } },
     { label: "small steps: no benefit", state: { lr: 0.1, momentum: 0.9 } },
     { label: "one lucky overshoot", state: { lr: 64, momentum: 0.5 } },
     { label: "small margins not so small", state: { small: 0.5, large: 1 } },

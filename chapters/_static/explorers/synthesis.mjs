@@ -12,7 +12,7 @@ const GAUGES = [
   ["largest stable step", (x) => `the largest stable step is ${x} times SGD's`],
   ["time to leave a saddle", (x) => `leaving the saddle takes ${x} times as long`],
   ["noise floor", (x) => `the noise floor is ${x} times as high`],
-  ["small-margin feature", (x) => `the small-margin feature is ${x} times as strong`],
+  ["feature after equal steps", (x) => `after equal steps the small-margin feature is ${x} times as strong`],
   ["flat part of the escape", (x) => `an escape at the edge is ${x} times as flat`],
   ["time to cross a barrier", (x) => `crossing the barrier takes ${x} times as long`],
 ];

@@ -34,7 +34,7 @@ GAUGE_NAMES = (
     "largest stable step",
     "time to leave a saddle",
     "noise floor",
-    "small-margin feature",
+    "feature after equal steps",
     "flat part of the escape",
     "time to cross a barrier",
 )
