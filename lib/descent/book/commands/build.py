@@ -16,7 +16,17 @@ from descent.book.execute.process import TIMEOUT
 from descent.book.execute.progress import Progress
 from descent.book.execute.stamps import book_place, read_site_stamp, site_files, site_stamp, write_site_stamp
 from descent.book.execute.work import own_folder, sweep
-from descent.book.pages import api, evidence, instruments, landing, ledger, paper_scale_page, reports, rules_page
+from descent.book.pages import (
+    api,
+    evidence,
+    instruments,
+    landing,
+    ledger,
+    paper_scale_page,
+    quoting,
+    reports,
+    rules_page,
+)
 from descent.book.site import assemble, checks, finish, publish
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
@@ -93,7 +103,8 @@ def sources(project: Project) -> digest.Inputs:
     for chapter in project.notebooks:
         for folder in (project.paper_scale(chapter), project.night(chapter)):
             data += [path for path in sorted(folder.glob("*")) if path.is_file()]
-        data += [path for path in (project.agreement(chapter),) if path.is_file()]
+        beside = (project.agreement(chapter), project.published / "records" / f"{chapter}.json")
+        data += [path for path in beside if path.is_file()]
     book = Path(__file__).parents[1]
     pipeline = {path.relative_to(book).as_posix(): digest.file_hash(path) for path in sorted(book.rglob("*.py"))}
     pipeline["library"] = digest.library(project)  # its source is shown on the site
@@ -133,6 +144,7 @@ def outdated(project: Project, hashed: digest.Inputs | None = None) -> list[str]
 def _site(project: Project, inputs: digest.Inputs) -> None:
     chapters = load_all(project)
     found = recorded(chapters)
+    checks.require(quoting.unmeasured(project, found, quoting.quotable(project, found)))
     staged = assemble.stage(project, chapters, _generated(project, chapters))
     with own_folder(project, "site") as work:
         html = assemble.render(project, staged, work)

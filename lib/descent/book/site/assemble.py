@@ -17,12 +17,12 @@ from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.worker import ANSI
 from descent.book.pages import hover
 from descent.book.pages.page_frame import Boxes, boxes
+from descent.book.pages.quoting import QUOTE, quotable, requote
 from descent.book.site.publish import IMAGES
 from descent.book.sources import source
 from descent.book.sources.project import BookError, Project
-from descent.claims import Record, quotes
+from descent.claims import Record
 
-QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
 CLAIM_LINK = re.compile(r"\]\(claim:([\w-]+)\)")
 RENDERING = 1800.0
 """Seconds Jupyter Book may take before it is stopped."""
@@ -44,9 +44,10 @@ def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str,
 
         stills.write(target / "_static" / "explorers")
     found = recorded(chapters)
-    quoted, hints = quotes(found), {record.claim.id: _hint(record) for record in found}
+    quoted, hints = quotable(project, found), {record.claim.id: _hint(record) for record in found}
     for chapter in chapters:
         notebook = _notebook(project, chapter, hints)
+        requote(notebook, quoted)
         (target / f"{chapter.name}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
     for page in (page for page in project.pages if page not in project.notebooks):
         text = _linked(project, _filled(page, project.texts[page], generated, quoted), hints)

@@ -1,0 +1,62 @@
+"""What prose quotes of tests: the numbers of this book, and where its images are absent those of record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from descent.book.sources import records, source
+from descent.book.sources.project import Project
+from descent.claims import DATA_MISSING, Outcome, Record, Verdict, quotes
+
+QUOTE = re.compile(r"\{glue:text\}`([^`]+)`")
+GLUED = "application/papermill.record/text/plain"
+"""Kind of output in which a notebook keeps a text for its prose."""
+
+
+def quotable(project: Project, found: Sequence[Record]) -> dict[str, str]:
+    """Return what prose may quote, by key.
+
+    What this book did not test for want of images is quoted of the published record, and says so:
+    "0.13 [0.12, 0.14], measured with images on 2026-01-31".
+    """
+    quoted, kept = quotes(found), records.of_record(project)
+    for record in (record for record in found if record.claim.id in kept):
+        before, absent = kept[record.claim.id], [o.test.key for o in record.outcomes if o.reason == DATA_MISSING]
+        said = {o.test.key: o.quote for o in before.outcomes if o.estimates and o.test.key in absent}
+        if record.verdict is Verdict.NOT_TESTED and said:
+            said["verdict"] = str(before.verdict)
+        dated = f"measured with images on {before.provenance.date}"
+        quoted |= {f"{record.claim.id}.{key}": f"{text}, {dated}" for key, text in said.items()}
+    return quoted
+
+
+def requote(notebook: source.Notebook, quoted: Mapping[str, str]) -> None:
+    """Let the prose of an executed chapter quote these texts."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+        if name in quoted and GLUED in output.get("data", {}):
+            output["data"][GLUED] = repr(quoted[name])
+
+
+def unmeasured(project: Project, found: Iterable[Record], quoted: Mapping[str, str]) -> list[str]:
+    """Return the places where prose asserts a number that nobody has measured."""
+    lacking = {
+        f"{record.claim.id}.{outcome.test.key}": outcome.reason
+        for record in found
+        for outcome in record.outcomes
+        if _is_absent(outcome)
+    }
+    return [
+        f"{page}.md:{number}: quotes {key}, which was not tested here ({lacking[key]}) and is in no record; "
+        "leave the sentence out, or publish a run that has the data with `descent reference`"
+        for page, text in project.texts.items()
+        for number, line in enumerate(text.splitlines(), start=1)
+        for key in QUOTE.findall(line)
+        if key in lacking and quoted[key] == Verdict.NOT_TESTED
+    ]
+
+
+def _is_absent(outcome: Outcome) -> bool:
+    """Tell whether a test lacks what no parameter of a run gives: its images, or its scale."""
+    return not outcome.estimates and (outcome.reason == DATA_MISSING or "cpu" not in outcome.test.scales)
