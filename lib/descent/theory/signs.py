@@ -69,7 +69,7 @@ def ema(momentum: float) -> Kernel:
     >>> round(found.for_mean, 6), round(found.for_bias, 4), round(found.diffusion, 4)
     (19.0, 14.2632, 13.2789)
     """
-    return Kernel((1 - momentum) * momentum ** np.arange(_length(momentum)))
+    return Kernel((1 - momentum) * momentum ** np.arange(_length(momentum), dtype=np.float64))
 
 
 def nesterov(momentum: float) -> Kernel:
@@ -198,7 +198,7 @@ def sign_efficiency(momentum: float | None = None) -> float:
 def normalised_efficiency(dimension: ArrayLike) -> Array:
     """Return 2Γ((d + 1)/2)²/(d Γ(d/2)²) of g/|g| under isotropic Gaussian noise."""
     d = np.asarray(dimension, dtype=np.float64)
-    return 2 * np.exp(2 * (special.gammaln((d + 1) / 2) - special.gammaln(d / 2))) / d
+    return np.asarray(2 * np.exp(2 * (special.gammaln((d + 1) / 2) - special.gammaln(d / 2))) / d)
 
 
 def _length(momentum: float) -> int:
