@@ -14,6 +14,7 @@ from descent.engine.probes import column, every
 from descent.engine.stack import Objective
 from descent.engine.streams import Streams
 from descent.engine.train import train
+from descent.measure import step
 from descent.nets.dense import MLP
 from descent.oracles.common import ALGEBRA, F64, Oracle, module_of, relative, slope, streams, task, tensor, worst
 
@@ -126,7 +127,21 @@ def _withhold() -> float:
     return relative(1 - found, 0.3 * (1 - 0.8 ** np.arange(41)))
 
 
-_R, _S = "descent.engine.rules", "descent.engine.surgery"
+def _reach() -> float:
+    """Ask a bowl without noise for the step of three rules: lr/(1 − momentum), or lr where the buffer averages."""
+
+    class Bare(_Bowl):
+        def full(self, params: Tensor) -> Tensor:
+            return self.curvature * params
+
+    given = rules.stack(rules.heavy_ball(0.3, 0.8), rules.nesterov(0.3, 0.8), rules.ema(0.3, 0.8))
+    at = torch.full((3, 1), 0.7, dtype=F64)
+    found = step.step_of(given, Bare(2.0), at, streams=streams(3), steps=4, rings=2, burn=200)
+    truth = [0.3 / 0.2, 0.3 / 0.2, 0.3]
+    return worst(relative(found.reach, truth), relative(found.response, truth))
+
+
+_R, _S, _M = "descent.engine.rules", "descent.engine.surgery", "descent.measure.step.step_of"
 _TORCH, _TYPED = "torch.optim.SGD, 60 steps on a small net", "the recursion typed out"
 
 # fmt: off
@@ -139,5 +154,6 @@ ORACLES = (
     Oracle(f"{_S}.Bypass", "path with half of the gradient forgotten", _TYPED, ALGEBRA, "relative", _bypass),
     Oracle(f"{_S}.Erase", "path with the buffer emptied once", _TYPED, ALGEBRA, "relative", _erase),
     Oracle(f"{_S}.Withhold", "way left after the last gradient", "geometric series", ALGEBRA, "relative", _withhold),
+    Oracle(_M, "reach and response of linear rules", "lr/(1 − momentum)", ALGEBRA, "relative", _reach),
 )
 # fmt: on
