@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         with signals.raising():
+            if getattr(options, "anywhere", False):  # needs no book
+                return int(options.action(None, options) or 0)
             project = find_project((options.root or Path.cwd()).resolve())
             return int(options.action(project, options) or 0)
     except UsageError as fault:
@@ -86,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    for add in (_book_commands, _experiment_commands, _other_commands):
+    for add in (_book_commands, _experiment_commands, _other_commands, _rule_commands):
         add(command)
     return top
 
@@ -193,6 +195,33 @@ def _other_commands(command: Command) -> None:
     sub.add_argument("--start", action="store_true", help="begin an empty registry in a book that has none")
 
 
+def _rule_commands(command: Command) -> None:
+    sub = command(
+        "compare-rule", _compare_rule, "try a rule of your own against others, tuned, with the step held equal"
+    )
+    sub.set_defaults(anywhere=True)
+    sub.add_argument("rule", nargs="?", default="", metavar="RULE", help="mine.py:MyRule, or a built-in one")
+    sub.add_argument(
+        "--against", default="adam,heavy_ball", help="built-in rules, or FILE.py:NAME, with commas between"
+    )
+    sub.add_argument("--problem", default="digits", help="digits, quadratic, saddle or rare")
+    sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a setting of it")
+    sub.add_argument("--lr", default="", metavar="LOW:HIGH:COUNT", help="the grid of rates (default: the problem's)")
+    sub.add_argument("--match", choices=("reach", "none"), default="reach", help="the control of the plain version")
+    sub.add_argument("--noise", choices=("raw", "symmetric"), default="symmetric", help="raw: no symmetric control")
+    sub.add_argument("--replicas", type=_positive, default=32)
+    sub.add_argument("--draws", type=_positive, default=8)
+    sub.add_argument("--steps", type=_positive, default=None)
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
+    sub.add_argument("--list", action="store_true", help="list the built-in rules, and stop")
+
+    sub = command("new", _new_rule, "write a file to begin with: descent new rule mine.py")
+    sub.set_defaults(anywhere=True)
+    sub.add_argument("kind", choices=("rule",))
+    sub.add_argument("file", type=Path)
+
+
 def _execution_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
     sub.add_argument("--timeout", type=_positive, default=1800, help="seconds a chapter may take")
@@ -256,6 +285,18 @@ def _compare(project: Project, options: argparse.Namespace) -> None:
     from descent.book.commands import compare
 
     print(_usage(compare.compare_files, options.a, options.b))
+
+
+def _compare_rule(project: None, options: argparse.Namespace) -> int:
+    from descent.book.commands import compare_rule
+
+    return compare_rule.compare_rule(options, UsageError)
+
+
+def _new_rule(project: None, options: argparse.Namespace) -> int:
+    from descent.book.commands import compare_rule
+
+    return compare_rule.new_rule(options, UsageError)
 
 
 def _reference(project: Project, options: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ FLOORS = {
     "Instruments": ("measure",),
     "Claims and results": ("claims", "results"),
     "One experiment carried out": ("runs",),
+    "Your own rule": ("trials",),
 }
 """The house from the ground up: what stands on each floor, below the package."""
 ABOVE = ("book", "experiments", "figures", "oracles", "__main__")

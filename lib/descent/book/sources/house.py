@@ -19,7 +19,7 @@ FLOORS = (
     ("problems",),
     ("data",),
     ("measure", "results"),
-    ("claims",),
+    ("claims", "trials"),
     ("experiments",),
     ("figures", "oracles", "runs"),
     ("book.sources",),

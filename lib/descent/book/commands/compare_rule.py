@@ -1,0 +1,83 @@
+"""Try a reader's own rule against others, and write the file to begin with."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from descent.book.sources.project import BookError
+
+__all__ = ["compare_rule", "new_rule"]
+
+
+def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
+    """Run one trial and write its report; raise `usage` for a broken rule or a call that cannot be."""
+    from descent.engine.contract import BrokenRuleError
+    from descent.trials import load, problems, report
+    from descent.trials.contest import compete
+
+    if options.list:
+        for name, (make, settings) in load.BUILT_IN.items():
+            first = (make.__doc__ or "").partition("\n")[0].rstrip(".")
+            print(f"{name:<12}{' '.join(f'{k}={v:g}' for k, v in settings.items()):<28}{first}")
+        return 0
+    if not options.rule:
+        raise usage("name a rule: FILE.py:NAME, or a built-in one (--list)")
+    try:
+        given = load.parts_of(options.parameters)
+        entries = [load.entry(options.rule, given), *(load.entry(name) for name in _names(options.against))]
+        entries = list({entry.name: entry for entry in reversed(entries)}.values())[::-1]
+        problem = problems.problem(options.problem)
+        plan = _plan(options, problem.rates)
+        found = compete(problem, entries, plan, _say())
+    except (load.TrialError, BrokenRuleError, ValueError, KeyError) as fault:
+        raise usage(str(fault.args[0] if isinstance(fault, KeyError) else fault)) from None
+    print(report.table(found))
+    print(*(path for path in report.write(found, options.out)), sep="\n")
+    print(report.reading(found))
+    return 0
+
+
+def new_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
+    """Write the template; raise `usage` where a file is there already."""
+    from descent.trials.load import TEMPLATE
+
+    path: Path = options.file
+    if path.suffix != ".py":
+        raise usage(f"{path}: a rule is a Python file; give a name that ends in .py")
+    if path.exists():
+        raise usage(f"{path} is there already; give another name, for it is not overwritten")
+    if not path.parent.is_dir():
+        raise usage(f"the folder {path.parent} does not exist; make it first")
+    path.write_text(TEMPLATE.format(file=path.name), encoding="utf-8")
+    print(path)
+    return 0
+
+
+def _plan(options: argparse.Namespace, rates: tuple[float, float, int]) -> Any:
+    from descent.trials.contest import Plan
+
+    if options.lr:
+        parts = options.lr.split(":")
+        try:
+            rates = (float(parts[0]), float(parts[1]), int(parts[2]))
+        except (IndexError, ValueError):
+            raise ValueError(f"--lr {options.lr}: give LOW:HIGH:COUNT, such as 3e-4:3e-2:5") from None
+    return Plan(
+        rates, options.replicas, options.draws, options.seed, options.steps,
+        match=options.match == "reach", symmetric=options.noise == "symmetric",
+    )  # fmt: skip
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _say() -> Callable[[str], None]:
+    """Return what tells the progress: one line that is rewritten on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda text: None
+    return lambda text: print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

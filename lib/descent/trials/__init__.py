@@ -1,0 +1,1 @@
+"""A reader's own rule against others: tuned on draws of its own, reported on others, with the step held equal."""

@@ -1,0 +1,131 @@
+"""Small problems on which rules differ: a net on digits, a noisy bowl, a saddle, and rare classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from descent.engine.probes import Params
+from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
+
+__all__ = ["PROBLEMS", "Problem", "problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What rules are tried on. score: of parameters (R,), the lower the better; what says what it is.
+
+    objective: from streams of the draws (D,) to what is descended; replica r sees draw r mod D.
+    """
+
+    name: str
+    what: str
+    steps: int
+    rates: tuple[float, float, int]
+    objective: Callable[[Streams], Any]
+    start: Callable[[Streams], Params]
+    score: Callable[[Any, Any], Tensor]
+    decays: bool = True
+
+
+class Bowl:
+    """½x² in 16 coordinates with noise of variance 1, Exp(1) − 1 where skewed."""
+
+    def __init__(self, skewed: bool, curvature: float = 1.0) -> None:
+        self.skewed, self.curvature = skewed, curvature
+
+    def full(self, params: Tensor) -> Tensor:
+        """Return the gradient without noise."""
+        return self.curvature * params
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        """Return the gradient with noise."""
+        shape = tuple(params.shape[1:])
+        if not self.skewed:
+            return self.full(params) + streams.normal(Purpose.DATA, step, shape)
+        return self.full(params) - streams.uniform(Purpose.DATA, step, shape).log() - 1
+
+
+class Saddle(Bowl):
+    """−½x² + ¼x⁴ in 16 coordinates, from x = 0, with normal noise."""
+
+    def full(self, params: Tensor) -> Tensor:
+        """Return x³ − x, its growth held beyond |x| = 2."""
+        near = params.clamp(-2, 2)
+        return near**3 - near
+
+
+class Rare:
+    """The bias of a softmax over Zipf classes: g = q − counts/B; parameters (R, K)."""
+
+    def __init__(self, classes: int = 50, batch_size: int = 8) -> None:
+        weights = 1 / torch.arange(1, classes + 1, dtype=torch.float64)
+        self.p, self.batch_size = weights / weights.sum(), batch_size
+
+    def full(self, params: Tensor) -> Tensor:
+        """Return q − p."""
+        return params.softmax(1) - self.p.to(params)
+
+    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
+        """Return q less the shares of the classes in a batch."""
+        drawn = streams.uniform(Purpose.DATA, step, (self.batch_size,))
+        edges = self.p.cumsum(0).to(drawn)
+        label = torch.searchsorted(edges, drawn).clamp(max=len(edges) - 1)
+        counts = torch.zeros_like(params).scatter_add_(1, label, torch.ones_like(drawn, dtype=params.dtype))
+        return params.softmax(1) - counts / self.batch_size
+
+    def divergence(self, params: Tensor) -> Tensor:
+        """Return log KL(p, q), (R,)."""
+        p = self.p.to(params)
+        return (p * (p.log() - params.log_softmax(1))).sum(1).clamp_min(1e-12).log()
+
+
+_NET = MLP((64, 32, 10), "tanh")
+
+
+def _digits(draws: Streams) -> Supervised:
+    """Return the digits, 256 images in every draw."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    x, y = torch.tensor(found.data / 16, dtype=torch.float32), torch.tensor(found.target)
+    rows = draws.permutation(Purpose.ORDER, 0, len(x), slice(0, 256))
+    return Supervised(_NET, CrossEntropy(), x, y, 8, rows=rows)
+
+
+def _still(size: int, value: float) -> Callable[[Streams], Tensor]:
+    return lambda streams: torch.full((streams.replicas, size), value, dtype=streams.dtype)
+
+
+PROBLEMS = {
+    found.name: found
+    for found in (
+        Problem("digits", "log training loss", 400, (3e-4, 3e-2, 5), _digits, _NET.initial,
+                lambda o, x: o.value(x).clamp_min(1e-30).log()),
+        Problem("quadratic", "log mean square distance", 1000, (1e-3, 1e-1, 5), lambda _: Bowl(True), _still(16, 0.5),
+                lambda o, x: x.square().mean(1).clamp_min(1e-30).log(), decays=False),
+        Problem("saddle", "log loss above the minimum", 300, (1e-3, 1e-1, 5), lambda _: Saddle(False), _still(16, 0.0),
+                lambda o, x: (x.square() - 1).square().mean(1).clamp_min(1e-30).log()),
+        Problem("rare", "log KL of classes and softmax", 1000, (1e-3, 1e-1, 5), lambda _: Rare(), _still(50, 0.0),
+                lambda o, x: o.divergence(x)),
+    )
+}  # fmt: skip
+"""By name."""
+
+
+def problem(name: str) -> Problem:
+    """Return a problem by name; raise KeyError naming those there are."""
+    if name not in PROBLEMS:
+        raise KeyError(f"there is no problem {name!r}; there are {', '.join(PROBLEMS)}")
+    return PROBLEMS[name]
+
+
+def draws_of(seed: int, count: int) -> Streams:
+    """Return streams that draw what the replicas of one draw share."""
+    return Streams(replica_seeds(seed, count))
