@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from descent.engine import Streams, adam, heavy_ball, replica_seeds, train
-from descent.engine.muon import newton_schulz
+from descent.engine.muon import muon, newton_schulz
 from descent.nets import MLP, CrossEntropy, Supervised
 from task import data
 from torch import nn
@@ -58,6 +58,34 @@ def spent(function: Callable[[], object], times: int) -> float:
     return (time.perf_counter() - clock) / times
 
 
+def matrices() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """Return pairs of contenders on 64 matrices 32 × 64: one after the other, and all at once."""
+    g = Streams(replica_seeds(0, REPLICAS)).normal(0, 0, (32, 64))
+    alone = [g[i : i + 1] for i in range(REPLICAS)]
+    one, all_ = muon(1e-3), muon([1e-3] * REPLICAS)
+    age, state = torch.ones(REPLICAS, dtype=torch.float64), all_.init({"w": g})
+    states = [one.init({"w": row}) for row in alone]
+    weights = [nn.Parameter(row[0].clone()) for row in alone]
+    optimizers = [torch.optim.Muon([weight], lr=1e-3) for weight in weights]
+
+    def whole() -> object:
+        return all_.update({"w": g}, state, {"w": g}, age)
+
+    def each() -> object:
+        return [one.update({"w": r}, s, {"w": r}, age[:1]) for r, s in zip(alone, states, strict=True)]
+
+    def theirs() -> None:
+        for optimizer, weight, row in zip(optimizers, weights, alone, strict=True):
+            weight.grad = row[0]
+            optimizer.step()
+
+    return {
+        "Newton–Schulz, looped / batched": (lambda: [newton_schulz(r) for r in alone], lambda: newton_schulz(g)),
+        "a Muon update, looped / batched": (each, whole),
+        "loop of torch.optim.Muon (bfloat16) / a batched update": (theirs, whole),
+    }
+
+
 def row(name: str, target: str, ratios: list[float]) -> None:
     """Print one line."""
     low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
@@ -65,7 +93,7 @@ def row(name: str, target: str, ratios: list[float]) -> None:
 
 
 def linear(steps: int, library: str) -> float:
-    """Return the seconds per replica-step of heavy ball with the library in that folder, in a process of its own."""
+    """Return the processor seconds per replica-step of heavy ball with the library in that folder."""
     text = OLD.format(steps=steps, here=str(Path(__file__).parent))
     around = os.environ | {"PYTHONPATH": library, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", text], env=around, check=True, capture_output=True, text=True)
@@ -73,7 +101,7 @@ def linear(steps: int, library: str) -> float:
 
 
 OLD = """
-import sys; sys.path.insert(0, {here!r})
+import sys, time; sys.path.insert(0, {here!r})
 import torch
 from task import data
 from descent.engine import Streams, heavy_ball, replica_seeds, train
@@ -82,7 +110,9 @@ x, y = (torch.from_numpy(array) for array in data())
 model, streams = MLP((64, 32, 10), "tanh"), Streams(replica_seeds(0, 64))
 problem = Supervised(model, CrossEntropy(), x, y, 8)
 train(problem, model.initial(streams), heavy_ball([0.01] * 64, 0.9), 50, streams)
-print(train(problem, model.initial(streams), heavy_ball([0.01] * 64, 0.9), {steps}, streams).seconds / {steps} / 64)
+clock = time.process_time()
+train(problem, model.initial(streams), heavy_ball([0.01] * 64, 0.9), {steps}, streams)
+print((time.process_time() - clock) / {steps} / 64)
 """
 
 
@@ -97,17 +127,20 @@ def main() -> None:
     rule = adam([1e-3] * REPLICAS)
     ratios = [looped(args.steps) / stacked(rule, args.steps) for _ in range(args.repeats)]
     row("loop of torch.optim.Adam / stack of 64, per replica-step", "≥ 8", ratios)
-    g = Streams(replica_seeds(0, REPLICAS)).normal(0, 0, (32, 64))
-    rows = [g[i : i + 1] for i in range(REPLICAS)]
-    pairs = [(spent(lambda: [newton_schulz(r) for r in rows], 20), spent(lambda: newton_schulz(g), 20))
-             for _ in range(args.repeats)]  # fmt: skip
-    row("Newton–Schulz of 64 matrices 32 × 64, looped / batched", "≥ 4", [a / b for a, b in pairs])
+    for name, (loop, batch) in matrices().items():
+        pairs = [(spent(loop, 20), spent(batch, 20)) for _ in range(args.repeats)]
+        row(name, "≥ 4", [a / b for a, b in pairs])
     ratios = [stacked(rule, args.steps) / stacked(heavy_ball([0.01] * REPLICAS, 0.9), args.steps) for _ in range(3)]
     row("Adam / heavy ball, both as a stack", "-", ratios)
     if args.before:
         here = str(Path(__file__).parents[2] / "lib")
-        pairs = [(linear(4 * args.steps, here), linear(4 * args.steps, args.before)) for _ in range(args.repeats)]
-        row("linear stack, this library / the older one", "≤ 1.02", [a / b for a, b in pairs])
+        orders = [(here, args.before) if i % 2 else (args.before, here) for i in range(2 * args.repeats)]
+        times = [{library: linear(4 * args.steps, library) for library in order} for order in orders]
+        row(
+            "linear stack, this library / the older one, processor time",
+            "≤ 1.02",
+            [t[here] / t[args.before] for t in times],
+        )
 
 
 if __name__ == "__main__":
