@@ -25,7 +25,7 @@ from descent.stats.estimate import Estimate
 from descent.trials.load import Entry
 from descent.trials.problems import Problem
 
-__all__ = ["Contest", "Curve", "Outcome", "Plan", "Tuned", "compete"]
+__all__ = ["Contest", "Curve", "Plan", "Tuned", "compete"]
 
 LOOKS = 20
 LEAST_ROWS, LEAST_DRAWS = 32, 8
@@ -119,7 +119,7 @@ class Contest:
 
 
 @dataclass
-class Outcome:
+class _Progress:
     """Progress of a trial, said once a second with the time that is left, about."""
 
     say: Callable[[str], None]
@@ -147,7 +147,7 @@ def compete(
     """
     begun, steps = time.perf_counter(), plan.steps or problem.steps
     _check(problem, entries)
-    progress = Outcome(say, steps * (2 * len(entries) + 4))
+    progress = _Progress(say, steps * (2 * len(entries) + 4))
     tuned = {entry.name: _tune(problem, entry, plan, steps, progress) for entry in entries}
     kept = [entry for entry in entries if not tuned[entry.name].lost]
     curves: dict[str, Curve] = {}
@@ -173,16 +173,13 @@ def _check(problem: Problem, entries: Sequence[Entry]) -> None:
             check(as_rule(made), shapes)
 
 
-def _tune(problem: Problem, entry: Entry, plan: Plan, steps: int, progress: Outcome) -> Tuned:
+def _tune(problem: Problem, entry: Entry, plan: Plan, steps: int, progress: _Progress) -> Tuned:
     """Return the best rate of the grid; one at its end extends it once, and is said."""
     draws = max(2, plan.draws // 2)
-    rates, scores = plan.grid, np.array([])
+    rates, note = plan.grid, ""
     scores = _scores(problem, entry, rates, draws, plan, steps, progress)
-    note = ""
-    for _ in range(1):
-        best = _best(scores)
-        if len(rates) < 2 or best not in (0, len(rates) - 1) or np.isnan(scores).all():
-            break
+    best = _best(scores)
+    if len(rates) > 1 and best in (0, len(rates) - 1) and not np.isnan(scores).all():
         ratio = rates[1] / rates[0]
         more = rates[0] / ratio ** np.arange(2, 0, -1) if best == 0 else rates[-1] * ratio ** np.arange(1, 3)
         found = _scores(problem, entry, more, draws, plan, steps, progress)
@@ -197,11 +194,11 @@ def _tune(problem: Problem, entry: Entry, plan: Plan, steps: int, progress: Outc
 
 
 def _best(scores: Array) -> int:
-    return int(np.nanargmin(np.where(np.isnan(scores), np.inf, scores)))
+    return int(np.argmin(np.where(np.isnan(scores), np.inf, scores)))
 
 
 def _scores(
-    problem: Problem, entry: Entry, rates: Array, draws: int, plan: Plan, steps: int, progress: Outcome
+    problem: Problem, entry: Entry, rates: Array, draws: int, plan: Plan, steps: int, progress: _Progress
 ) -> Array:
     """Return the mean score at every rate, on draws that the report does not see."""
     nets = max(1, plan.replicas // plan.draws // 2)
@@ -215,13 +212,13 @@ def _scores(
     return np.asarray(np.where(lost.any(1), np.nan, np.where(lost, 0, scores).mean(1)))
 
 
-def _reported(problem: Problem, rule: Any, plan: Plan, steps: int, progress: Outcome, name: str) -> Run[Any]:
+def _reported(problem: Problem, rule: Any, plan: Plan, steps: int, progress: _Progress, name: str) -> Run[Any]:
     streams, objective = _draws(problem, plan)
     return _run(problem, objective, repeat(rule, plan.replicas), steps, streams, progress, name)
 
 
 def _controlled(
-    problem: Problem, entry: Entry, lr: float, plan: Plan, steps: int, progress: Outcome, symmetric: bool
+    problem: Problem, entry: Entry, lr: float, plan: Plan, steps: int, progress: _Progress, symmetric: bool
 ) -> tuple[dict[str, Curve], Array]:
     """Return the rule and its plain version at the same reach, on the same noise, and the factors on the rate."""
     streams, objective = _draws(problem, plan)
@@ -246,7 +243,7 @@ def _draws(problem: Problem, plan: Plan) -> tuple[Streams, Any]:
 
 
 def _run(
-    problem: Problem, objective: Any, rule: AnyRule, steps: int, streams: Streams, progress: Outcome, what: str,
+    problem: Problem, objective: Any, rule: AnyRule, steps: int, streams: Streams, progress: _Progress, what: str,
     *, looks: bool = True, seen: Any = None, control: Any = None,
 ) -> Run[Any]:  # fmt: skip
     """Train once, looking at the score now and then."""

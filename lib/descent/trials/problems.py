@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from descent.engine.probes import Params
-from descent.engine.streams import Purpose, Streams, replica_seeds
+from descent.engine.streams import Purpose, Streams
 from descent.nets.dense import MLP, CrossEntropy
 from descent.nets.supervised import Supervised
 
@@ -89,12 +90,18 @@ class Rare:
 _NET = MLP((64, 32, 10), "tanh")
 
 
-def _digits(draws: Streams) -> Supervised:
-    """Return the digits, 256 images in every draw."""
+@lru_cache(maxsize=1)
+def _images() -> tuple[Tensor, Tensor]:
+    """Return the 1797 digits that come with scikit-learn, (n, 64), and their labels."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    x, y = torch.tensor(found.data / 16, dtype=torch.float32), torch.tensor(found.target)
+    return torch.tensor(found.data / 16, dtype=torch.float32), torch.tensor(found.target)
+
+
+def _digits(draws: Streams) -> Supervised:
+    """Return the digits, 256 images in every draw."""
+    x, y = _images()
     rows = draws.permutation(Purpose.ORDER, 0, len(x), slice(0, 256))
     return Supervised(_NET, CrossEntropy(), x, y, 8, rows=rows)
 
@@ -124,8 +131,3 @@ def problem(name: str) -> Problem:
     if name not in PROBLEMS:
         raise KeyError(f"there is no problem {name!r}; there are {', '.join(PROBLEMS)}")
     return PROBLEMS[name]
-
-
-def draws_of(seed: int, count: int) -> Streams:
-    """Return streams that draw what the replicas of one draw share."""
-    return Streams(replica_seeds(seed, count))

@@ -35,6 +35,8 @@ def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
         found = compete(problem, entries, plan, _say())
     except (load.TrialError, BrokenRuleError, ValueError, KeyError) as fault:
         raise usage(str(fault.args[0] if isinstance(fault, KeyError) else fault)) from None
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(report.table(found))
     print(*(path for path in report.write(found, options.out)), sep="\n")
     print(report.reading(found))
