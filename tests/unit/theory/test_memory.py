@@ -19,6 +19,7 @@ from descent.theory.memory import (
     squared_travel,
 )
 from descent.theory.mode import kernel, matched_lr
+from scipy.integrate import solve_ivp
 
 RULES = {
     "descent": Memory.heavy_ball(0.0),
@@ -133,6 +134,29 @@ def test_slow_mode_has_the_drift_in_its_second_term(name: str) -> None:
         series = h + e * drift_factor(rule) / 2 * h**2 + e**2 * second_order(rule).curvature * h**3
         errors.append(abs(slow_rate(rule, h, e) - series))
     assert errors[0] / errors[1] > 6.5 or errors[0] < 1e-8
+
+
+@pytest.mark.parametrize("name", ["descent", "qhm", "stale", "adams_bashforth", "odd"])
+def test_modified_equation_is_right_to_second_order(name: str) -> None:
+    """On a loss of one weight with cubic and quartic terms, off which memory has died away: the error falls as e³."""
+    rule, count = RULES[name], 400
+    c, (a, b), w = drift_factor(rule), second_order(rule), weights(rule, 400) / rule.step
+
+    def error(e: float) -> float:
+        def flow(_: float, x: np.ndarray) -> np.ndarray:
+            g, h, third = x + 0.3 * x**2 + 0.2 * x**3, 1 + 0.6 * x + 0.6 * x**2, 0.6 + 1.2 * x
+            return np.asarray(-g - e * c / 2 * h * g - e**2 * (a * h * h * g + b * third * g * g))
+
+        steps, burn = round(1 / e), round(1 / e)
+        x, past, path = 1.5, np.zeros(count), []
+        for _ in range(burn + steps):
+            path.append(x)
+            past = np.append(x + 0.3 * x**2 + 0.2 * x**3, past[:-1])
+            x -= e * float(w @ past)
+        end = solve_ivp(flow, (0, steps * e), [path[burn]], rtol=1e-12, atol=1e-14).y[0, -1]
+        return abs(end - x)
+
+    assert error(0.005) / error(0.0025) == pytest.approx(8, rel=0.1)
 
 
 def test_kernel_is_written_in_the_one_coefficient() -> None:
