@@ -38,29 +38,34 @@ class NormalisedRegression:
         """Return (s − (s·ŵ)ŵ)/|w| with s the slope in ŵ = w/|w|, (R, p)."""
         size = _size(params)
         unit = params / size
-        x, y = self._examples(len(params))
-        if self.batch_size is not None:
+        x, y = self._draws(len(params))
+        if self.batch_size is None:
+            error = self._outputs(unit) - y.unsqueeze(-1)
+            slope = (x.mT @ error).permute(2, 0, 1).reshape(params.shape) / x.shape[1]
+        else:
             rows = streams.integers(Purpose.BATCH, step, x.shape[1], (self.batch_size,))
-            x, y = torch.take_along_dim(x, rows.unsqueeze(-1), dim=1), torch.take_along_dim(y, rows, dim=1)
-        error = (x @ unit.unsqueeze(-1)).squeeze(-1) - y
-        slope = (error.unsqueeze(1) @ x).squeeze(1) / x.shape[1]
+            draw = (torch.arange(len(params), device=params.device) % len(x)).unsqueeze(1)
+            some = x[draw, rows]
+            error = (some @ unit.unsqueeze(-1)).squeeze(-1) - y[draw, rows]
+            slope = (error.unsqueeze(1) @ some).squeeze(1) / self.batch_size
         return (slope - (slope * unit).sum(-1, keepdim=True) * unit) / size
 
     def value(self, params: Tensor) -> Tensor:
         """Return the loss (R,)."""
-        x, y = self._examples(len(params))
-        unit = params / _size(params)
-        return ((x @ unit.unsqueeze(-1)).squeeze(-1) - y).square().mean(-1) / 2
+        error = self._outputs(params / _size(params)) - self._draws(len(params))[1].unsqueeze(-1)
+        return error.square().mean(1).T.flatten() / 2
 
-    def _examples(self, replicas: int) -> tuple[Tensor, Tensor]:
-        """Return the examples of every replica, (R, n, p) and (R, n)."""
+    def _outputs(self, unit: Tensor) -> Tensor:
+        """Return what every replica says on its examples, (D, n, R/D): a draw meets all of its replicas at once."""
+        x, _ = self._draws(len(unit))
+        return x @ unit.view(-1, len(x), unit.shape[-1]).permute(1, 2, 0)
+
+    def _draws(self, replicas: int) -> tuple[Tensor, Tensor]:
+        """Return inputs (D, n, p) and targets (D, n)."""
         x, y = (part if self.inputs.ndim == 3 else part.unsqueeze(0) for part in (self.inputs, self.targets))
         if replicas % len(x):
             raise ValueError(f"{replicas} replicas cannot share {len(x)} draws of the data evenly; take a multiple")
-        rounds = replicas // len(x)
-        if len(x) == 1:
-            return x.expand(rounds, -1, -1), y.expand(rounds, -1)
-        return x.repeat(rounds, 1, 1), y.repeat(rounds, 1)
+        return x, y
 
 
 def _size(params: Tensor) -> Tensor:
