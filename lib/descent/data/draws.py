@@ -10,6 +10,7 @@ a stack is trained on draw r mod D, as in `descent.nets.examples`:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -46,6 +47,10 @@ class Draws:
     def to(self, device: str | torch.device) -> Draws:
         """Return the draws on a device."""
         return Draws(self.kind, self.rows.to(device), self.test.to(device), self.overlap)
+
+    def some(self, which: Sequence[int]) -> Draws:
+        """Return some of the draws."""
+        return Draws(self.kind, self.rows[list(which)], self.test[list(which)], self.overlap)
 
     def by_draw(self, values: NDArray[T]) -> NDArray[T]:
         """Return values (…, R) of replicas as (…, D, R/D), by draw and replica within it.

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from torch import Tensor
 
-from descent.arrays import Array, IntArray
+from descent.arrays import Array, BoolArray, IntArray
 from descent.engine import ArmRun, Arms, Hyper, Params, Probe, heavy_ball
 from descent.engine.rules import Options
 from descent.experiments.lab import Lab
@@ -102,8 +102,13 @@ class Race:
 
     def whole(self, values: Array) -> Array:
         """Return values (A, N, …) with those of replicas that diverged in some arm not a number."""
-        alive = self.last.alive.reshape(-1, *[1] * (values.ndim - 2))
-        return np.where(alive, values, np.nan)
+        return np.where(self.alive.reshape(-1, *[1] * (values.ndim - 2)), values, np.nan)
+
+    @property
+    def alive(self) -> BoolArray:
+        """Which replicas lived in all arms, (N,); ValueError below two of several, whereas a lone one may be lost."""
+        lost = self.last.lost
+        return self.last.alive if lost.shape[-1] > 1 else np.asarray(~lost.any(axis=0))
 
     def at(self, probe: str) -> IntArray:
         """Return its steps (T,)."""

@@ -24,7 +24,7 @@ from descent.engine.arms import to_numpy
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
 from descent.engine.stack import leaves
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Arrays, Estimates, Experiment, Found, Lab, Parts, Share, Tables, Unit, tidy
 from descent.experiments.saddles.arms import BEFORE, SIX, Arm, Race, race, rule
 from descent.measure.noise import flat
 from descent.measure.operators import unflatten
@@ -59,7 +59,7 @@ class Residual:
     """
 
     main: Net = Net("ResNet-8", (1, 1, 1), (8, 8, 8), "group", 0.0, Share(most=3))
-    second: Net = Net("ResNet-8, batch norm", (1, 1, 1), (8, 8, 8), "batch", 5e-4, Share(most=3))
+    second: Net | None = Net("ResNet-8, batch norm", (1, 1, 1), (8, 8, 8), "batch", 5e-4, Share(most=3))
     lr: float = 0.02
     batch_size: int = 16
     examples: int = 320
@@ -91,7 +91,8 @@ class Residual:
     def trained_images(self, lab: Lab) -> dict[str, float]:
         """Return how many training images all replicas of a net go through, by the net's name."""
         epochs = 3 * self.switch + 6 * (self.epochs - self.switch)
-        return {net.name: float(self.nets(lab, net)[0] * epochs * self.images) for net in (self.main, self.second)}
+        nets = [net for net in (self.main, self.second) if net is not None]
+        return {net.name: float(self.nets(lab, net)[0] * epochs * self.images) for net in nets}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,26 +116,29 @@ class RaceResult:
 
 @dataclass(frozen=True, eq=False)
 class ResidualResult:
-    """Both races."""
+    """Both races; a night has the main one alone."""
 
     config: Residual
     lab: Lab
     title: str
     main: RaceResult
-    second: RaceResult
+    second: RaceResult | None
 
 
 def run(config: Residual, lab: Lab) -> ResidualResult:
     """Train both nets; DataMissing without the images."""
     data = pictures("cifar10", config.examples, config.test_examples, config.pool, lab.device)
-    main, second = (_race(config, lab, net, data) for net in (config.main, config.second))
+    main = _race(config, lab, config.main, data)
+    second = _race(config, lab, config.second, data) if config.second is not None else None
     return ResidualResult(config, lab, data.title, main, second)
 
 
-def _race(config: Residual, lab: Lab, net: Net, data: Pictures) -> RaceResult:
-    """Train one net on its draws of the data and look at what came of it."""
+def _race(config: Residual, lab: Lab, net: Net, data: Pictures, draw: int | None = None) -> RaceResult:
+    """Train one net on its draws of the data, or a single one on that draw, and look at what came of it."""
     count, draws = config.nets(lab, net)
     sets = lab.draws(config.examples, config.images, draws)
+    if draw is not None:
+        sets, count = sets.some([draw]), 1
     problem = Supervised(
         net.model, CrossEntropy(), data.inputs, data.labels, config.batch_size, "shuffled_epochs", rows=sets.rows,
         augment=Augment(config.shift), precision=config.precision, compiled=config.compiled,
@@ -154,7 +158,7 @@ def _race(config: Residual, lab: Lab, net: Net, data: Pictures) -> RaceResult:
         rule(arms, config.lr, lab.momentum, annealed=arms is SIX, weight_decay=net.weight_decay)
         for arms in (BEFORE, SIX)
     )
-    done = race(problem, lab.arms(before, count), after, config.legs, {"": look}, weights, config.check)
+    done = race(problem, lab.arms(before, count, skip=draw or 0), after, config.legs, {"": look}, weights, config.check)
     return RaceResult(
         sets, loss=done.end(loss), early=done.early(loss),
         accuracy=done.end(lambda params: exact.accuracy(settled(params), data.test_inputs, data.test_labels)),
@@ -165,7 +169,7 @@ def _race(config: Residual, lab: Lab, net: Net, data: Pictures) -> RaceResult:
 
 def _excess(config: Residual, done: Race, loss: Callable[[Params], Tensor]) -> Array:
     """Return the mean loss at the last looks minus the loss at the mean weights, of plain and momentum, (2, N)."""
-    records, count = done.last.whole.records, len(done.last.alive)
+    records, count = done.last.whole.records, len(done.alive)
     if "weights" not in records:
         return np.full((2, count), np.nan)
     two = slice(0, 2 * count)  # plain and momentum come first
@@ -196,7 +200,8 @@ def _ratio(x: Array, y: Array) -> Array:
 def tables(result: ResidualResult) -> Tables:
     """Return one row per arm of the main net, of the second one, and the curves of both, means over the nets."""
     config = result.config
-    races = ((config.main, result.main), (config.second, result.second))
+    both = ((config.main, result.main), (config.second, result.second))
+    races = [(net, race) for net, race in both if net is not None and race is not None]
     curves = [
         tidy(
             {"net": [net.name], "arm": SIX, "step": race.steps},
@@ -204,8 +209,8 @@ def tables(result: ResidualResult) -> Tables:
         )
         for net, race in races
     ]  # fmt: skip
-    main, check = (_arms(result, *pair) for pair in races)
-    return {"resnet": main, "resnet_check": check, "resnet_curve": concat(curves, ignore_index=True)}
+    arms = dict(zip(("resnet", "resnet_check"), (_arms(result, *pair) for pair in races), strict=False))
+    return {**arms, "resnet_curve": concat(curves, ignore_index=True)}
 
 
 def _arms(result: ResidualResult, net: Net, race: RaceResult) -> DataFrame:
@@ -228,4 +233,47 @@ LARGE = Residual(
     batch_size=128, examples=50_000, images=25_000, draws=10, test_examples=10_000, pool=1, shift=4, watched=10_000,
     epochs=30, switch=20, tail=4, precision="bf16", compiled=True, check=50,
 )  # fmt: skip
-RESNET = Experiment("resnet", Residual(), LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",))
+NIGHT = replace(
+    LARGE, main=replace(LARGE.main, replicas=Share(most=10)), second=None, batch_size=64, images=5000, pool=2, shift=2,
+    watched=2500, epochs=15, switch=10, precision="float32", compiled=False, check=20,
+)  # fmt: skip
+"""Ten draws that share no image."""
+ARRAYS = ("loss", "accuracy", "early", "excess", "curve", "norm", "steps")
+
+
+def units(config: Residual, lab: Lab, found: Found) -> list[Unit]:
+    """Return a unit for every draw, on which all arms are trained from the same weights."""
+    seen = config.trained_images(lab)[config.main.name] / config.draws
+    looks = 6 * config.epochs * config.watched / 3 + 8 * config.test_examples / 3
+    return [Unit(f"draw{d}", "all arms", seen + looks, (d,)) for d in range(config.draws)]
+
+
+def measure(config: Residual, lab: Lab, unit: Unit) -> Arrays:
+    """Train all arms on one draw; DataMissing without the images."""
+    data = pictures("cifar10", config.examples, config.test_examples, config.pool, lab.device)
+    done = _race(config, lab, config.main, data, unit.given[0])
+    return {**{name: getattr(done, name) for name in ARRAYS}, "title": np.array(data.title)}
+
+
+def merge(config: Residual, lab: Lab, found: Found) -> ResidualResult | None:
+    """Return the race on the draws that are there, None for fewer than two."""
+    there = [d for d in range(config.draws) if f"draw{d}" in found]
+    if len(there) < 2:
+        return None
+    several = [found[f"draw{d}"] for d in there]
+    sets = lab.draws(config.examples, config.images, config.draws).some(there)
+    whole = {name: np.concatenate([one[name] for one in several], axis=1) for name in ARRAYS if name != "steps"}
+    main = RaceResult(sets, steps=several[0]["steps"], **whole)
+    return ResidualResult(config, lab, str(several[0]["title"]), main, None)
+
+
+def partial(result: ResidualResult) -> dict[str, str]:
+    """Return how many draws are there, where that is not all."""
+    have, of = len(result.main.sets), result.config.draws
+    return dict.fromkeys(estimates(result), f"{have} of {of} draws") if have < of else {}
+
+
+RESNET = Experiment(
+    "resnet", Residual(), LARGE, run=run, estimates=estimates, tables=tables, scales=("gpu",), night=NIGHT,
+    parts=Parts(units, measure, merge, partial, {"all arms": 900.0}),
+)  # fmt: skip
