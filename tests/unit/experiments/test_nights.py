@@ -9,6 +9,7 @@ import pytest
 from descent.data import images
 from descent.experiments.lab import Lab, Share
 from descent.experiments.saddles import resnet
+from descent.experiments.smoothing import grid
 from descent.runs import campaign
 from tidy import pictures
 
@@ -29,6 +30,32 @@ def patched():
 def found(experiment, config):
     todo = experiment.parts.units(config, LAB, {})
     return {unit.name: experiment.parts.measure(config, LAB, unit) for unit in todo}
+
+
+TINY = replace(
+    grid.GRID.small, stages=(replace(grid.GRID.small.stages[0], batch_sizes=(16, 40), replicas=Share(most=3)),),
+    examples=80, test_examples=60, pictures=240, watched=60, gradients=60, squares=20, curved=20,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return found(grid.GRID, TINY)
+
+
+def test_draws_of_a_grid_put_together_are_the_whole_grid(cells):
+    (whole,), (together,) = grid.run(TINY, LAB).stages, grid.merge(TINY, LAB, cells).stages
+    assert len(cells) == 6
+    for name in ("loss", "degree", "variance"):
+        np.testing.assert_allclose(getattr(whole, name), getattr(together, name), rtol=2e-2, atol=1e-4)
+    assert grid.estimates(grid.merge(TINY, LAB, cells))["P1-C18.resnet"].draws == 3
+    assert not grid.lacking(grid.merge(TINY, LAB, cells))
+
+
+def test_a_draw_counts_when_all_batch_sizes_have_it(cells):
+    some = grid.merge(TINY, LAB, {name: one for name, one in cells.items() if name != "batch40-draw1"})
+    assert grid.lacking(some)["P1-C20.resnet"] == "2 of 3 draws"
+    assert set(grid.tables(some)) == {"grid", "grid_ranks"}
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from pandas import DataFrame, concat
 from torch import Tensor
 
 from descent.arrays import Array, BoolArray
-from descent.data.images import pictures
+from descent.data.images import Pictures, pictures
 from descent.engine import ArmRun, Hyper, sgd, stack
 from descent.engine.arms import survivors
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
-from descent.experiments.lab import Estimates, Experiment, Lab, Share, Tables, tidy
+from descent.experiments.lab import Arrays, Estimates, Experiment, Found, Lab, Parts, Share, Tables, Unit, tidy
 from descent.experiments.smoothing.arms import NAMES, Arm, rules
 from descent.measure.curvature import hessian
 from descent.measure.noise import SearchNoise, full_gradient, gradient_noise
@@ -125,12 +125,8 @@ class GridResult:
 
 def run(config: Grid, lab: Lab) -> GridResult:
     """Train every stack and measure its end; DataMissing without the images."""
-    images = pictures("cifar10", config.pictures, config.test_examples, config.pool, lab.device)
+    images, problem = _problem(config, lab)
     test, stages = (images.test_inputs, images.test_labels), []
-    problem = Supervised(
-        ResNet(widths=config.widths), CrossEntropy(), images.inputs, images.labels, 1, "shuffled_epochs",
-        precision=config.precision, compiled=config.compiled,
-    )  # fmt: skip
     for stage in config.stages:
         sets = lab.draws(len(images.inputs), config.examples, lab.count(stage.replicas))
         drawn = [replace(problem, batch_size=size, rows=sets.rows) for size in stage.batch_sizes]
@@ -139,11 +135,23 @@ def run(config: Grid, lab: Lab) -> GridResult:
     return GridResult(config, lab, images.title, tuple(stages))
 
 
-def _stack(config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequence[Tensor]) -> dict[str, Any]:
-    """Train all arms at one batch size; return what the result holds, (A, N) or (A, M)."""
+def _problem(config: Grid, lab: Lab) -> tuple[Pictures, Supervised]:
+    """Return the images, and the loss over all of them."""
+    images = pictures("cifar10", config.pictures, config.test_examples, config.pool, lab.device)
+    return images, Supervised(
+        ResNet(widths=config.widths), CrossEntropy(), images.inputs, images.labels, 1, "shuffled_epochs",
+        precision=config.precision, compiled=config.compiled,
+    )  # fmt: skip
+
+
+def _stack(
+    config: Grid, lab: Lab, stage: Stage, problem: Supervised, test: Sequence[Tensor], draw: int | None = None
+) -> dict[str, Any]:
+    """Train all arms at one batch size, or one net of each on one draw; return what the result holds, (A, N)."""
     steps = stage.length(int(cast(int, problem.batch_size)), len(problem.data))
     window, exact = min(config.window, steps - 1), replace(problem, precision="float32", compiled=False)
-    arms = lab.arms(stage.rule(lab.momentum), stage.replicas)
+    count = stage.replicas if draw is None else 1
+    arms = lab.arms(stage.rule(lab.momentum), count, skip=draw or 0)
     done, powers = arms.run(problem, problem.model.initial, steps - window, check=config.check), []
     full = partial(full_gradient, _some(exact, config.gradients))  # as that of some images
     for look in range(1, config.looks + 1):
@@ -236,4 +244,57 @@ SMALL = Grid(
     widths=(8, 8, 8), pictures=400, examples=320, test_examples=200, pool=2, watched=100, gradients=160, squares=32,
     curved=48, products=4, window=4, precision="float32", check=1,
 )  # fmt: skip
-GRID = Experiment("grid", SMALL, large=Grid(), run=run, estimates=estimates, tables=tables, scales=("gpu",))
+NIGHT = Grid(  # ten draws that share no image
+    (Stage("epochs", 0.02, (32, 128, 512, 1024), MANY, 15),),
+    examples=5000, pool=2, watched=2500, gradients=2500, squares=256, curved=1000, precision="float32",
+)  # fmt: skip
+
+
+def units(config: Grid, lab: Lab, found: Found) -> list[Unit]:
+    """Return a unit per batch size and draw of the only stage, on which all arms are trained from the same weights."""
+    (stage,), made = config.stages, []
+    for size in stage.batch_sizes:
+        seen = len(NAMES) * (stage.length(size, config.examples) * size + 60_000)  # with what is measured at the end
+        made += [_unit(size, draw, float(seen)) for draw in range(lab.count(stage.replicas))]
+    return made
+
+
+def _unit(size: int, draw: int, seen: float = 0.0) -> Unit:
+    return Unit(f"batch{size}-draw{draw}", f"batches of {size}", seen, (size, draw))
+
+
+def measure(config: Grid, lab: Lab, unit: Unit) -> Arrays:
+    """Train all arms at one batch size on one draw; DataMissing without the images."""
+    (stage,), (size, draw), (images, problem) = config.stages, unit.given, _problem(config, lab)
+    sets = lab.draws(len(images.inputs), config.examples, lab.count(stage.replicas)).some([draw])
+    test = (images.test_inputs, images.test_labels)
+    found = _stack(config, lab, stage, replace(problem, batch_size=size, rows=sets.rows), test, draw)
+    return {**found, "title": np.array(images.title)}
+
+
+def merge(config: Grid, lab: Lab, found: Found) -> GridResult | None:
+    """Return the stage on the draws that all batch sizes have, None for fewer than two."""
+    (stage,) = config.stages
+    names = {d: [_unit(size, d).name for size in stage.batch_sizes] for d in range(lab.count(stage.replicas))}
+    whole = [several for several in names.values() if set(several) <= set(found)]
+    if len(whole) < 2:
+        return None
+    cells = [[found[several[s]] for several in whole] for s in range(len(stage.batch_sizes))]
+    arrays = {
+        name: np.stack([np.concatenate([one[name] for one in row], axis=1) for row in cells])
+        for name in (*MEASURES, "lost")
+    }
+    return GridResult(config, lab, str(cells[0][0]["title"]), (StageResult(stage, **arrays),))
+
+
+def lacking(result: GridResult) -> dict[str, str]:
+    """Return how many draws are there, where that is not all."""
+    (found,) = result.stages
+    have, of = found.lost.shape[-1], result.lab.count(found.stage.replicas)
+    return dict.fromkeys(estimates(result), f"{have} of {of} draws") if have < of else {}
+
+
+GRID = Experiment(
+    "grid", SMALL, large=Grid(), run=run, estimates=estimates, tables=tables, scales=("gpu",), night=NIGHT,
+    parts=Parts(units, measure, merge, lacking, {f"batches of {size}": 900.0 for size in (32, 128, 512, 1024)}),
+)  # fmt: skip
