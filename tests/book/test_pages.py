@@ -152,7 +152,7 @@ def test_a_number_of_the_ledger_stands_under_the_name_of_its_quantity():
     second = outcome(rules.Equivalence(1.0, 0.5), (0.9, 1.1), key="recovers", quantity="speed without it")
     claim = Claim("T1-C1", "here", "read", "It recovers.", ("cpu",), (first.test, second.test), headline="recovers")
     made = Record(claim, "T1", "alpha", (first, second), None)
-    (cell,) = re.findall(r'<td class="estimate".*?</td>', ledger._lead(made, None, ""))
+    (cell,) = re.findall(r'<td class="estimate".*?</td>', ledger._lead(made, None, "", None))
     assert re.search(r'<span class="quantity">speed without it</span><br><strong>1', cell)
     assert "harm" not in cell
 

@@ -28,8 +28,8 @@ def ready(project):
     (project.root / "CITATION.cff").write_text(CITATION)
     (project.root / "LICENSE").write_text("Do as you like.\n")
     (project.published / "records").mkdir(parents=True)
-    (project.published / "records" / "alpha.json").write_text("{}")
-    (project.published / "records" / ".alpha.json.part").write_text("{")
+    (project.published / "records" / "earlier.json").write_text("{}")
+    (project.published / "records" / ".earlier.json.part").write_text("{")
     return project
 
 
@@ -61,7 +61,7 @@ def test_release_packs_the_site_and_what_it_publishes(ready, capsys):
         "data/claims/T1.yaml",
         "data/claims/T2.yaml",
         "data/ledger.schema.json",
-        "data/published/records/alpha.json",
+        "data/published/records/earlier.json",
     )
     assert sorted(members(ready, "published")) == [root + name for name in names]
 

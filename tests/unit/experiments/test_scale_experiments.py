@@ -97,7 +97,7 @@ def test_the_excess_is_that_over_the_mean_weights(patched):
     start = exact.model.initial(LAB.arms(rule(SIX, config.lr, 0.9), config.main.replicas).streams)
     path = torch.stack([flat(start) * scale for scale in (9.0, 0.8, 1.2)])  # the first look is not one of the last two
     whole = SimpleNamespace(records={"weights": SimpleNamespace(values=path)})
-    done = SimpleNamespace(last=SimpleNamespace(whole=whole, params=start, alive=np.ones(2, bool)))
+    done = SimpleNamespace(last=SimpleNamespace(whole=whole, params=start), alive=np.ones(2, bool))
     low, high, mean = (exact.value({k: s * v for k, v in start.items()}).view(6, 2) for s in (0.8, 1.2, 1.0))
     expected = ((low + high) / 2 - mean)[:2]
     assert resnet._excess(config, done, exact.value) == pytest.approx(expected.double().numpy(), abs=1e-5)
