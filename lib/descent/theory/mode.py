@@ -148,7 +148,7 @@ def stable(curvature: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> NDArray[
 
 
 def kernel(h_i: ArrayLike, h_j: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> Array:
-    """Return K(h_i, h_j), noise covariance over stationary covariance of two modes: all that momentum does.
+    """Return K(h_i, h_j), noise covariance over stationary covariance of two modes; for drifts see `memory`.
 
     K = (h_i + h_j)/e − (1 − β)/(1 + β)·h_i h_j + β/(1 − β²)·(h_i − h_j)², e = α/(1 − β).
     The diagonal is plain SGD's at lr α/(1 + β) and a batch smaller by (1 − β)/(1 + β); the last term,
