@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from descent.book.site import checks
-from toybook import edit, make
+from descent.book.sources.project import find_project
+from toybook import REPOSITORY, edit, make
 
 
 @pytest.fixture
@@ -48,6 +49,30 @@ def test_other_numbers_are_left_alone(project, text):
 def test_code_is_no_prose(project):
     edit(project.source("alpha"), "value = law.value(lr)", "value = law.value(lr)  # T1-C1 5")
     assert checks.prose_faults(project) == []
+
+
+ENTRY = "@article{%s,\n  title = {A toy},\n}\n"
+
+
+def test_an_entry_that_nobody_cites_is_named(project):
+    project.chapters.joinpath("references.bib").write_text(ENTRY % "one2001" + ENTRY % "two2002", encoding="utf-8")
+    edit(project.source("index"), "A toy book", "A toy book {cite}`one2001`")
+    why = "chapters/references.bib: no page cites two2002; cite it where its result is used, or drop it"
+    assert checks.citation_faults(project) == [why]
+
+
+@pytest.mark.parametrize("role", ["cite", "cite:t", "cite:p"])
+def test_a_citation_of_no_entry_is_named(project, role):
+    project.chapters.joinpath("references.bib").write_text(ENTRY % "one2001", encoding="utf-8")
+    edit(project.source("index"), "A toy book", f"A toy book {{{role}}}`one2001, two2002`")
+    why = "cites two2002, which is no entry of the bibliography; add it or correct the key"
+    (fault,) = checks.citation_faults(project)
+    assert fault.startswith("index.md:")
+    assert fault.endswith(why)
+
+
+def test_the_books_own_bibliography_is_cited_whole():
+    assert checks.citation_faults(find_project(REPOSITORY)) == []
 
 
 def page(tmp_path, body):

@@ -22,6 +22,8 @@ CLAIM = re.compile(r"\b(?:[A-Z][A-Z0-9]*-[A-Z]|S-)\d+(?:\.\w+)?")
 _WORDS = r"\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found)\b"
 _AFTER = re.compile(rf"§(?:[\s:(\[=≈~<>–—*|-]|{_WORDS})*[-+−]?\d")
 _BEFORE = re.compile(r"\d[\d.,]*\s*[%×]?[\s(\[:–—*|-]*§")
+_CITED = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
+_ENTRY = re.compile(r"^@(?!comment|string|preamble)\w+\{\s*([^\s,]+)\s*,", re.M | re.I)
 
 
 @dataclass
@@ -113,10 +115,34 @@ def prose_faults(project: Project) -> list[str]:
     return faults
 
 
+def citation_faults(project: Project) -> list[str]:
+    """Return entries of the bibliographies that no page cites, and citations of what is no entry."""
+    entries = {key: file for file in _bibliographies(project) for key in _ENTRY.findall(sound(read_text, file))}
+    cited: set[str] = set()
+    faults = []
+    for name, text in project.texts.items():
+        for number, line in enumerate(text.splitlines(), start=1):
+            keys = {key.strip() for found in _CITED.findall(line) for key in found.split(",")}
+            cited |= keys
+            faults += [
+                f"{name}.md:{number}: cites {key}, which is no entry of the bibliography; add it or correct the key"
+                for key in sorted(keys - entries.keys())
+            ]
+    why = "cite it where its result is used, or drop it"
+    idle = [(key, file.relative_to(project.root)) for key, file in entries.items() if key not in cited]
+    return faults + [f"{place}: no page cites {key}; {why}" for key, place in idle]
+
+
 def require(faults: Iterable[str]) -> None:
     """Raise BookError with all faults, if any."""
     if found := list(faults):
         raise BookError("\n".join(found))
+
+
+def _bibliographies(project: Project) -> list[Path]:
+    """Return the files that the settings name, where they are; what is missing Jupyter Book says."""
+    named = (project.chapters / name for name in project.config.get("bibtex_bibfiles") or ())
+    return [path for path in named if path.is_file()]
 
 
 def _schema(project: Project) -> None:
