@@ -119,7 +119,7 @@ def citation_faults(project: Project) -> list[str]:
     """Return entries of the bibliographies that no page cites, and citations of what is no entry."""
     entries = {key: file for file in _bibliographies(project) for key in _ENTRY.findall(sound(read_text, file))}
     cited: set[str] = set()
-    faults = []
+    faults: list[str] = []
     for name, text in project.texts.items():
         for number, line in enumerate(text.splitlines(), start=1):
             keys = {key.strip() for found in _CITED.findall(line) for key in found.split(",")}
