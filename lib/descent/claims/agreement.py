@@ -6,8 +6,6 @@ seed and at each of the others, with the rule and the registration under which t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 from descent.claims.record import Outcome, Record
 from descent.claims.registry import form_digest
 from descent.claims.verdict import Verdict, combine
-from descent.results import MALFORMED, read_json, write_json
+from descent.results import MALFORMED, content_hash, read_json, write_json
 
 __all__ = ["Agreement", "Redrawn", "agreed", "load_agreement", "save_agreement"]
 
@@ -80,7 +78,7 @@ def _is_stale(test: Redrawn, outcome: Outcome, registered: Mapping[str, str]) ->
 def save_agreement(path: Path, agreement: Agreement) -> None:
     """Write it with its hash, atomically."""
     content = {"schema": SCHEMA, **vars(agreement), "tests": {key: _to(test) for key, test in agreement.tests.items()}}
-    write_json(path, content | {"sha256": _hash(content)})
+    write_json(path, content | {"sha256": content_hash(content)})
 
 
 def load_agreement(path: Path) -> Agreement:
@@ -91,7 +89,7 @@ def load_agreement(path: Path) -> Agreement:
         if content.get("schema") != SCHEMA:
             raise ValueError(f"schema {content.get('schema')!r}, this library reads {SCHEMA}")
         made = _agreement(content)
-        if content.get("sha256") != _hash(content):
+        if content.get("sha256") != content_hash(content):
             raise ValueError("it was changed after it was written")
         if made.chapter != path.stem:
             raise ValueError(f"it is of chapter {made.chapter!r}")
@@ -116,8 +114,3 @@ def _to(test: Redrawn) -> dict[str, Any]:
 def _redrawn(content: Mapping[str, Any]) -> Redrawn:
     others = {int(seed): Verdict(verdict) for seed, verdict in content["others"].items()}
     return Redrawn(**{**content, "published": Verdict(content["published"]), "others": others})
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in content.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -7,8 +7,6 @@ drawn from it. Whoever changes a rule gets other numbers to judge it by, and the
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from descent.claims.paper import Paper
 from descent.claims.verdict import Rule, Test
-from descent.results import MALFORMED, canonical, digest, read_json, short_hash, write_json
+from descent.results import MALFORMED, canonical, content_hash, digest, read_json, short_hash, write_json
 
 __all__ = [
     "BASES", "Configs", "Draw", "EarlierDraw", "EarlierForm", "Entry", "Open", "Place", "Registry", "State",
@@ -258,7 +256,7 @@ def save_registry(path: Path, registry: Registry) -> None:
         experiments.setdefault(place.chapter, {}).setdefault(place.name, {})[place.scale] = asdict(draw)
     tests = {key: asdict(entry) for key, entry in registry.tests.items()}
     content = {"schema": SCHEMA, "tests": tests, "experiments": experiments}
-    write_json(path, content | {"sha256": _hash(content)})
+    write_json(path, content | {"sha256": content_hash(content)})
 
 
 def load_registry(path: Path) -> Registry:
@@ -278,7 +276,7 @@ def load_registry(path: Path) -> Registry:
         )
     tests = {key: _read(path.name, key, _entry, one) for key, one in _fields(path.name, content, "tests").items()}
     draws = {place: _read(path.name, str(place), _draw, one) for place, one in _places(path.name, content).items()}
-    if content.get("sha256") != _hash(content):
+    if content.get("sha256") != content_hash(content):
         raise ValueError(f"{path.name} was changed by hand, an entry or its hash; {RESTORE}")
     return Registry(tests, draws)
 
@@ -328,8 +326,3 @@ def _rule(rule: Rule) -> dict[str, Any]:
     kept = {item.name: getattr(rule, item.name) for item in fields(rule)}
     given = {item.name: kept[item.name] for item in fields(rule) if kept[item.name] != item.default}
     return {"kind": rule.kind, **given}
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in content.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

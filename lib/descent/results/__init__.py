@@ -2,7 +2,7 @@
 
 from descent.results.code import code_pieces, imported_pieces, library_files, named_pieces, short_hash
 from descent.results.compare import Comparison, Kind, Measured, compare
-from descent.results.digests import canonical, data_digest, digest, file_hash, library_digest
+from descent.results.digests import canonical, content_hash, data_digest, digest, file_hash, library_digest
 from descent.results.provenance import NIGHT, Provenance, joined, provenance
 from descent.results.store import (
     MALFORMED,
@@ -30,6 +30,7 @@ __all__ = [
     "canonical",
     "code_pieces",
     "compare",
+    "content_hash",
     "data_digest",
     "digest",
     "file_hash",

@@ -15,7 +15,7 @@ import numpy as np
 
 from descent.results.code import LENGTH, PACKAGES, code_pieces, short_hash
 
-__all__ = ["canonical", "data_digest", "digest", "file_hash", "library_digest"]
+__all__ = ["canonical", "content_hash", "data_digest", "digest", "file_hash", "library_digest"]
 
 
 def digest(config: object, ignore: Collection[str] = ()) -> str:
@@ -55,6 +55,12 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, which is never in memory whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON fields but for their own entry "sha256", by which a file vouches for itself."""
+    kept = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def library_digest(modules: Iterable[str], folder: Path = PACKAGES) -> str:

@@ -8,11 +8,9 @@ written whole, under its own name, by whoever started it: running a task twice d
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import io
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +29,7 @@ from descent.engine.checkpoint import Keeping, keeping
 from descent.experiments.lab import Experiment, Lab
 from descent.results import (
     Provenance,
+    content_hash,
     digest,
     file_hash,
     joined,
@@ -216,7 +215,7 @@ def done(task: Task, out: Path) -> dict[str, Any] | None:
         content = read_json(path)
     except ValueError:
         return None  # cut short: measured again, as what was edited is, never used
-    fits = content.get("schema") == SCHEMA and content.get("sha256") == _hash(content)
+    fits = content.get("schema") == SCHEMA and content.get("sha256") == content_hash(content)
     if not fits or content["mark"] != task.mark or "skipped" in content:  # data that were absent may have come
         return None
     files = {out / name: kept for name, kept in content["files"].items()}
@@ -349,17 +348,12 @@ def _write(result: dict[str, Any], out: Path) -> None:
     ]
     files = [path.with_suffix(ending) for path in written for ending in (".csv", ".json")]
     content = result | {"tables": sorted(result.get("tables", {})), "files": {f.name: file_hash(f) for f in files}}
-    write_json(_result(out, result["task"]), content | {"sha256": _hash(content)})
+    write_json(_result(out, result["task"]), content | {"sha256": content_hash(content)})
 
 
 def _result(out: Path, name: str) -> Path:
     """Return the file of a task's result, named so that no table's note can be it."""
     return out / f"{name}.result.json"
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _experiments(package: str) -> Sequence[Experiment[Any, Any]]:

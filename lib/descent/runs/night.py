@@ -92,28 +92,35 @@ class Night:
                 if unit.name not in self.kept[task.name]:
                     yield Job(task, unit)
 
-    def seconds(self, job: Job) -> float:
-        """Return how long a unit is expected to take, by its kind of work: from those that are there, or the plan."""
-        same = {unit.name: unit for unit in self.units(job.task) if unit.kind == job.unit.kind}
-        kept = {name: one for name, one in self.kept[job.task.name].items() if name in same and one.whole}
-        done = [(same[name].size, one.seconds) for name, one in kept.items()]
-        size, took = (sum(values) for values in zip(*done, strict=True)) if done else (0.0, 0.0)
-        pace = size / took if took > 0 and size > 0 else parts_of(job.task).paces.get(job.unit.kind, math.nan)
-        return job.unit.size / pace
+    def paces(self, task: Task) -> dict[str, float]:
+        """Return how much of each kind of work a second does: by the units that are there, or else by the plan."""
+        kept, sums = self.kept[task.name], dict[str, tuple[float, float]]()
+        for unit in self.units(task):
+            if unit.name in kept and kept[unit.name].whole:
+                size, took = sums.get(unit.kind, (0.0, 0.0))
+                sums[unit.kind] = size + unit.size, took + kept[unit.name].seconds
+        learnt = {kind: size / took for kind, (size, took) in sums.items() if size > 0 and took > 0}
+        return {**parts_of(task).paces, **learnt}
+
+    def expected(self) -> list[tuple[Job, float]]:
+        """Return what is not measured yet, with the seconds that each unit is expected to take."""
+        paces = {task.name: self.paces(task) for task in self.todo if task.name in self.chosen}
+        return [(job, job.unit.size / paces[job.task.name].get(job.unit.kind, math.nan)) for job in self.jobs()]
 
     def left(self, jobs: int) -> float:
         """Return the seconds that are left on some processes: all the work shared, or the longest piece of it."""
-        times = [self.seconds(job) for job in self.jobs()]
+        times = [seconds for _, seconds in self.expected()]
         return max(sum(times) / jobs, max(times)) if times else 0.0
 
     def plan(self) -> pd.DataFrame:
         """Return per task and kind of work the units, what is done, and the minutes of a core that are left."""
         rows = []
         for task in (task for task in self.todo if task.name in self.chosen):
-            units, kept = self.units(task), self.kept[task.name]
+            units, kept, paces = self.units(task), self.kept[task.name], self.paces(task)
             for kind in dict.fromkeys(unit.kind for unit in units):
                 some = [unit for unit in units if unit.kind == kind]
-                open_ = [self.seconds(Job(task, unit)) / 60 for unit in some if unit.name not in kept]
+                minute = 60 * paces.get(kind, math.nan)
+                open_ = [unit.size / minute for unit in some if unit.name not in kept]
                 done, later = sum(unit.name in kept for unit in some), sum(unit.waits for unit in some)
                 rows.append((task.name, kind, len(some), done, later, max(open_, default=0.0), sum(open_) / 60))
         names = ["experiment", "kind of work", "units", "done", "waiting for others", "longest, minutes", "core-hours"]
@@ -153,8 +160,13 @@ def night(state: Night, executor: Executor | None, jobs: int, write: Callable[[]
 def _next(state: Night, running: Any, refused: Mapping[str, str], room: int) -> list[Job]:
     """Return the longest units that can begin."""
     busy = {_key(job) for job in running} | set(refused)
-    ready = [job for job in state.jobs() if not job.unit.waits and not {_key(job), job.task.name} & busy]
-    return sorted(ready, key=lambda job: -_known(state.seconds(job)))[: max(0, room)]
+    ready = [
+        (job, seconds)
+        for job, seconds in state.expected()
+        if not job.unit.waits and not {_key(job), job.task.name} & busy
+    ]
+    longest = sorted(ready, key=lambda pair: -_known(pair[1]))
+    return [job for job, _ in longest[: max(0, room)]]
 
 
 def _known(seconds: float) -> float:

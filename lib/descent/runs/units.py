@@ -7,9 +7,7 @@ deleted. So a machine may be lost at any moment, and another one go on where it 
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
 import math
 import shutil
 import time
@@ -26,7 +24,7 @@ from descent.data.images import DataMissing
 from descent.engine.checkpoint import Keeping, keeping
 from descent.engine.precision import arithmetic
 from descent.experiments.lab import Arrays, Lab, Parts, Unit
-from descent.results import MALFORMED, Provenance, digest, named_pieces, provenance, read_json, write_json
+from descent.results import MALFORMED, Provenance, content_hash, digest, named_pieces, provenance, read_json, write_json
 from descent.runs.campaign import Task
 from descent.runs.perform import registration_of
 
@@ -123,7 +121,7 @@ def carry_out(job: Job, out: Path, say: Say = print) -> str:
         "provenance": made.to_json(),
         "arrays": {name: _array_to(np.asarray(values)) for name, values in arrays.items()},
     }
-    write_json(place(out, task, unit), content | {"sha256": _hash(content)})
+    write_json(place(out, task, unit), content | {"sha256": content_hash(content)})
     if work is not None:
         shutil.rmtree(work, ignore_errors=True)
     return ""
@@ -136,7 +134,7 @@ def stored(job: Job, out: Path, say: Say, *, aside: bool = True) -> Kept | None:
         return None
     try:
         content = read_json(path)
-        if content.get("schema") != SCHEMA or content.get("sha256") != _hash(content):
+        if content.get("schema") != SCHEMA or content.get("sha256") != content_hash(content):
             raise ValueError("it is not what was written")
         if other := _differs(content["made"], _made(job)):
             _useless(path, "other", f"is of {other}", say, aside)
@@ -184,8 +182,3 @@ def _array_from(content: Mapping[str, Any]) -> NDArray[Any]:
     values = [math.nan if one is None else one for one in content["values"]]
     made = np.array(values, dtype=str) if kind == "text" else np.array(values, dtype=kind)
     return made.reshape(content["shape"])
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
