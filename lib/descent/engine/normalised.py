@@ -39,7 +39,7 @@ class _Averaged(Rule):
 
     def init(self, params: Leaves) -> Leaves:
         """Return averages of nothing."""
-        return {f"m/{name}": torch.zeros_like(leaf) for name, leaf in params.items()}
+        return _empty(params, "m")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,7 @@ def sign(lr: Values, momentum: Values = 0.0, order: Order = "before", lookahead:
 
     lookahead: the newest gradient enters once more, as in Nesterov's rule, momentum·m + (1 − momentum)·g.
     """
-    if order not in ("before", "after"):
-        raise ValueError(f'order must be "before" or "after", got {order!r}')
-    return _Sign(**broadcast(lr=lr, momentum=momentum), order=order, lookahead=lookahead)
+    return _Sign(**broadcast(lr=lr, momentum=momentum), order=_known(order), lookahead=lookahead)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +94,7 @@ class _Adam(_Averaged):
 
     def init(self, params: Leaves) -> Leaves:
         """Return averages of nothing, of the gradient and of its square."""
-        return {f"{slot}/{name}": torch.zeros_like(leaf) for slot in "mv" for name, leaf in params.items()}
+        return _empty(params, "m", "v")
 
     def update(self, gradient: Leaves, state: Leaves, params: Leaves, age: Tensor) -> tuple[Leaves, Leaves]:
         """Return −lr·m̂/(√v̂ + eps); the powers of the rates are taken in double precision."""
@@ -148,9 +146,7 @@ class _Normalised(_Averaged):
 
 def normalised(lr: Values, momentum: Values = 0.0, order: Order = "before") -> Rule:
     """Return normalised descent: −lr·m/|m| over all leaves of a replica; nothing moves where m is 0."""
-    if order not in ("before", "after"):
-        raise ValueError(f'order must be "before" or "after", got {order!r}')
-    return _Normalised(**broadcast(lr=lr, momentum=momentum), order=order)
+    return _Normalised(**broadcast(lr=lr, momentum=momentum), order=_known(order))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +160,7 @@ class _Linear(Rule):
 
     def init(self, params: Leaves) -> Leaves:
         """Return empty buffers."""
-        return {f"v/{name}": torch.zeros_like(leaf) for name, leaf in params.items()}
+        return _empty(params, "v")
 
     def update(self, gradient: Leaves, state: Leaves, params: Leaves, age: Tensor) -> tuple[Leaves, Leaves]:
         """Return −direct·g − carry·v."""
@@ -306,6 +302,17 @@ def by_leaf(rule: Hyper | Rule, *, otherwise: Hyper | Rule, where: Where) -> Rul
         counts = f"{first.replicas} and {second.replicas}"
         raise ValueError(f"the two rules have {counts} replicas; repeat the shorter, for each replica needs both")
     return _ByLeaf(first.lr, first, second, where)
+
+
+def _known(order: Order) -> Order:
+    if order not in ("before", "after"):
+        raise ValueError(f'order must be "before" or "after", got {order!r}')
+    return order
+
+
+def _empty(params: Leaves, *slots: str) -> Leaves:
+    """Return slots of zeros, each like the parameters."""
+    return {f"{slot}/{name}": torch.zeros_like(leaf) for slot in slots for name, leaf in params.items()}
 
 
 def _of(leaves: Leaves, names: list[str]) -> Leaves:

@@ -25,7 +25,7 @@ from descent.stats.estimate import Estimate
 
 __all__ = [
     "PHYSICS", "SCALES", "Arrays", "Estimates", "Experiment", "Found", "Lab", "Parts", "Result", "Share", "Tables",
-    "Unit", "each", "gathered", "tidy",
+    "Unit", "each", "gathered", "so_far", "tidy",
 ]  # fmt: skip
 
 C = TypeVar("C")
@@ -238,6 +238,11 @@ class Experiment(Generic[C, R]):
         if found is None:
             raise ValueError(f"{self.name} has no configuration for scale {scale!r}")
         return found
+
+
+def so_far(have: int, of: int) -> str:
+    """Return how many draws are there where these are not all, such as "4 of 10 draws"; "" where they are."""
+    return f"{have} of {of} draws" if have < of else ""
 
 
 def gathered(package: str) -> tuple[Experiment[Any, Any], ...]:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from descent.engine.normalised import as_rule
 from descent.engine.probes import Leaves, Params
-from descent.engine.rule import AnyRule, Rule, parts_of, repeat, select
+from descent.engine.rule import AnyRule, Rule, over, parts_of, repeat, select
 from descent.engine.rules import Factors, Hyper, Schedule
 from descent.engine.stack import Chunked, joined, leaves
 from descent.engine.streams import Purpose, Streams
 from descent.engine.train import Noisy
+from descent.measure import noise
 from descent.nets.supervised import Supervised
 from descent.stats.estimate import Estimate
 from descent.stats.intervals import mean
@@ -114,7 +115,7 @@ def matched(own: StepReport, to: StepReport, by: By = "reach") -> Tensor:
     return torch.where((a > 0) & (b > 0), b / a, torch.full_like(a, math.nan))
 
 
-def full_gradient(objective: Any, params: Params, streams: Streams) -> Leaves:
+def full_gradient(objective: Any, params: Params) -> Leaves:
     """Return the gradient of the loss itself: of a Supervised, a Noisy, or whatever has a method `full`.
 
     Raises: ValueError where it is unknown, or where images are augmented and there is none.
@@ -122,8 +123,7 @@ def full_gradient(objective: Any, params: Params, streams: Streams) -> Leaves:
     if isinstance(objective, Supervised):
         if objective.augment is not None:
             raise ValueError("augmented images have no full gradient; measure the objective with augment=None")
-        whole = replace(objective, batch_size=None, sampling="full", precision="float32")
-        return dict(whole.gradient(params, streams, 0))
+        return noise.full_gradient(replace(objective, precision="float32"), params)
     if isinstance(objective, Noisy) or callable(getattr(objective, "full", None)):
         return dict(leaves(objective.full(params)))
     raise ValueError(
@@ -143,14 +143,13 @@ class Symmetrised:
     def gradient(self, params: Params, streams: Streams, step: int) -> Params:
         """Return the symmetrised gradient."""
         g = leaves(self.objective.gradient(params, streams, step))
-        mean_ = full_gradient(self.objective, params, streams)
+        mean_ = full_gradient(self.objective, params)
         coin = streams.signs(Purpose.NOISE, step + _FAR)  # apart from noise that the objective draws itself
-        return joined({name: mean_[name] + _on(coin, g[name]) * (g[name] - mean_[name]) for name in g})
+        return joined({name: mean_[name] + over(coin, g[name]) * (g[name] - mean_[name]) for name in g})
 
     def full(self, params: Params) -> Params:
         """Return the full gradient, which is that of the objective."""
-        rows = len(next(iter(leaves(params).values())))
-        return joined(full_gradient(self.objective, params, Streams(torch.arange(rows))))
+        return joined(full_gradient(self.objective, params))
 
     def chunks(self, replicas: int, budget: int) -> list[slice]:
         """Cut as the objective does, which works on all examples here."""
@@ -252,11 +251,11 @@ class _Frozen:
         if not isinstance(made, (Hyper, Rule)):
             raise ValueError(f"the rule has {rule.replicas} replicas and the parameters {count}; give one, or as many")
         form = joined(x)
-        slope = dict(leaves(full(form))) if full else full_gradient(objective, form, draws)
+        slope = dict(leaves(full(form))) if full else full_gradient(objective, form)
         size = _inner(slope, slope).sqrt()
         flat = math.sqrt(sum(leaf[0].numel() for leaf in x.values()))
         still = (size == 0).to(size)  # at a minimum all coordinates are looked at alike
-        unit = {name: (leaf + _on(still / flat, leaf)) / _on(size + still, leaf) for name, leaf in slope.items()}
+        unit = {name: (leaf + over(still / flat, leaf)) / over(size + still, leaf) for name, leaf in slope.items()}
         return _Frozen(as_rule(made).to(draws.device), objective, x, _apart(draws, 0), unit, size, slope)
 
     @property
@@ -314,10 +313,10 @@ def _seen(
     for name in chains:
         if name == "coin":
             coin = frozen.streams.signs(Purpose.NOISE, index + 5 * _FAR)  # apart from that of `Symmetrised`
-            yield name, {k: frozen.mean[k] + _on(coin, leaf) * (leaf - frozen.mean[k]) for k, leaf in g.items()}
+            yield name, {k: frozen.mean[k] + over(coin, leaf) * (leaf - frozen.mean[k]) for k, leaf in g.items()}
             continue
         amount = {"raw": 0.0, "up": 1.0, "down": -1.0, "early": place / steps, "late": -place / steps}[name]
-        pushed = {k: leaf + _on(push * amount, leaf) * frozen.unit[k] for k, leaf in g.items()}
+        pushed = {k: leaf + over(push * amount, leaf) * frozen.unit[k] for k, leaf in g.items()}
         yield name, pushed if amount else g
 
 
@@ -329,7 +328,3 @@ def _apart(streams: Streams, step: int) -> Streams:
 
 def _inner(a: Leaves, b: Leaves) -> Tensor:
     return torch.stack([(a[name] * b[name]).reshape(len(b[name]), -1).sum(1) for name in b]).sum(0)
-
-
-def _on(values: Tensor, leaf: Tensor) -> Tensor:
-    return values.to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))

@@ -177,7 +177,7 @@ def slow_rate(rule: Memory, curvature: float, effective: float) -> float:
     >>> print(f"{slow_rate(Memory.heavy_ball(0.0), curvature=0.3, effective=0.1):.6f}")
     0.304592
     """
-    modes = np.linalg.eigvals(_advance(rule, _valley(effective * curvature)))
+    modes = np.linalg.eigvals(_advance(rule, float(_valley(effective * curvature))))
     real = modes.real[(np.abs(modes.imag) < 1e-12) & (modes.real > 0) & (modes.real < 1)]
     if not len(real):
         raise ValueError(
@@ -195,7 +195,7 @@ def squared_travel(rule: Memory, z: float) -> float:
     >>> print(f"{squared_travel(Memory.heavy_ball(0.0), 0.4):.6f}")
     0.625000
     """
-    step = _advance(rule, _valley(z))
+    step = _advance(rule, float(_valley(z)))
     if np.abs(np.linalg.eigvals(step)).max() >= 1:
         return float("inf")
     start = np.zeros_like(step)
@@ -228,10 +228,11 @@ def _square_age(rule: Memory) -> float:
     return float(np.arange(last) ** 2 @ shares[:-1] + shares[-1] * old)
 
 
-def _valley(z: float) -> float:
-    if not z > 0:
-        raise ValueError(f"a valley has positive curvature: z = eh must be positive, got {z:g}")
-    return z
+def _valley(z: ArrayLike) -> Array:
+    step = np.asarray(z, dtype=np.float64)
+    if not (step > 0).all():
+        raise ValueError(f"a valley has positive curvature: z = eh must be positive, got {step}")
+    return step
 
 
 def _delay(delay: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from descent.arrays import Array
-from descent.theory.memory import momentum_factor
+from descent.theory.memory import _valley, momentum_factor
 from descent.theory.mode import _momentum
 
 __all__ = [
@@ -147,13 +147,6 @@ def _moments(z: float, momentum: float, spread: float) -> Array:
             [pull**2 + noise, -2 * pull * d, d**2],
         ]
     )
-
-
-def _valley(z: ArrayLike) -> Array:
-    step = np.asarray(z, dtype=np.float64)
-    if not (step > 0).all():
-        raise ValueError(f"a valley has positive curvature: z = eh must be positive, got {step}")
-    return step
 
 
 def _spread(spread: ArrayLike) -> Array:

@@ -16,7 +16,7 @@ from descent.engine.normalised import adam, adamw, by_leaf, lion, normalised, si
 from descent.engine.rule import Rule
 from descent.engine.rules import Hyper, ema, heavy_ball, nesterov, sgd
 
-__all__ = ["BUILT_IN", "TEMPLATE", "Entry", "TrialError", "entry", "parts_of"]
+__all__ = ["BUILT_IN", "TEMPLATE", "Entry", "TrialError", "entry", "settings_of"]
 
 Made = Hyper | Rule
 
@@ -84,7 +84,7 @@ def entry(name: str, settings: Mapping[str, float] | None = None) -> Entry:
     return _tried(Entry(attribute, make, dict(settings or {}), False, digest))
 
 
-def parts_of(pairs: list[str]) -> dict[str, float]:
+def settings_of(pairs: list[str]) -> dict[str, float]:
     """Return settings from NAME=VALUE texts."""
     found = {}
     for pair in pairs:

@@ -139,6 +139,6 @@ def test_what_has_no_full_gradient_is_refused():
             return params
 
     with pytest.raises(ValueError, match=r"give it a method full"):
-        full_gradient(Bare(), *at(0.1))
+        full_gradient(Bare(), at(0.1)[0])
     with pytest.raises(ValueError, match="give one, or as many"):
         step_of(sign([0.1, 0.2]), Skewed(), at(0.1)[0], streams=at(0.1)[1])

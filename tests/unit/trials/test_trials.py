@@ -168,4 +168,4 @@ def test_built_in_rules_are_listed(capsys):
     assert status == 0
     assert len(said.out.splitlines()) == len(load.BUILT_IN)
     with pytest.raises(TrialError, match="NAME=NUMBER"):
-        load.parts_of(["slow=fast"])
+        load.settings_of(["slow=fast"])

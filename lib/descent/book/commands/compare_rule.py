@@ -27,7 +27,7 @@ def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
     if not options.rule:
         raise usage("name a rule: FILE.py:NAME, or a built-in one (--list)")
     try:
-        given = load.parts_of(options.parameters)
+        given = load.settings_of(options.parameters)
         entries = [load.entry(options.rule, given), *(load.entry(name) for name in _names(options.against))]
         entries = list({entry.name: entry for entry in reversed(entries)}.values())[::-1]
         problem = problems.problem(options.problem)

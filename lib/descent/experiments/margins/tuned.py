@@ -17,7 +17,7 @@ from pandas import DataFrame
 from descent.arrays import Array
 from descent.data.draws import Draws
 from descent.data.images import Pictures, pictures
-from descent.experiments.lab import Arrays, Found, Lab, Parts, Share, Unit
+from descent.experiments.lab import Arrays, Found, Lab, Parts, Share, Unit, so_far
 from descent.experiments.margins.classifiers import Course, Examples, Net, Tests, errors, objective, stand
 from descent.nets import CNN
 from descent.stats import Estimate, draw_difference, draw_mean
@@ -91,8 +91,7 @@ class Stood:
     @property
     def lacking(self) -> str:
         """How many draws are there, where that is not all."""
-        have, of = len(self.draws), self.contest.draws
-        return "" if have == of else f"{have} of {of} draws"
+        return so_far(len(self.draws), self.contest.draws)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +232,7 @@ def lacking(result: Tuned, tests: Mapping[str, Sequence[int]]) -> dict[str, str]
     contests, found = result.config.contests, {}
     for key, places in tests.items():
         short = [
-            result.stood[place].lacking if place in result.stood else f"0 of {contests[place].draws} draws"
+            result.stood[place].lacking if place in result.stood else so_far(0, contests[place].draws)
             for place in places
         ]
         if any(short):

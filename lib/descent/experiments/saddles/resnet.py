@@ -24,7 +24,7 @@ from descent.engine.arms import to_numpy
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
 from descent.engine.stack import leaves
-from descent.experiments.lab import Arrays, Estimates, Experiment, Found, Lab, Parts, Share, Tables, Unit, tidy
+from descent.experiments.lab import Arrays, Estimates, Experiment, Found, Lab, Parts, Share, Tables, Unit, so_far, tidy
 from descent.experiments.saddles.arms import BEFORE, SIX, Arm, Race, race, rule
 from descent.measure.noise import flat
 from descent.measure.operators import unflatten
@@ -269,8 +269,8 @@ def merge(config: Residual, lab: Lab, found: Found) -> ResidualResult | None:
 
 def partial(result: ResidualResult) -> dict[str, str]:
     """Return how many draws are there, where that is not all."""
-    have, of = len(result.main.sets), result.config.draws
-    return dict.fromkeys(estimates(result), f"{have} of {of} draws") if have < of else {}
+    short = so_far(len(result.main.sets), result.config.draws)
+    return dict.fromkeys(estimates(result), short) if short else {}
 
 
 RESNET = Experiment(

@@ -24,7 +24,7 @@ from descent.engine import ArmRun, Hyper, sgd, stack
 from descent.engine.arms import survivors
 from descent.engine.precision import Precision
 from descent.engine.probes import Leaves
-from descent.experiments.lab import Arrays, Estimates, Experiment, Found, Lab, Parts, Share, Tables, Unit, tidy
+from descent.experiments.lab import Arrays, Estimates, Experiment, Found, Lab, Parts, Share, Tables, Unit, so_far, tidy
 from descent.experiments.smoothing.arms import NAMES, Arm, rules
 from descent.measure.curvature import hessian
 from descent.measure.noise import SearchNoise, full_gradient, gradient_noise
@@ -290,8 +290,8 @@ def merge(config: Grid, lab: Lab, found: Found) -> GridResult | None:
 def lacking(result: GridResult) -> dict[str, str]:
     """Return how many draws are there, where that is not all."""
     (found,) = result.stages
-    have, of = found.lost.shape[-1], result.lab.count(found.stage.replicas)
-    return dict.fromkeys(estimates(result), f"{have} of {of} draws") if have < of else {}
+    short = so_far(found.lost.shape[-1], result.lab.count(found.stage.replicas))
+    return dict.fromkeys(estimates(result), short) if short else {}
 
 
 GRID = Experiment(
