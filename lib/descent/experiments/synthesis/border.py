@@ -155,11 +155,12 @@ LOOKED = ("loss", "sharpness", "accuracy")
 
 
 def estimates(result: BorderResult) -> Estimates:
-    """Return what the border does to sharpness and loss, for S-39 to S-41."""
+    """Return what the border does to sharpness and loss, for S-21 and S-39 to S-41."""
     config, last = result.config, result.last
     small, full = config.map_batches.index(4), config.map_batches.index(0)
     row = result.map_sharpness[config.map_steps.index(BELOW)]
     found: dict[str, Estimate | Sequence[Estimate] | None] = {
+        "S-21.edge": _mean(ABOVE * np.exp(result.at(ABOVE).ends("sharpness", last)[1])),
         "S-39.below": _mean(result.at(BELOW).gap("sharpness", last)),
         "S-39.above": _mean(result.at(ABOVE).gap("sharpness", last)),
         "S-39.border": _mean(result.border()),
