@@ -89,6 +89,14 @@ class Outcome:
         return str(self.deciding[0]) if self.estimates else str(Verdict.NOT_TESTED)
 
     @property
+    def quoted(self) -> dict[str, str]:
+        """What prose may quote, by key: the estimate, and of a logarithm the factor it stands for ("….factor")."""
+        found = {self.test.key: self.quote}
+        if self.test.unit.startswith("log "):
+            found[f"{self.test.key}.factor"] = str(_raised(self.deciding[0])) if self.estimates else self.quote
+        return found
+
+    @property
     def family_estimates(self) -> tuple[Estimate, ...]:
         """The estimates with intervals that hold for all tests of the family jointly."""
         return family_wise(self.estimates, self.family)
@@ -301,13 +309,19 @@ def restated(record: Record, claim: Claim, family: int) -> Record:
 
 
 def quotes(records: Iterable[Record]) -> dict[str, str]:
-    """Return what prose may quote: each test's estimate under its key, each verdict under "<claim>.verdict"."""
+    """Return what prose may quote: estimates under the keys of their tests, each verdict under "<claim>.verdict"."""
     quoted = {}
     for record in records:
         quoted[f"{record.claim.id}.verdict"] = str(record.verdict)
         for outcome in record.outcomes:
-            quoted[f"{record.claim.id}.{outcome.test.key}"] = outcome.quote
+            quoted |= {f"{record.claim.id}.{key}": text for key, text in outcome.quoted.items()}
     return quoted
+
+
+def _raised(estimate: Estimate) -> Estimate:
+    """Return the factor whose logarithm is estimated: 0.69 [0.6, 0.8] becomes 2 [1.8, 2.2]."""
+    value, low, high = (math.exp(number) for number in (estimate.value, estimate.low, estimate.high))
+    return replace(estimate, value=value, low=low, high=high)
 
 
 def compare_records(published: Iterable[Record], yours: Iterable[Record]) -> tuple[Comparison, ...]:

@@ -273,6 +273,14 @@ def test_a_rule_over_each_holds_if_all_lie_inside_and_fails_if_one_lies_outside(
     assert shown.family_estimates[0] == good.widened(3)
 
 
+def test_a_logarithm_can_be_quoted_as_the_factor_it_stands_for():
+    log = replace(a_test(Direction(below=0.0)), unit="log sharpness")
+    found = claims.Outcome(log, 1, (estimate(math.log(2.0), 0.01),))
+    assert found.quoted == {"key": found.quote, "key.factor": "2.000 [1.980, 2.020]"}
+    assert claims.Outcome(log, 1).quoted == {"key": "not tested here", "key.factor": "not tested here"}
+    assert set(claims.Outcome(replace(log, unit="ratio"), 1).quoted) == {"key"}
+
+
 def test_of_several_inside_the_one_closest_to_an_end_is_shown():
     found = [estimate(1.0), estimate(1.04), estimate(0.97)]
     assert claims.Outcome(a_test(Equivalence(1.0, 0.1, each=True)), 1, tuple(found)).quote == str(found[1])

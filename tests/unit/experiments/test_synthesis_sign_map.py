@@ -15,6 +15,7 @@ from descent.engine import Purpose
 from descent.engine.streams import Streams, replica_seeds
 from descent.experiments.lab import Experiment, Lab, Share
 from descent.experiments.synthesis import accounts, ages, border, critical, plateaus, small_nets, svag, valleys
+from descent.stats import Estimate
 from tidy import check_answers, value_of
 
 LAB = Lab(replicas=40, seed=7)
@@ -61,6 +62,12 @@ def test_estimates_speak_to_the_claims_and_tables_are_tidy(name: str) -> None:
 )
 def test_identities_hold_to_rounding(name: str, key: str) -> None:
     assert value_of(SHRUNK[name][0].estimates(result(name)), key) < 1e-9
+
+
+def test_a_crossing_without_chance_does_not_make_the_others_too_few() -> None:
+    found = valleys.estimates(result("valleys"))["S-38.paths"]
+    assert isinstance(found, Estimate)
+    assert found.n == valleys.Valleys().sets
 
 
 def test_a_level_is_passed_between_two_looks() -> None:

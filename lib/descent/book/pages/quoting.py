@@ -23,7 +23,8 @@ def quotable(project: Project, found: Sequence[Record]) -> dict[str, str]:
     quoted, kept = quotes(found), records.of_record(project)
     for record in (record for record in found if record.claim.id in kept):
         before, absent = kept[record.claim.id], [o.test.key for o in record.outcomes if o.reason == DATA_MISSING]
-        said = {o.test.key: o.quote for o in before.outcomes if o.estimates and o.test.key in absent}
+        measured = [o.quoted for o in before.outcomes if o.estimates and o.test.key in absent]
+        said = {key: text for one in measured for key, text in one.items()}
         if record.verdict is Verdict.NOT_TESTED and said:
             said["verdict"] = str(before.verdict)
         dated = f"measured with images on {before.provenance.date}"
@@ -42,10 +43,11 @@ def requote(notebook: source.Notebook, quoted: Mapping[str, str]) -> None:
 def unmeasured(project: Project, found: Iterable[Record], quoted: Mapping[str, str]) -> list[str]:
     """Return the places where prose asserts a number that nobody has measured."""
     lacking = {
-        f"{record.claim.id}.{outcome.test.key}": outcome.reason
+        f"{record.claim.id}.{key}": outcome.reason
         for record in found
         for outcome in record.outcomes
         if _is_absent(outcome)
+        for key in outcome.quoted
     }
     return [
         f"{page}.md:{number}: quotes {key}, which was not tested here ({lacking[key]}) and is in no record; "

@@ -13,7 +13,7 @@ from descent.arrays import Array
 from descent.engine.rules import ema
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables, tidy
 from descent.problems.products import Products, imbalance
-from descent.stats import exact, furthest, mean, paired_ratio
+from descent.stats import Estimate, exact, furthest, mean, paired_ratio
 from descent.theory.valley import drift_crossing, moment_drift
 
 
@@ -109,14 +109,20 @@ def estimates(result: ValleysResult) -> Estimates:
         "S-37.small": paired_ratio(result.labels[0, 0], result.labels[0, 1], seed),
         "S-37.large": paired_ratio(result.labels[1, 0], result.labels[1, 1], seed),
         "S-38.exact": exact(np.abs(result.crossing - 1).max()),
-        "S-38.paths": furthest([mean(one) for one in result.paths]),
+        "S-38.paths": furthest(_crossings(result)),
     }
+
+
+def _crossings(result: ValleysResult) -> list[Estimate]:
+    """Return the crossing of every batch over the law; that of full batches knows no chance."""
+    pairs = zip(result.config.batches, result.paths, strict=True)
+    return [exact(one.mean()) if batch is None else mean(one) for batch, one in pairs]
 
 
 def tables(result: ValleysResult) -> Tables:
     """Return the crossings found in runs over the law, by spread."""
     spread = [0.0 if batch is None else 2 / batch for batch in result.config.batches]
-    return {"valleys": tidy({"spread": spread}, crossing=np.array([mean(one) for one in result.paths]))}
+    return {"valleys": tidy({"spread": spread}, crossing=np.array(_crossings(result)))}
 
 
 VALLEYS = Experiment(
