@@ -18,6 +18,7 @@ from typing import Any
 from descent.oracles.common import Oracle
 from descent.oracles.curvature import ORACLES as CURVATURE
 from descent.oracles.dynamics import ORACLES as DYNAMICS
+from descent.oracles.edge import ORACLES as EDGE
 from descent.oracles.noise import ORACLES as NOISE
 from descent.oracles.rules import ORACLES as RULES
 from descent.oracles.statistics import ORACLES as STATISTICS
@@ -25,7 +26,7 @@ from descent.results import write_json
 
 __all__ = ["ORACLES", "Oracle", "main", "measured"]
 
-ORACLES: tuple[Oracle, ...] = (*CURVATURE, *NOISE, *RULES, *DYNAMICS, *STATISTICS)
+ORACLES: tuple[Oracle, ...] = (*CURVATURE, *EDGE, *NOISE, *RULES, *DYNAMICS, *STATISTICS)
 
 
 def measured(oracle: Oracle) -> dict[str, Any]:
