@@ -139,3 +139,45 @@ def test_nothing_moves_for_who_asks_for_less_motion(tab, name):
     page.wait_for_timeout(500)
     assert root.locator("canvas").evaluate("canvas => canvas.toDataURL()") == picture
     assert root.locator("button[data-play]").inner_text() == "play"
+
+
+NOTEBOOK = """async (name) => {
+    const { render } = await import(`./_static/explorers/${name}.mjs`);
+    const [kept, listeners] = [{ state: { momentum: 1e9, unknown: 1 } }, new Set()];
+    const model = {
+        get: (key) => kept[key],
+        set: (key, value) => { kept[key] = value; },
+        save_changes: () => { kept.saved = true; },
+        on: (event, changed) => listeners.add(changed),
+        off: (event, changed) => listeners.delete(changed),
+    };
+    const el = document.createElement("div");
+    document.querySelector("article").prepend(el);
+    const hash = location.hash;
+    const clear = render({ model, el });
+    const slider = el.querySelector("input[id$='-momentum']");
+    const first = slider.value === slider.max;
+    [...el.querySelector(".explorer-presets").children].at(-1).click();
+    const pressed = { ...kept.state };
+    kept.state = { ...pressed, momentum: 0 };
+    listeners.forEach((changed) => changed());
+    const told = +slider.value;
+    clear();
+    return { first, saved: kept.saved, pressed, told, same: location.hash === hash, left: listeners.size,
+        height: el.querySelector("canvas").height, words: el.querySelector(".explorer-summary").textContent };
+}"""
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_it_runs_in_a_notebook_too(tab, name):
+    """As anywidget calls it: an element, and a model that keeps the state in place of the address."""
+    found = tab().open("measure.html").evaluate(NOTEBOOK, name)
+    assert found["first"]  # what the model held, within the control's range
+    assert found["saved"]
+    assert "unknown" not in found["pressed"]
+    assert found["pressed"]["momentum"] <= 1
+    assert found["told"] == 0
+    assert found["same"]
+    assert found["left"] == 0
+    assert found["height"] > 100
+    assert len(found["words"]) > 20

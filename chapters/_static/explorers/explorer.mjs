@@ -11,22 +11,83 @@ const HTML = (tag, attributes = {}, ...children) => {
 // spec: name, controls [{id, label, min, max, step, value, log, digits, unit, names}], presets [{label, state}], height,
 // draw(sheet, state, cloud), summary(state), golden(input) → numbers; where replicas move on the page also
 // live {start(state, random) → cloud, advance(cloud, state, random) by one frame, still: frames shown where nothing may move}.
+//
+// Draws it wherever the page has a place for it, and returns what a notebook calls to have it in a cell of its own, the
+// form of anywidget: there the state is the model's "state", and not the address.
 export function mount(spec) {
-  for (const root of document.querySelectorAll(`.explorer[data-explorer="${spec.name}"]`)) new Explorer(root, spec);
+  const places = globalThis.document?.querySelectorAll(`.explorer[data-explorer="${spec.name}"]`) ?? [];
+  for (const root of places) new Explorer(root, spec, new Address(spec));
+  return ({ model, el }) => {
+    el.classList.add("explorer");
+    el.dataset.explorer = spec.name;
+    const explorer = new Explorer(el, spec, new Model(model));
+    return () => explorer.stop();
+  };
+}
+
+// The address keeps the state behind the explorer's name: page.html#margins:lr=1,momentum=0.9
+class Address {
+  constructor(spec) {
+    this.spec = spec;
+  }
+
+  read() {
+    const [name, text] = decodeURIComponent(location.hash.slice(1)).split(":");
+    if (name !== this.spec.name || !text) return {};
+    return Object.fromEntries(text.split(",").map((part) => part.split("=")).filter(([, value]) => value !== ""));
+  }
+
+  write(state) {
+    const text = this.spec.controls.map(({ id }) => `${id}=${+state[id].toPrecision(6)}`).join(",");
+    history.replaceState(history.state, "", `#${this.spec.name}:${text}`);
+  }
+
+  watch(changed) {
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }
+}
+
+class Model {
+  constructor(model) {
+    this.model = model;
+  }
+
+  read() {
+    return this.model.get("state") ?? {};
+  }
+
+  write(state) {
+    this.model.set("state", { ...state });
+    this.model.save_changes();
+  }
+
+  watch(changed) {
+    this.model.on("change:state", changed);
+    return () => this.model.off("change:state", changed);
+  }
 }
 
 class Explorer {
-  constructor(root, spec) {
-    Object.assign(this, { root, spec, inputs: {}, outputs: {} });
-    this.state = { ...this.defaults(), ...this.fromAddress() };
+  constructor(root, spec, memory) {
+    Object.assign(this, { root, spec, memory, inputs: {}, outputs: {} });
+    this.state = { ...this.defaults(), ...this.remembered() };
     this.canvas = HTML("canvas", { role: "img", "aria-label": "" });
     this.words = HTML("p", { class: "explorer-summary", "aria-live": "polite" });
     this.mark = HTML("p", { class: "explorer-check" });
     root.replaceChildren(this.controls(), this.presets(), ...(spec.live ? [this.player()] : []), this.canvas, this.words, this.mark);
     root.dataset.ready = "true";
-    new ResizeObserver(() => this.draw()).observe(root);
-    new MutationObserver(() => this.draw()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    addEventListener("hashchange", () => this.set(this.fromAddress()));
+    const size = new ResizeObserver(() => this.draw());
+    const theme = new MutationObserver(() => this.draw());
+    size.observe(root);
+    theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    const forget = memory.watch(() => this.set(this.remembered(), false));
+    this.stop = () => {
+      this.playing = false;
+      size.disconnect();
+      theme.disconnect();
+      forget();
+    };
     this.set(this.state, false);
     this.check();
   }
@@ -35,19 +96,12 @@ class Explorer {
     return Object.fromEntries(this.spec.controls.map((control) => [control.id, control.value]));
   }
 
-  // The address keeps the state behind the explorer's name: page.html#margins:lr=1,momentum=0.9
-  fromAddress() {
-    const [name, text] = decodeURIComponent(location.hash.slice(1)).split(":");
-    if (name !== this.spec.name || !text) return {};
+  // What is remembered of the controls there are, within their ranges.
+  remembered() {
     const known = Object.fromEntries(this.spec.controls.map((control) => [control.id, control]));
-    const pairs = text.split(",").map((part) => part.split("="));
-    return Object.fromEntries(pairs.filter(([id, value]) => id in known && value !== "" && Number.isFinite(+value))
+    return Object.fromEntries(Object.entries(this.memory.read())
+      .filter(([id, value]) => id in known && Number.isFinite(+value))
       .map(([id, value]) => [id, clamp(+value, known[id].min, known[id].max)]));
-  }
-
-  toAddress() {
-    const text = this.spec.controls.map(({ id }) => `${id}=${+this.state[id].toPrecision(6)}`).join(",");
-    history.replaceState(history.state, "", `#${this.spec.name}:${text}`);
   }
 
   controls() {
@@ -146,7 +200,7 @@ class Explorer {
       this.outputs[control.id].value = text;
       this.inputs[control.id].setAttribute("aria-valuetext", text);
     }
-    if (remember) this.toAddress();
+    if (remember) this.memory.write(this.state);
     this.draw();
   }
 
@@ -167,8 +221,8 @@ class Explorer {
 
   // The same formulas in Python wrote down what must come out; a difference is shown, not hidden.
   async check() {
-    const address = new URL(`${this.spec.name}.json`, import.meta.url);
     try {
+      const address = new URL(`${this.spec.name}.json`, import.meta.url);
       const { points, tolerance } = await (await fetch(address)).json();
       const far = points.filter(({ input, output }) => {
         const found = this.spec.golden(input);
@@ -201,10 +255,13 @@ function normals(seed) {
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
+// Where the book's style sheet is not loaded: readable on light and on dark.
+const TONES = { plain: "#4f8fca", momentum: "#d0692a", feature: "#2f9a89", memory: "#d2586f", soft: "#8a929a" };
+
 function colours(node) {
   const style = getComputedStyle(node);
-  const names = ["ink", "plain", "momentum", "feature", "memory", "soft"];
-  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--explorer-${name}`).trim()]));
+  const own = ([name, tone]) => [name, style.getPropertyValue(`--explorer-${name}`).trim() || tone];
+  return Object.fromEntries(Object.entries({ ink: style.color, ...TONES }).map(own));
 }
 
 // A canvas cut into panels, side by side or, where it is narrow, one below the other.

@@ -166,7 +166,7 @@ function summary(state) {
   return `${head}, single runs leave from ${round(sure)} on. At the chosen step ${round(state.lr)} ${what}.`;
 }
 
-mount({
+export const render = mount({
   name: "flatness",
   panels: 2,
   height: 320,

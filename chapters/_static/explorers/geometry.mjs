@@ -78,7 +78,7 @@ function summary(state) {
     + `${round(outside(sgd, 1))} times as much of its loss outside the sharpest direction as along it.`;
 }
 
-mount({
+export const render = mount({
   name: "geometry",
   panels: 2,
   height: 280,

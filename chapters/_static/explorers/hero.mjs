@@ -98,7 +98,7 @@ function summary(state) {
     + `and hovers at ${wide}, plain descent ${regime(plain, state.curvature)} and hovers at ${narrow}.`;
 }
 
-mount({
+export const render = mount({
   name: "hero",
   panels: 2,
   height: 320,

@@ -64,7 +64,7 @@ function summary(state) {
     + `descent and ${percent(share(state, state.momentum))} with momentum ${+state.momentum.toPrecision(3)}.`;
 }
 
-mount({
+export const render = mount({
   name: "margins",
   panels: 2,
   height: 280,

@@ -33,7 +33,7 @@ function summary(state) {
     + `and after ${slow} without; at the optimum it hovers at ${noisy} with and at ${calm} without.`;
 }
 
-mount({
+export const render = mount({
   name: "saddles",
   panels: 2,
   height: 280,

@@ -167,7 +167,7 @@ function summary(state) {
     + `${far > 0 ? `The iterate spreads ${round(far)} times as far as SGD's.` : "Plain SGD would diverge."}`;
 }
 
-mount({
+export const render = mount({
   name: "smoothing",
   panels: 2,
   height: 320,

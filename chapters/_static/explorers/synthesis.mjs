@@ -111,7 +111,7 @@ function summary(state) {
     `Momentum has eh = ${step}, λh = ${inertia}, B/k× = ${batch} and load Λ = ${filled}.`].join(" ");
 }
 
-mount({
+export const render = mount({
   name: "synthesis",
   height: 400,
   controls: [

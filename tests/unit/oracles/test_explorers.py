@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,17 @@ def test_scripts_are_short(repository: Path, name: str) -> None:
     folder = repository / "chapters" / "_static" / "explorers"
     assert len((folder / f"{name}.mjs").read_text(encoding="utf-8").splitlines()) <= 200
     assert len((folder / "explorer.mjs").read_text(encoding="utf-8").splitlines()) <= 400
+
+
+IMPORTED = "for (const at of process.argv.slice(1)) console.log(typeof (await import(at)).render);"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node; the browser tests import them, too")
+def test_a_notebook_can_import_every_explorer(repository: Path) -> None:
+    folder = repository / "chapters" / "_static" / "explorers"
+    files = [(folder / f"{name}.mjs").as_uri() for name in EXPLORERS]
+    run = ["node", "--input-type=module", "--eval", IMPORTED, *files]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["function"] * len(files)
 
 
 def test_every_explorer_has_a_still_picture_that_shows_something(tmp_path: Path) -> None:
