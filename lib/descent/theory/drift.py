@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from descent.arrays import Array
-from descent.theory.memory import momentum_factor
+from descent.theory.memory import Memory, momentum_factor
 from descent.theory.mode import _rate
 
-__all__ = ["imbalance_rate", "uv_drift", "uv_residual"]
+__all__ = ["imbalance_rate", "uv_drift", "uv_path", "uv_residual"]
+
+_GONE = 1e3  # from where no step comes back
 
 
 def imbalance_rate(signal: ArrayLike, noise: ArrayLike, effective: ArrayLike, momentum: ArrayLike) -> Array:
@@ -51,6 +53,23 @@ def uv_drift(u: ArrayLike, v: ArrayLike, effective: ArrayLike, momentum: ArrayLi
     [-7.99e-05, -0.0015172]
     """
     return np.asarray(-_rate(effective) * momentum_factor(momentum) * uv_residual(u, v))
+
+
+def uv_path(rule: Memory, start: tuple[float, float], effective: float, steps: int) -> Array:
+    """Return the path of a linear rule on ½(uv − 1)² from rest, (steps + 1, 2); one that leaves stops.
+
+    >>> print((uv_path(Memory.heavy_ball(0.9), (3.0, 0.05), 0.2, 600)[-1] ** 2).sum().round(6))
+    7.898718
+    """
+    shares, path, gradients = rule.shares, [np.array(start)], [np.zeros(2)] * len(rule.weights)
+    tail = np.zeros(2)
+    for _ in range(steps):
+        u, v = path[-1]
+        gradients = [(u * v - 1) * np.array([v, u]), *gradients[:-1]]
+        tail = rule.tail * tail + shares[-1] * gradients[-1]
+        step = sum((w * g for w, g in zip(shares[:-1], gradients[:-1], strict=True)), start=tail)
+        path.append(path[-1] - effective * step if np.abs(path[-1]).max() < _GONE else path[-1])
+    return np.array(path)
 
 
 def _potential(w: Array, q: Array) -> Array:

@@ -30,6 +30,7 @@ __all__ = [
     "ceiling",
     "drift_factor",
     "momentum_factor",
+    "noise_gain",
     "second_order",
     "slow_rate",
     "squared_travel",
@@ -201,6 +202,19 @@ def squared_travel(rule: Memory, z: float) -> float:
     start = np.zeros_like(step)
     start[0, 0] = 1.0
     return float(z * solve_discrete_lyapunov(step, start)[0, 0])
+
+
+def noise_gain(rule: Memory, z: float) -> float:
+    """Return h²·Var x at z = eh under gradient noise of unit variance, z/(2 − z/c) of heavy ball; infinite likewise.
+
+    >>> print(f"{noise_gain(Memory.heavy_ball(0.0), 0.4):.6f}, {noise_gain(Memory.heavy_ball(0.9), 0.4):.6f}")
+    0.250000, 0.202128
+    """
+    step = _advance(rule, float(_valley(z)))
+    if np.abs(np.linalg.eigvals(step)).max() >= 1:
+        return float("inf")
+    kick = step[:, 0] - np.eye(len(step))[0]  # one gradient that is wrong by h is remembered like a place, and is none
+    return float(solve_discrete_lyapunov(step, np.outer(kick, kick))[0, 0])
 
 
 def _advance(rule: Memory, z: float) -> Array:

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 
 from descent.arrays import Array
-from descent.theory.memory import _valley, momentum_factor
+from descent.theory.memory import Memory, _valley, ceiling, momentum_factor, noise_gain, squared_travel
 from descent.theory.mode import _momentum
 
 __all__ = [
     "drift_crossing",
     "drift_ratio",
     "label_noise_factor",
+    "memory_crossing",
+    "memory_drift",
+    "memory_edge",
     "moment_drift",
     "noisy_drift_factor",
     "qhm_crossing",
@@ -91,6 +95,53 @@ def qhm_crossing(momentum: ArrayLike, nu: ArrayLike) -> Array:
     """
     beta = _momentum(momentum)
     return np.asarray((1 + beta) / (1 + beta * (1 - np.asarray(nu, dtype=np.float64))))
+
+
+def memory_drift(rule: Memory, z: float, spread: float = 0.0) -> float:
+    """Return the drift of any linear rule in the units of `valley_drift`; infinite at and beyond its edge.
+
+    Noise of a batch's curvature is gradient noise of variance b·h²x², so that Σx² = S + b·G·Σx² with S the sum
+    without it and G the `noise_gain`.
+
+    >>> rules = Memory.heavy_ball(0.9), Memory.nesterov(0.9), Memory.stale(9)
+    >>> [round(memory_drift(rule, 0.1, spread=0.5), 3) for rule in rules]
+    [1.003, 0.839, 2.388]
+    """
+    room = 1 - float(_spread(spread)) * noise_gain(rule, z)
+    return 2 * squared_travel(rule, z) / room - 1 if room > 0 else float("inf")
+
+
+def memory_edge(rule: Memory, spread: float = 0.0) -> float:
+    """Return the largest z = eh at which any linear rule is stable in mean square, its ceiling without noise.
+
+    >>> [round(memory_edge(Memory.nesterov(0.9), spread), 3) for spread in (0.0, 0.5)]
+    [13.571, 7.192]
+    """
+    top, b = ceiling(rule), float(_spread(spread))
+    if b == 0:
+        return top
+    gone = next(room for room in 0.5 ** np.arange(1, 50) if b * noise_gain(rule, top * (1 - room)) > 1)
+    low = 1e-3 * min(top, 1 / b)
+    return float(brentq(lambda z: 1 / noise_gain(rule, z) - b, low, top * (1 - gone), xtol=1e-14, rtol=1e-14))
+
+
+def memory_crossing(rule: Memory, spread: float = 0.0, share: float = 1.0) -> float:
+    """Return the z up to which a linear rule drifts further than plain descent that takes `share` of its step.
+
+    1 − β is the share at one learning rate. A rule that drifts further until it leaves, and plain descent itself, have
+    their own edge here.
+
+    >>> [round(memory_crossing(rule), 3) for rule in (Memory.heavy_ball(0.9), Memory.nesterov(0.9), Memory.stale(9))]
+    [1.9, 1.743, 0.165]
+    """
+    own, plain = memory_edge(rule, spread), float(valley_edge(0.0, spread)) / share
+    if own <= plain * (1 + 1e-9):
+        return own
+
+    def gap(z: float) -> float:
+        return 1 / memory_drift(rule, z, spread) - 1 / float(valley_drift(share * z, 0.0, spread))
+
+    return float(brentq(gap, 1e-3 * plain, plain * (1 - 1e-9), xtol=1e-14, rtol=1e-14))
 
 
 def noisy_drift_factor(momentum: ArrayLike, spread: ArrayLike) -> Array:

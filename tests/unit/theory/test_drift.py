@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from descent.theory.drift import imbalance_rate, uv_drift, uv_residual
+import torch
+from descent.engine import Streams, nesterov, replica_seeds, train
+from descent.engine.gradients import stale
+from descent.engine.rules import sgd
+from descent.problems.products import Products
+from descent.theory.drift import imbalance_rate, uv_drift, uv_path, uv_residual
+from descent.theory.memory import Memory
 from scipy.integrate import solve_ivp
 
 
@@ -29,6 +35,27 @@ def test_drift_of_runs_at_a_small_step(momentum: float) -> None:
         p, q = momentum * p + r * v, momentum * q + r * u
         u, v = u - e * (1 - momentum) * p, v - e * (1 - momentum) * q
     assert np.log((u * u - v * v) / start) == pytest.approx(float(uv_drift(3.0, 0.05, e, momentum)), rel=4e-3)
+
+
+@pytest.mark.parametrize("name", ["nesterov", "stale"])
+def test_a_path_is_the_engines(name: str) -> None:
+    steps, x, streams = 60, torch.tensor([[1.5, 0.4]], dtype=torch.float64), Streams(replica_seeds(0, 1), torch.float64)
+    rule, objective, memory = {
+        "nesterov": (nesterov(0.02, 0.9), Products(), Memory.nesterov(0.9)),
+        "stale": (sgd(0.2), stale(Products(), 2), Memory.stale(2)),
+    }[name]
+    path = uv_path(memory, (1.5, 0.4), 0.2, steps)
+    assert path.shape == (steps + 1, 2)
+    for at in (3, steps):
+        end = train(objective, x, rule, at, streams, check=at).params
+        np.testing.assert_allclose(path[at], end[0].numpy(), rtol=1e-10)
+
+
+def test_a_path_that_leaves_stops() -> None:
+    path = uv_path(Memory.heavy_ball(0.0), (3.0, 0.05), 0.6, 50)
+    assert np.isfinite(path).all()
+    assert np.abs(path[-1]).max() > 1e3
+    np.testing.assert_array_equal(path[-1], path[-2])
 
 
 def test_one_step_shrinks_a_product_by_its_rate() -> None:

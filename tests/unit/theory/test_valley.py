@@ -7,12 +7,15 @@ import pytest
 import torch
 from descent.engine import Streams, heavy_ball, replica_seeds, train
 from descent.problems.products import Products, imbalance
-from descent.theory.memory import Memory, momentum_factor, squared_travel
+from descent.theory.memory import Memory, ceiling, momentum_factor, noise_gain, squared_travel
 from descent.theory.mode import matched_lr, mode_edge
 from descent.theory.valley import (
     drift_crossing,
     drift_ratio,
     label_noise_factor,
+    memory_crossing,
+    memory_drift,
+    memory_edge,
     moment_drift,
     noisy_drift_factor,
     qhm_crossing,
@@ -126,3 +129,52 @@ def test_mistakes_are_named() -> None:
         valley_drift(0.1, 0.5, svag=0.5)
     with pytest.raises(ValueError, match="say over how many steps"):
         moment_drift(0.1, 0.5, noise=1.0)
+
+
+RULES = {
+    "heavy ball": Memory.heavy_ball(0.9),
+    "nesterov": Memory.nesterov(0.8),
+    "stale": Memory.stale(3),
+    "adams_bashforth": Memory.adams_bashforth(),
+}
+
+
+def test_of_heavy_ball_every_rules_valley_is_the_closed_form() -> None:
+    for momentum, b in ((0.0, 0.5), (0.9, 0.5), (0.5, 2.0)):
+        rule, edge = Memory.heavy_ball(momentum), float(valley_edge(momentum, b))
+        assert memory_edge(rule, b) == pytest.approx(edge, rel=1e-9)
+        for z in (0.1 * edge, 0.9 * edge):
+            assert memory_drift(rule, z, b) == pytest.approx(float(valley_drift(z, momentum, b)), rel=1e-9)
+            assert noise_gain(rule, z) == pytest.approx(z / (2 - z / float(momentum_factor(momentum))), rel=1e-9)
+        if momentum:
+            assert memory_crossing(rule, b) == pytest.approx(float(drift_crossing(momentum, b)), rel=1e-9)
+    assert memory_crossing(Memory.nesterov(0.9)) == pytest.approx(float(qhm_crossing(0.9, 0.9)), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_drift_with_noise_is_that_of_runs(name: str) -> None:
+    rule, b, steps, runs = RULES[name], 0.4, 120, 4000
+    z, rng = 0.4 * memory_edge(rule, b), np.random.default_rng(5)
+    x, total, tail = np.ones(runs), np.zeros(runs), np.zeros(runs)
+    gradients = [np.zeros(runs)] * len(rule.weights)
+    for _ in range(steps):
+        total += x**2
+        gradients = [z * x * (1 + b**0.5 * rng.choice([-1.0, 1.0], runs)), *gradients[:-1]]
+        tail = rule.tail * tail + rule.shares[-1] * gradients[-1]
+        x = x - tail - sum(w * g for w, g in zip(rule.shares[:-1], gradients[:-1], strict=True))
+    found = 2 * z * total - 1
+    assert found.mean() == pytest.approx(memory_drift(rule, z, b), abs=5 * found.std() / runs**0.5)
+    quiet = memory_drift(rule, z)
+    assert abs(found.mean() - quiet) > 10 * found.std() / runs**0.5  # noise is seen
+
+
+def test_a_rule_that_leaves_first_drifts_further_up_to_its_edge() -> None:
+    assert memory_crossing(Memory.stale(4)) == pytest.approx(ceiling(Memory.stale(4)))
+    assert (
+        memory_crossing(Memory.heavy_ball(0.9), 2.0)
+        < float(valley_edge(0.0, 2.0))
+        < memory_edge(RULES["nesterov"], 2.0)
+    )
+    same = memory_crossing(Memory.heavy_ball(0.9), 0.0, share=0.1)  # at one learning rate: c(c + 2)/(c + 1)
+    assert same == pytest.approx(19 * 21 / 20, rel=1e-9)
+    assert memory_drift(Memory.stale(4), 1.01 * ceiling(Memory.stale(4))) == np.inf
