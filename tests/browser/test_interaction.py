@@ -10,10 +10,10 @@ from descent.oracles.explorers import EXPLORERS
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-PLACES = {"hero": "index"}
+PLACES = {"border": "synthesis", "hero": "index"}
 """The page of an explorer, where it is not the chapter of its name."""
 
-LIVE = ("flatness", "hero", "smoothing")
+LIVE = ("border", "flatness", "hero", "smoothing")
 
 
 def opened(tab, name, fragment="", **options):
@@ -181,3 +181,34 @@ def test_it_runs_in_a_notebook_too(tab, name):
     assert found["left"] == 0
     assert found["height"] > 100
     assert len(found["words"]) > 20
+
+
+def test_a_longer_step_turns_the_sign(tab):
+    _, root = opened(tab, "border")
+    said = {}
+    for step in ("0.2", "0.3"):
+        root.get_by_role("button", name=f"e = {step}").press("Enter")
+        said[step] = root.locator(".explorer-summary").inner_text()
+    ends = "heavy ball ends at sharpness {} and plain SGD ends at sharpness {}: momentum ends {}"
+    assert ends.format(7.9, 8.57, "flatter") in said["0.2"]
+    assert ends.format(7.24, 2.67, "sharper") in said["0.3"]
+
+
+def test_a_point_is_dragged_by_the_mouse_as_its_sliders_would_move_it(tab):
+    page, root = opened(tab, "border", reduced_motion="reduce")
+    canvas = root.locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    box, wide = canvas.bounding_box(), root.evaluate("root => root.clientWidth")
+    left, right, top, bottom = wide / 2 + 52, wide - 18, 24, 360  # of the plane of u and v, as it is drawn
+
+    def place(u, v):
+        x, y = left + (u - 0.4) / 3 * (right - left), bottom - (v + 0.7) / 2.6 * (bottom - top)
+        return box["x"] + x * box["width"] / wide, box["y"] + y
+
+    page.mouse.move(*place(3.0, 0.05))
+    page.mouse.down()
+    page.mouse.move(*place(2.0, 0.25), steps=3)
+    page.mouse.up()
+    page.mouse.move(*place(1.0, 1.0))  # let go: nothing follows
+    found = [float(root.locator(f"#border-{name}").get_attribute("aria-valuetext")) for name in ("u", "v")]
+    assert found == pytest.approx([2.0, 0.25], abs=0.05)

@@ -1,5 +1,7 @@
-// What every explorer shares: labelled controls, presets, state in the address, the theme's colours, axes and curves
-// on a canvas, a sentence that says what is drawn, and the check against numbers that the Python library computed.
+// What every explorer shares: labelled controls, presets, state in the address, the theme's colours, a canvas to draw on,
+// a sentence that says what is drawn, and the check against numbers that the Python library computed.
+
+import { Sheet, clamp } from "./sheet.mjs";
 
 const HTML = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -10,7 +12,8 @@ const HTML = (tag, attributes = {}, ...children) => {
 
 // spec: name, controls [{id, label, min, max, step, value, log, digits, unit, names}], presets [{label, state}], height,
 // draw(sheet, state, cloud), summary(state), golden(input) → numbers; where replicas move on the page also
-// live {start(state, random) → cloud, advance(cloud, state, random) by one frame, still: frames shown where nothing may move}.
+// live {start(state, random) → cloud, advance(cloud, state, random) by one frame, still: frames shown where nothing may move};
+// where points can be dragged, each of which has controls too, handles(state) → [{panel, at: [x, y], to(x, y) → state}].
 //
 // Draws it wherever the page has a place for it, and returns what a notebook calls to have it in a cell of its own, the
 // form of anywidget: there the state is the model's "state", and not the address.
@@ -88,6 +91,7 @@ class Explorer {
       theme.disconnect();
       forget();
     };
+    if (spec.handles) this.dragging();
     this.set(this.state, false);
     this.check();
   }
@@ -101,7 +105,7 @@ class Explorer {
     const known = Object.fromEntries(this.spec.controls.map((control) => [control.id, control]));
     return Object.fromEntries(Object.entries(this.memory.read())
       .filter(([id, value]) => id in known && Number.isFinite(+value))
-      .map(([id, value]) => [id, clamp(+value, known[id].min, known[id].max)]));
+      .map(([id, value]) => [id, fit(+value, known[id])]));
   }
 
   controls() {
@@ -113,7 +117,7 @@ class Explorer {
       const output = HTML("output", { for: id });
       input.addEventListener("input", () => {
         const value = +input.value;
-        this.set({ [control.id]: clamp(control.log ? 10 ** value : value, control.min, control.max) });
+        this.set({ [control.id]: fit(control.log ? 10 ** value : value, control) });
       });
       this.inputs[control.id] = input;
       this.outputs[control.id] = output;
@@ -156,6 +160,33 @@ class Explorer {
     run(!wish.matches);
     box.append(play, again);
     return box;
+  }
+
+  // A finger that meets no point scrolls the page as ever.
+  dragging() {
+    let held;
+    const where = ({ clientX, clientY }) => {
+      const { left, top, width, height } = this.canvas.getBoundingClientRect();
+      return [((clientX - left) * this.sheet.width) / width, ((clientY - top) * this.sheet.height) / height];
+    };
+    const near = (event) => this.spec.handles(this.state).find(({ panel, at }) => {
+      const [[x, y], place] = [where(event), this.sheet.drawn[panel].inside(at)];
+      return Math.hypot(x - place[0], y - place[1]) < 24;
+    });
+    this.canvas.addEventListener("touchstart", (event) => near(event.touches[0]) && event.preventDefault(), { passive: false });
+    this.canvas.addEventListener("pointerdown", (event) => {
+      held = near(event);
+      if (held) this.canvas.setPointerCapture(event.pointerId);
+    });
+    this.canvas.addEventListener("pointermove", (event) => {
+      this.canvas.style.cursor = held ? "grabbing" : near(event) ? "grab" : "";
+      if (!held) return;
+      const [[x, y], { from }] = [where(event), this.sheet.drawn[held.panel]];
+      const known = Object.fromEntries(this.spec.controls.map((control) => [control.id, control]));
+      const moved = Object.entries(held.to(from.x(x), from.y(y))).filter(([, value]) => Number.isFinite(value));
+      this.set(Object.fromEntries(moved.map(([id, value]) => [id, fit(value, known[id])])));
+    });
+    for (const end of ["pointerup", "pointercancel"]) this.canvas.addEventListener(end, () => { held = undefined; });
   }
 
   restart() {
@@ -213,7 +244,8 @@ class Explorer {
     this.canvas.style.height = `${height}px`;
     const context = this.canvas.getContext("2d");
     context.scale(ratio, ratio);
-    this.spec.draw(new Sheet(context, width, height, this.spec.panels ?? 1, colours(this.root)), this.state, this.cloud);
+    this.sheet = new Sheet(context, width, height, this.spec.panels ?? 1, colours(this.root));
+    this.spec.draw(this.sheet, this.state, this.cloud);
     const words = this.spec.summary(this.state);
     if (this.words.textContent !== words) this.words.textContent = words;
     this.canvas.setAttribute("aria-label", words);
@@ -241,7 +273,7 @@ class Explorer {
 }
 
 // Standard normal numbers from a fixed seed: the same cloud for every reader.
-function normals(seed) {
+export function normals(seed) {
   let word = seed;
   const uniform = () => {
     word = (word + 0x6d2b79f5) | 0;
@@ -253,7 +285,7 @@ function normals(seed) {
   return Object.assign(normal, { uniform });
 }
 
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const fit = (value, { min, max, names }) => (names ? Math.round(clamp(value, min, max)) : clamp(value, min, max));
 
 // Where the book's style sheet is not loaded: readable on light and on dark.
 const TONES = { plain: "#4f8fca", momentum: "#d0692a", feature: "#2f9a89", memory: "#d2586f", soft: "#8a929a" };
@@ -262,126 +294,4 @@ function colours(node) {
   const style = getComputedStyle(node);
   const own = ([name, tone]) => [name, style.getPropertyValue(`--explorer-${name}`).trim() || tone];
   return Object.fromEntries(Object.entries({ ink: style.color, ...TONES }).map(own));
-}
-
-// A canvas cut into panels, side by side or, where it is narrow, one below the other.
-class Sheet {
-  constructor(context, width, height, panels, colour) {
-    Object.assign(this, { context, width, height, panels, colour });
-    this.stacked = width < 500 && panels > 1;
-  }
-
-  // Axes of one panel: x and y are {range: [low, high], log, label}; returns what draws in their coordinates.
-  axes(index, x, y, title = "") {
-    const { context, colour } = this;
-    const wide = this.stacked ? this.width : this.width / this.panels;
-    const high = this.stacked ? this.height / this.panels : this.height;
-    const corner = this.stacked ? [0, index * high] : [index * wide, 0];
-    const box = { left: corner[0] + 52, right: corner[0] + wide - 18, top: corner[1] + 24, bottom: corner[1] + high - 40 };
-    const to = { x: scale(x, box.left, box.right), y: scale(y, box.bottom, box.top) };
-    Object.assign(context, { strokeStyle: colour.ink, fillStyle: colour.ink, lineWidth: 1, font: "12px sans-serif" });
-    context.setLineDash([]);
-    context.strokeRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
-    text(context, title, box.left, box.top - 8, "left");
-    text(context, x.label, (box.left + box.right) / 2, box.bottom + 32, "center");
-    for (const value of ticks(x)) text(context, short(value), to.x(value), box.bottom + 15, "center");
-    for (const value of ticks(y)) text(context, short(value), box.left - 5, to.y(value) + 4, "right");
-    context.save();
-    context.translate(corner[0] + 12, (box.top + box.bottom) / 2);
-    context.rotate(-Math.PI / 2);
-    text(context, y.label, 0, 0, "center");
-    context.restore();
-    return new Panel(this, box, to);
-  }
-}
-
-class Panel {
-  constructor(sheet, box, to) {
-    Object.assign(this, { sheet, box, to });
-  }
-
-  curve(points, colour, { dash = [], width = 2 } = {}) {
-    const { context } = this.sheet;
-    context.save();
-    context.beginPath();
-    context.rect(this.box.left, this.box.top, this.box.right - this.box.left, this.box.bottom - this.box.top);
-    context.clip();
-    context.beginPath();
-    points.filter((point) => point.every(Number.isFinite))
-      .forEach(([x, y], i) => context[i ? "lineTo" : "moveTo"](this.to.x(x), this.to.y(y)));
-    Object.assign(context, { strokeStyle: colour, lineWidth: width });
-    context.setLineDash(dash);
-    context.stroke();
-    context.restore();
-  }
-
-  dots(points, colour, radius = 3) {
-    const { context } = this.sheet;
-    context.fillStyle = colour;
-    for (const [x, y] of points) {
-      if (!Number.isFinite(x) || !Number.isFinite(y)) continue;
-      context.beginPath();
-      context.arc(clamp(this.to.x(x), this.box.left, this.box.right), clamp(this.to.y(y), this.box.top, this.box.bottom),
-        radius, 0, 2 * Math.PI);
-      context.fill();
-    }
-  }
-
-  words(content, x, y) {
-    this.sheet.context.fillStyle = this.sheet.colour.ink;
-    text(this.sheet.context, content, this.to.x(x), this.to.y(y), "center");
-  }
-
-  legend(entries, right = false) {
-    const { context } = this.sheet;
-    entries.forEach(([name, colour, dash = []], i) => {
-      const y = this.box.top + 14 + 16 * i;
-      const x = right ? this.box.right - 8 : this.box.left + 8;
-      Object.assign(context, { strokeStyle: colour, lineWidth: 2 });
-      context.setLineDash(dash);
-      context.beginPath();
-      context.moveTo(right ? x - 22 : x, y);
-      context.lineTo(right ? x : x + 22, y);
-      context.stroke();
-      context.setLineDash([]);
-      context.fillStyle = this.sheet.colour.ink;
-      text(context, name, right ? x - 28 : x + 28, y + 4, right ? "right" : "left");
-    });
-  }
-}
-
-function scale({ range: [low, high], log }, start, end) {
-  const map = log ? (value) => Math.log(Math.max(value, low * 1e-9)) : (value) => value;
-  return (value) => start + ((map(value) - map(low)) / (map(high) - map(low))) * (end - start);
-}
-
-function ticks({ range: [low, high], log, count = 5 }) {
-  if (log) {
-    const [first, last] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
-    if (last - first < 2) {
-      return [-1, 0, 1, 2].flatMap((k) => [1, 2, 5].map((digit) => digit * 10 ** (first + k)))
-        .filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9));
-    }
-    const every = Math.max(1, Math.ceil((last - first) / 5));
-    return Array.from({ length: last - first + 1 }, (_, i) => first + i).filter((k) => (k - first) % every === 0)
-      .map((k) => 10 ** k);
-  }
-  const raw = (high - low) / count;
-  const unit = 10 ** Math.floor(Math.log10(raw));
-  const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= raw);
-  const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
-}
-
-// 1000 as it is, 10⁻⁴ and 2·10⁻⁴ by its power of ten.
-function short(value) {
-  if (value === 0 || (Math.abs(value) < 1e4 && Math.abs(value) >= 1e-2)) return String(+value.toPrecision(3));
-  const power = Math.floor(Math.log10(Math.abs(value)) + 1e-9);
-  const digits = +(value / 10 ** power).toPrecision(2);
-  return `${digits === 1 ? "" : `${digits}·`}10${[...String(power)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit] ?? "⁻").join("")}`;
-}
-
-function text(context, words, x, y, align) {
-  context.textAlign = align;
-  context.fillText(words, x, y);
 }

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from descent.engine import rules
 from descent.figures import ARMS, INK, label_panels, line, panels, theory, use_style
+from descent.figures.sign_map import sign_plane
 from descent.problems.exponents import almost_sure_threshold
+from descent.theory.drift import uv_path
 from descent.theory.escape import variance_from_rest
 from descent.theory.inertia import race
 from descent.theory.linear import aligned_edge
 from descent.theory.matched import Held, Setting, gauges
+from descent.theory.memory import Memory, momentum_factor
 from descent.theory.mode import critical_damping, mode_edge
 from descent.theory.noise_escape import closure_step, outside
 from descent.theory.search_noise import degree, stationary_moments
@@ -184,7 +187,31 @@ def synthesis() -> Figure:
     return figure
 
 
+def border() -> Figure:
+    """Return the sign map with two points of it, and the runs of plain SGD and heavy ball at both."""
+    figure, (plane, *places) = panels(3)
+    sign_plane(plane, 6.0)
+    flow = float(np.hypot(3.0**2 - 0.05**2, 2))  # the sharpness that gradient flow from there ends in
+    for words, x, y in (("flatter", 0.95, 70), ("sharper", 4.0, 70), ("both leave", 4.4, 1.3)):
+        plane.text(x, y, words, ha="center", color=INK)
+    product = np.linspace(0.2, 4, 100)
+    for axis, effective in zip(places, (0.2, 0.3), strict=True):
+        plane.plot(effective * flow, momentum_factor(0.9), "o", color=INK)
+        theory(axis, product, 1 / product)
+        for momentum, look, label in ((0.0, PLAIN, "plain SGD"), (0.9, MOMENTUM, "momentum 0.9")):
+            path = uv_path(Memory.heavy_ball(momentum), (3.0, 0.05), effective, 600)
+            name = f"{label}: {np.square(path[-1]).sum():.2f}"
+            axis.plot(*path.T, color=look.color, linewidth=0.9, label=name)
+            axis.plot(*path[-1], look.marker, color=look.color, markersize=7)
+        axis.set(xlim=(0.5, 3.6), ylim=(-0.6, 2.4), xlabel="u", title=f"effective step {effective:g}")
+        axis.legend(title="sharpness at the end", title_fontsize=8, loc="upper right")
+    places[0].set_ylabel("v")
+    label_panels([plane, *places])
+    return figure
+
+
 STILLS: Mapping[str, Callable[[], Figure]] = {
+    "border": border,
     "flatness": flatness,
     "geometry": geometry,
     "hero": hero,

@@ -14,14 +14,17 @@ import numpy as np
 from descent.engine import rules
 from descent.problems.exponents import almost_sure_threshold, exponent
 from descent.results import project_root, write_json
+from descent.theory.drift import uv_path
 from descent.theory.escape import variance_from_rest
 from descent.theory.inertia import race
 from descent.theory.linear import aligned_edge, critical_batch
 from descent.theory.matched import STATES, Held, Setting, badges, gauges
+from descent.theory.memory import Memory
 from descent.theory.mode import critical_damping, growth, mode_edge, stationary_variance
 from descent.theory.moments import moment_operator
 from descent.theory.noise_escape import closure_step, outside
 from descent.theory.search_noise import Rule, Variant, bound, degree, flat_lag, stationary_moments
+from descent.theory.valley import memory_crossing, memory_drift, memory_edge, valley_drift, valley_edge
 from descent.theory.weights import Gamma, lyapunov
 
 __all__ = ["EXPLORERS", "golden"]
@@ -153,7 +156,39 @@ def synthesis() -> list[dict[str, Any]]:
     return points
 
 
+def border() -> list[dict[str, Any]]:
+    """Return one over both drifts, border and edges, and u² − v² and sharpness at the ends of both paths on uv."""
+    slow, noisy = (0.002, 4000, 0.0, 1.0, 1.0), (0.05, 400, 0.5, 0.1, 0.4)
+    cases: list[tuple[float, ...]] = [(0, momentum, *slow) for momentum in (0.5, 0.8, 0.9)]
+    cases += [(0, 0.9, effective, 800, 0.0, 1.0, 9.2 * effective) for effective in (0.2, 0.3)]
+    cases += [(0, 0.99, *noisy), (0, 0.5, 0.2, 400, 2.0, 1.0, 0.3), (1, 0.5, *slow), (1, 0.9, 0.2, 400, 0, 1, 1.84)]
+    cases += [
+        (1, 0.9, *noisy),
+        (1, 0.99, *noisy),
+        (2, 0.5, 0.05, 400, 0.25, 1.0, 0.4),
+        (2, 0.9, 0.01, 800, 0.5, 1, 0.1),
+    ]
+    points, names = [], ("kind", "momentum", "effective", "steps", "spread", "share", "z")
+    for case, (u, v) in itertools.product(cases, ((3.0, 0.05), (1.5, 1.2))):
+        kind, momentum, effective, steps, *valley = case
+        ways = (Memory.heavy_ball(momentum), Memory.nesterov(momentum), Memory.stale(round(momentum / (1 - momentum))))
+        output = [*_valley(ways[int(kind)], *valley)]
+        for rule, step in ((ways[int(kind)], effective), (Memory.heavy_ball(0.0), valley[1] * effective)):
+            first, second = uv_path(rule, (u, v), step, int(steps))[-1] ** 2
+            output += [float(first - second), float(first + second)]
+        points.append({"input": {**dict(zip(names, case, strict=True)), "u": u, "v": v}, "output": output})
+    return points
+
+
+def _valley(rule: Memory, spread: float, share: float, z: float) -> list[float]:
+    """Return one over the drifts of a rule and of plain descent at a share of its step, the border, both edges."""
+    drifts = memory_drift(rule, z, spread), float(valley_drift(share * z, 0.0, spread))
+    edges = memory_edge(rule, spread), float(valley_edge(0.0, spread)) / share
+    return [*(1 / drift for drift in drifts), memory_crossing(rule, spread, share), *edges]
+
+
 EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
+    "border": border,
     "flatness": flatness,
     "geometry": geometry,
     "hero": hero,
