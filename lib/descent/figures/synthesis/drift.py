@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from descent.arrays import Array
@@ -16,21 +16,14 @@ from descent.experiments.synthesis.ages import MEMORIES, UPHILL, AgesResult
 from descent.experiments.synthesis.border import HEAD, BorderResult
 from descent.experiments.synthesis.valleys import ValleysResult
 from descent.figures import INK, Look, label_panels, marks, momentum_look, panels, theory
+from descent.figures.sign_map import FLATTER, SHARPER, SIGNS, sign_plane
 from descent.stats import draw_mean
 from descent.theory.memory import ceiling, drift_factor, momentum_factor
-from descent.theory.valley import drift_crossing, drift_ratio, valley_edge
+from descent.theory.valley import drift_crossing
 
 __all__ = ["age_line", "balance_ledger", "sign_map", "step_batch_map"]
 
-FLATTER, SHARPER = "#3d85c6", "#e0702f"
-FAINT, FULL = "20", "88"  # opacity next to where the sign turns, and where colours are full: words stand on them
-SIGNS = LinearSegmentedColormap.from_list(
-    "signs", [(0.0, FLATTER + FULL), (0.5, FLATTER + FAINT), (0.5, SHARPER + FAINT), (1.0, SHARPER + FULL)]
-)
-"""From flatter to sharper; the sign is seen next to where it turns."""
-MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99)  # that the axis of the sign map names
-REACH = 7.0  # of its axis of eλ₁
-STRONGEST = 199.0  # c of momentum 0.99
+REACH = 7.0  # of the axis of eλ₁ of the sign map
 FACTOR = 2.0  # of sharpness, from which colours of the cells are full
 
 
@@ -41,12 +34,9 @@ def sign_map(border: BorderResult, valleys: ValleysResult) -> Figure:
     0.9, filled where flatter and hollow where sharper, at the eλ₁ at which heavy ball ends, the larger the stronger.
     """
     figure, (axis,) = panels(1, height=4.0)
-    _regions(axis)
+    sign_plane(axis, REACH)
     _crossings(axis, valleys)
     _nets(axis, border)
-    axis.set(yscale="log", xlim=(0, REACH), ylim=(1, STRONGEST), xlabel="effective step × sharpness", ylabel="momentum")
-    axis.set_yticks(momentum_factor(MOMENTA), [f"{m:g}" for m in MOMENTA])
-    axis.minorticks_off()
     for words, x, c in (
         ("flatter:\nout-drifts plain SGD", 0.85, 60.0),
         ("sharper: plain SGD is stopped at its edge", 4.4, 60.0),
@@ -55,21 +45,6 @@ def sign_map(border: BorderResult, valleys: ValleysResult) -> Figure:
         axis.text(x, c, words, ha="center", va="center", color=INK, fontsize=10)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
-
-
-def _regions(axis: Axes) -> None:
-    """Colour the plane by the logarithm of what momentum changes, and draw border and edges."""
-    z, c = np.meshgrid(np.linspace(0.01, REACH, 350), np.geomspace(1, STRONGEST, 200))
-    momentum = (c - 1) / (c + 1)
-    below = z < valley_edge(0.0)
-    ratio = drift_ratio(np.where(below, z, 1.0), momentum)  # > 1 where heavy ball drifts further: flatter
-    change = np.where(below, -np.log(ratio) / np.log(STRONGEST), np.log(z / 2) / np.log(REACH / 2))
-    change = np.where(z < valley_edge(momentum), change, np.nan)
-    axis.pcolormesh(z, c, change, cmap=SIGNS, norm=Normalize(-1.2, 1.2), shading="auto", rasterized=True, zorder=0)
-    own = np.geomspace(1, STRONGEST, 200)
-    theory(axis, drift_crossing((own - 1) / (own + 1)), own, label="border $z_\\times$")
-    theory(axis, valley_edge((own - 1) / (own + 1)), own, dashed=True, label="edges")
-    axis.axvline(float(valley_edge(0.0)), color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
 
 
 def _crossings(axis: Axes, valleys: ValleysResult) -> None:
