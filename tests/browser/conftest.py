@@ -47,6 +47,11 @@ class Tab:
         return self.page
 
 
+def installed():
+    """Return the browser of this machine; None where there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def lacking(what):
     """Skip at a keyboard; in CI, where nothing may be lacking, fail."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
@@ -62,7 +67,7 @@ def book(repository):
 
 @pytest.fixture(scope="session")
 def chromium():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = installed()
     if path is None:
         lacking("there is no chromium on this machine; install one, such as Debian's package `chromium`")
     from playwright.sync_api import sync_playwright
