@@ -11,7 +11,7 @@ TESTERS ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0
 LONG := stats or moments or calibrate or curvature or campaign or perform or margins or scale or synthesis or flatness or smoothing_ or geometry or elsewhere or networks or experiments or precision or convolutional or oracles or golden
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick test-elsewhere lint check reference lock serve release clean
+.PHONY: help book test quick test-elsewhere lint check reference lock serve lab release clean
 
 help: ## list the actions
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ lock: ## renew requirements.lock (needs uv)
 
 serve: $(READY) ## read the built site at http://127.0.0.1:8000
 	$(BIN)/descent serve
+
+lab: $(READY) ## open the chapters as notebooks in JupyterLab, which is not among the locked packages
+	@$(BIN)/python -c 'import jupyterlab' 2>/dev/null || { echo "JupyterLab is missing: $(BIN)/python -m pip install jupyterlab"; exit 1; }
+	$(BIN)/jupyter lab chapters
 
 release: $(READY) ## pack the built site and what it publishes into dist/, with checksums
 	$(BIN)/descent release
