@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import product
 
 import numpy as np
 import torch
@@ -12,18 +11,7 @@ from scipy import linalg
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from descent.measure import (
-    alignment,
-    curvature,
-    gram,
-    operators,
-    parts,
-    sharpness,
-    spectra,
-    stability,
-    tangents,
-    traces,
-)
+from descent.measure import alignment, curvature, gram, operators, parts, sharpness, spectra, tangents, traces
 from descent.nets.convolutional import CNN, ResNet
 from descent.nets.dense import MLP, CrossEntropy, SquaredError
 from descent.nets.supervised import Supervised
@@ -36,12 +24,10 @@ from descent.oracles.common import (
     Leaves,
     Oracle,
     absolute,
-    companion,
     each,
     errors,
     module_of,
     normals,
-    radius,
     relative,
     score,
     slopes,
@@ -292,43 +278,6 @@ def _extreme_directions() -> float:
     return absolute([float(found.low), float(found.high)], [pairs.min(), pairs.max()])
 
 
-ATOMS = np.array([(2.0, 0.0), (1.0, 1.0), (1.0, -1.0), (0.0, 0.5)])
-
-
-def _threshold() -> float:
-    k, radii = torch.from_numpy(ATOMS @ ATOMS.T)[None], []
-    for size, momentum in product((1, 2), (0.0, 0.9)):
-        lr = float(stability.threshold(k, size, momentum))
-        means = [np.mean([np.outer(x, x) for x in batch], axis=0) for batch in product(ATOMS, repeat=size)]
-        radii.append(radius([companion(h, lr, momentum) for h in means]))
-    return absolute(radii, 1.0)
-
-
-def _load() -> float:
-    """Divide the noise in the map of moments by the load: what is left is at the edge, a radius of one."""
-    rows, radii = normals(26, 5, 3), []
-    for size, momentum, lr in ((1, 0.0, 0.3), (2, 0.0, 0.6), (1, 0.9, 0.05), (2, 0.9, 0.4)):
-        steps = [companion(np.outer(x, x), lr, momentum) for x in rows]
-        quiet = np.kron(np.mean(steps, axis=0), np.mean(steps, axis=0))
-        noise = np.mean([np.kron(a, a) for a in steps], axis=0) - quiet
-        found = float(stability.load(torch.from_numpy(rows @ rows.T)[None], lr, size, momentum, iterations=400))
-        radii.append(np.abs(np.linalg.eigvals(quiet + noise / (size * found))).max())
-    return absolute(radii, 1.0)
-
-
-def _bounds() -> float:
-    """Compare 2λ/(λ² + t) with the extremes of the noise t over directions tried one by one."""
-    angle = np.arange(20_000) * np.pi / 20_000
-    v, hessians = np.stack([np.cos(angle), np.sin(angle)]), [np.outer(x, x) for x in ATOMS]
-    mean = np.mean(hessians, axis=0)
-    spread = np.mean([h @ mean @ h for h in hessians], axis=0) - mean @ mean @ mean
-    noise = np.einsum("ai,ab,bi->i", v, spread, v) / np.einsum("ai,ab,bi->i", v, mean, v)
-    values = np.linalg.eigvalsh(mean)
-    truth = [np.min(2 * values / (values**2 + noise.max())), np.max(2 * values / (values**2 + noise.min()))]
-    found = stability.bounds(torch.from_numpy(ATOMS @ ATOMS.T)[None], 1)
-    return each([float(found.lower), float(found.upper)], truth)
-
-
 _M = "descent.measure"
 _TWICE, _ONE_BY_ONE = "dense matrix by differentiating twice", "gradients of torch's module, example by example"
 _JACOBIAN = "Jacobian of torch's module, a backward pass per output"
@@ -377,11 +326,5 @@ ORACLES = (
            "generalised eigenvalues in the parameters, SciPy", SOLVED, "relative", _reachable_extremes),
     Oracle(f"{_M}.alignment.extreme_directions", "extreme alignments over residuals and directions",
            "a grid of 2000 × 2000 angles", 1e-4, "absolute", _extreme_directions),
-    Oracle(f"{_M}.stability.threshold", "largest stable step from the Gram matrix, with and without momentum",
-           "spectral radius 1 over all batches listed", 1e-7, "absolute", _threshold),
-    Oracle(f"{_M}.stability.load", "mean-square load at a step, with and without momentum",
-           "spectral radius 1 where the noise is divided by it", 1e-8, "absolute", _load),
-    Oracle(f"{_M}.stability.bounds", "one-step bounds on the largest stable step",
-           "the formula, with the noise of 20 000 directions", 1e-6, "relative", _bounds),
 )
 # fmt: on

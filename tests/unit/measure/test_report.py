@@ -17,6 +17,7 @@ from descent.nets.supervised import Supervised
 from descent.results import library_files
 from descent.theory.linear import gram_rows, mean_square_edge, mean_square_load
 from torch import nn
+from torch.func import functional_call
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "chapters" / "measure.md"
@@ -140,7 +141,9 @@ def dead():
     [
         (nn.Sequential(nn.Linear(5, 1), nn.BatchNorm1d(1)), {}, r"layer 1 \(BatchNorm1d\).*call module.eval"),
         (nn.Sequential(nn.Dropout(), nn.Linear(5, 1)), {}, r"layer 0 \(Dropout\) is in training mode"),
-        (nn.Linear(5, 3), {}, r"returns \(24, 3\) for 24 inputs.*outputs\[:, :1\]"),
+        (nn.Linear(5, 3), {}, r"targets are \(24,\) for outputs \(24, 3\).*class labels, whole numbers"),
+        (nn.Unflatten(1, (5, 1)), {}, r"returns \(24, 5, 1\) for 24 inputs.*outputs\[:, -1\]"),
+        (nn.Linear(5, 400), {}, r"make a Gram matrix of 9600 rows, above 8000; .* at most 20 examples"),
         (frozen(), {}, "parameter 0.weight is frozen.*pass the trained part"),
         (dead(), {}, "no output depends on a parameter"),
         (nn.Linear(5, 1), {"lr": 0.0}, "lr must be a positive number, got 0.0"),
@@ -158,7 +161,7 @@ def test_what_cannot_be_measured_is_refused_with_a_way_out(data, module, options
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, y: (x, y[:-1]), "23 numbers for 24 inputs"),
+        (lambda x, y: (x, y[:-1]), "23 of them for 24 inputs"),
         (lambda x, y: (x / 0, y), "24 of 24 outputs are not finite"),
         (lambda x, y: (x, y.clone().fill_(torch.nan)), "24 of 24 targets are not finite"),
         (lambda x, y: (x, 0 * y), "targets: all are 0"),
@@ -189,3 +192,117 @@ def imported(file):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """Three classes, a third of the labels drawn anew, and softmax regression at its minimum."""
+    made = torch.Generator().manual_seed(3)
+    x = torch.randn(40, 3, generator=made, dtype=torch.float64)
+    y = torch.where(torch.rand(40, generator=made) < 0.4, torch.randint(3, (40,), generator=made), x.argmax(dim=1))
+    net = nn.Linear(3, 3).double()
+    for leaf in net.parameters():
+        nn.init.zeros_(leaf)
+    newton = torch.optim.LBFGS(net.parameters(), max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-15)
+
+    def closure():
+        newton.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        return loss
+
+    newton.step(closure)
+    return net, x, y
+
+
+def dense_hessian(net, x, y):
+    """Return the Hessian of the cross-entropy, differentiated twice."""
+    flat = nn.utils.parameters_to_vector(net.parameters()).detach()
+
+    def loss(vector):
+        pieces = vector.split([leaf.numel() for leaf in net.parameters()])
+        leaves = {n: p.view_as(leaf) for (n, leaf), p in zip(net.named_parameters(), pieces, strict=True)}
+        return nn.functional.cross_entropy(functional_call(net, leaves, (x,)), y)
+
+    return torch.autograd.functional.hessian(loss, flat)
+
+
+def test_labels_are_measured_by_their_cross_entropy(classes):
+    net, x, y = classes
+    found = measure_model(net, x, y, lr=0.1, momentum=0.5, batch_size=4)
+    each = []
+    for one, label in zip(x, y, strict=True):
+        net.zero_grad()
+        nn.functional.cross_entropy(net(one), label).backward()
+        each.append(torch.cat([leaf.grad.flatten() for leaf in net.parameters()]))
+    each = torch.stack(each)
+    assert found.gradient_noise == pytest.approx(float((each - each.mean(0)).square().sum(1).mean()))
+    assert found.loss == pytest.approx(float(nn.functional.cross_entropy(net(x), y).detach()))
+    assert found.right == pytest.approx(float((net(x).argmax(1) == y).double().mean()))
+    top = float(torch.linalg.eigvalsh(dense_hessian(net, x, y))[-1])
+    assert found.sharpness == pytest.approx(top)  # the net is linear: its Gauss–Newton matrix is the Hessian
+    assert found.noiseless_lr == pytest.approx(3 / top)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_at_a_minimum_labels_have_a_load_and_it_is_that_of_their_hessians(classes, momentum):
+    net, x, y = classes
+    at = measure_model(net, x, y, lr=0.3, momentum=momentum, batch_size=2)
+    assert at.to_gain < 1e-12
+    examples = torch.stack([dense_hessian(net, one[None], label[None]) for one, label in zip(x, y, strict=True)])
+    basis = torch.linalg.eigh(examples.mean(0))[1][:, 3:]  # a shift of all logits moves nothing
+    rotated = (basis.mT @ examples @ basis).numpy()
+    assert at.load == pytest.approx(mean_square_load(rotated, 0.3, momentum, 1 / 2), rel=1e-6)
+    assert at.largest_lr == pytest.approx(mean_square_edge(rotated, momentum, 1 / 2), rel=1e-6)
+    assert "not stable" in str(replace(at, load=2.0))
+    assert "what the outputs' own curvature adds" in str(at)
+
+
+def test_away_from_a_minimum_labels_have_neither_load_nor_largest_step(data):
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+    found = measure_model(net, data[0], (data[1] > 0).long(), lr=0.1)
+    assert found.to_gain > 0.05
+    assert str(found.load) == str(found.largest_lr) == "nan"
+    assert found.noiseless_lr == pytest.approx(2 / found.sharpness)
+    assert re.search("load at lr 0.1 +undefined, no minimum to stay at\nNewton's step", str(found))
+    assert "loss alignment" not in str(found)
+
+
+def test_arrays_are_data(net, data):
+    arrays = [part.numpy() for part in data]
+    assert measure_model(net, *arrays, lr=0.1) == measure_model(net, *data, lr=0.1)
+
+
+def test_several_numbers_are_measured_together(data):
+    torch.manual_seed(2)
+    net, y = nn.Linear(5, 2), torch.stack([data[1], data[0][:, 1]], dim=1)
+    found = measure_model(net, data[0], y, lr=0.1, factor=1.0)
+    assert found.loss == pytest.approx(float(nn.functional.mse_loss(net(data[0]), y).detach()), rel=1e-5)
+    covariance = torch.cat([data[0], torch.ones(24, 1)], dim=1)
+    assert found.sharpness == pytest.approx(float(torch.linalg.eigvalsh(covariance.T @ covariance / 24)[-1]), rel=1e-5)
+    single = measure_model(net_of_first(net), data[0], y[:, 0], lr=0.1)
+    both = measure_model(net, data[0], torch.stack([y[:, 0], net(data[0])[:, 1].detach()], dim=1), lr=0.1)
+    assert both.alignment == pytest.approx(single.alignment, rel=1e-4)  # the second fits: noise of the first alone
+
+
+def net_of_first(net):
+    first = nn.Linear(5, 1)
+    first.weight.data, first.bias.data = net.weight.data[:1], net.bias.data[:1]
+    return first
+
+
+def test_tokens_are_handed_on_as_whole_numbers():
+    torch.manual_seed(0)
+    words = torch.randint(7, (12, 4))
+    net = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, 2))
+    found = measure_model(net, words, words.sum(dim=1) % 2, lr=0.1)
+    assert found.outputs == 2
+    assert found.parameters == 21 + 26
+    with torch.no_grad():
+        assert found.loss == pytest.approx(float(nn.functional.cross_entropy(net(words), words.sum(dim=1) % 2)))
+
+
+def test_labels_of_no_output_are_refused():
+    with pytest.raises(ValueError, match="labels of 3 outputs are 0 … 2, got 1 to 3; count the classes from 0"):
+        measure_model(nn.Linear(2, 3), [[1.0, 0.0], [0.0, 1.0]], [1, 3], lr=0.1)
