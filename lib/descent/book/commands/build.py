@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from descent.book.execute import digest, signals
@@ -25,6 +25,7 @@ from descent.book.pages import (
     paper_scale_page,
     quoting,
     reports,
+    reruns_told,
     rules_page,
 )
 from descent.book.site import assemble, checks, finish, publish
@@ -32,7 +33,10 @@ from descent.book.sources import records
 from descent.book.sources.project import BookError, Project
 from descent.claims import standing
 from descent.claims.margins import load_units
+from descent.claims.reruns import Rerun
 
+Again = Mapping[str, Sequence[Rerun]]
+"""The runs of others, by claim."""
 TOOLS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme", "pydata-sphinx-theme", "sphinx-mathjax-offline")
 
 
@@ -100,7 +104,7 @@ def sources(project: Project) -> digest.Inputs:
     files = [project.root / "_config.yml", project.root / "_toc.yml"]
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     pages = _hashes(project, files)
-    data = sorted(path for path in project.claims.glob("*") if path.is_file())
+    data = [path for folder in (project.claims, project.reruns) for path in sorted(folder.glob("*")) if path.is_file()]
     for chapter in project.notebooks:
         for folder in (project.paper_scale(chapter), project.night(chapter)):
             data += [path for path in sorted(folder.glob("*")) if path.is_file()]
@@ -165,15 +169,23 @@ def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) ->
         write_site_stamp(project, inputs)
 
 
+def _facts(project: Project, chapters: Sequence[Chapter], again: Again) -> dict[str, str]:
+    """Return what an opened claim says beside its tests: the runs of others."""
+    return {(id := record.claim.id): "".join((reruns_told.fact(again.get(id, ())),)) for record in recorded(chapters)}
+
+
 def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     """Return what replaces the placeholders of the pages."""
     large, nights = records.paper_scale(project), records.nights(project)
     rules = rules_page.read(project, recorded(chapters))
     has_rules = project.asks_for("rules-table")
     agreed = records.agreements(project, recorded(chapters))
+    again = reruns_told.by_claim(recorded(chapters), records.bundles(project))
+    agreed = reruns_told.beside(agreed, again)
+    more = _facts(project, chapters, again)
     parts = {
         "ledger-summary": landing.summary(chapters),
-        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed, nights),
+        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed, nights, more),
         "not-held": reports.not_held(chapters),
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),

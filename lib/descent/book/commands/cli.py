@@ -32,9 +32,11 @@ parameters of a chapter, each -p NAME=VALUE:
 """
 EXAMPLES = {
     "build": "descent build\n  descent build -p momentum=0.5 --jobs 1",
-    "run": "descent run saddles -p momentum=0.99 -p replicas=64\n  descent run margins --out mine",
+    "run": "descent run saddles -p momentum=0.99 -p replicas=64\n  descent run margins --out mine\n"
+    "  descent run saddles -p seed=7 --bundle",
     "check": "descent check saddles --seeds 5\n  descent check geometry --only width --seeds 2 -p replicas=200",
     "compare": "descent compare runs/saddles-1a2b3c4d/results data/published/records/saddles.json",
+    "new": "descent new rule mine.py\n  descent new claim saddles.warmth",
     "claims": "descent claims\n  descent claims P3-C2\n  descent claims P3-C2.noisier saddles",
     "serve": "descent serve --port 8080",
 }
@@ -112,6 +114,7 @@ def _book_commands(command: Command) -> None:
     sub = command("run", _run, "run one chapter with your own parameters and compare with the published intervals")
     sub.add_argument("chapter")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where the run goes (default: one under runs/)")
+    sub.add_argument("--bundle", action="store_true", help="write one file of it, for an issue or data/reruns")
     _execution_options(sub)
 
 
@@ -165,6 +168,8 @@ def _experiment_commands(command: Command) -> None:
 
 
 def _other_commands(command: Command) -> None:
+    command("reruns", _reruns, "say of every run that others sent, under data/reruns, what it agrees with")
+
     sub = command("compare", _compare, "compare two sets of records, claim by claim")
     sub.add_argument("a", type=Path, help="records.json, ledger.json, or a folder that holds one")
     sub.add_argument("b", type=Path)
@@ -216,10 +221,10 @@ def _rule_commands(command: Command) -> None:
     sub.add_argument("--out", type=Path, default=Path("report"), help="folder of the report")
     sub.add_argument("--list", action="store_true", help="list the built-in rules, and stop")
 
-    sub = command("new", _new_rule, "write a file to begin with: descent new rule mine.py")
+    sub = command("new", _new, "write files to begin with: of a rule of one's own, or of a claim")
     sub.set_defaults(anywhere=True)
-    sub.add_argument("kind", choices=("rule",))
-    sub.add_argument("file", type=Path)
+    sub.add_argument("kind", choices=("rule", "claim"))
+    sub.add_argument("file", type=Path, metavar="FILE.py | CHAPTER.NAME")
 
 
 def _execution_options(sub: argparse.ArgumentParser) -> None:
@@ -243,7 +248,9 @@ def _run(project: Project, options: argparse.Namespace) -> None:
     chapter = _usage(project.notebook, options.chapter)
     values = _usage(parameters.given, project, [chapter], options.parameters)[chapter]
     _usage(compare.run_place, project, chapter, values, options.out)  # refused before anything runs
-    print(compare.run(project, chapter, values, options.timeout, options.out))
+    if options.bundle:
+        _usage(compare.require_chance, project, chapter, values)
+    print(compare.run(project, chapter, values, options.timeout, options.out, bundle=options.bundle))
 
 
 def _check(project: Project, options: argparse.Namespace) -> int:
@@ -287,16 +294,26 @@ def _compare(project: Project, options: argparse.Namespace) -> None:
     print(_usage(compare.compare_files, options.a, options.b))
 
 
+def _reruns(project: Project, options: argparse.Namespace) -> None:
+    from descent.book.commands import reruns
+
+    print(reruns.table(project))
+
+
 def _compare_rule(project: None, options: argparse.Namespace) -> int:
     from descent.book.commands import compare_rule
 
     return compare_rule.compare_rule(options, UsageError)
 
 
-def _new_rule(project: None, options: argparse.Namespace) -> int:
-    from descent.book.commands import compare_rule
+def _new(project: None, options: argparse.Namespace) -> int:
+    from descent.book.commands import compare_rule, new_claim
 
-    return compare_rule.new_rule(options, UsageError)
+    if options.kind == "rule":
+        return compare_rule.new_rule(options, UsageError)
+    book = find_project((options.root or Path.cwd()).resolve())
+    print(_usage(new_claim.new_claim, book, str(options.file)))
+    return 0
 
 
 def _reference(project: Project, options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from descent import __version__
 from descent.book.execute.execute import execute
 from descent.book.execute.process import TIMEOUT, Job
 from descent.book.execute.progress import Progress
@@ -16,6 +17,7 @@ from descent.book.pages import comparison
 from descent.book.sources import provenance, records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import Claim, Record, Test, compare_records, standing
+from descent.claims.reruns import bundle_name, pack_bundle
 from descent.claims.verdict import rule_to
 from descent.results import short_hash, write_atomic
 
@@ -29,17 +31,43 @@ def run(
     values: Mapping[str, source.Value],
     timeout: float = TIMEOUT,
     out: Path | None = None,
+    *,
+    bundle: bool = False,
 ) -> str:
     """Execute a chapter into a folder of its own, `out` or one under runs/; return the comparison with the published.
 
-    The folder holds notebook, records, tables, figures, and the comparison as Markdown and HTML.
+    The folder holds notebook, records, tables, figures, and the comparison as Markdown and HTML. bundle: and one file
+    of it all for others, see `claims.reruns`.
     """
     place = run_place(project, chapter, values, out)
     records.papers(project)  # read first: a fault there must not cost the run
     before = published(project, chapter)
     _require_folder(project, place.stamp.parent)
     execute(Job(project, chapter, values, place, timeout), Progress())
-    return report(project, chapter, values, place, before)
+    said = report(project, chapter, values, place, before)
+    return f"{said}\n\n{_bundled(project, chapter, values, place)}" if bundle else said
+
+
+def _bundled(project: Project, chapter: str, values: Mapping[str, source.Value], place: Place) -> str:
+    """Write the bundle of a finished run beside it; return what to do with it."""
+    folder = place.notebook.parent
+    text = (folder / "comparison.md").read_text(encoding="utf-8").partition("\n## Figures of this run")[0]
+    records_made = (place.results / "records.json").read_bytes()
+    packed = pack_bundle(chapter, __version__, values, records_made, text.rstrip() + "\n")
+    path = folder / bundle_name(chapter, packed)
+    write_atomic(path, packed)
+    return f"to attach to an issue, or for data/reruns: {_shown(project, path)}"
+
+
+def require_chance(project: Project, chapter: str, values: Mapping[str, source.Value]) -> None:
+    """Raise BookError for parameters that ask another question than the published run: those are no re-run of it."""
+    known = source.parameters(project.source(chapter))
+    others = [name for name in values if name not in comparison.CHANCE and values[name] != known[name]]
+    if others:
+        raise BookError(
+            f"--bundle is for what others can hold against the published numbers: {', '.join(others)} would be "
+            f"another setting; give {', '.join(comparison.CHANCE)} alone, or leave out --bundle"
+        )
 
 
 def report(

@@ -31,11 +31,13 @@ def ledger_table(
     moved: Mapping[str, str],
     agreed: Mapping[str, str],
     nights: Mapping[str, Record] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> str:
     """Return the ledger: per claim one table body with the id as its permanent anchor.
 
     large: what was measured at paper scale, by claim; moved: in which way claims moved, which are marked;
-    agreed: how many other seeds gave a claim's verdict; nights: what was measured in nights of two cores, by claim.
+    agreed: how many other seeds gave a claim's verdict; nights: what was measured in nights of two cores, by claim;
+    more: what else an opened claim says, as pairs of HTML.
     """
     found = recorded(chapters)
     homes = {id: home for chapter in chapters for id, home in chapter.homes.items()}
@@ -46,6 +48,7 @@ def ledger_table(
             large.get(record.claim.id),
             _notes(record.claim.id, moved, agreed),
             (nights or {}).get(record.claim.id),
+            (more or {}).get(record.claim.id, ""),
         )
         for record in (*counted(found), *identities(found))
     )
@@ -73,11 +76,11 @@ def remarks(record: Record) -> str:
     return "".join(f"<br><small>{escape(text)}</small>" for text in (place, claim.conditions) if text)
 
 
-def _body(record: Record, home: Home, large: Record | None, note: str = "", night: Record | None = None) -> str:
+def _body(record: Record, home: Home, large: Record | None, note: str, night: Record | None, facts: str) -> str:
     claim = record.claim
     more = (
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
-        f"with rules, data and code</summary>\n{_opened(record, home, large, night)}\n</details></td></tr>"
+        f"with rules, data and code</summary>\n{_opened(record, home, large, night, facts)}\n</details></td></tr>"
     )
     source = "identities" if claim.identity else source_of(claim).key
     marks = (
@@ -106,9 +109,9 @@ def _count(record: Record) -> str:
     return "the test" if count == 1 else f"all {count} tests"
 
 
-def _opened(record: Record, home: Home, large: Record | None, night: Record | None) -> str:
+def _opened(record: Record, home: Home, large: Record | None, night: Record | None, more: str) -> str:
     tests = "\n".join(f"<li>{_test(record, outcome, _twin(outcome, large))}</li>" for outcome in record.outcomes)
-    facts = f"{''.join(_facts(record, home))}{_paper_scale(record, large)}{_night(night)}"
+    facts = f"{''.join(_facts(record, home))}{_paper_scale(record, large)}{_night(night)}{more}"
     return f'<ul class="tests">\n{tests}\n</ul>\n<dl>{facts}</dl>'
 
 

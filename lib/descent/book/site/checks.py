@@ -94,6 +94,7 @@ def source_faults(project: Project) -> list[str]:
         lambda: project.config,
         lambda: records.papers(project),
         lambda: records.registry(project),
+        lambda: records.bundles(project),
         lambda: _schema(project),
     ):
         try:

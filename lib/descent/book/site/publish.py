@@ -27,6 +27,9 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
     save_records(html / "ledger.json", recorded(chapters), beside(records.registry(project)))
     (html / SCHEMA.name).write_text(ledger_schema(), encoding="utf-8")
     downloads = html / "downloads"
+    for bundle in sorted(project.reruns.glob("*.zip")):
+        (downloads / "reruns").mkdir(parents=True, exist_ok=True)
+        shutil.copy(bundle, downloads / "reruns" / bundle.name)
     for chapter in chapters:
         _copy_tables(project, project.results(chapter.name), downloads / chapter.name)
         _write_forms(chapter, downloads)

@@ -75,6 +75,11 @@ class Project:
         return self.root / "data" / "published"
 
     @property
+    def reruns(self) -> Path:
+        """Folder of the runs that others sent, one bundle each; it need not exist."""
+        return self.root / "data" / "reruns"
+
+    @property
     def references(self) -> Path:
         """Folder of the executed notebooks that the tests compare against."""
         return self.root / "tests" / "notebooks"

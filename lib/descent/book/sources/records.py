@@ -9,6 +9,7 @@ from descent.book.sources.project import BookError, Project, sound
 from descent.claims import Claim, Paper, Record, Verdict, faults, load_papers, load_records, restated
 from descent.claims.agreement import agreed, load_agreement
 from descent.claims.registry import Place, Registry, load_registry
+from descent.claims.reruns import Bundle, load_bundle, require_registered
 
 RECORDS = "records*.json"
 """The records of a campaign, and earlier ones that say what the last one does not (see `campaign.write_records`)."""
@@ -105,6 +106,17 @@ def agreements(project: Project, found: Sequence[Record]) -> dict[str, str]:
         own = {place.name: draw.registration for place, draw in draws.items() if _is_of(place, record)}
         said[record.claim.id] = agreed(today(record, *stated[record.claim.id]), kept[record.chapter], own)
     return {id: text for id, text in said.items() if text}
+
+
+def bundles(project: Project) -> tuple[Bundle, ...]:
+    """Return the runs that others sent; raise SourceError for one that was edited or is drawn under foreign rules."""
+    found, registered = [], registry(project)
+    for file in sorted(project.reruns.glob("*.zip")):
+        bundle = sound(load_bundle, file)
+        if registered.draws:  # a book without a registry has nothing to hold it against
+            sound(require_registered, bundle, registered)
+        found.append(bundle)
+    return tuple(found)
 
 
 def _is_of(place: Place, record: Record) -> bool:
