@@ -70,7 +70,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> AtOutputs:
 
     With p = softmax(f): ℓ″ = diag(p) − ppᵀ = BBᵀ of B = diag(√p) − p√pᵀ, and p − e_y = Bt of t = √p − e_y/√p_y.
 
-    >>> cross_entropy(torch.zeros(1, 2), torch.tensor([0])).residuals.round(decimals=3).tolist()
+    >>> cross_entropy(torch.zeros(1, 2).double(), torch.tensor([0])).residuals.round(decimals=3).tolist()
     [[-0.707, 0.707]]
     """
     p = outputs.softmax(dim=1).clamp_min(1e-200 if outputs.dtype == torch.float64 else 1e-30)
