@@ -8,7 +8,7 @@ over a ring are exact: response is lr/(1 − momentum), temperature is half of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -142,10 +142,7 @@ class Symmetrised:
 
     def gradient(self, params: Params, streams: Streams, step: int) -> Params:
         """Return the symmetrised gradient."""
-        g = leaves(self.objective.gradient(params, streams, step))
-        mean_ = full_gradient(self.objective, params)
-        coin = streams.signs(Purpose.NOISE, step + _FAR)  # apart from noise that the objective draws itself
-        return joined({name: mean_[name] + over(coin, g[name]) * (g[name] - mean_[name]) for name in g})
+        return _Held(self.objective, full_gradient(self.objective, params)).gradient(params, streams, step)
 
     def full(self, params: Params) -> Params:
         """Return the full gradient, which is that of the objective."""
@@ -160,6 +157,20 @@ class Symmetrised:
     def subset(self, rows: slice) -> Symmetrised:
         """Return the objective of the replicas `rows`."""
         return Symmetrised(self.objective.subset(rows) if isinstance(self.objective, Chunked) else self.objective)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """An objective with symmetric noise at parameters that stay, where the full gradient is known."""
+
+    objective: Any
+    mean: Leaves
+
+    def gradient(self, params: Params, streams: Streams, step: int) -> Params:
+        """Return the symmetrised gradient."""
+        g = leaves(self.objective.gradient(params, streams, step))
+        coin = streams.signs(Purpose.NOISE, step + _FAR)  # apart from noise that the objective draws itself
+        return joined({name: self.mean[name] + over(coin, g[name]) * (g[name] - self.mean[name]) for name in g})
 
 
 @dataclass(frozen=True)
@@ -204,11 +215,8 @@ class _Reaching:
     def __call__(self, step: int, params: Params, velocity: Params) -> Tensor:
         """Measure both reaches at these parameters."""
         control, streams = self.control, _apart(self.streams, step)
-        found = []
-        for rule in (self.own, control.like):
-            frozen = _Frozen.at(rule, self.objective, params, streams, control.rows, None)
-            total = _ring(frozen, 0, control.steps, control.burn, frozen.size * 0, ("raw",))
-            found.append(-total.along["raw"])
+        frozen = _Frozen.at(self.own, self.objective, params, streams, control.rows, None)
+        found = _descents(frozen, (frozen.rule, frozen.made(control.like)), control.steps, control.burn)
         sound = (found[0] > 0) & (found[1] > 0)
         ratio = (found[1] / found[0].clamp_min(torch.finfo(found[0].dtype).tiny)).clamp(max=control.most)
         factors = torch.ones(self.streams.replicas, dtype=torch.float64, device=ratio.device)
@@ -246,17 +254,18 @@ class _Frozen:
         if rows is not None:
             x, draws = {name: leaf[rows] for name, leaf in x.items()}, streams.subset(rows)
             objective = objective.subset(rows) if isinstance(objective, Chunked) else objective
-        count = draws.replicas
-        made = rule if rule.replicas == count else repeat(rule, count) if rule.replicas == 1 else None
-        if not isinstance(made, (Hyper, Rule)):
-            raise ValueError(f"the rule has {rule.replicas} replicas and the parameters {count}; give one, or as many")
         form = joined(x)
         slope = dict(leaves(full(form))) if full else full_gradient(objective, form)
         size = _inner(slope, slope).sqrt()
         flat = math.sqrt(sum(leaf[0].numel() for leaf in x.values()))
         still = (size == 0).to(size)  # at a minimum all coordinates are looked at alike
         unit = {name: (leaf + over(still / flat, leaf)) / over(size + still, leaf) for name, leaf in slope.items()}
-        return _Frozen(as_rule(made).to(draws.device), objective, x, _apart(draws, 0), unit, size, slope)
+        held = _Held(objective.objective, slope) if isinstance(objective, Symmetrised) and full is None else objective
+        return _Frozen(_one_each(rule, draws), held, x, _apart(draws, 0), unit, size, slope)
+
+    def made(self, rule: Hyper | Rule) -> Rule:
+        """Return another rule with as many replicas."""
+        return _one_each(rule, self.streams)
 
     @property
     def count(self) -> int:
@@ -306,6 +315,20 @@ def _ring(frozen: _Frozen, ring: int, steps: int, burn: int, push: Tensor, chain
     return _Sums(along, squares, pulled)
 
 
+def _descents(frozen: _Frozen, rules: Sequence[Rule], steps: int, burn: int) -> list[Tensor]:
+    """Return −Σ⟨u, Δ⟩ of several rules over the same ring of gradients."""
+    states = [rule.init(frozen.params) for rule in rules]
+    found = [torch.zeros_like(frozen.size) for _ in rules]
+    for t in range(-burn, steps):
+        g = frozen.gradient(t % steps)
+        age = torch.full_like(frozen.size, t + burn + 1, dtype=torch.float64)
+        for index, rule in enumerate(rules):
+            delta, states[index] = rule.update(g, states[index], frozen.params, age)
+            if t >= 0:
+                found[index] -= _inner(frozen.unit, delta)
+    return found
+
+
 def _seen(
     frozen: _Frozen, g: Leaves, index: int, push: Tensor, place: float, steps: int, chains: tuple[str, ...]
 ) -> Iterator[tuple[str, Leaves]]:
@@ -318,6 +341,15 @@ def _seen(
         amount = {"raw": 0.0, "up": 1.0, "down": -1.0, "early": place / steps, "late": -place / steps}[name]
         pushed = {k: leaf + over(push * amount, leaf) * frozen.unit[k] for k, leaf in g.items()}
         yield name, pushed if amount else g
+
+
+def _one_each(rule: Hyper | Rule, draws: Streams) -> Rule:
+    """Return a rule with one replica for each of the streams."""
+    count = draws.replicas
+    made = rule if rule.replicas == count else repeat(rule, count) if rule.replicas == 1 else None
+    if not isinstance(made, (Hyper, Rule)):
+        raise ValueError(f"the rule has {rule.replicas} replicas and the parameters {count}; give one, or as many")
+    return as_rule(made).to(draws.device)
 
 
 def _apart(streams: Streams, step: int) -> Streams:

@@ -14,6 +14,7 @@ from descent.engine.probes import Params
 from descent.engine.streams import Purpose, Streams
 from descent.nets.dense import MLP, CrossEntropy
 from descent.nets.supervised import Supervised
+from descent.problems.noisy import Bowl, Unigram
 
 __all__ = ["PROBLEMS", "Problem", "problem"]
 
@@ -35,24 +36,6 @@ class Problem:
     decays: bool = True
 
 
-class Bowl:
-    """½x² in 16 coordinates with noise of variance 1, Exp(1) − 1 where skewed."""
-
-    def __init__(self, skewed: bool, curvature: float = 1.0) -> None:
-        self.skewed, self.curvature = skewed, curvature
-
-    def full(self, params: Tensor) -> Tensor:
-        """Return the gradient without noise."""
-        return self.curvature * params
-
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return the gradient with noise."""
-        shape = tuple(params.shape[1:])
-        if not self.skewed:
-            return self.full(params) + streams.normal(Purpose.DATA, step, shape)
-        return self.full(params) - streams.uniform(Purpose.DATA, step, shape).log() - 1
-
-
 class Saddle(Bowl):
     """−½x² + ¼x⁴ in 16 coordinates, from x = 0, with normal noise."""
 
@@ -60,31 +43,6 @@ class Saddle(Bowl):
         """Return x³ − x, its growth held beyond |x| = 2."""
         near = params.clamp(-2, 2)
         return near**3 - near
-
-
-class Rare:
-    """The bias of a softmax over Zipf classes: g = q − counts/B; parameters (R, K)."""
-
-    def __init__(self, classes: int = 50, batch_size: int = 8) -> None:
-        weights = 1 / torch.arange(1, classes + 1, dtype=torch.float64)
-        self.p, self.batch_size = weights / weights.sum(), batch_size
-
-    def full(self, params: Tensor) -> Tensor:
-        """Return q − p."""
-        return params.softmax(1) - self.p.to(params)
-
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return q less the shares of the classes in a batch."""
-        drawn = streams.uniform(Purpose.DATA, step, (self.batch_size,))
-        edges = self.p.cumsum(0).to(drawn)
-        label = torch.searchsorted(edges, drawn).clamp(max=len(edges) - 1)
-        counts = torch.zeros_like(params).scatter_add_(1, label, torch.ones_like(drawn, dtype=params.dtype))
-        return params.softmax(1) - counts / self.batch_size
-
-    def divergence(self, params: Tensor) -> Tensor:
-        """Return log KL(p, q), (R,)."""
-        p = self.p.to(params)
-        return (p * (p.log() - params.log_softmax(1))).sum(1).clamp_min(1e-12).log()
 
 
 _NET = MLP((64, 32, 10), "tanh")
@@ -115,12 +73,12 @@ PROBLEMS = {
     for found in (
         Problem("digits", "log training loss", 400, (3e-4, 3e-2, 5), _digits, _NET.initial,
                 lambda o, x: o.value(x).clamp_min(1e-30).log()),
-        Problem("quadratic", "log mean square distance", 1000, (1e-3, 1e-1, 5), lambda _: Bowl(True), _still(16, 0.5),
-                lambda o, x: x.square().mean(1).clamp_min(1e-30).log(), decays=False),
-        Problem("saddle", "log loss above the minimum", 300, (1e-3, 1e-1, 5), lambda _: Saddle(False), _still(16, 0.0),
+        Problem("quadratic", "log mean square distance", 1000, (1e-3, 1e-1, 5), lambda _: Bowl("exponential"),
+                _still(16, 0.5), lambda o, x: x.square().mean(1).clamp_min(1e-30).log(), decays=False),
+        Problem("saddle", "log loss above the minimum", 300, (1e-3, 1e-1, 5), lambda _: Saddle(), _still(16, 0.0),
                 lambda o, x: (x.square() - 1).square().mean(1).clamp_min(1e-30).log()),
-        Problem("rare", "log KL of classes and softmax", 1000, (1e-3, 1e-1, 5), lambda _: Rare(), _still(50, 0.0),
-                lambda o, x: o.divergence(x)),
+        Problem("rare", "log KL of classes and softmax", 1000, (1e-3, 1e-1, 5), lambda _: Unigram(), _still(50, 0.0),
+                lambda o, x: o.divergence(x).clamp_min(1e-12).log()),
     )
 }  # fmt: skip
 """By name."""

@@ -142,3 +142,27 @@ def test_what_has_no_full_gradient_is_refused():
         full_gradient(Bare(), at(0.1)[0])
     with pytest.raises(ValueError, match="give one, or as many"):
         step_of(sign([0.1, 0.2]), Skewed(), at(0.1)[0], streams=at(0.1)[1])
+
+
+class Counted:
+    """A bowl that counts how often it is asked for its full gradient."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def full(self, params):
+        self.asked += 1
+        return params
+
+    def gradient(self, params, streams, step):
+        return params - streams.uniform(Purpose.DATA, step, tuple(params.shape[1:])).log() - 1
+
+
+def test_symmetric_noise_at_held_parameters_asks_for_the_full_gradient_once():
+    counted = Counted()
+    streams = Streams(replica_seeds(0, 4))
+    held = step_of(sign(1.0), Symmetrised(counted), torch.ones(4, 3), streams=streams, steps=20)
+    assert counted.asked == 1
+    by_hand = step_of(sign(1.0), Symmetrised(counted), torch.ones(4, 3), streams=streams, steps=20, full=counted.full)
+    assert counted.asked > 20
+    assert torch.equal(held.reach, by_hand.reach)
