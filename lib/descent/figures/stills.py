@@ -19,6 +19,7 @@ from descent.engine import rules
 from descent.figures import ARMS, INK, label_panels, line, panels, theory, use_style
 from descent.figures.sign_map import sign_plane
 from descent.problems.exponents import almost_sure_threshold
+from descent.theory.averages import Skewed
 from descent.theory.drift import uv_path
 from descent.theory.escape import variance_from_rest
 from descent.theory.inertia import race
@@ -28,6 +29,7 @@ from descent.theory.memory import Memory, momentum_factor
 from descent.theory.mode import critical_damping, mode_edge
 from descent.theory.noise_escape import closure_step, outside
 from descent.theory.search_noise import degree, stationary_moments
+from descent.theory.signs import ema
 from descent.theory.weights import Gamma
 
 __all__ = ["STILLS", "write"]
@@ -210,12 +212,39 @@ def border() -> Figure:
     return figure
 
 
+def normalised() -> Figure:
+    """Return the mean step of a sign over the place under skewed noise, and where each rule hovers."""
+    figure, axes = panels(2)
+    x, lr = np.linspace(-1, 1, 201), 0.01
+    rows = (("plain", 0.0, PLAIN), ("averaged before", 0.9, MOMENTUM))
+    for row, (label, momentum, look) in enumerate(rows):
+        kernel = ema(momentum)
+        noise = Skewed(1.0, 2.0).averaged(kernel)
+        line(axes[0], x, -noise.mean_sign(x), look, label=label)
+        wide = (lr * kernel.diffusion / (4 * noise.density)) ** 0.5
+        axes[1].errorbar(-noise.median, row, xerr=wide, fmt=look.marker, color=look.color, capsize=4)
+    after = Skewed(1.0, 2.0)
+    line(axes[0], x, -after.mean_sign(x), ARMS["step annealed"], label="averaged after")
+    look, wide = ARMS["step annealed"], (lr / (4 * after.density)) ** 0.5
+    axes[1].errorbar(-after.median, 2, xerr=wide, fmt=look.marker, color=look.color, capsize=4)
+    for axis in axes:
+        axis.axvline(0, color=INK, linewidth=0.8)
+    axes[0].axhline(0, color=INK, linewidth=0.8)
+    axes[0].set(xlabel="place", ylabel="mean step over the rate", title="drift")
+    axes[1].set(xlabel="place", xlim=(-0.3, 0.6), ylim=(2.6, -0.6), title="where it hovers")
+    axes[1].set_yticks(range(3), ["plain", "before", "after"])
+    axes[0].legend()
+    label_panels(axes)
+    return figure
+
+
 STILLS: Mapping[str, Callable[[], Figure]] = {
     "border": border,
     "flatness": flatness,
     "geometry": geometry,
     "hero": hero,
     "margins": margins,
+    "normalised": normalised,
     "saddles": saddles,
     "smoothing": smoothing,
     "synthesis": synthesis,

@@ -14,6 +14,7 @@ import numpy as np
 from descent.engine import rules
 from descent.problems.exponents import almost_sure_threshold, exponent
 from descent.results import project_root, write_json
+from descent.theory.averages import Skewed
 from descent.theory.drift import uv_path
 from descent.theory.escape import variance_from_rest
 from descent.theory.inertia import race
@@ -24,6 +25,7 @@ from descent.theory.mode import critical_damping, growth, mode_edge, stationary_
 from descent.theory.moments import moment_operator
 from descent.theory.noise_escape import closure_step, outside
 from descent.theory.search_noise import Rule, Variant, bound, degree, flat_lag, stationary_moments
+from descent.theory.signs import ema
 from descent.theory.valley import memory_crossing, memory_drift, memory_edge, valley_drift, valley_edge
 from descent.theory.weights import Gamma, lyapunov
 
@@ -187,12 +189,28 @@ def _valley(rule: Memory, spread: float, share: float, z: float) -> list[float]:
     return [*(1 / drift for drift in drifts), memory_crossing(rule, spread, share), *edges]
 
 
+def normalised() -> list[dict[str, Any]]:
+    """Return mean sign, place of rest and floor over the rate of one coordinate, plain and averaged before the sign."""
+    points = []
+    for momentum, batch, skew, place in itertools.product((0.0, 0.5, 0.95), (1, 8, 64), (0.25, 2.0, 4.0), (-0.3, 0.1)):
+        kernel, output = ema(momentum), []
+        for noise, power in (
+            (Skewed(1.0, skew).averaged(ema(0.0), batch), 1.0),
+            (Skewed(1.0, skew).averaged(kernel, batch), kernel.diffusion),
+        ):
+            output += [float(noise.mean_sign(place)), -noise.median, power / (4 * noise.density)]
+        given = {"momentum": momentum, "batch": batch, "skew": skew, "place": place}
+        points.append({"input": given, "output": output})
+    return points
+
+
 EXPLORERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "border": border,
     "flatness": flatness,
     "geometry": geometry,
     "hero": hero,
     "margins": margins,
+    "normalised": normalised,
     "saddles": saddles,
     "smoothing": smoothing,
     "synthesis": synthesis,

@@ -16,7 +16,7 @@ from descent.runs.perform import Finding, enter, perform
 from descent.stats.estimate import Estimate
 from pandas import DataFrame
 
-CHAPTERS = ("flatness", "geometry", "margins", "saddles", "smoothing", "synthesis")
+CHAPTERS = ("flatness", "geometry", "margins", "normalised", "saddles", "smoothing", "synthesis")
 PACKAGES = {chapter: importlib.import_module(f"descent.experiments.{chapter}") for chapter in CHAPTERS}
 EXPERIMENTS = {f"{chapter}-{item.name}": item for chapter, package in PACKAGES.items() for item in package.EXPERIMENTS}
 

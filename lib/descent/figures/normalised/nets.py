@@ -1,0 +1,82 @@
+"""Networks: the step held equal, with noise as it is and symmetric; and Adam's two moments."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from descent.experiments.normalised.adam import AdamFirstResult
+from descent.experiments.normalised.classes import MOMENTA, WAYS, ClassesResult
+from descent.experiments.normalised.control import MATCHED, MOMENTUM, PLAIN, ControlResult, Followed
+from descent.figures import ARMS, INK, label_panels, line, marks, momentum_look, panels
+
+LOOKS = ((MOMENTUM, "momentum 0.9", ARMS["momentum"]), (MATCHED, "plain, same reach", ARMS["plain, matched step"]),
+         (PLAIN, "plain, same rate", ARMS["plain"]))  # fmt: skip
+SHORT_NAMES = ("sign", "sign, other draws", "Muon", "normalised", "sign, long", "sign, long")
+
+
+def control(result: ControlResult) -> Figure:
+    """Return the loss of three arms with the noise as it is and symmetric, and what a match leaves of momentum."""
+    figure, axes = panels(3, height=3.2)
+    raw, fair = result.found[-2:]
+    for axis, found, title in ((axes[0], raw, "noise as it is"), (axes[1], fair, "noise made symmetric")):
+        _curves(axis, found, title)
+    low = min(axis.get_ylim()[0] for axis in axes[:2])
+    for axis in axes[:2]:
+        axis.set_ylim(low, 1)
+    axes[0].set_ylabel("log training loss, sign")
+    axes[1].legend(loc="lower left")
+    _left(axes[2], result)
+    label_panels(axes)
+    return figure
+
+
+def _curves(axis: Axes, found: Followed, title: str) -> None:
+    for arm, label, look in LOOKS:
+        line(axis, found.steps, np.nanmean(found.losses[arm], axis=(0, 1)), look, label=label)
+    axis.set(xlabel="steps", title=title)
+
+
+def _left(axis: Axes, result: ControlResult) -> None:
+    """Draw the matched arm less momentum at the end of every case, and the unmatched one."""
+    rows = np.arange(len(result.found))
+    for arm, look, label in ((MATCHED, ARMS["plain, matched step"], "same reach"), (PLAIN, ARMS["plain"], "same rate")):
+        found = [case.less(arm, MOMENTUM) for case in result.found]
+        reach = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
+        axis.errorbar(
+            [e.value for e in found], rows, xerr=reach, fmt=look.marker, color=look.color, capsize=2, elinewidth=1,
+            label=label,
+        )  # fmt: skip
+    noise = ["symmetric" if case.symmetric else "raw" for case in result.config.cases]
+    axis.set_yticks(rows, [f"{name}\n{kind}" for name, kind in zip(SHORT_NAMES, noise, strict=True)], fontsize=7)
+    axis.invert_yaxis()
+    axis.axvline(0, color=INK, linewidth=0.8)
+    axis.set(xlabel="plain less momentum", title="at the end")
+
+
+def adam(result: AdamFirstResult, classes: ClassesResult) -> Figure:
+    """Return what the first moment changes by the second, and the bias by batch size under two rules."""
+    figure, axes = panels(2)
+    config = result.config
+    for lr, look in zip(config.lr, (ARMS["step annealed"], ARMS["momentum annealed"]), strict=True):
+        found = [result.gain(second, lr) for second in config.second]
+        marks(axes[0], 1 / (1 - np.array(config.second)), found, look, label=f"rate {lr:g}")
+    axes[0].axhline(0, color=INK, linewidth=0.8)
+    axes[0].set(xscale="log", xlabel="memory of the second moment, steps", ylabel="log loss, β₁ = 0.9 less 0")
+    axes[0].set_title("the first moment")
+    for way, name in enumerate(WAYS):
+        for index, momentum in enumerate(MOMENTA):
+            look = momentum_look(momentum)
+            style = "-" if way == 0 else ":"
+            axes[1].plot(
+                classes.config.batches, classes.bias[:, way, index], style, color=look.color, marker=look.marker,
+                label=f"{name}, β₁ = {momentum:g}",
+            )  # fmt: skip
+    axes[1].set(
+        xscale="log", yscale="log", xlabel="batch size", ylabel="bias (KL of the mean)", title="the second moment"
+    )
+    for axis in axes:
+        axis.legend()
+    label_panels(axes)
+    return figure
