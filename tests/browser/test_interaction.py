@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from descent.oracles.explorers import EXPLORERS
@@ -13,6 +14,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PLACES = {"border": "synthesis", "hero": "index"}
 """The page of an explorer, where it is not the chapter of its name."""
 
+POWERS = {2.0**k for k in range(14)}
+"""Sizes of batches."""
+
 LIVE = ("border", "flatness", "hero", "smoothing")
 
 
@@ -20,6 +24,7 @@ def opened(tab, name, fragment="", **options):
     page = tab(**options).open(f"{PLACES.get(name, name)}.html{fragment}")
     root = page.locator(f'.explorer[data-explorer="{name}"]')
     page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.check")
+    root.locator("details").evaluate_all("nodes => nodes.forEach(node => { node.open = true; })")
     return page, root
 
 
@@ -49,21 +54,47 @@ def test_a_wrong_number_is_noticed(tab, name):
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_every_control_answers_the_keyboard_and_the_address_keeps_the_state(tab, name):
     page, root = opened(tab, name)
-    inputs = root.locator("input[type=range]")
-    assert inputs.count() >= 4
-    for index in range(inputs.count()):
-        control = inputs.nth(index)
+    inputs, choices = root.locator("input[type=range]"), root.locator("fieldset")
+    assert inputs.count() + choices.count() >= 4
+    for control in inputs.all():
         assert page.locator(f'label[for="{control.get_attribute("id")}"]').count() == 1
-        before = (control.input_value(), root.locator(".explorer-summary").inner_text())
+        before = control.input_value()
         control.focus()
-        page.keyboard.press("ArrowLeft" if float(before[0]) >= float(control.get_attribute("max")) else "ArrowRight")
-        assert control.input_value() != before[0]
-    values = [inputs.nth(index).get_attribute("aria-valuetext") for index in range(inputs.count())]
+        page.keyboard.press("ArrowLeft" if float(before) >= float(control.get_attribute("max")) else "ArrowRight")
+        assert control.input_value() != before
+    for choice in choices.all():
+        before = chosen(choice)
+        choice.locator("input:checked").focus()
+        page.keyboard.press("ArrowRight")
+        assert chosen(choice) != before
+        assert choice.locator("legend").inner_text()
     fragment = page.evaluate("location.hash")
     assert fragment.startswith(f"#{name}:")
     _, again = opened(tab, name, fragment)
-    restored = again.locator("input[type=range]")
-    assert [restored.nth(i).get_attribute("aria-valuetext") for i in range(restored.count())] == values
+    assert state(again) == state(root)
+
+
+def chosen(choice):
+    """Return which button of a row is pressed."""
+    return choice.locator("input:checked").get_attribute("value")
+
+
+def state(root):
+    """Return what every control says."""
+    said = [control.get_attribute("aria-valuetext") for control in root.locator("input[type=range]").all()]
+    return said + [chosen(choice) for choice in root.locator("fieldset").all()]
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_sliders_stop_at_round_numbers(tab, name):
+    page, root = opened(tab, name)
+    for control in root.locator("input[type=range]").all():
+        control.focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowLeft")
+            digits = re.sub(r"e.*|[^\d]", "", control.get_attribute("aria-valuetext")).strip("0")
+            number = float(re.match(r"[\d.e+-]+", control.get_attribute("aria-valuetext"))[0])
+            assert len(digits) <= 3 if number < 1 else len(digits) <= 2 or number in POWERS
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

@@ -10,10 +10,12 @@ const HTML = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-// spec: name, controls [{id, label, min, max, step, value, log, digits, unit, names}], presets [{label, state}], height,
+// spec: name, controls [{id, label, min, max, step, value, log, values, unit, names, more}], presets [{label, state}], height,
 // draw(sheet, state, cloud), summary(state), golden(input) → numbers; where replicas move on the page also
 // live {start(state, random) → cloud, advance(cloud, state, random) by one frame, still: frames shown where nothing may move};
 // where points can be dragged, each of which has controls too, handles(state) → [{panel, at: [x, y], to(x, y) → state}].
+// A control with up to CHOICES names is a row of buttons; one with `log` or `values` stops at round numbers; one with `more` is
+// folded away, and the presets with it.
 //
 // Draws it wherever the page has a place for it, and returns what a notebook calls to have it in a cell of its own, the
 // form of anywidget: there the state is the model's "state", and not the address.
@@ -71,14 +73,35 @@ class Model {
   }
 }
 
+const CHOICES = 4;
+const ROUND = [1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9];
+
+// Powers of two, for sizes of batches.
+export const powers = (max) => Array.from({ length: Math.floor(Math.log2(max)) + 1 }, (_, k) => 2 ** k);
+
+function roundNumbers({ min, max }) {
+  const decades = Array.from({ length: Math.ceil(Math.log10(max / min)) + 1 }, (_, i) => Math.floor(Math.log10(min)) + i);
+  const all = decades.flatMap((power) => ROUND.map((digits) => +`${digits}e${power}`));
+  return [min, ...all.filter((value) => value > min && value < max), max];
+}
+
+function nearest(values, value) {
+  const far = values.map((each) => Math.abs(Math.log(each / value)));
+  return far.indexOf(Math.min(...far));
+}
+
 class Explorer {
   constructor(root, spec, memory) {
-    Object.assign(this, { root, spec, memory, inputs: {}, outputs: {} });
+    Object.assign(this, { root, spec, memory, shows: {} });
     this.state = { ...this.defaults(), ...this.remembered() };
     this.canvas = HTML("canvas", { role: "img", "aria-label": "" });
     this.words = HTML("p", { class: "explorer-summary", "aria-live": "polite" });
     this.mark = HTML("p", { class: "explorer-check" });
-    root.replaceChildren(this.controls(), this.presets(), ...(spec.live ? [this.player()] : []), this.canvas, this.words, this.mark);
+    const [front, folded] = [false, true].map((more) => this.controls(spec.controls.filter((control) => Boolean(control.more) === more)));
+    const player = spec.live ? [this.player()] : [];
+    root.replaceChildren(...(folded.children.length
+      ? [front, this.canvas, this.words, ...player, HTML("details", {}, HTML("summary", {}, "more"), folded, this.presets())]
+      : [front, this.presets(), ...player, this.canvas, this.words]), this.mark);
     root.dataset.ready = "true";
     const size = new ResizeObserver(() => this.draw());
     const theme = new MutationObserver(() => this.draw());
@@ -108,22 +131,37 @@ class Explorer {
       .map(([id, value]) => [id, fit(+value, known[id])]));
   }
 
-  controls() {
+  controls(chosen) {
     const box = HTML("div", { class: "explorer-controls" });
-    for (const control of this.spec.controls) {
-      const id = `${this.spec.name}-${control.id}`;
-      const [low, high] = control.log ? [Math.log10(control.min), Math.log10(control.max)] : [control.min, control.max];
-      const input = HTML("input", { type: "range", id, min: low, max: high, step: control.step });
-      const output = HTML("output", { for: id });
-      input.addEventListener("input", () => {
-        const value = +input.value;
-        this.set({ [control.id]: fit(control.log ? 10 ** value : value, control) });
-      });
-      this.inputs[control.id] = input;
-      this.outputs[control.id] = output;
-      box.append(HTML("div", {}, HTML("label", { for: id }, control.label), input, output));
-    }
+    for (const control of chosen) box.append(control.names?.length <= CHOICES ? this.choice(control) : this.slider(control));
     return box;
+  }
+
+  // A slider counts places where it has values of its own, so that a key goes from one round number to the next.
+  slider(control) {
+    const id = `${this.spec.name}-${control.id}`;
+    const values = control.values ?? (control.log ? roundNumbers(control) : null);
+    const [low, high, step] = values ? [0, values.length - 1, 1] : [control.min, control.max, control.step];
+    const input = HTML("input", { type: "range", id, min: low, max: high, step });
+    const output = HTML("output", { for: id });
+    input.addEventListener("input", () => this.set({ [control.id]: values ? values[+input.value] : +input.value }));
+    this.shows[control.id] = (value) => {
+      const number = `${+value.toPrecision(3)}${control.unit ? ` ${control.unit}` : ""}`;
+      const text = control.names ? control.names[Math.round(value)] : number;
+      input.value = values ? nearest(values, value) : value;
+      output.value = text;
+      input.setAttribute("aria-valuetext", text);
+    };
+    return HTML("div", {}, HTML("label", { for: id }, control.label), input, output);
+  }
+
+  choice(control) {
+    const name = `${this.spec.name}-${control.id}`;
+    const inputs = control.names.map((_, value) => HTML("input", { type: "radio", name, value }));
+    inputs.forEach((input, value) => input.addEventListener("change", () => this.set({ [control.id]: value })));
+    this.shows[control.id] = (value) => inputs.forEach((input, i) => { input.checked = i === Math.round(value); });
+    const buttons = control.names.map((text, i) => HTML("label", {}, inputs[i], HTML("span", {}, text)));
+    return HTML("fieldset", { class: "explorer-choice" }, HTML("legend", {}, control.label), ...buttons);
   }
 
   presets() {
@@ -223,14 +261,7 @@ class Explorer {
   set(change, remember = true) {
     Object.assign(this.state, change);
     this.restart();
-    for (const control of this.spec.controls) {
-      const value = this.state[control.id];
-      this.inputs[control.id].value = control.log ? Math.log10(value) : value;
-      const number = `${+value.toPrecision(control.digits ?? 3)}${control.unit ? ` ${control.unit}` : ""}`;
-      const text = control.names ? control.names[Math.round(value)] : number;
-      this.outputs[control.id].value = text;
-      this.inputs[control.id].setAttribute("aria-valuetext", text);
-    }
+    for (const { id } of this.spec.controls) this.shows[id](this.state[id]);
     if (remember) this.memory.write(this.state);
     this.draw();
   }

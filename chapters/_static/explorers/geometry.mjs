@@ -1,5 +1,5 @@
 // Which way out? The aligned closure of descent.theory.noise_escape, with the heavy ball of descent.theory.linear.
-import { mount } from "./explorer.mjs";
+import { mount, powers } from "./explorer.mjs";
 
 const STEPS = 60;
 
@@ -83,8 +83,8 @@ export const render = mount({
   panels: 2,
   height: 280,
   controls: [
-    { id: "excess", label: "learning rate over its edge", min: 0.2, max: 6, step: 0.01, value: 1.05, log: true },
-    { id: "batch", label: "batch size B", min: 1, max: 4096, step: 0.02, value: 1, log: true },
+    { id: "excess", label: "learning rate over its edge", min: 0.2, max: 6, value: 1.05, log: true },
+    { id: "batch", label: "batch size B", min: 1, max: 4096, value: 1, values: powers(4096) },
     { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0 },
     { id: "decay", label: "decay of the spectrum", min: 0.05, max: 2, step: 0.05, value: 0.5 },
     { id: "modes", label: "directions", min: 2, max: 200, step: 1, value: 50 },

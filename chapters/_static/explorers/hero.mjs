@@ -1,7 +1,7 @@
 // One line of code where the ground falls one way and rises the other: f = (a y² − b x²)/2. Along x it is a saddle to
 // leave, along y a quadratic to settle in. Two clouds start at rest; whoever gets to |x| = 1 starts again.
 import { mount } from "./explorer.mjs";
-import { MATCHED, MOMENTUM, SWITCH, critical, hovering, numbers, plainRate, round, variances } from "./mode.mjs";
+import { MATCHED, MOMENTUM, critical, hovering, numbers, plainRate, round, variances } from "./mode.mjs";
 
 const REPLICAS = 240;
 const EDGE = 1;
@@ -101,16 +101,16 @@ function summary(state) {
 export const render = mount({
   name: "hero",
   panels: 2,
-  height: 320,
+  height: 270,
   controls: [
-    { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 1, step: 0.02, value: 0.01, log: true },
     MOMENTUM,
-    { id: "noise", label: "gradient noise σ", min: 0.02, max: 2, step: 0.02, value: 0.3, log: true },
-    { id: "curvature", label: "curvature a of the optimum", min: 0.2, max: 4, step: 0.1, value: 1 },
     MATCHED,
+    { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 1, value: 0.01, log: true, more: true },
+    { id: "noise", label: "gradient noise σ", min: 0.02, max: 2, value: 0.3, log: true, more: true },
+    { id: "curvature", label: "curvature a of the optimum", min: 0.2, max: 4, step: 0.1, value: 1, more: true },
   ],
   presets: [
-    ...SWITCH,
+    { label: "strong momentum, matched", state: { momentum: 0.97, matched: 1 } },
     { label: "it rings", state: { lr: 0.02, momentum: 0.98, curvature: 4, noise: 0.1 } },
     { label: "matched, and plain descent diverges", state: { lr: 0.3, momentum: 0.9, curvature: 4, noise: 0.05, matched: 1 } },
   ],

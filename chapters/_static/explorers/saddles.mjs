@@ -38,7 +38,7 @@ export const render = mount({
   panels: 2,
   height: 280,
   controls: [
-    { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 2, step: 0.02, value: 0.01, log: true },
+    { id: "lr", label: "learning rate η (heavy ball)", min: 0.001, max: 2, value: 0.01, log: true },
     MOMENTUM,
     { id: "instability", label: "instability b of the saddle", min: 0.05, max: 2, step: 0.05, value: 1 },
     MATCHED,

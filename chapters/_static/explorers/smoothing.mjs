@@ -1,6 +1,6 @@
 // How noisy is the direction? ω = d − ∇f for the rules of descent.theory.search_noise, in a valley with one sharp and one
 // flat direction, each with gradient noise of variance one per example, and a floor that falls with a constant slope.
-import { mount } from "./explorer.mjs";
+import { mount, powers } from "./explorer.mjs";
 
 const RULES = ["sgd", "heavy_ball", "ema", "qhm"];
 const NAMES = ["SGD", "SHB", "NSHB", "QHM, ν = 0.7"];
@@ -172,13 +172,13 @@ export const render = mount({
   panels: 2,
   height: 320,
   controls: [
-    { id: "lr", label: "learning rate η (sharp curvature 1)", min: 0.001, max: 40, step: 0.02, value: 0.3, log: true },
+    { id: "lr", label: "learning rate η (sharp curvature 1)", min: 0.001, max: 40, value: 0.3, log: true },
     { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 },
-    { id: "batch", label: "batch size B", min: 1, max: 10000, step: 0.02, value: 16, log: true },
-    { id: "ratio", label: "sharp over flat curvature", min: 1, max: 100, step: 0.02, value: 10, log: true },
+    { id: "batch", label: "batch size B", min: 1, max: 10000, value: 16, values: powers(10000) },
+    { id: "ratio", label: "sharp over flat curvature", min: 1, max: 100, value: 10, log: true },
     { id: "slope", label: "slope of the valley floor", min: 0, max: 1, step: 0.01, value: 0 },
-    { id: "rule", label: "rule", min: 0, max: 3, step: 1, value: 2, names: NAMES },
-    { id: "held", label: "compared at equal", min: 0, max: 1, step: 1, value: 0, names: ["learning rate", "effective step"] },
+    { id: "rule", label: "rule", min: 0, max: 3, value: 2, names: NAMES },
+    { id: "held", label: "compared at equal", min: 0, max: 1, value: 0, names: ["learning rate", "effective step"] },
   ],
   presets: [
     { label: "running average: less noise", state: {} },

@@ -1,6 +1,6 @@
 // Match the step: seven consequences of momentum as ratios to plain SGD, at the same learning rate, the same effective
 // step, or the same power of noise.
-import { mount } from "./explorer.mjs";
+import { mount, powers } from "./explorer.mjs";
 import { arms, badges, gauges } from "./matched.mjs";
 import { MOMENTUM } from "./mode.mjs";
 
@@ -115,14 +115,14 @@ export const render = mount({
   name: "synthesis",
   height: 400,
   controls: [
-    { id: "held", label: "hold equal", min: 0, max: 2, step: 1, value: 0, names: ["learning rate η", "effective step e", "noise power"] },
-    { id: "lr", label: "learning rate η of plain SGD", min: 0.005, max: 1, step: 0.02, value: 0.05, log: true },
+    { id: "held", label: "hold equal", min: 0, max: 2, value: 0, names: ["learning rate η", "effective step e", "noise power"] },
+    { id: "lr", label: "learning rate η of plain SGD", min: 0.005, max: 1, value: 0.05, log: true },
     MOMENTUM,
-    { id: "batch", label: "batch size B", min: 1, max: 4096, step: 0.02, value: 32, log: true },
-    { id: "curvature", label: "sharp curvature h", min: 0.1, max: 10, step: 0.02, value: 1, log: true },
+    { id: "batch", label: "batch size B", min: 1, max: 4096, value: 32, values: powers(4096) },
+    { id: "curvature", label: "sharp curvature h", min: 0.1, max: 10, value: 1, log: true },
     { id: "instability", label: "instability b of the saddle", min: 0.2, max: 2, step: 0.05, value: 1 },
-    { id: "multiplicative", label: "variance s₁² of an example's curvature", min: 0.01, max: 100, step: 0.02, value: 4, log: true },
-    { id: "sigma", label: "noise σ of an example's gradient", min: 0.1, max: 20, step: 0.02, value: 3.5, log: true },
+    { id: "multiplicative", label: "variance s₁² of an example's curvature", min: 0.01, max: 100, value: 4, log: true },
+    { id: "sigma", label: "noise σ of an example's gradient", min: 0.1, max: 20, value: 3.5, log: true },
   ],
   presets: [
     { label: "hold η", state: {} },
