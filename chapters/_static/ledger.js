@@ -44,16 +44,22 @@ function sort(table, headers, column) {
 }
 
 // One list per attribute of the claims and a field for words; the address keeps the choice: ledger.html?paper=P3&verdict=fails
+// Without a choice the page opens gently, with one paper: that of the claim in the address, else the first.
 function selectable(table) {
   const names = ["paper", "source", "verdict", "scale"];
   const asked = new URLSearchParams(location.search);
+  let gently = ![...asked].length;
+  if (gently) asked.set("paper", opening(table));
   const form = document.createElement("form");
   form.className = "ledger-filter";
   const count = document.createElement("output");
   count.setAttribute("aria-live", "polite");
   const fields = names.map((name) => field(form, name, choices(table, name), asked.get(name)));
   const words = field(form, "words", null, asked.get("words"));
-  form.append(count);
+  const all = document.createElement("button");
+  all.type = "button";
+  all.textContent = "show all";
+  form.append(count, all);
   form.addEventListener("submit", (event) => event.preventDefault());
   const apply = () => {
     const sought = words.value.trim().toLowerCase();
@@ -64,15 +70,30 @@ function selectable(table) {
       shown += !body.hidden;
     }
     count.value = `${shown} of ${table.tBodies.length} shown`;
+    all.hidden = shown === table.tBodies.length;
   };
-  form.addEventListener("input", () => {
+  const choose = () => {
     const chosen = [...names.map((name, i) => [name, fields[i].value]), ["words", words.value]].filter(([, value]) => value);
-    const query = new URLSearchParams(chosen).toString();
-    history.replaceState(history.state, "", query ? `?${query}` : location.pathname);
+    history.replaceState(history.state, "", `?${new URLSearchParams(chosen.length ? chosen : [["paper", "all"]])}`);
     apply();
+  };
+  form.addEventListener("input", (event) => {
+    if (gently && event.target !== fields[0]) fields[0].value = "";
+    gently = false;
+    choose();
+  });
+  all.addEventListener("click", () => {
+    gently = false;
+    for (const input of [...fields, words]) input.value = "";
+    choose();
   });
   table.parentElement.before(form);
   apply();
+}
+
+function opening(table) {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  return target?.dataset.paper ?? choices(table, "paper")[0];
 }
 
 const choices = (table, name) => [...new Set([...table.tBodies].flatMap((body) => body.dataset[name].split(", ")))].sort();

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
+from itertools import groupby
+from types import SimpleNamespace
 
 import pytest
 from descent.book.commands import build, check, cli
@@ -52,6 +55,7 @@ def test_numbers_lead_to_the_claims_they_count(chapters):
     (asked,) = set(re.findall(r'href="ledger.html\?source=(\w+)&amp;verdict=holds"', rows))
     page = ledger.ledger_table(chapters, {}, {}, {})
     assert re.findall(rf'<tbody id="([\w-]+)" [^>]*data-source="{asked}" data-verdict="holds"', page) == ["T2-C1"]
+    assert re.findall(r'<tbody id="([\w-]+)" [^>]*data-verdict="identity"', page) == ["T1-C1"]  # no bar counts it
 
 
 def test_the_ledger_sets_identities_apart(chapters):
@@ -66,15 +70,36 @@ def test_the_ledger_sets_identities_apart(chapters):
     assert "identity" not in page[page.index('id="T2-C1"') : page.index('id="T1-C1"')]
 
 
-def test_the_landing_page_lists_them_by_themselves(chapters):
+def test_a_bar_per_paper_says_in_numbers_what_it_draws(chapters):
     html = landing.summary(chapters)
-    assert html.endswith("Identities: [T1-C1](claim:T1-C1)")
-    assert re.findall(r"holds</span>: (.*)", html) == ["[T2-C1](claim:T2-C1)"]
+    rows = re.findall(r"<li>.*?</li>", html, re.S)
+    assert len(rows) == len(chapters) + len(SOURCES)
+    assert 'T2 · <a href="beta.html">' in rows[1]
+    assert rows[1].count('<span class="holds" style="flex: 1">') == 1
+    assert 'href="ledger.html?paper=T2&amp;verdict=holds"><span aria-hidden="true">✓</span> 1 hold</a>' in rows[1]
+    assert "verdict" not in rows[0]  # an identity is in no count
+    assert '<a href="ledger.html?source=identities">1 identity, which is in no count</a>' in html
+
+
+def test_the_numbers_of_the_bars_are_those_of_their_selections(published):
+    chapters = [
+        SimpleNamespace(name=paper, title=paper, records=tuple(records)) for paper, records in papers(published)
+    ]
+    html = landing.summary(chapters)
+    said = re.findall(r'paper=(\w+)&amp;verdict=([\w+]+)"><span aria-hidden="true">.</span> (\d+) ', html)
+    by_hand = Counter((record.paper, str(record.verdict).replace(" ", "+")) for record in counted(published))
+    assert {(paper, verdict): int(n) for paper, verdict, n in said} == by_hand
+    widths = [float(width) for width in re.findall(r'style="width: ([\d.]+)%"', html)]
+    assert max(widths) == 100 > min(widths) > 0
+
+
+def papers(found):
+    return groupby(sorted(found, key=lambda record: record.paper), key=lambda record: record.paper)
 
 
 def test_a_book_without_identities_says_nothing_of_them(project):
     page = landing.summary(load_all(project)) + ledger.ledger_table(load_all(project), {}, {}, {})
-    assert "Identities:" not in page
+    assert "in no count</a>" not in page
     assert "stand last" not in page
 
 

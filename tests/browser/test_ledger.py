@@ -82,6 +82,58 @@ def test_it_finds_words_typed_on_the_keyboard(tab):
     assert "P2-X5" in page.eval_on_selector_all("table.ledger tbody", SHOWN)
 
 
+def test_it_opens_with_one_paper_and_shows_all_when_asked(tab):
+    page = tab().open("ledger.html")
+    shown = page.eval_on_selector_all("table.ledger tbody", SHOWN)
+    papers = page.eval_on_selector_all("table.ledger tbody", "bodies => bodies.map(b => b.dataset.paper)")
+    assert {claim.split("-")[0] for claim in shown} == {min(papers)}
+    page.get_by_role("button", name="show all").click()
+    assert len(page.eval_on_selector_all("table.ledger tbody", SHOWN)) == len(papers)
+    assert page.url.endswith("?paper=all")
+    again = tab().open("ledger.html?paper=all")
+    assert len(again.eval_on_selector_all("table.ledger tbody", SHOWN)) == len(papers)
+    assert not again.get_by_role("button", name="show all").is_visible()
+
+
+def test_it_opens_with_the_paper_of_the_claim_in_the_address(tab):
+    page = tab().open("ledger.html#P3-C1")
+    shown = page.eval_on_selector_all("table.ledger tbody", SHOWN)
+    assert {claim.split("-")[0] for claim in shown} == {"P3"}
+
+
+def test_every_number_below_a_bar_is_that_of_its_selection(tab):
+    page = tab().open("index.html")
+    links = page.locator("ul.bars a.verdict")
+    asked = {links.nth(i).get_attribute("href"): links.nth(i).inner_text() for i in range(links.count())}
+    assert len({address.partition("&")[0] for address in asked if "paper=" in address}) >= 6
+    for address, said in list(asked.items())[::5]:
+        found = tab().open(address).eval_on_selector_all("table.ledger tbody", SHOWN)
+        assert str(len(found)) == re.search(r"\d+", said)[0], address
+
+
+CUT = """() => {
+    const scrolls = '.math, svg, pre, table.table, .wide:not(:has(table.ledger, table.rules))'
+    return [...document.querySelectorAll('article :is(td, th, li, p, summary)')]
+        .filter(node => node.checkVisibility() && !node.closest(scrolls))
+        .filter(node => node.getBoundingClientRect().right > innerWidth + 1)
+        .map(node => node.textContent.slice(0, 60))
+}"""
+
+
+@pytest.mark.parametrize("name", ["ledger", "not-held", "rules", "in-practice", "index"])
+def test_no_word_is_cut_on_a_phone(tab, name):
+    """What is read stands inside the window; formulas, code and wide tables scroll in boxes of their own."""
+    page = tab(width=390).open(f"{name}.html")
+    assert page.evaluate(CUT) == []
+
+
+def test_a_verdict_comes_second_on_a_phone(tab):
+    page = tab(width=390).open("ledger.html#P3-C1")
+    row = page.locator("tbody#P3-C1")
+    heights = [row.locator(part).first.bounding_box()["y"] for part in ("th", ".verdict", ".statement", ".estimate")]
+    assert heights == sorted(heights)
+
+
 def test_without_scripts_all_of_it_stands_and_opens(tab):
     page = tab(scripts=False).open("ledger.html")
     assert page.locator("table.ledger tbody .verdict").count() > 0
@@ -97,3 +149,8 @@ def test_what_did_not_hold_is_all_of_it(tab, base):
     expected = [record["id"] for record in records if record["verdict"] != "holds"]
     listed = page.eval_on_selector_all(".not-held > p:first-child a", "links => links.map(a => a.textContent)")
     assert listed == expected
+    surprising = page.locator("section#five-that-surprise-most li")
+    assert surprising.count() == 5
+    assert not page.locator(".not-held").first.is_visible()  # folded: it opens gently
+    for place in surprising.locator("a[href*='ledger.html#']").all():
+        assert place.get_attribute("href").partition("#")[2] in expected

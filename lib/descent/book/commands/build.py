@@ -19,6 +19,7 @@ from descent.book.execute.work import own_folder, sweep
 from descent.book.pages import (
     api,
     evidence,
+    hover,
     instruments,
     landing,
     ledger,
@@ -183,10 +184,11 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     again = reruns_told.by_claim(recorded(chapters), records.bundles(project))
     agreed = reruns_told.beside(agreed, again)
     more = _facts(project, chapters, again)
+    listed = ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed, nights, more)
     parts = {
         "ledger-summary": landing.summary(chapters),
-        "ledger-table": ledger.ledger_table(chapters, large, rules.claims if has_rules else {}, agreed, nights, more),
-        "not-held": reports.not_held(chapters),
+        "ledger-table": hover.spelt(listed, project),
+        "not-held": hover.spelt(reports.not_held(chapters), project),
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),
     }

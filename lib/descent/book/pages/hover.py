@@ -9,6 +9,7 @@ from html import escape
 from descent.book.sources.project import Project
 
 PAGE = "notation"
+STATEMENT = re.compile(r'(class="statement">)([^<]*)')
 DEFINED = re.compile(r"^(\w[^\n|]*)\n: (.+)$", re.M)
 # What must stay as it is: fences, formulas, code and roles, links, HTML, headings, labels.
 KEPT = re.compile(
@@ -31,6 +32,12 @@ def explained(text: str, terms: Mapping[str, str], seen: set[str]) -> str:
         parts += [_marked(text[last : kept.start()], terms, seen), kept[0]]
         last = kept.end()
     return "".join([*parts, _marked(text[last:], terms, seen)])
+
+
+def spelt(html: str, project: Project) -> str:
+    """Let every claim's sentence say on hovering what its acronyms mean, each where it comes first."""
+    acronyms = {term: meaning for term, meaning in glossary(project).items() if term.isupper()}
+    return STATEMENT.sub(lambda found: found[1] + explained(found[2], acronyms, set()), html)
 
 
 def _marked(prose: str, terms: Mapping[str, str], seen: set[str]) -> str:

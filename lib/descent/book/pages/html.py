@@ -9,10 +9,14 @@ from descent.claims import Verdict
 SIGNS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.INCONCLUSIVE: "?", Verdict.NOT_TESTED: "–"}
 
 
+def kind(verdict: Verdict) -> str:
+    """Return the class by which the style sheet colours a verdict."""
+    return verdict.replace(" ", "-")
+
+
 def badge(verdict: Verdict) -> str:
     """Return a verdict as sign and words; colour only repeats them."""
-    kind = verdict.replace(" ", "-")
-    return f'<span class="verdict {kind}"><span aria-hidden="true">{SIGNS[verdict]}</span> {verdict}</span>'
+    return f'<span class="verdict {kind(verdict)}"><span aria-hidden="true">{SIGNS[verdict]}</span> {verdict}</span>'
 
 
 def table(kind: str, label: str, caption: str, columns: Sequence[str], bodies: str) -> str:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from descent.book.execute import digest
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import Stamp
-from descent.book.pages.html import badge, raw, table
-from descent.book.pages.sources_table import source_table
+from descent.book.pages.html import SIGNS, kind, raw, table
 from descent.book.sources.provenance import Trace
-from descent.claims import Record, Verdict, counted, identities
+from descent.claims import Record, Verdict, by_source, identities, spell, tally
 
 STATUS = ("chapter", "executed", "seconds", "peak memory", "python", "torch", "parameters", "missing inputs", "digest")
 FIGURES = ("figure", "drawn from", "claims")
 
+Count = Mapping[Verdict, int]
+
 
 def summary(chapters: Sequence[Chapter]) -> str:
-    """Return how the claims stand by whose sentences they are, and the claims by verdict, for the landing page."""
-    records = recorded(chapters)
-    own = counted(records)
-    lists = [_listed(badge(verdict), [record for record in own if record.verdict is verdict]) for verdict in Verdict]
-    lists.append(_listed("Identities", identities(records)))
-    return "\n\n".join(filter(None, [source_table(records), *lists]))
+    """Return how the claims stand: a stacked bar per paper, and one per whose sentences they are.
+
+    Every bar says below in numbers what it draws, and every number leads to its claims in the ledger.
+    """
+    found = recorded(chapters)
+    papers = [_paper(chapter) for chapter in chapters if chapter.records]
+    sources = [(f"source={source.key}", escape(source.name), count) for source, count in by_source(found).items()]
+    between = "<p>The same claims by whose sentence they are:</p>"
+    parts = (_bars("by paper", papers), between, _bars("by whose sentence", sources), _apart(len(identities(found))))
+    return raw("\n".join(filter(None, parts)))
 
 
 def status_table(chapters: Sequence[Chapter]) -> str:
@@ -86,6 +91,36 @@ def _given(stamp: Stamp) -> str:
     return ", ".join(f"{name} = {value}" for name, value in stamp.parameters.items()) or "default parameters"
 
 
-def _listed(name: str, records: Sequence[Record]) -> str:
-    links = ", ".join(f"[{record.claim.id}](claim:{record.claim.id})" for record in records)
-    return f"{name}: {links}" if records else ""
+def _paper(chapter: Chapter) -> tuple[str, str, Count]:
+    """Return the selection of the ledger, the name and the verdicts of a chapter's paper."""
+    paper = chapter.records[0].paper
+    name = f'{paper} · <a href="{chapter.name}.html">{escape(chapter.title)}</a>'
+    return f"paper={paper}", name, tally(chapter.records)
+
+
+def _apart(count: int) -> str:
+    """Return how many identities there are, "" for none."""
+    words = "identity, which is" if count == 1 else "identities, which are"
+    return f'<p><a href="ledger.html?source=identities">{count} {words} in no count</a></p>' if count else ""
+
+
+def _bars(label: str, rows: Sequence[tuple[str, str, Count]]) -> str:
+    longest = max((sum(count.values()) for _, _, count in rows), default=1) or 1
+    items = "\n".join(_bar(query, name, count, longest) for query, name, count in rows)
+    return f'<ul class="bars" aria-label="Verdicts {label}">\n{items}\n</ul>'
+
+
+def _bar(query: str, name: str, count: Count, longest: int) -> str:
+    """Return a bar as long as there are claims, and below it the number of each verdict."""
+    some = {verdict: n for verdict, n in count.items() if n}
+    parts = "".join(f'<span class="{kind(verdict)}" style="flex: {n}"></span>' for verdict, n in some.items())
+    width = 100 * sum(some.values()) / longest
+    numbers = "\n".join(
+        f'<a class="verdict {kind(verdict)}" href="ledger.html?{query}&amp;verdict={verdict.replace(" ", "+")}">'
+        f'<span aria-hidden="true">{SIGNS[verdict]}</span> {spell({verdict: n})}</a>'
+        for verdict, n in some.items()
+    )
+    return (
+        f'<li><span class="name">{name}</span>\n'
+        f'<span class="bar" aria-hidden="true" style="width: {width:.1f}%">{parts}</span>\n{numbers}</li>'
+    )

@@ -17,7 +17,7 @@ from descent.claims import Outcome, Record, Verdict, counted, identities, standi
 from descent.claims.tallies import source_of
 
 INSTRUMENTS = "how-we-know.html"
-COLUMNS = ("claim", "statement", "verdict", "estimate, 95 % interval", "demanded", "seconds")
+COLUMNS = ("claim", "verdict", "statement", "estimate, 95 % interval", "demanded", "seconds")
 KNOWN = {
     "secondary": "from a secondary source",
     "recalled": "recalled, not the paper's words",
@@ -54,7 +54,7 @@ def ledger_table(
     )
     caption = f"{standing(found)}.{_last(found)}{_moved(moved)}"
     whole = raw(table("ledger sortable", "Ledger of claims", caption, COLUMNS, bodies))
-    return f"{source_table(found)}\n\n{whole}"
+    return f"{whole}\n\n## By whose sentence\n\n{source_table(found)}"
 
 
 def _last(records: Sequence[Record]) -> str:
@@ -82,9 +82,9 @@ def _body(record: Record, home: Home, large: Record | None, note: str, night: Re
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><details><summary>{_count(record)} of {claim.id}, '
         f"with rules, data and code</summary>\n{_opened(record, home, large, night, facts)}\n</details></td></tr>"
     )
-    source = "identities" if claim.identity else source_of(claim).key
+    source, verdict = ("identities", "identity") if claim.identity else (source_of(claim).key, str(record.verdict))
     marks = (
-        f'data-paper="{record.paper}" data-source="{source}" data-verdict="{record.verdict}" '
+        f'data-paper="{record.paper}" data-source="{source}" data-verdict="{verdict}" '
         f'data-scale="{_scales(record, large, night)}" data-sort="{escape(json.dumps(_keys(record)))}"'
     )
     return f'<tbody id="{claim.id}" {marks}>\n{_lead(record, large, note, night)}\n{more}\n</tbody>'
@@ -95,8 +95,8 @@ def _lead(record: Record, large: Record | None, note: str, night: Record | None)
     claim, head = record.claim, record.headline
     return (
         f'<tr><th scope="rowgroup"><a href="#{claim.id}">{claim.id}</a></th>'
-        f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
         f"<td>{badge(record.verdict)}{_identity(record)}{_otherwise(record, large)}{_at_night(night)}{note}</td>"
+        f'<td class="statement">{escape(claim.statement)}{remarks(record)}</td>'
         f'<td class="estimate" data-label="estimate"><span class="quantity">{escape(record.quantity(head))}</span><br>'
         f"<strong>{escape(head.text)}</strong><br>{picture(head, _twin(head, large))}</td>"
         f'<td data-label="demanded">{escape(str(head.test.rule))}<br><small>{head.test.rule.kind}</small></td>'
@@ -226,4 +226,4 @@ def _keys(record: Record) -> list[Any]:
     claim, head = record.claim, record.headline
     value = head.estimates[0].value if head.estimates else -1e308
     demanded = head.test.rule.region.low if head.test.rule.region.low > -1e308 else -1e308
-    return [claim.id, claim.statement, list(Verdict).index(record.verdict), value, demanded, record.seconds]
+    return [claim.id, list(Verdict).index(record.verdict), claim.statement, value, demanded, record.seconds]

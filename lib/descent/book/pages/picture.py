@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from descent.book.pages import html
 from descent.claims import Outcome
 
 WIDTH, HEIGHT = 220, 26
@@ -49,7 +50,7 @@ def picture(outcome: Outcome, large: Outcome | None = None) -> str:
         ]
     ends = [(x(end), side, end) for end, side in ((region.low, "end"), (region.high, "start")) if math.isfinite(end)]
     marks = "".join(_mark(place, side if len(ends) == 2 else "middle", end, height) for place, side, end in ends)
-    verdict, label = str(outcome.verdict).replace(" ", "-"), escape(_said(outcome, large))
+    verdict, label = html.kind(outcome.verdict), escape(_said(outcome, large))
     return (
         f'<svg class="outcome {verdict}" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-label="{label}">{"".join(shapes)}{marks}</svg>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -11,20 +12,27 @@ from descent.book.pages.html import badge, raw, table
 from descent.book.pages.ledger import remarks
 from descent.book.pages.picture import picture
 from descent.book.sources.provenance import Home
-from descent.claims import Outcome, Record, Verdict
+from descent.claims import Outcome, Record, Verdict, spell
 
 ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "verdict")
 
 
 def not_held(chapters: Sequence[Chapter]) -> str:
-    """Return every claim without the verdict "holds", per chapter: what was found instead, and the conditions."""
-    parts = []
-    for chapter in chapters:
-        own = [record for record in chapter.records if record.verdict is not Verdict.HOLDS]
-        if own:
-            claims = (_claim(record, chapter.homes[record.claim.id]) for record in own)
-            parts.append(f"## {chapter.title}\n\n" + "\n\n".join(claims))
-    return "\n\n".join(parts) or "Every claim holds."
+    """Return every claim without the verdict "holds", folded per chapter: what was found, and the conditions."""
+    parts = [_folded(chapter) for chapter in chapters]
+    return "\n\n".join(filter(None, parts)) or "Every claim holds."
+
+
+def _folded(chapter: Chapter) -> str:
+    own = [record for record in chapter.records if record.verdict is not Verdict.HOLDS]
+    claims = "\n".join(_claim(record, chapter.homes[record.claim.id]) for record in own)
+    count = f"{len(own)} of {len(chapter.records)} claims: {spell(_some(own))}"
+    opens = f"<details><summary>{count}</summary>\n{claims}\n</details>"
+    return f"## {chapter.title}\n\n{raw(opens)}" if own else ""
+
+
+def _some(records: Sequence[Record]) -> dict[Verdict, int]:
+    return dict(Counter(record.verdict for record in records))
 
 
 def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -41,9 +49,10 @@ def _claim(record: Record, home: Home) -> str:
     lines = [_outcome(record, outcome) for outcome in failed]
     lines += [f"<li>{badge(outcome.verdict)} {escape(record.quantity(outcome))}</li>" for outcome in held]
     claim = record.claim
-    return raw(
+    return (
         f'<div class="not-held"><p>{badge(record.verdict)} <a href="ledger.html#{claim.id}">{claim.id}</a>: '
-        f"<strong>{escape(claim.statement)}</strong>{remarks(record)}</p>\n<ul>\n{chr(10).join(lines)}\n</ul>\n"
+        f'<strong class="statement">{escape(claim.statement)}</strong>{remarks(record)}</p>\n'
+        f"<ul>\n{chr(10).join(lines)}\n</ul>\n"
         f'<p>Read on: <a href="{home.section}">{escape(home.title)}</a></p></div>'
     )
 
