@@ -70,6 +70,13 @@ def test_the_sentences_below_the_example_follow_from_it():
     assert round(full / limit) == 9
 
 
+def test_the_line_of_the_rules_for_practice_is_the_effective_step_over_half_of_descents_edge(net, data):
+    (line,) = re.findall(r"```python\n(.*?)```", PAGE.with_name("in-practice.md").read_text("utf-8"), re.DOTALL)
+    names = {"measure_model": measure_model, "net": net, "x": data[0], "y": data[1], "lr": 0.1, "momentum": 0.9}
+    still = measure_model(net, *data, lr=0.1, momentum=0.0, factor=1.0)
+    assert eval(line, names) == pytest.approx(2 * (0.1 / (1 - 0.9)) / still.noiseless_lr)
+
+
 def test_gradient_and_noise_are_those_of_single_examples(net, data):
     found = measure_model(net, *data, lr=0.1, batch_size=4, factor=1.0)
     each = gradients(net, *data, factor=1.0)

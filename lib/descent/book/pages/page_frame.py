@@ -15,6 +15,8 @@ from descent.claims import Outcome, Record, standing
 Facts = Mapping[str, tuple[Record, Outcome]]
 """By experiment, one outcome that came of it, and the record it belongs to."""
 
+PRACTICE = "in-practice"
+"""Page that says what follows for training, in a book that has one."""
 WORDS_PER_MINUTE = 200
 SECONDS_PER_FIGURE = 30
 
@@ -57,7 +59,11 @@ def strips(chapter: Chapter) -> dict[int, str]:
     """Return the strip under every figure of a chapter, by the place of its cell."""
     facts = {outcome.experiment: (record, outcome) for record in chapter.records for outcome in record.outcomes}
     made = {place: _strip(chapter, figure, facts) for place, figure in chapter.figures.items()}
-    return {place: raw(f'<p class="strip">{strip}</p>') for place, strip in made.items() if strip}
+    return {place: raw(_fold(strip)) for place, strip in made.items() if strip}
+
+
+def _fold(strip: str) -> str:
+    return f'<details class="strip"><summary>data · code</summary><p>{strip}</p></details>'
 
 
 def _strip(chapter: Chapter, found: Trace, facts: Facts) -> str:
@@ -89,8 +95,9 @@ def footer(chapter: Chapter) -> str:
     files = " · ".join(_links(chapter, chapter.files))
     given = ", ".join(f"{name} = {value}" for name, value in stamp.parameters.items()) or "default parameters"
     knobs = ", ".join(f"<code>{name}</code> ({value})" for name, value in chapter.parameters.items())
+    advice = f'<p>What follows for training: <a href="{PRACTICE}.html">In practice</a>.</p>\n'
     return (
-        "## Run this yourself\n\n"
+        (raw(advice) + "\n\n" if PRACTICE in chapter.project.pages else "") + "## Run this yourself\n\n"
         "In a checkout of the book, this runs the page with other parameters and prints every published interval "
         "beside yours:\n\n"
         f"```\ndescent run {name} -p seed=1\n```\n\n"
