@@ -9,11 +9,12 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from descent.book.commands import build
 from descent.book.execute.chapter import load, load_all
-from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page, rules_page
+from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page, rules_page, thumbnail
 from descent.book.pages.picture import WIDTH, picture
 from descent.book.site import publish
 from descent.book.sources import provenance, records, source
@@ -21,6 +22,7 @@ from descent.book.sources.project import BookError, find_project
 from descent.claims import Claim, Outcome, Record, Verdict, moves
 from descent.claims import verdict as rules
 from descent.stats.estimate import Estimate
+from PIL import Image
 from toybook import REPOSITORY, edit
 
 
@@ -113,6 +115,25 @@ def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
     edit(project.library / "toy" / "base.py", "import csv", "import csv, sys")
     table = landing.figure_table([load(project, "alpha")])
     assert "stale: library toy.base, imports and 1 more" in table
+
+
+def test_a_page_shows_a_small_copy_of_a_figure(project, tmp_path):
+    chapters = {chapter.name: chapter for chapter in load_all(project)}
+    (name,) = {figure.anchor for figure in chapters["alpha"].figures.values()}
+    page = thumbnail.thumbnails("index", f"![A square](figure:alpha#{name})", chapters, tmp_path)
+    assert page == f"![A square](_static/figures/{name}.png)"
+    with Image.open(tmp_path / "_static" / "figures" / f"{name}.png") as small:
+        assert max(small.size) <= thumbnail.WIDTH
+    for absent in ("figure:alpha#none", "figure:gamma#none"):
+        with pytest.raises(BookError, match=rf"^index.md: there is no figure none .* correct {absent}$"):
+            thumbnail.thumbnails("index", f"![A square]({absent})", chapters, tmp_path)
+
+
+def test_a_claims_sentence_spells_out_its_acronyms():
+    book = SimpleNamespace(texts={"notation": "# Notation\n\nSHB\n: Heavy ball.\n\nStep\n: A walk.\n"})
+    said = hover.spelt('<td class="statement">SHB beats SHB by a step</td><td>SHB</td>', book)
+    abbreviated = '<abbr title="Heavy ball.">SHB</abbr>'
+    assert said == f'<td class="statement">{abbreviated} beats SHB by a step</td><td>SHB</td>'
 
 
 def test_a_figure_names_the_claims_that_came_of_its_experiments(project):

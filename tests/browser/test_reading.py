@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,38 @@ def test_reads_without_scripts(tab, name):
             assert shown.is_visible(), selector
     formulas = page.locator(".math")
     assert all("\\" in text for text in formulas.all_inner_texts() if len(text) > 40)
+
+
+def test_the_first_window_holds_the_question_the_effective_step_and_the_drawing(tab):
+    page = tab().open("index.html")
+    assert "effective step" in page.locator("article p").first.inner_text().splitlines()[0]
+    root = page.locator(".explorer")
+    box = root.locator("canvas").bounding_box()
+    assert box["y"] + box["height"] <= 900
+    controls = root.locator(".explorer-controls > *")
+    assert [control.is_visible() for control in controls.all()] == [True, True, False, False, False]
+
+
+def test_three_findings_have_a_number_a_picture_and_a_way_on(tab, base):
+    page = tab().open("index.html")
+    cards = page.locator(".sd-card")
+    assert cards.count() == 3
+    for card in cards.all():
+        assert card.locator("img").evaluate("image => image.naturalWidth") > 300
+        assert card.locator("a[href*='ledger.html#']").count() >= 1
+        assert re.search(r"\d+\.\d+ \[\d+\.\d+, \d+\.\d+\]", card.inner_text())
+        assert page.request.get(base + card.locator(".sd-card-footer a").get_attribute("href")).ok
+
+
+def test_every_chapter_ends_with_what_follows_for_training(shown, book):
+    for name in book.notebooks:
+        assert shown(name).page.locator("article a[href='in-practice.html']").count() >= 1
+
+
+def test_search_finds_the_meaning_of_a_word_first(tab):
+    page = tab().open("search.html?q=effective+step")
+    page.wait_for_selector("#search-results li a", timeout=20000)
+    assert "notation.html" in page.locator("#search-results li a").first.get_attribute("href")
 
 
 def test_search_finds_a_claim(tab):

@@ -18,6 +18,8 @@ from descent.book.execute.worker import ANSI
 from descent.book.pages import hover
 from descent.book.pages.page_frame import Boxes, boxes
 from descent.book.pages.quoting import QUOTE, quotable, requote
+from descent.book.pages.sparing import Sparing
+from descent.book.pages.thumbnail import thumbnails
 from descent.book.site.publish import IMAGES
 from descent.book.sources import source
 from descent.book.sources.project import BookError, Project
@@ -46,11 +48,12 @@ def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str,
     found = recorded(chapters)
     quoted, hints = quotable(project, found), {record.claim.id: _hint(record) for record in found}
     for chapter in chapters:
-        notebook = _notebook(project, chapter, hints)
+        notebook = _notebook(project, chapter, hints, quoted)
         requote(notebook, quoted)
         (target / f"{chapter.name}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
     for page in (page for page in project.pages if page not in project.notebooks):
-        text = _linked(project, _filled(page, project.texts[page], generated, quoted), hints)
+        text = thumbnails(page, project.texts[page], {chapter.name: chapter for chapter in chapters}, target)
+        text = _linked(project, _filled(page, text, generated, quoted), hints)
         (target / f"{page}.md").write_text(text, encoding="utf-8")
     (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
     shutil.copy(project.root / "_config.yml", target / "_config.yml")
@@ -86,14 +89,18 @@ def _hint(record: Record) -> str:
     return f"{record.claim.statement} — {record.verdict}".replace('"', "'")
 
 
-def _notebook(project: Project, chapter: Chapter, hints: Mapping[str, str]) -> source.Notebook:
+def _notebook(
+    project: Project, chapter: Chapter, hints: Mapping[str, str], quoted: Mapping[str, str]
+) -> source.Notebook:
     merged = chapter.page()
     _require_pictures(chapter.name, merged)
     _require_short(chapter.name, merged)
-    terms, seen = hover.glossary(project), set[str]()
+    terms, seen, sparing = hover.glossary(project), set[str](), Sparing()
     for cell in merged.cells:
         if cell.cell_type == "markdown":
-            cell.source = _linked(project, hover.explained(cell.source, terms, seen), hints)
+            cell.source = sparing.text(_linked(project, hover.explained(cell.source, terms, seen), hints), quoted)
+        else:
+            sparing.past()
     _surround(merged, boxes(chapter))
     return merged
 
@@ -144,7 +151,7 @@ def _filled(page: str, text: str, generated: Mapping[str, str], quoted: Mapping[
     unknown = [key for key in QUOTE.findall(text) if key not in quoted]
     if unknown:
         raise BookError(f"{page}.md: the ledger has nothing to quote for {', '.join(unknown)}; correct the key")
-    return QUOTE.sub(lambda match: quoted[match[1]], text)
+    return QUOTE.sub(lambda match: quoted[match[1]], Sparing().text(text, quoted))
 
 
 def _linked(project: Project, text: str, hints: Mapping[str, str]) -> str:

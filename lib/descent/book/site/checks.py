@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from descent.book.pages.quoting import QUOTE
+from descent.book.pages.sparing import INTERVAL
 from descent.book.sources import records
 from descent.book.sources.project import BookError, Project, sound
 from descent.claims.schema import ledger_schema
@@ -17,6 +19,7 @@ from descent.results import read_text
 
 SCHEMA = Path("data", "ledger.schema.json")
 """Where a book keeps the schema of its ledger."""
+PARAGRAPHS = ("p", "li")
 GENERATED = {"genindex.html", "search.html"}
 CLAIM = re.compile(r"\b(?:[A-Z][A-Z0-9]*-[A-Z]|S-)\d+(?:\.\w+)?")
 _WORDS = r"\b(?:is|was|are|gives?|gave|equals?|of|about|shows?|found)\b"
@@ -36,6 +39,8 @@ class Page(HTMLParser):
     headings: list[int] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    paragraphs: list[str] = field(default_factory=list)
+    _open: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -43,6 +48,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note ids, links, images, headings and what the page loads."""
         values = dict(attrs)
+        if tag in PARAGRAPHS:
+            self._open.append("")
         self.ids |= {value for key in ("id", "name") if (value := values.get(key))}
         if tag == "a" and values.get("href"):
             self.links.append(values["href"] or "")
@@ -57,6 +64,13 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Note the text."""
         self.text.append(data)
+        if self._open:
+            self._open[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note a paragraph that ends."""
+        if tag in PARAGRAPHS and self._open:
+            self.paragraphs.append(self._open.pop())
 
 
 def parse(path: Path) -> Page:
@@ -84,6 +98,8 @@ def site_faults(project: Project, html: Path, claims: Iterable[str]) -> list[str
         )
         faults += [f"{path.name}: {fault}" for check in per_page for fault in check(page)]
         faults += [f"{path.name}: {fault}" for fault in _link_faults(html, path, page, pages)]
+    for name in (name for name, text in project.texts.items() if QUOTE.search(text)):
+        faults += [f"{name}.html: {fault}" for fault in _crowd_faults(pages.get(html / f"{name}.html", Page()))]
     return [*faults, *_ledger_faults(html, claims)]
 
 
@@ -155,6 +171,13 @@ def _schema(project: Project) -> None:
 def _figure_faults(page: Page) -> Iterator[str]:
     if any("<Figure size" in text for text in page.text):
         yield "a figure is shown as text, not as a picture; call use_style() of descent.book.execute.notebook first"
+
+
+def _crowd_faults(page: Page) -> Iterator[str]:
+    """Find paragraphs with more than one interval, which nobody reads; typed ones and quoted ones count alike."""
+    for text in page.paragraphs:
+        if len(INTERVAL.findall(text)) > 1:
+            yield f"more than one interval in a paragraph, quote all but one: {' '.join(text.split())[:100]}"
 
 
 def _alt_faults(page: Page) -> Iterator[str]:
