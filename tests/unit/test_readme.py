@@ -19,6 +19,16 @@ def test_every_action_is_listed() -> None:
     assert re.findall(r"^  make (\S+)", listed, re.M) == phony.split()
 
 
+def test_it_can_be_read_in_one_sitting_and_names_pages_that_exist() -> None:
+    """What is told elsewhere is on a page of the book."""
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    toc = README.with_name("_toc.yml").read_text(encoding="utf-8")
+    pages = re.findall(r"`(chapters/[\w-]+)\.md`", text)
+    assert len(pages) > 5
+    assert all(page in toc for page in pages)
+
+
 def test_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(example, "README.md", "exec"), {})
