@@ -33,7 +33,7 @@ class Rare:
     per_memory: tuple[float, ...] = (0.35, 0.5, 0.75, 1.0, 2.0)  # events while the average remembers
     second: float = 0.998
     per_second: tuple[float, ...] = (0.75, 1.0, 2.0, 5.0)  # events while Adam's second moment remembers
-    replicas: Share = Share(over=5, least=32)
+    replicas: Share = Share(over=2, least=32)
     lr: float = 3e-3
     plain_steps: int = 2000
     steps: int = 6000

@@ -36,7 +36,7 @@ class Means:
     steps: int = 400
     burn: int = 100
     size: int = 100  # of the matrices: the law is that of large ones
-    matrices: Share = Share(over=30, least=32)
+    matrices: Share = Share(over=10, least=32)
     memory: int = 80  # steps that a matrix is averaged over
 
 
@@ -127,5 +127,5 @@ def tables(result: MeansResult) -> Tables:
 
 MEANS = Experiment(
     "means", small=Means(), run=run, estimates=estimates, tables=tables,
-    large=Means(replicas=Share(), matrices=Share(over=4), size=400),
+    large=Means(replicas=Share(), matrices=Share(over=2), size=400),
 )  # fmt: skip

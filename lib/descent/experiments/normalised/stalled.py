@@ -38,7 +38,7 @@ class Stalled:
     momentum: float = 0.9
     batch_size: int = 8
     steps: int = 1000
-    blocks: int = 30
+    blocks: int = 60
     block: int = 100  # steps, many memories long: the variance of their sum is power at frequency zero
     burn: int = 60
 
