@@ -69,7 +69,7 @@ export const render = mount({
   panels: 2,
   height: 280,
   controls: [
-    { id: "lr", label: "learning rate η", min: 0.1, max: 64, value: 1, log: true },
+    { id: "lr", label: "learning rate η̄ (running average)", min: 0.1, max: 64, value: 1, log: true },
     { id: "momentum", label: "momentum μ", min: 0, max: 0.995, step: 0.005, value: 0.95 },
     { id: "large", label: "large margin α", min: 0.5, max: 3, step: 0.05, value: 1.5 },
     { id: "small", label: "small margin β", min: 0.05, max: 0.5, step: 0.01, value: 0.15 },

@@ -18,6 +18,7 @@ from descent.book.execute.stamps import book_place, read_site_stamp, site_files,
 from descent.book.execute.work import own_folder, sweep
 from descent.book.pages import (
     api,
+    convention,
     evidence,
     hover,
     instruments,
@@ -67,7 +68,7 @@ def _build(
     try:
         before = sources(project)  # ahead of all that reads them: what is edited from here on counts as not built
         checks.require([*checks.source_faults(project), *checks.prose_faults(project)])
-        checks.require(checks.citation_faults(project))
+        checks.require([*checks.citation_faults(project), *convention.faults(project)])
         jobs = 1 if on_device else jobs or cores()
         execute_all(project, project.notebooks, given, progress, jobs=jobs, force=force, timeout=timeout)
         if why := ["asked for"] if force else outdated(project, before):

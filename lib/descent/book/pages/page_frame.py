@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from descent.book.execute.chapter import Chapter
+from descent.book.pages import convention
 from descent.book.pages.html import raw
 from descent.book.sources.provenance import Code, Trace
 from descent.claims import Outcome, Record, standing
@@ -36,7 +37,7 @@ def boxes(chapter: Chapter) -> Boxes:
 
 
 def header(chapter: Chapter) -> str:
-    """Return the line below a chapter's title: its claims, what it takes to read and to run, where it was run."""
+    """Return the lines below a chapter's title: its claims, what it takes to read and to run; whose rates it writes."""
     records, stamp = chapter.records, chapter.stamp
     count = f'<a href="ledger.html?paper={records[0].paper}">{standing(records)}</a> · ' if records else ""
     instructions = records[0].provenance.instructions if records else ""
@@ -44,7 +45,7 @@ def header(chapter: Chapter) -> str:
     return raw(
         f'<p class="chapter-facts">{count}{minutes(chapter.text)} minutes to read · '
         f"{stamp.seconds:.0f} s to run on one core ({escape(machine)}), {stamp.finished} · "
-        '<a href="#run-this-yourself">run this yourself</a></p>'
+        '<a href="#run-this-yourself">run this yourself</a></p>' + convention.badge(chapter.project, chapter.text)
     )
 
 

@@ -15,7 +15,7 @@ import yaml
 from descent.book.execute import lifeline
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.worker import ANSI
-from descent.book.pages import hover
+from descent.book.pages import convention, hover
 from descent.book.pages.page_frame import Boxes, boxes
 from descent.book.pages.quoting import QUOTE, quotable, requote
 from descent.book.pages.sparing import Sparing
@@ -101,8 +101,17 @@ def _notebook(
             cell.source = sparing.text(_linked(project, hover.explained(cell.source, terms, seen), hints), quoted)
         else:
             sparing.past()
+    _tell(merged, convention.convention(chapter.text))
     _surround(merged, boxes(chapter))
     return merged
+
+
+def _tell(notebook: source.Notebook, name: str) -> None:
+    """Let every caption that speaks of rates say in which convention they are."""
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if "caption" in figure:
+            figure["caption"] = convention.told(figure["caption"], name)
 
 
 def _surround(notebook: source.Notebook, box: Boxes) -> None:
