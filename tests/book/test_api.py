@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 from descent.book.commands import build
-from descent.book.pages import api
+from descent.book.pages import api, usage
 from descent.book.sources import provenance
 from descent.book.sources.project import find_project
 from toybook import REPOSITORY, edit
@@ -37,7 +37,14 @@ class Pair:
         """Add."""
 
 def share(batch: int, *sizes: int, population: int | None = None, **rest: int) -> float:
-    """Return p = 1/B, e.g. `0.25` at four. Nothing else."""
+    """Return p = 1/B, e.g. `0.25` at four. Nothing else.
+
+    batch, population: how many. sizes (n,) of others.
+    Raises: ValueError where it is 0.
+
+    >>> share(4)
+    0.25
+    """
 
 def unlisted(): ...
 '''
@@ -66,6 +73,54 @@ def test_names_come_with_arguments_sentence_and_line():
         assert re.match(rf"(class |def )?{entry.code.name.rpartition('.')[2]}\b", line)
 
 
+def test_a_docstring_is_taken_apart():
+    text = SOURCE.replace("second: float = 2.0", "second: float = 2.0  # the other")
+    pair, share = (entry.parts for entry in api.entries("toy.m", ast.parse(text), text)[1:])
+    assert [(one.name, one.kind, one.default, one.says) for one in pair.parameters] == [
+        ("first", "float", "", "the first of two"),
+        ("second", "float", "2.0", "the other"),
+    ]
+    assert {one.name: one.says for one in share.parameters} == {
+        "batch": "how many",
+        "population": "how many",
+        "sizes": "shape (n,)",
+        "rest": "",
+    }
+    assert share.returns == "float"
+    assert share.raises == "ValueError where it is 0."
+    assert share.example == ">>> share(4)\n0.25"
+    assert share.more.startswith("Nothing else.")
+
+
+def test_a_name_opens_to_parameters_returns_refusals_and_an_example(book):
+    page = api.library(book)
+    entry = page.partition("<code>stationary_variance</code></a>")[2].partition("</details>")[0]
+    assert "<dt>Parameters</dt><dd><ul><li><code>curvature</code> : <code>ArrayLike</code>" in entry
+    assert "<dt>Returns</dt><dd><code>Array</code> — E x² at the optimum" in entry
+    assert "<pre>&gt;&gt;&gt; stationary_variance(" in entry
+
+
+def test_every_name_says_something_and_every_function_has_an_example(book):
+    examples = usage.uses(book)
+    silent, bare = [], []
+    for module, path in provenance.modules(book).items():
+        if "." in module and api._floor(module):
+            text = path.read_text()
+            for entry in api.entries(module, ast.parse(text), text):
+                silent += [entry.code.name] * (not entry.sentence)
+                has = entry.parts.example or entry.code.name in examples or not entry.takes.startswith("(")
+                bare += [entry.code.name] * (not has)
+    assert silent == []
+    assert bare == []
+
+
+def test_an_example_is_a_statement_of_a_chapter_where_one_uses_the_name(project):
+    measured = "from descent.stats import mean as middle\nvalue = law.value(lr)\nmiddle([value])"
+    edit(project.source("alpha"), "value = law.value(lr)", measured)
+    use = usage.uses(find_project(project.root))["descent.stats.mean"]
+    assert use == usage.Use("middle([value])", "alpha.md")
+
+
 def test_without_a_list_the_public_functions_and_classes_are_shown():
     text = SOURCE.replace("__all__", "names")
     assert [entry.code.name for entry in api.entries("m", ast.parse(text))] == ["m.Pair", "m.share", "m.unlisted"]
@@ -81,16 +136,16 @@ def test_the_page_shows_every_public_name_of_the_library(book):
     for module in ("descent.engine.rules", "descent.theory.linear", "descent.measure.gram", "descent.measure.report"):
         section = page.partition(f"### `{module}`\n")[2].partition("\n### ")[0]
         for name in import_module(module).__all__:
-            assert f"`{name}`" in section, f"{module}.{name}"
-    assert "descent.book" not in page
-    assert "descent.experiments" not in page
+            assert f"`{name}`" in section or f"<code>{name}</code>" in section, f"{module}.{name}"
+    assert "### `descent.book" not in page
+    assert "### `descent.experiments" not in page
     headings = re.findall(r"^## (.+)$", page, re.M)
     assert headings == list(api.FLOORS)
 
 
 def test_every_line_leads_to_a_definition(book):
     sources = {module: path.read_text().splitlines() for module, path in provenance.modules(book).items()}
-    found = re.findall(r'<a href="code/([\w.]+)\.html#L(\d+)">`(\w+)`</a>', api.library(book))
+    found = re.findall(r'<a href="code/([\w.]+)\.html#L(\d+)"><code>(\w+)</code></a>', api.library(book))
     assert len(found) > 300
     for module, line, name in found:
         assert re.match(rf"(class |def )?{name}\b", sources[module][int(line) - 1]), f"{module}.{name}"
@@ -100,6 +155,5 @@ def test_a_site_that_asks_for_it_carries_it(project, log):
     edit(project.source("index"), "A toy book\n", "A toy book\n\n<!-- api -->\n")
     build.build(project, log)
     page = (project.html / "index.html").read_text()
-    assert re.search(r'<dt><a href="code/toy.law.html#L1"><code.*?value', page)
-    assert "Without further words." in page
+    assert re.search(r'<summary><a href="code/toy.law.html#L1"><code>value</code>', page)
     assert 'id="L1"' in (project.html / "code" / "toy.law.html").read_text()

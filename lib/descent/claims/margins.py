@@ -19,6 +19,8 @@ from descent.results import read_yaml
 __all__ = ["FILE", "Unit", "filled", "load_units", "undeclared"]
 
 FILE = "margins.yaml"
+"""The file of the margins, beside the claims."""
+
 SCHEMA = 1
 OWN = {"direction": ("margin",), "equivalence": ("tolerance",), "ordering": ("margin",), "scaling": ("low", "high")}
 """By kind of rule, the numbers that its unit gives, or that the test states and says why."""

@@ -38,6 +38,7 @@ SOURCES = (
     ),
     Source("ours", "what we add", {"derived": "the paper does not say it; it was derived for this book"}),
 )
+"""Where claims come from, in the order in which they are counted."""
 
 
 def source_of(claim: Claim) -> Source:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 __all__ = ["KNOWN", "Arrays", "DataDamaged", "DataMissing", "Known", "read", "source"]
 
 Arrays = dict[str, NDArray[Any]]
+"""Images and labels by their names."""
+
 _FORMATS = ("PNG", "JPEG")  # a picture in any other is not even looked at
 _MARK = b"PAR1"  # the first and the last four bytes of every Parquet file
 _TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE"}
@@ -85,6 +87,7 @@ KNOWN = {
         columns=("fine_label", "label"),
     ),
 }
+"""The image sets that the book knows, by name."""
 
 
 def source(folder: Path, name: str, known: Known, split: str) -> Path:

@@ -21,7 +21,11 @@ from descent.engine.rules import Values
 __all__ = ["Polar", "Scale", "muon", "newton_schulz", "polar_factor"]
 
 Polar = Literal["quintic", "exact"]
+"""How the polar factor is found: by the quintic iteration, or exactly."""
+
 Scale = Literal["spectral", "rms"]
+"""How long a step is: of spectral norm one, or of a given root mean square."""
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _LEAST = 1e-7
 

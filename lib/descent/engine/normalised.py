@@ -23,6 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 Order = Literal["before", "after"]
+"""Whether weight decay comes before the step or after it."""
+
 Where = Callable[[str, torch.Size], bool]
 
 

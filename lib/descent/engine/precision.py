@@ -25,7 +25,11 @@ from descent.engine.probes import Leaves
 __all__ = ["PRECISIONS", "TOLERANCE", "Compiled", "Precision", "arithmetic", "autocast", "compiled", "gradients"]
 
 Precision = Literal["float32", "tf32", "bf16"]
+"""In which type products of matrices are taken."""
+
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+"""All of them."""
+
 TOLERANCE = 1e-4
 """How far from the float32 gradient a compiled one may lie, relative, beyond twice where the plain one lies.
 

@@ -28,7 +28,11 @@ __all__ = [
 ]
 
 Leaves = dict[str, Tensor]
+"""The parameters of a stack by name, each with the replica axis first."""
+
 Params = Tensor | Leaves
+"""The parameters of a stack: one tensor, or leaves by name."""
+
 P = TypeVar("P", bound=Params, default=Params)
 """The form of the parameters: `Objective[Tensor]`, `Probe[Leaves]`; a bare `Objective` or `Probe` takes either."""
 P_co = TypeVar("P_co", bound=Params, default=Params, covariant=True)  # a run of either form is a bare `Run`

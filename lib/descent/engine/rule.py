@@ -29,6 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 Reads = Literal["element", "leaf", "replica"]
+"""What one entry of a step depends on: itself, its leaf, or the whole replica."""
+
 _WIDTH: tuple[Reads, ...] = ("element", "leaf", "replica")
 Self = TypeVar("Self", bound="Rule")
 
@@ -129,6 +131,7 @@ class Mixed:
 
 
 AnyRule: TypeAlias = Hyper | Rule | Mixed
+"""A rule of any kind: linear, your own, or several as one stack."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,7 @@ class Factors:
 
 
 Schedule = Callable[[int], Factors]
+"""What the hyper-parameters are multiplied by, at each step."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,8 @@ __all__ = ["Route", "blocks", "gram"]
 
 Leaves = Mapping[str, Tensor]
 Route = Literal["ghost", "exact"]
+"""How a Gram matrix is found: layer by layer, or from the Jacobian."""
+
 _CHECKED = 16  # examples on which it is checked that the layers explain the gradient
 _ROWS = 200  # examples whose products are taken at a time: few enough that they stay in cache until they are used
 

@@ -29,6 +29,8 @@ from descent.nets.supervised import Supervised
 __all__ = ["Norm", "WorstCase", "average_case", "worst_case"]
 
 Norm = Literal["l2", "linf"]
+"""In which norm a perturbation is bounded."""
+
 _DRAWS = 2 << 20  # draws are numbered from here, apart from those of other instruments at the same step
 
 

@@ -23,6 +23,8 @@ from descent.measure.operators import Operator
 __all__ = ["Eigenpairs", "End", "residual_norms", "top_eigenpairs"]
 
 End = Literal["largest", "smallest", "magnitude"]
+"""Which eigenvalues are looked for."""
+
 _KEYS: dict[str, Callable[[Tensor], Tensor]] = {"largest": torch.clone, "smallest": torch.neg, "magnitude": torch.abs}
 
 

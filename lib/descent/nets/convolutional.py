@@ -30,6 +30,7 @@ from descent.nets.dense import initial_leaves, saved_bytes
 __all__ = ["CNN", "Norm", "ResNet", "parameter_count"]
 
 Norm = Literal["group", "batch", "none"]
+"""How a layer is normalised."""
 
 
 def parameter_count(params: Leaves) -> int:

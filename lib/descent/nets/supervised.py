@@ -21,6 +21,8 @@ from descent.nets.examples import Examples
 __all__ = ["Sampling", "Supervised"]
 
 Sampling = Literal["with_replacement", "without_replacement", "shuffled_epochs", "full"]
+"""How the examples of a batch are drawn."""
+
 _SAMPLINGS = ("with_replacement", "without_replacement", "shuffled_epochs", "full")
 
 

@@ -21,6 +21,7 @@ from descent.engine.streams import Purpose, Streams
 __all__ = ["DiagonalNet", "Noise", "on_manifold"]
 
 Noise = Literal["none", "batch", "aligned", "isotropic"]
+"""Which noise the gradient has: none, of a batch, aligned with the curvature, or isotropic."""
 
 
 @dataclass(frozen=True, eq=False)

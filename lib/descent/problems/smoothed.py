@@ -26,6 +26,7 @@ from descent.theory.mode import Convention, convert
 __all__ = ["Kernel", "Rugged", "characteristic", "rastrigin", "second_moment"]
 
 Kernel = Literal["ball", "gaussian"]
+"""Over what is averaged: a ball, or a Gaussian."""
 
 _TANGENCY = 4.493409457909064  # smallest positive root of tan z = z
 _RIPPLES = -_TANGENCY / math.sin(_TANGENCY)  # 4.6033: below it z + r sin z has no zero but 0

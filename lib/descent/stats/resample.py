@@ -14,6 +14,8 @@ from descent.stats.estimate import BOOTSTRAP, BOOTSTRAP_PAIRED, Estimate, critic
 __all__ = ["RESAMPLES", "resample"]
 
 RESAMPLES = 2000
+"""How often a bootstrap draws the data anew, unless told otherwise."""
+
 _CHUNK = 4_000_000  # numbers gathered at a time: 32 MB per sample, whatever the number of replicas
 
 

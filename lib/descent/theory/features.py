@@ -37,6 +37,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "tanh": Activation(torch.tanh, lambda z: 1 - torch.tanh(z).square(), 0.0, 1.0),
     "softplus": Activation(torch.nn.functional.softplus, torch.sigmoid, 0.0, 1.0),
 }
+"""The nonlinearities, with their slopes, by name."""
 
 
 def two_layer(activation: Activation, inputs: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,6 +109,9 @@ def critical_feature(memory: float, small_margin: float, examples: int, share: f
     """Return s at which feature and memory of a small-margin example grow equally fast relative to themselves.
 
     ṡ/s = 3pβ³sS(m) against u̇/u = 3u·noise_power·S(m)/N: s = u·noise_power/(|Z₂|β³), |Z₂| = pN.
+
+    >>> print(f"{critical_feature(memory=0.5, small_margin=0.2, examples=100, share=0.1, noise_power=1.0):.2f}")
+    6.25
     """
     return memory * noise_power / (share * examples * small_margin**3)
 

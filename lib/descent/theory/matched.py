@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 Held = Literal["lr", "effective", "noise"]
+"""What momentum and plain SGD have in common: learning rate, effective step, or noise as well."""
 
 GAUGES = ("noise", "edge", "escape", "floor", "feature", "flat", "barrier")
 """The seven consequences, (a) to (g)."""

@@ -130,6 +130,7 @@ class Weighted:
 
 
 Problem = Moments | ArrayLike
+"""Moments of the examples' Hessians, or the Hessians themselves."""
 
 
 class Bounds(NamedTuple):

@@ -51,8 +51,13 @@ __all__ = [
 ]
 
 Rule = Literal["sgd", "heavy_ball", "ema", "qhm"]
+"""The update rule by name."""
+
 Variant = Literal["submission", "repository"]
+"""Which of the paper's two forms is meant: that of the text, or that of the public code."""
+
 Stopping = Literal["inner_product", "minibatch_gradient"]
+"""What a run watches to stop."""
 
 
 class Weights(NamedTuple):

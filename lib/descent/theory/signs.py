@@ -23,6 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 EULER = 0.5772156649015329
+"""Euler's constant γ."""
+
 _TAIL = 1e-18
 _NEAR = 1.1  # events per memory up to which the shot noise's median is that of its lower tail
 

@@ -149,3 +149,4 @@ def MyRule(g, x, s, h, age):
     m = h.momentum * s.m + (1 - h.momentum) * g
     return -h.lr * torch.sign(m), {{"m": m}}  # what is added to x, and the next buffers
 '''
+"""The text of a file with a rule of your own, to begin from."""

@@ -1,13 +1,20 @@
-"""The library's public names with signature and first sentence, read from the source: nothing is imported."""
+"""The library's public names, each with parameters, returns and an example, read from the source: nothing is imported.
+
+A floor is a list of modules, a module opens to its names, a name to its parameters: each step is about a screen.
+"""
 
 from __future__ import annotations
 
 import ast
+import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
+from descent.book.pages import docstrings, usage
+from descent.book.pages.html import raw
 from descent.book.sources.project import Project
 from descent.book.sources.provenance import Code, modules
 
@@ -35,21 +42,27 @@ Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 @dataclass(frozen=True)
 class Entry:
-    """One public name: where it stands, what it takes, what it does in one sentence."""
+    """One public name: where it stands, what it takes, what its docstring says, and its methods."""
 
     code: Code
     takes: str
-    sentence: str
+    parts: docstrings.Parts
+    methods: str
+
+    @property
+    def sentence(self) -> str:
+        """What it does in one sentence, and what else it offers."""
+        return f"{self.parts.sentence} {self.methods}".strip()
 
 
 def library(project: Project) -> str:
     """Return all public modules, floor by floor, as Markdown."""
     found = {module: path for module, path in modules(project).items() if "." in module and _floor(module)}
-    parts = []
+    parts, examples = [], usage.uses(project)
     for title in (*FLOORS, REST):
         own = sorted((m for m in found if _floor(m) == title), key=_place)
         if own:
-            parts += [f"## {title}", *(_module(module, found[module]) for module in own)]
+            parts += [f"## {title}", *(_module(module, found[module], examples) for module in own)]
     return "\n\n".join(parts)
 
 
@@ -67,22 +80,26 @@ def _place(module: str) -> tuple[int, str]:
     return order.index(name) if name in order else len(order), module
 
 
-def _module(module: str, path: Path) -> str:
-    """Return heading, first paragraph and names of a module."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _module(module: str, path: Path, examples: Mapping[str, usage.Use]) -> str:
+    """Return heading, first paragraph and, folded, the names of a module."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
     parts = [f"### `{module}`", prose(_paragraph(ast.get_docstring(tree))), *_borrowed(tree)]
-    made = entries(module, tree)
+    made = entries(module, tree, text)
     if made:
-        parts.append("\n".join(["::::{container} api", "", *map(_item, made), "::::"]))
+        items = "\n".join(_item(entry, examples.get(entry.code.name)) for entry in made)
+        names = f"{len(made)} name{'s' * (len(made) > 1)}"
+        listed = ", ".join(f"<code>{entry.code.name.rpartition('.')[2]}</code>" for entry in made)
+        parts.append(raw(f'<details class="api"><summary>{names}: {listed}</summary>\n{items}\n</details>'))
     return "\n\n".join(filter(None, parts))
 
 
-def entries(module: str, tree: ast.Module) -> list[Entry]:
+def entries(module: str, tree: ast.Module, text: str = "") -> list[Entry]:
     """Return what a module defines of its public names, in the order of the source."""
     made = _defined(tree)
     names = _all(tree) or [name for name, (node, _) in made.items() if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     public = [name for name in made if name in names and not name.startswith("_")]
-    return [_entry(module, name, *made[name]) for name in public]
+    return [_entry(module, name, *made[name], text.splitlines()) for name in public]
 
 
 def prose(text: str) -> str:
@@ -93,16 +110,64 @@ def prose(text: str) -> str:
     return "".join(piece for pair in zip(escaped, [*codes, ""], strict=True) for piece in pair)
 
 
-def _item(entry: Entry) -> str:
-    """Return one name of a definition list."""
-    name = entry.code.name.rpartition(".")[2]
-    takes, says = f"`{entry.takes}`" if entry.takes else "", prose(entry.sentence) or "Without further words."
-    return f'<a href="{entry.code.address}">`{name}`</a>{takes}\n: {says}\n'
+def _item(entry: Entry, use: usage.Use | None) -> str:
+    """Return one name: its line, and folded below it parameters, returns, what is refused, and an example."""
+    name, parts = entry.code.name.rpartition(".")[2], entry.parts
+    head = f'<a href="{entry.code.address}"><code>{name}</code></a><code class="takes">{escape(entry.takes)}</code>'
+    rows = [
+        _section("Parameters", _parameters(parts.parameters)),
+        _section("Returns", _returns(parts)),
+        _section("Raises", html(parts.raises)),
+        _section("Notes", html(parts.more)),
+        _section("Example", _example(parts, use)),
+    ]
+    return (
+        f'<details class="name"><summary>{head}<span>{html(entry.sentence)}</span></summary>\n'
+        f"<dl>{''.join(filter(None, rows))}</dl></details>"
+    )
 
 
-def _entry(module: str, name: str, node: Definition, doc: str) -> Entry:
-    text = " ".join([_sentence(doc), *([_methods(node)] if isinstance(node, ast.ClassDef) else [])])
-    return Entry(Code(f"{module}.{name}", module, node.lineno), _takes(node), text.strip())
+def _section(title: str, content: str) -> str:
+    return f"<dt>{title}</dt><dd>{content}</dd>" if content else ""
+
+
+def _parameters(given: Sequence[docstrings.Parameter]) -> str:
+    """Return one line per parameter: name, type, default, what it is."""
+    lines = (
+        f"<li><code>{one.name}</code>{_typed(one)}{' — ' + html(one.says) if one.says else ''}</li>" for one in given
+    )
+    made = "".join(lines)
+    return f"<ul>{made}</ul>" if made else ""
+
+
+def _typed(one: docstrings.Parameter) -> str:
+    """Return type and default of a parameter, as numpy's documents write them."""
+    kind = f" : <code>{escape(one.kind)}</code>" if one.kind else ""
+    return kind + (f", default <code>{escape(one.default)}</code>" if one.default else "")
+
+
+def _returns(parts: docstrings.Parts) -> str:
+    said = re.sub(r"^Return |^Yield ", "", parts.sentence)
+    return f"<code>{escape(parts.returns)}</code> — {html(said)}" if parts.returns else ""
+
+
+def _example(parts: docstrings.Parts, use: usage.Use | None) -> str:
+    """Return the docstring's own example, which runs as a test, or else a place where the name is used."""
+    if parts.example:
+        return f"<pre>{escape(parts.example)}</pre>"
+    return f"<pre>{escape(use.text)}</pre><small>as in {escape(use.place)}</small>" if use else ""
+
+
+def html(text: str) -> str:
+    """Return a sentence of a docstring as HTML: what stands in backticks is code."""
+    parts = re.split(r"`+([^`]+)`+", text)
+    return "".join(f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def _entry(module: str, name: str, node: Definition, doc: str, lines: Sequence[str]) -> Entry:
+    methods = _methods(node) if isinstance(node, ast.ClassDef) else ""
+    place = Code(f"{module}.{name}", module, node.lineno)
+    return Entry(place, _takes(copy.deepcopy(node)), docstrings.parts(node, doc, lines), methods)
 
 
 def _defined(tree: ast.Module) -> dict[str, tuple[Definition, str]]:
@@ -179,10 +244,3 @@ def _text(node: ast.stmt | None) -> str:
 
 def _paragraph(doc: str | None) -> str:
     return " ".join((doc or "").strip().partition("\n\n")[0].split())
-
-
-def _sentence(doc: str) -> str:
-    """Return the first sentence of a docstring."""
-    text = _paragraph(doc)
-    found = re.match(r".*?(?<!e\.g)(?<!i\.e)[.!?](?= |$)", text)
-    return found[0] if found else text
