@@ -45,13 +45,16 @@ def descent(project, capsys):
     ],
 )
 def test_wrong_calls_are_refused_in_one_line(descent, project, arguments, named):
-    before = sorted(project.root.rglob("*"))
+    def files():
+        return sorted(path for path in project.root.rglob("*") if "__pycache__" not in str(path))
+
+    before = files()
     status, out, err = descent(*arguments)
     assert status == cli.USAGE_FAULT
     assert named in err
     assert err.count("\n") == 1
     assert out == ""
-    assert sorted(path for path in project.root.rglob("*") if "__pycache__" not in str(path)) == before
+    assert files() == before
 
 
 def test_wrong_options_are_refused_by_the_parser(descent):
