@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.engine.train import FirstPassage, Noisy, every, train
 from descent.nets.dense import MLP, CrossEntropy
 from descent.nets.supervised import Supervised
+from forked import forked
 
 F64 = torch.float64
 
@@ -455,54 +454,48 @@ def test_what_a_fingerprint_tells():
     assert fingerprint(large, most=100) != fingerprint(large[:999], most=100)
 
 
-CHILD = """
-import sys, time
-import numpy as np, torch
-from descent.engine import rules
-from descent.engine.checkpoint import Checkpoint
-from descent.engine.streams import Purpose, Streams, replica_seeds
-from descent.engine.train import FirstPassage, every, train
+class Slow(Linear):
+    """A gradient that takes its time."""
 
-class Slow:
     def gradient(self, params, streams, step):
         time.sleep(0.0005)
-        return params + streams.normal(Purpose.NOISE, step, (3,))
+        return super().gradient(params, streams, step)
 
-torch.set_num_threads(1)
-path, out = sys.argv[1:]
-run = train(Slow(), torch.ones(5, 3), rules.heavy_ball([.1, .05, 6., .2, .3], .9), 1500, Streams(replica_seeds(0, 5)),
-            probes={"x": every(13, lambda x: x), "t": FirstPassage(lambda x: x[:, 0] > 2.5, every=3)},
-            checkpoint=Checkpoint(path, every=50) if path else None)
-np.savez(out, x=run.params, v=run.velocity, d=run.diverged_at, s=run.records["x"].steps,
-         r=run.records["x"].values, t=run.records["t"].values)
-"""
+
+def long_run(path, out):
+    """Make a run, kept at `path` if that is given, and write all that came of it."""
+    hyper, streams = rules.heavy_ball([0.1, 0.05, 6.0, 0.2, 0.3], 0.9), streams_of(5, dtype=torch.float32)
+    probes = {"x": every(13, lambda x: x), "t": FirstPassage(lambda x: x[:, 0] > 2.5, every=3)}
+    keep = Checkpoint(path, every=50) if path else None
+    run = train(Slow(1.0, 1.0), torch.ones(5, 3), hyper, 1500, streams, probes=probes, checkpoint=keep)
+    x, t = run.records["x"], run.records["t"]
+    np.savez(out, x=run.params, v=run.velocity, d=run.diverged_at, s=x.steps, r=x.values, t=t.values)
 
 
 @pytest.mark.slow
 def test_kill_dash_nine_and_start_again(tmp_path):
     path = tmp_path / "run.npz"
 
-    def start(checkpoint, out):
-        return subprocess.Popen([sys.executable, "-c", CHILD, str(checkpoint), str(tmp_path / out)])
-
     def step_on_disk():
         with np.load(path) as file:
             return json.loads(file[""].tobytes())["step"]
 
-    uninterrupted = start("", "plain.npz")
     reached = 0
     for _ in range(2):
-        child = start(path, "resumed.npz")
+        child = forked(long_run, path, tmp_path / "resumed.npz")
         limit = time.monotonic() + 60
         while (not path.exists() or step_on_disk() < reached + 200) and time.monotonic() < limit:
             time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
         assert not Path(tmp_path / "resumed.npz").exists()
         assert step_on_disk() >= reached + 200
         reached = step_on_disk()
-    assert start(path, "resumed.npz").wait(60) == 0
-    assert uninterrupted.wait(60) == 0
+    last = forked(long_run, path, tmp_path / "resumed.npz")
+    long_run(None, tmp_path / "plain.npz")
+    last.join(60)
+    assert last.exitcode == 0
     with np.load(tmp_path / "plain.npz") as plain, np.load(tmp_path / "resumed.npz") as resumed:
         for name in plain.files:
             assert plain[name].tobytes() == resumed[name].tobytes(), name
