@@ -13,12 +13,13 @@ from descent import dispatch
 REPORT = """
 import json, sys
 from descent import dispatch
-{first}
-dispatch.fix()
-import torch
-from descent.results import provenance
-made = provenance("cpu", "cpu", 0, 2, modules=["descent.stats.intervals"])
-print(json.dumps([made.instructions, made.threads, torch.backends.cpu.get_cpu_capability()]))
+for first in sys.argv[1:] or [""]:
+    exec(first)
+    dispatch.fix()
+    import torch
+    from descent.results import provenance
+    made = provenance("cpu", "cpu", 0, 2, modules=["descent.stats.intervals"])
+    print(json.dumps([made.instructions, made.threads, torch.backends.cpu.get_cpu_capability()]))
 """
 
 
@@ -32,18 +33,14 @@ def cpuinfo(tmp_path, monkeypatch):
     dispatch._about.cache_clear()
 
 
-def report(first: str = "", **chosen: str) -> tuple[str, int, str]:
-    """Return what a fresh process records of its arithmetic."""
+def reports(*first: str, **chosen: str) -> list[tuple[str, int, str]]:
+    """Return what a fresh process records of its arithmetic: once, or each time that something was done first."""
     ours = {*dispatch.AVX2, *dispatch.ONE_THREAD, dispatch.CHOICE}
     clean = {name: value for name, value in os.environ.items() if name not in ours}
     run = subprocess.run(
-        [sys.executable, "-c", REPORT.format(first=first)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=clean | chosen,
+        [sys.executable, "-c", REPORT, *first], capture_output=True, text=True, check=True, env=clean | chosen
     )
-    return tuple(json.loads(run.stdout))
+    return [tuple(json.loads(line)) for line in run.stdout.splitlines()]
 
 
 def test_a_processor_with_avx2_uses_that_and_nothing_wider(cpuinfo):
@@ -81,7 +78,7 @@ def test_a_child_computes_on_one_thread_whatever_its_surroundings_say(monkeypatc
 
 @pytest.mark.slow
 def test_a_fresh_process_records_the_kernels_that_compute():
-    words, threads, capability = report()
+    ((words, threads, capability),) = reports()
     assert threads == 1
     if "MKL_CBWR" in dispatch.fixed():
         assert capability == "AVX2"
@@ -91,15 +88,14 @@ def test_a_fresh_process_records_the_kernels_that_compute():
 
 @pytest.mark.slow
 def test_too_late_is_not_called_fixed():
-    late = "import os, torch; torch.zeros(3).exp(); os.environ.update(dispatch.AVX2)"
-    for first in ("import torch; torch.zeros(3).exp()", late):
-        words, _, capability = report(first=first)
+    late = "import os; os.environ.update(dispatch.AVX2)"
+    for words, _, capability in reports("import torch; torch.zeros(3).exp()", late):
         assert "fixed" not in words
         assert capability in words
 
 
 @pytest.mark.slow
 def test_other_kernels_are_named():
-    words, _, capability = report(ATEN_CPU_CAPABILITY="default", MKL_CBWR="COMPATIBLE")
+    ((words, _, capability),) = reports(ATEN_CPU_CAPABILITY="default", MKL_CBWR="COMPATIBLE")
     assert capability in ("DEFAULT", "NO AVX")
     assert "MKL_CBWR=COMPATIBLE" in words
