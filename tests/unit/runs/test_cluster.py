@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from descent.book.commands.cli import main
 from descent.experiments.lab import Lab
 from descent.runs import campaign
 
@@ -47,13 +48,18 @@ def scheduler(file):
         yield json.loads(file.read_text())["address"], process
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """Start a scheduler and two workers of one thread each on loopback; return address and scheduler."""
-    with scheduler(tmp_path / "scheduler.json") as (address, process), ExitStack() as workers:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Start a scheduler and two workers of one thread each on loopback; return address and scheduler.
+
+    One for the tests of this file, which kill more and more of it. Without nannies: what is killed is not replaced.
+    """
+    # A worker gives up once it has seen no scheduler for so long; on a busy machine connecting takes seconds.
+    options = ("--nthreads", "1", "--no-nanny", "--death-timeout", str(PATIENCE))
+    folder = tmp_path_factory.mktemp("cluster")
+    with scheduler(folder / "scheduler.json") as (address, process), ExitStack() as workers:
         for _ in range(2):
-            # A worker gives up once it has seen no scheduler for so long; on a busy machine connecting takes seconds.
-            workers.enter_context(running("worker", address, "--nthreads", "1", "--death-timeout", str(PATIENCE)))
+            workers.enter_context(running("worker", address, *options))
         with distributed.Client(address, timeout=PATIENCE, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=PATIENCE)
         yield address, process
@@ -66,6 +72,27 @@ def todo(count):
 
 def essence(content):
     return {key: content[key] for key in ("mark", "estimates", "config", "tables", "lab")}
+
+
+def call(*arguments):
+    return ["--root", str(ROOT), "paper", "flatness", "--scale", "cpu", *map(str, arguments)]
+
+
+def test_a_cluster_without_workers_is_refused(tmp_path, capsys):
+    with scheduler(tmp_path / "scheduler.json") as (address, _):
+        assert main(call("--dask", address, "--out", tmp_path / "out")) == 1
+    words = f"the scheduler at {address} has no workers; start some with `dask worker {address}`"
+    assert words in capsys.readouterr().err
+
+
+def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
+    address, _ = cluster
+    some = ("--only", "floors", "--replicas", "100")
+    for name, where in (("here", ()), ("there", ("--dask", address))):
+        assert main(call(*some, *where, "--out", tmp_path / name)) == 0
+    first, second = (json.loads((tmp_path / name / "floors.result.json").read_text()) for name in ("here", "there"))
+    assert essence(first) == essence(second)
+    assert (tmp_path / "here/noise_floors.csv").read_bytes() == (tmp_path / "there/noise_floors.csv").read_bytes()
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(cluster):
@@ -84,16 +111,12 @@ def test_a_killed_worker_loses_and_doubles_nothing(cluster):
     assert [essence(a) for a in found] == [essence(b) for b in whole]
 
 
-def descent(*arguments):
-    line = [sys.executable, "-m", "descent", "--root", str(ROOT), "paper", "flatness", "--scale", "cpu", *arguments]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_path):
+def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_path, capsys):
     address, scheduler = cluster
     out = tmp_path / "out"
-    some = ("--only", "floors", "--only", "wells", "--only", "samples", "--replicas", "40", "--out", str(out))
-    begun = descent(*some, "--dask", address)
+    some = ("--only", "floors", "--only", "wells", "--only", "samples", "--replicas", "40", "--out", out)
+    line = [sys.executable, "-m", "descent", *call(*some, "--dask", address)]
+    begun = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until = time.monotonic() + 120
     while not (out / "floors.result.json").exists() and time.monotonic() < until and begun.poll() is None:
         time.sleep(0.05)
@@ -103,30 +126,8 @@ def test_a_lost_scheduler_is_said_and_what_was_finished_is_kept(cluster, tmp_pat
     assert "results are kept in" in said
     assert "run the same command to resume" in said
     kept = (out / "floors.result.json").read_bytes()
-    again = descent(*some)
-    said = again.communicate(timeout=300)[0]
-    assert again.returncode == 0, said
-    assert "of 3 tasks are done already" in said
+    assert main(call(*some)) == 0
+    assert "of 3 tasks are done already" in capsys.readouterr().out
     assert (out / "floors.result.json").read_bytes() == kept
     results = {f"{name}.result.json" for name in ("floors", "wells", "samples")}
     assert results | {"records.json"} <= {path.name for path in out.iterdir()}
-
-
-def test_a_cluster_gives_what_one_machine_gives(cluster, tmp_path):
-    address, _ = cluster
-    some = ("--only", "floors", "--replicas", "100")
-    for name, where in (("here", ()), ("there", ("--dask", address))):
-        started = descent(*some, *where, "--out", str(tmp_path / name))
-        said = started.communicate(timeout=300)[0]
-        assert started.returncode == 0, said
-    first, second = (json.loads((tmp_path / name / "floors.result.json").read_text()) for name in ("here", "there"))
-    assert essence(first) == essence(second)
-    assert (tmp_path / "here/noise_floors.csv").read_bytes() == (tmp_path / "there/noise_floors.csv").read_bytes()
-
-
-def test_a_cluster_without_workers_is_refused(tmp_path):
-    with scheduler(tmp_path / "scheduler.json") as (address, _):
-        refused = descent("--dask", address, "--out", str(tmp_path / "out"))
-        said = refused.communicate(timeout=PATIENCE)[0]
-    assert refused.returncode == 1
-    assert f"the scheduler at {address} has no workers; start some with `dask worker {address}`" in said
