@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,11 +26,13 @@ from descent.engine.rules import sgd
 from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.engine.train import every, train
 from descent.experiments import saddles
-from descent.experiments.lab import Experiment, Lab
+from descent.experiments.lab import Experiment, Lab, Share
+from descent.experiments.saddles.linear import Saddle
 from descent.results import load_table, save_table
 from descent.runs import campaign, forecast
 from descent.runs.sweep import SweepError
 from descent.stats.estimate import Estimate
+from forked import forked
 from pandas import DataFrame
 
 ROOT = Path(__file__).parents[3]
@@ -191,10 +192,10 @@ def test_checkpoints_of_another_mark_are_deleted_with_one_sentence(tmp_path):
 
 
 SHORTER = {
-    "linear": {},
+    "linear": {"saddles": (Saddle(0.1, 3.0, Share()), Saddle(0.02, 1.0, Share()), Saddle(0.01, 1.0, Share()))},
     "flow": {},
     "tradeoff": {"relaxations": 2.0, "large_steps": 300},
-    "annealing": {"late": 4.0, "end": 6.0, "window": 1.0, "frames": 60},
+    "annealing": {"late": 2.0, "end": 3.0, "window": 0.5, "frames": 30},
 }
 
 
@@ -474,36 +475,34 @@ def test_of_two_earlier_records_of_one_day_both_are_kept(plain, tmp_path):
 # The command
 
 
-def command(*arguments, **options):
-    line = [sys.executable, "-m", "descent", "--root", str(ROOT), "paper", *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+def call(*arguments):
+    return ["--root", str(ROOT), "paper", *map(str, arguments)]
 
 
-RUN = ("saddles", "--only", "linear", "--only", "tradeoff", "--scale", "cpu", "--replicas", "300", "--every", "0.2")
+RUN = ("saddles", "--only", "flow", "--only", "stiff", "--scale", "cpu", "--replicas", "300", "--every", "0.1")
 
 
 @pytest.mark.slow
-def test_a_kill_loses_no_number(tmp_path):
-    whole = command(*RUN, "--out", tmp_path / "whole")
-    assert whole.communicate(timeout=300)[0].count("records:") == 1
+def test_a_kill_loses_no_number(tmp_path, capsys):
+    assert main(call(*RUN, "--out", tmp_path / "whole")) == 0
+    assert capsys.readouterr().out.count("records:") == 1
     out, killed = tmp_path / "killed", 0
     for _ in range(2):
-        running = command(*RUN, "--out", out)
+        running = forked(main, call(*RUN, "--out", out))
         seen = len(list(out.rglob("call-*.npz")))
         until = time.monotonic() + 60
-        while running.poll() is None and len(list(out.rglob("call-*.npz"))) <= seen and time.monotonic() < until:
+        while running.is_alive() and len(list(out.rglob("call-*.npz"))) <= seen and time.monotonic() < until:
             time.sleep(0.02)
-        time.sleep(0.3)
-        if running.poll() is None:
-            killed += 1
-            running.send_signal(signal.SIGKILL)
-        running.communicate()
+        time.sleep(0.1)
+        killed += running.is_alive()
+        running.kill()
+        running.join()
     assert killed
-    last = command(*RUN, "--out", out)
-    assert last.wait(timeout=300) == 0
-    last.communicate()
+    last = forked(main, call(*RUN, "--out", out))
+    last.join(300)
+    assert last.exitcode == 0
     assert tables(out) == tables(tmp_path / "whole")
-    for name in ("linear", "tradeoff"):
+    for name in ("flow", "stiff"):
         files = (folder / f"{name}.result.json" for folder in (tmp_path / "whole", out))
         first, second = (json.loads(file.read_text()) for file in files)
         assert essence(first) == essence(second)
@@ -514,18 +513,15 @@ def test_a_kill_loses_no_number(tmp_path):
 def test_no_notebook_tool_is_needed(tmp_path):
     names = ("jupytext", "papermill", "nbformat", "nbclient", "myst_nb", "jupyter_book", "IPython", "matplotlib")
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nfor name in {names}: sys.modules[name] = None\n")
-    shown = command(
-        "saddles",
-        "--only",
-        "features",
-        "--scale",
-        "cpu",
-        "--out",
-        tmp_path / "out",
+    run = call("saddles", "--only", "features", "--scale", "cpu", "--replicas", "40", "--out", tmp_path / "out")
+    shown = subprocess.run(
+        [sys.executable, "-m", "descent", *run],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    said = shown.communicate(timeout=120)[0]
-    assert shown.returncode == 0, said
+    assert shown.returncode == 0, shown.stdout + shown.stderr
     assert (tmp_path / "out" / "features.result.json").is_file()
 
 
@@ -544,10 +540,9 @@ def test_no_notebook_tool_is_needed(tmp_path):
         (("saddles", "--scale", "cpu", "--calibration", __file__), "make one with `descent calibrate"),
     ],
 )
-def test_what_was_wrong_is_said(tmp_path, arguments, message):
-    refused = command(*arguments, "--out", tmp_path)
-    said = refused.communicate(timeout=120)[0]
-    assert refused.returncode in (1, 2)
+def test_what_was_wrong_is_said(tmp_path, capsys, arguments, message):
+    assert main(call(*arguments, "--out", tmp_path)) in (1, 2)
+    said = "".join(capsys.readouterr())
     assert message in said
     assert "Traceback" not in said
 
