@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CORE", "Budget", "rates", "scaled", "unfit"]
+__all__ = ["CORE", "Budget", "kind", "rates", "scaled", "unfit"]
 
 SMALL = "64-64-10"
 CORE = {SMALL: 1.6e4, "ResNet-8": 6.0e2, "ResNet-18": 2.6e1}
@@ -60,20 +60,28 @@ def scaled(config: Any, lab: Any, core_seconds: float, known: Mapping[str, float
     return sum(count / known.get(net, math.nan) for net, count in images.items())
 
 
+def kind(config: Any, lab: Any) -> str:
+    """Return the name of the net that a configuration spends its time on; small dense ones stand for all but images."""
+    count_images = getattr(config, "trained_images", None)
+    images: Mapping[str, float] = {} if count_images is None else count_images(lab)
+    return max(images, key=lambda net: images[net] / CORE.get(net, math.inf), default=SMALL)
+
+
 @dataclass
 class Budget:
     """The seconds a campaign may take, and what each task is expected to take, by name; unknown is NaN.
 
     A task that does not fit into the time left, `reserve` seconds of it kept for writing, is not begun. One that would
     not fit into all of it is begun if nothing else has been: it goes on with the next command. What a finished task
-    took corrects the expectation of those after it.
+    took corrects the expectation of those of its kind after it: a closed form says nothing about a residual net.
     """
 
     seconds: float
     expected: Mapping[str, float]
     reserve: float = 20.0
     clock: Callable[[], float] = time.monotonic
-    pace: float = field(default=1.0, init=False)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    paces: dict[str, float] = field(default_factory=dict, init=False)
     begun: float = field(init=False)
     started: list[str] = field(default_factory=list, init=False)
 
@@ -85,17 +93,22 @@ class Budget:
         """The seconds left, without those kept for writing."""
         return self.seconds - (self.clock() - self.begun) - self.reserve
 
+    def need(self, name: str) -> float:
+        """Return the seconds that a task will take, going by those of its kind so far; NaN where that is unknown."""
+        return self.paces.get(self.kinds.get(name, ""), 1.0) * self.expected.get(name, math.nan)
+
     def fits(self, name: str) -> bool:
         """Tell whether a task may begin; an unknown one may as long as there is time at all."""
-        need = self.pace * self.expected.get(name, math.nan)
+        need = self.need(name)
         endless = need > self.seconds - self.reserve and not self.started
         return self.left > 0 and (math.isnan(need) or need <= self.left or endless)
 
-    def run(self, name: str, work: Callable[[], None]) -> None:
-        """Do the work of a task and learn from the time it took."""
+    def run(self, name: str, work: Callable[[], bool]) -> None:
+        """Do the work of a task and learn from the time it took, if it says that all of it was done."""
         self.started.append(name)
         before = self.clock()
-        work()
+        if not work():
+            return
         expected = self.expected.get(name, math.nan)
         if expected > 0 and self.clock() > before:
-            self.pace = (self.clock() - before) / expected
+            self.paces[self.kinds.get(name, "")] = (self.clock() - before) / expected

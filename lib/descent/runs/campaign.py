@@ -195,11 +195,13 @@ def _in_time(
             say(f"{task.name}: {LATE} ({max(0.0, budget.left):.0f} s left)")
             continue
 
-        def work(index: int = index, task: Task = task) -> None:
+        def work(index: int = index, task: Task = task) -> bool:
             try:
-                finished(index, run(task))
+                finished(index, result := run(task))
             except Exception as fault:
                 failures[index] = fault
+                return False
+            return "skipped" not in result
 
         budget.run(task.name, work)
     if failures:

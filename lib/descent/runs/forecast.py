@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from descent.experiments.lab import Lab, Share
-from descent.runs.budget import CORE, rates, scaled
+from descent.runs.budget import CORE, kind, rates, scaled
 from descent.runs.campaign import BUDGET, Task
 
-__all__ = ["expected", "plan"]
+__all__ = ["expected", "kinds", "plan"]
 
 CROWDS = {
     "replicas",
@@ -81,6 +81,11 @@ def expected(
         known = CORE if calibration is None else rates(calibration, getattr(task.config, "precision", "float32"))
         found[task.name] = scaled(task.config, task.lab, factor * known_seconds.get(task.name, math.nan), known)
     return found
+
+
+def kinds(todo: Sequence[Task]) -> dict[str, str]:
+    """Return the kind of work that each task is, by name, see `budget.kind`."""
+    return {task.name: kind(task.config, task.lab) for task in todo}
 
 
 def _factor(grown: Mapping[str, tuple[int, int]]) -> float:

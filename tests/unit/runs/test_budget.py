@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from descent.book.commands.cli import main
+from descent.data.images import DataMissing
 from descent.experiments.lab import Experiment, Lab
 from descent.results import provenance
 from descent.runs import campaign, forecast
@@ -59,6 +60,7 @@ def test_rates_are_those_of_stacks_at_the_precision_asked_for():
 
 def test_a_calibration_rescales_the_plan():
     todo = campaign.tasks(PACKAGE, Lab(), "gpu", ["escape", "resnet"])
+    assert forecast.kinds(todo) == {"escape": "64-64-10", "resnet": "ResNet-18"}
     core, device = (forecast.expected(todo, {"escape": 6.0}, each) for each in (None, calibration()))
     assert device["escape"] == pytest.approx(core["escape"] / 8)
     assert device["resnet"] == pytest.approx(10 * 120 * 2.5e4 / 3e5 + 4 * 120 * 2.5e4 / 4e4)
@@ -92,6 +94,9 @@ def test_a_calibration_of_another_shape_is_refused(name, content):
 # A budget of time
 
 
+FAULTS = {"broken": ZeroDivisionError(), "absent": DataMissing("no pictures")}
+
+
 class Clock:
     """A clock that is moved by hand."""
 
@@ -109,8 +114,8 @@ def timetable(monkeypatch, seconds, budget, took):
     def work(name):
         def run(config, lab):
             clock.now += took.get(name, seconds[name])
-            if name == "broken":
-                raise ZeroDivisionError
+            if name in FAULTS:
+                raise FAULTS[name]
 
         return Experiment(name, Given(), Given(), run, lambda _: {}, lambda _: {})
 
@@ -142,6 +147,24 @@ def test_only_what_fits_is_begun(tmp_path, monkeypatch, seconds, budget, took, e
     assert "".join(task.name for task in tasks if campaign.done(task, tmp_path)) == expected
     late = [task.name for task in tasks if task.name not in (*expected, "broken")]
     assert [line.partition(":")[0] for line in said if "not run: out of time" in line] == late
+
+
+def test_a_kind_of_work_says_nothing_about_another():
+    clock = Clock()
+    budget = Budget(1000, {"law": 10, "net": 300, "other": 10}, clock=clock, kinds={"net": "ResNet-8"})
+
+    def work():
+        clock.now += 100
+        return True
+
+    budget.run("law", work)
+    assert (budget.need("net"), budget.need("other")) == (300, 100)
+
+
+def test_what_lacked_its_data_teaches_nothing(tmp_path, monkeypatch):
+    tasks, time_left = timetable(monkeypatch, {"absent": 100, "b": 190}, 200, {"absent": 1})
+    campaign.campaign(tasks, tmp_path, say=lambda _: None, budget=time_left)
+    assert time_left.started == ["absent"]
 
 
 def test_what_was_late_is_run_by_the_next_command(tmp_path, monkeypatch):

@@ -34,15 +34,17 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
         return night.run(project, options, usage)
     usage(_named_folder, options)
     todo, package = usage(_tasks, project, options)
-    known, calibration = records.known_seconds(project, options.chapter), usage(_calibration, options.calibration)
+    known = records.known_seconds(project, options.chapter)
+    calibration = None if options.calibration is None else usage(read_calibration, options.calibration)
     print(forecast.plan(todo, known, calibration).to_string(index=False), flush=True)
     if calibration is not None:
-        print(_rescaled(calibration), flush=True)
+        print(rescaled(calibration), flush=True)
     if options.plan:
         return 0
     budget = None
     if options.budget is not None:
-        budget = Budget(60 * options.budget, forecast.expected(todo, known, calibration))
+        seconds = forecast.expected(todo, known, calibration)
+        budget = Budget(60 * options.budget, seconds, kinds=forecast.kinds(todo))
     with held(options.out / "work" / ".lock", f"campaign works in {options.out}"):
         _measure(todo, package, options, budget)
     return 0
@@ -68,7 +70,7 @@ def calibrate(options: argparse.Namespace, usage: Callable[..., Any]) -> int:
     """Print gates and rates of a device; return 1 when a gate is shut."""
     from descent.runs.calibrate import calibrate as measure
 
-    usage(_known_device, options.device)
+    usage(known_device, options.device)
     size = options.size or (0.02 if options.device == "cpu" else 1.0)
     found = measure(options.device, options.repeats, size)
     for gate in found["gates"]:
@@ -85,7 +87,8 @@ def _named_folder(options: argparse.Namespace) -> None:
         raise BookError("--out names the folder for results and checkpoints; only a night has one of its own")
 
 
-def _known_device(name: str) -> None:
+def known_device(name: str) -> None:
+    """Raise BookError for a device that this machine does not have."""
     try:
         Lab(device=name)
     except ValueError as fault:
@@ -112,10 +115,8 @@ def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[campaign
         raise BookError(str(fault)) from None
 
 
-def _calibration(file: Path | None) -> dict[str, Any] | None:
-    """Read what `descent calibrate --out` wrote; raise BookError for anything else, and for a device that errs."""
-    if file is None:
-        return None
+def read_calibration(file: Path) -> dict[str, Any]:
+    """Return what `descent calibrate --out` wrote; raise BookError for anything else, and for a device that errs."""
     remedy = "make one with `descent calibrate --device … --out FILE`"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -127,7 +128,8 @@ def _calibration(file: Path | None) -> dict[str, Any] | None:
     return calibration
 
 
-def _rescaled(calibration: Mapping[str, Any]) -> str:
+def rescaled(calibration: Mapping[str, Any]) -> str:
+    """Return the sentence about a calibration that stands below a plan."""
     made, here = calibration["provenance"], rates(calibration)
     faster = ", ".join(f"{name} {here[name] / rate:.3g} ×" for name, rate in CORE.items() if name in here)
     return f"minutes rescaled by the calibration of {made['device_class']}, {made['date']}; one core = 1: {faster}"
