@@ -160,6 +160,17 @@ def _experiment_commands(command: Command) -> None:
         help="begin only what fits into so many minutes, in the order of --only",
     )
 
+    sub = command("lease", _lease, "use an accelerator for some minutes: calibrate it, then run what is worth most")
+    sub.add_argument("--minutes", type=_amount, required=True, help="of the machine, this command's start included")
+    sub.add_argument("--device", default="cuda")
+    sub.add_argument("--only", action="append", default=[], metavar="CHAPTER.NAME", help="this experiment (repeatable)")
+    sub.add_argument("--scale", choices=("gpu", "cpu"), default="gpu", help="cpu to try it out at a small size")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--replicas", type=_positive, default=None)
+    sub.add_argument("--data", type=Path, default=None, help="folder of the image sets (default: $DESCENT_DATA)")
+    sub.add_argument("--out", type=Path, help="folder for the results (default: data/published/CHAPTER/gpu each)")
+    sub.add_argument("--plan", action="store_true", help="print what would be run in which order, and stop")
+
     sub = command("calibrate", _calibrate, "check a device and time what it can do; run this first on a new machine")
     sub.add_argument("--device", default="cpu")
     sub.add_argument("--size", type=_amount, default=None, help="scale of what is timed (default: 1, on a CPU 0.02)")
@@ -280,6 +291,12 @@ def _paper(project: Project, options: argparse.Namespace) -> int:
     from descent.book.commands import paper
 
     return paper.paper(project, options, _usage)
+
+
+def _lease(project: Project, options: argparse.Namespace) -> int:
+    from descent.book.commands import lease
+
+    return lease.run(project, options, _usage)
 
 
 def _calibrate(project: Project, options: argparse.Namespace) -> int:
