@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import shutil
@@ -86,43 +87,47 @@ def base(book):
         site.shutdown()
 
 
+@contextlib.contextmanager
+def tabs(chromium, base):
+    """Yield a function that makes a tab: theme, width, and whether scripts run; all are closed in the end."""
+    with contextlib.ExitStack() as contexts:
+
+        def make(theme="light", width=1280, scripts=True, **options):
+            context = chromium.new_context(
+                viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts, **options
+            )
+            context.add_init_script("".join(f"localStorage.setItem('{key}', '{theme}');" for key in ("mode", "theme")))
+            contexts.callback(context.close)
+            return Tab(context.new_page(), base, scripts)
+
+        yield make
+
+
 @pytest.fixture
 def tab(chromium, base):
-    """Return a function that makes a tab: theme, width, and whether scripts run."""
-    contexts = []
-
-    def make(theme="light", width=1280, scripts=True, **options):
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts, **options
-        )
-        context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
-        contexts.append(context)
-        return Tab(context.new_page(), base, scripts)
-
-    yield make
-    for context in contexts:
-        context.close()
+    with tabs(chromium, base) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")
-def shown(chromium, base):
-    """Return a function that opens a page once for all tests of a module that only look at it; each file is weighed."""
-    contexts, tabs = [], {}
+def shown(chromium, base, request):
+    """Return the tab of the page that a test names: opened once for all tests that look at it; each file is weighed."""
+    with tabs(chromium, base) as make:
+        opened, sizes = make(width=1440), {}
+        opened.page.on("response", lambda response: sizes.update({response.url: weight(response)}))
+        opened.open(f"{request.param}.html")
+        opened.name, opened.sizes = request.param, dict(sizes)  # not what a narrower window asks for
+        yield opened
 
-    def look(name):
-        if name not in tabs:
-            context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-            contexts.append(context)
-            opened = Tab(context.new_page(), base, True)
-            opened.sizes = {}
-            opened.page.on("response", lambda response: opened.sizes.update({response.url: weight(response)}))
-            opened.open(f"{name}.html")
-            tabs[name] = opened
-        return tabs[name]
 
-    yield look
-    for context in contexts:
-        context.close()
+@pytest.fixture(scope="module")
+def dark(chromium, base, request):
+    """Return the tab of the page that a test names, opened once in the dark."""
+    with tabs(chromium, base) as make:
+        opened = make("dark", 1440)
+        opened.open(f"{request.param}.html")
+        opened.name = request.param
+        yield opened
 
 
 def weight(response):

@@ -21,7 +21,9 @@ LIVE = ("border", "flatness", "hero", "smoothing")
 
 
 def opened(tab, name, fragment="", **options):
-    page = tab(**options).open(f"{PLACES.get(name, name)}.html{fragment}")
+    fresh = tab(**options)
+    fresh.page.route("**/mathjax/**", lambda route: route.abort())  # explorers have no formulas, and those take longest
+    page = fresh.open(f"{PLACES.get(name, name)}.html{fragment}")
     root = page.locator(f'.explorer[data-explorer="{name}"]')
     page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.check")
     root.locator("details").evaluate_all("nodes => nodes.forEach(node => { node.open = true; })")

@@ -9,29 +9,39 @@ import pytest
 from descent.book.sources.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-PAGES = find_project(Path(__file__).parent).pages
+BOOK = find_project(Path(__file__).parent)
+PAGES = BOOK.pages
+CHAPTERS = pytest.mark.parametrize("shown", BOOK.notebooks, indirect=True)
 SILENT = "images => images.filter(i => !i.alt.trim() && i.role !== 'presentation').map(i => i.src)"
 OVER = "document.documentElement.scrollWidth - window.innerWidth"
 
 
-def complaints(opened, name):
-    """Return everything that is wrong with a page as a browser shows it."""
-    page = opened.open(f"{name}.html")
+def complaints(opened):
+    """Return everything that is wrong with an open page as a browser shows it."""
+    page = opened.page
     found = [*opened.faults, *(f"asks another host: {address}" for address in opened.foreign)]
     found += [f"image without alt text: {source}" for source in page.eval_on_selector_all("img", SILENT)]
     return found + (["wider than the window"] if page.evaluate(OVER) > 1 else [])
 
 
-@pytest.mark.parametrize("name", [*PAGES, "search", "404", "code/index"])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_is_quiet_self_contained_and_fits(tab, name, theme):
-    opened = tab(theme, 1440)
-    assert complaints(opened, name) == []
-    if name in PAGES:
+def check(opened, theme):
+    """Refuse a page that is not quiet, self-contained, of that theme, and as wide as its window."""
+    assert complaints(opened) == []
+    if opened.name in PAGES:
         assert opened.page.evaluate("document.documentElement.dataset.theme") == theme
-    for width in (768, 360):
+    for width in (768, 360, 1440):
         opened.page.set_viewport_size({"width": width, "height": 900})
         assert opened.page.evaluate(OVER) <= 1, f"wider than a window of {width}"
+
+
+@pytest.mark.parametrize("shown", [*PAGES, "search", "404", "code/index"], indirect=True)
+def test_page_is_quiet_self_contained_and_fits(shown):
+    check(shown, "light")
+
+
+@pytest.mark.parametrize("dark", [*PAGES, "search", "404", "code/index"], indirect=True)
+def test_so_it_is_in_the_dark(dark):
+    check(dark, "dark")
 
 
 @pytest.mark.parametrize(
@@ -51,12 +61,13 @@ def test_a_planted_fault_is_noticed(tab, planted, expected):
         route.fulfill(body=text.replace("</main>", f"{planted}</main>"), content_type="text/html")
 
     opened.page.route("**/notation.html", spoil)
-    assert any(expected in fault for fault in complaints(opened, "notation"))
+    opened.open("notation.html")
+    assert any(expected in fault for fault in complaints(opened))
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_mathematics_is_rendered(shown, name):
-    page = shown(name).page
+@pytest.mark.parametrize("shown", PAGES, indirect=True)
+def test_mathematics_is_rendered(shown):
+    page = shown.page
     sources = page.locator(".math").count()
     assert page.locator("mjx-container").count() == sources
     assert page.locator("mjx-merror").count() == 0
@@ -119,15 +130,16 @@ def test_search_finds_a_claim(tab):
     assert page.locator("#search-results a[href*='saddles'], #search-results a[href*='ledger']").count() > 0
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_first_load_is_light(shown, name):
-    sizes = shown(name).sizes
-    print(f"{name}: {sum(sizes.values()) / 1e6:.2f} MB")
+@pytest.mark.parametrize("shown", PAGES, indirect=True)
+def test_first_load_is_light(shown):
+    sizes = shown.sizes
+    print(f"{shown.name}: {sum(sizes.values()) / 1e6:.2f} MB")
     assert sum(sizes.values()) < 1.5e6, sorted(sizes.items(), key=lambda item: -item[1])[:5]
 
 
+@pytest.mark.parametrize("shown", ["saddles"], indirect=True)
 def test_card_and_addresses_for_other_sites(shown, base):
-    page = shown("saddles").page
+    page = shown.page
     read = "name => document.querySelector(`meta[property='og:${name}']`).content"
     assert "Saddles" in page.evaluate(read, "title")
     assert len(page.evaluate(read, "description")) > 40
@@ -152,32 +164,31 @@ def test_print_shows_figures_and_hides_controls(tab):
     assert page.locator(".explorer canvas").first.is_visible()
 
 
-def test_figures_have_no_light_tile_on_a_dark_page(tab, book):
-    for name in book.notebooks:
-        page = tab("dark").open(f"{name}.html")
-        background = "images => images.map(i => getComputedStyle(i).backgroundColor)"
-        grounds = page.eval_on_selector_all("div.cell_output img", background)
-        assert set(grounds) <= {"rgba(0, 0, 0, 0)"}
+@pytest.mark.parametrize("dark", BOOK.notebooks, indirect=True)
+def test_figures_have_no_light_tile_on_a_dark_page(dark):
+    background = "images => images.map(i => getComputedStyle(i).backgroundColor)"
+    grounds = dark.page.eval_on_selector_all("div.cell_output img", background)
+    assert set(grounds) <= {"rgba(0, 0, 0, 0)"}
 
 
-def test_downloads_are_there(shown, book):
-    for name in book.notebooks:
-        page = shown(name).page
-        links = page.eval_on_selector_all("a[download]", "links => links.map(a => a.href)")
-        assert {f"{name}.ipynb", f"{name}.plain.ipynb", f"{name}.md"} <= {link.rpartition("/")[2] for link in links}
-        for link in set(links):
-            assert page.request.get(link).ok, link
+@CHAPTERS
+def test_downloads_are_there(shown):
+    page, name = shown.page, shown.name
+    links = page.eval_on_selector_all("a[download]", "links => links.map(a => a.href)")
+    assert {f"{name}.ipynb", f"{name}.plain.ipynb", f"{name}.md"} <= {link.rpartition("/")[2] for link in links}
+    for link in set(links):
+        assert page.request.get(link).ok, link
 
 
-def test_every_figure_says_where_it_comes_from(shown, book):
-    for name in book.notebooks:
-        page = shown(name).page
-        figures, strips = page.locator("article figure:has(img.dark-light)"), page.locator(".strip")
-        assert figures.count() == strips.count() > 0
-        for strip in strips.all():
-            code = strip.locator("a[href^='code/']")
-            computed = strip.locator("a[download], a[href$='.csv']").count() > 0
-            assert code.count() >= 1 + computed  # what drew it, and what computed it unless it is a formula
-            address = code.last.get_attribute("href")
-            source = page.request.get(f"{page.url.rpartition('/')[0]}/{address}").text()
-            assert f'id="{address.rpartition("#")[2]}"' in source
+@CHAPTERS
+def test_every_figure_says_where_it_comes_from(shown):
+    page = shown.page
+    figures, strips = page.locator("article figure:has(img.dark-light)"), page.locator(".strip")
+    assert figures.count() == strips.count() > 0
+    for strip in strips.all():
+        code = strip.locator("a[href^='code/']")
+        computed = strip.locator("a[download], a[href$='.csv']").count() > 0
+        assert code.count() >= 1 + computed  # what drew it, and what computed it unless it is a formula
+        address = code.last.get_attribute("href")
+        source = page.request.get(f"{page.url.rpartition('/')[0]}/{address}").text()
+        assert f'id="{address.rpartition("#")[2]}"' in source
