@@ -42,7 +42,7 @@ def _picture(chapter: Chapter, name: str) -> bytes | None:
     """Return the picture that a chapter's execution left under a name."""
     places = [place for place, figure in chapter.figures.items() if figure.anchor == name]
     cells = chapter.page().cells
-    outputs: Iterable = (output for place in places for output in cells[place].get("outputs", ()))
+    outputs = (output for place in places for output in cells[place].get("outputs", ()))
     found = (output.get("data", {}).get("image/png") for output in outputs)
     return next((base64.b64decode(data) for data in found if data), None)
 

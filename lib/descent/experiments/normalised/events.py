@@ -70,7 +70,7 @@ class RareResult(Result[Rare]):
         """1 − 2(1 − p)^B where that is negative, else 0, (B, S)."""
         config = self.config
         found = [[1 - 2 * (1 - p) ** size for p in config.below(size)] for size in config.batches]
-        return np.minimum(0.0, np.array(found))
+        return np.asarray(np.minimum(0.0, np.array(found)))
 
 
 def run(config: Rare, lab: Lab) -> RareResult:
