@@ -1,11 +1,13 @@
-"""House style: one palette per concept, theory as thin grey lines, data as marks with intervals.
+"""House style: one colour per arm, theory as thin grey lines, data as marks with intervals.
 
-Every figure is drawn once and read on a light and on a dark page, so the background is transparent and every
-colour keeps a contrast of at least three to one on both. Line style and marker differ as well as colour.
+Every figure is drawn once, in colours for a light page; `themed` gives the same drawing for a dark one, colour by
+colour. Text has at least nine points at the size shown, and every colour, text or not, a contrast of at least 4.5 to
+one on the page it is made for. Line style and marker differ as well as colour.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +21,29 @@ from pandas import DataFrame
 
 from descent.stats.estimate import Estimate
 
-INK = "#7f7f7f"
-"""Text, axes and theory: the grey that reads on white and on near-black alike."""
+GROUND = "#ffffff"
+INK = "#555b61"
+"""Text, axes and theory."""
+
+BLUE, INDIGO, TEAL, ORANGE, RED, WINE = "#2f6ea8", "#4a4fc4", "#137a6b", "#c25513", "#b8304a", "#7a1f4b"
+OLIVE, LIME, GOLD = "#55771f", "#7a6a10", "#8a6510"
+SLATE, LAVENDER, VIOLET, MAGENTA, TAUPE, MOSS, STEEL = (
+    "#3f4752", "#6d5bb0", "#8a44a8", "#b0368f", "#86624c", "#5f7355", "#4f7391",
+)  # fmt: skip
+
+DARK = {
+    INK: "#b5b9be", BLUE: "#7ab3e8", INDIGO: "#a3a6ff", TEAL: "#4fc3b0", ORANGE: "#f0935a", RED: "#f07a90",
+    WINE: "#ffc0d0", OLIVE: "#a5cf62", LIME: "#d6c84a", GOLD: "#e3b94a", SLATE: "#d5dae1", LAVENDER: "#b7a8f0",
+    VIOLET: "#d39ae8", MAGENTA: "#f08ad0", TAUPE: "#d1ae98", MOSS: "#b3c9a8", STEEL: "#9fc0d8",
+}  # fmt: skip
+"""The colour of a dark page for every colour of a light one."""
 
 DPI = 144
-WIDTH = 7.2
-"""Full text width in inches."""
+WIDTH = 7.0
+"""Full text width in inches: that of a page's column on a screen of common width."""
+
+TEXT = 9.0
+"""Size of the smallest text in points; at the full text width a figure is shown at its own size."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +57,53 @@ class Look:
 
 # The momentum ramp: cold for plain SGD, warm for strong momentum.
 _MOMENTUM: tuple[tuple[float, Look], ...] = (
-    (0.0, Look("#3d85c6", "o", "-")),
-    (0.5, Look("#1f9d8b", "s", "--")),
-    (0.7, Look("#6f9a2e", "D", "-.")),
-    (0.8, Look("#b58a1a", "^", (5.0, 1.5))),
-    (0.9, Look("#e0702f", "v", "-")),
-    (0.95, Look("#d6405f", "P", "--")),
-    (0.99, Look("#a862c4", "X", "-.")),
+    (0.0, Look(BLUE, "o", "-")),
+    (0.5, Look(OLIVE, "s", "--")),
+    (0.7, Look(LIME, "D", "-.")),
+    (0.8, Look(GOLD, "^", (5.0, 1.5))),
+    (0.9, Look(ORANGE, "v", "-")),
+    (0.95, Look(RED, "P", "--")),
+    (0.99, Look(WINE, "X", "-.")),
 )
 
 ARMS: dict[str, Look] = {
-    "plain": Look("#3d85c6", "o", "-"),
-    "momentum": Look("#e0702f", "v", "-"),
-    "step annealed": Look("#1f9d8b", "s", "--"),
-    "momentum annealed": Look("#a862c4", "P", "-."),
-    "momentum decayed": Look("#b58a1a", "^", (5.0, 1.5)),
-    "plain, matched step": Look("#d6405f", "X", (2.0, 1.2)),
-    "plain, matched, annealed": Look("#d6405f", "X", (2.0, 1.2)),
+    "plain": Look(BLUE, "o", "-"),
+    "momentum": Look(ORANGE, "v", "-"),
+    "average": Look(TEAL, "s", "--"),
+    "step annealed": Look(TAUPE, "s", "--"),
+    "momentum annealed": Look(MAGENTA, "P", "-."),
+    "momentum decayed": Look(GOLD, "^", (5.0, 1.5)),
+    "plain, matched step": Look(INDIGO, "X", (2.0, 1.2)),
+    "plain, matched, annealed": Look(INDIGO, "X", (2.0, 1.2)),
 }
-"""The arms of an annealing experiment, one look each."""
+"""The arms of the book's experiments, one look each; that of momentum at other strengths gives `momentum_look`."""
+
+SERIES: tuple[Look, ...] = (
+    Look(SLATE, "o", "-"),
+    Look(LAVENDER, "s", "--"),
+    Look(TAUPE, "^", "-."),
+    Look(VIOLET, "v", "-"),
+    Look(STEEL, "P", "--"),
+    Look(MAGENTA, "X", "-."),
+    Look(MOSS, "D", "-"),
+)
+"""Looks of what is no arm: learning rates, batch sizes, widths, laws, data."""
 
 
 def momentum_look(momentum: float) -> Look:
-    """Return the look of the nearest momentum of the ramp, on the scale of 1/(1 − momentum)."""
-    return min(_MOMENTUM, key=lambda item: abs((1 - momentum) / (1 - item[0]) - 1))[1]
+    """Return the look of the nearest momentum of the ramp, on the scale of 1/(1 − momentum); plain SGD's at 0 alone."""
+    near = _MOMENTUM[1:] if momentum else _MOMENTUM[:1]
+    return min(near, key=lambda item: abs((1 - momentum) / (1 - item[0]) - 1))[1]
+
+
+def themed(svg: str) -> str:
+    """Return a drawing for a dark page: every colour of the house for a light one replaced, the ground left out.
+
+    >>> themed('<path style="fill: #ffffff"/><path style="stroke: #2f6ea8"/>')
+    '<path style="fill: none"/><path style="stroke: #7ab3e8"/>'
+    """
+    ground = svg.replace(f"fill: {GROUND}", "fill: none", 1)
+    return re.sub("|".join(DARK), lambda found: DARK[found[0]], ground)
 
 
 def use_style() -> None:
@@ -70,17 +112,20 @@ def use_style() -> None:
         context="notebook",
         style="ticks",
         rc={
-            "figure.facecolor": "none",
+            "figure.facecolor": GROUND,
             "axes.facecolor": "none",
-            "savefig.facecolor": "none",
+            "savefig.facecolor": GROUND,
             "figure.dpi": DPI,
             "savefig.dpi": DPI,
-            "font.size": 9,
-            "axes.labelsize": 9,
-            "axes.titlesize": 9.5,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "legend.fontsize": 8,
+            "svg.fonttype": "path",
+            "svg.hashsalt": "descent",
+            "path.simplify_threshold": 0.5,
+            "font.size": TEXT,
+            **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), TEXT),
+            **dict.fromkeys(("legend.title_fontsize", "figure.labelsize"), TEXT),
+            "axes.titlesize": TEXT + 0.5,
+            **dict.fromkeys(("legend.handlelength", "legend.columnspacing"), 1.5),
+            **dict.fromkeys(("legend.handletextpad", "legend.labelspacing"), 0.4),
             "legend.frameon": False,
             "lines.linewidth": 1.5,
             "lines.markersize": 4.5,
@@ -166,8 +211,12 @@ def label_panels(axes: Sequence[Axes]) -> None:
 
 __all__ = [
     "ARMS",
+    "DARK",
     "DPI",
+    "GROUND",
     "INK",
+    "SERIES",
+    "TEXT",
     "WIDTH",
     "Look",
     "label_panels",
@@ -177,6 +226,7 @@ __all__ = [
     "panels",
     "paper_scale",
     "plain_ticks",
+    "themed",
     "theory",
     "use_style",
-]
+]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,6 +28,7 @@ from descent.experiments.saddles.tradeoff import NEAR, TradeoffResult
 from descent.figures import (
     ARMS,
     INK,
+    SERIES,
     Look,
     label_panels,
     line,
@@ -41,10 +44,13 @@ from descent.theory.diffusion import diffusion_mean
 from descent.theory.escape import escape_mean
 from descent.theory.mode import stationary_variance
 
-RATES = (Look("#3d85c6", "o", "-"), Look("#e0702f", "v", "-"), Look("#1f9d8b", "s", "-"), Look("#a862c4", "P", "-"))
+RATES = SERIES
 """One look per learning rate, where learning rates share an axis."""
 
-NETWORK = (*RATES, Look("#d6405f", "X", "--"))
+NETWORK = (
+    momentum_look(0.0), momentum_look(0.5), momentum_look(0.9), ARMS["plain, matched step"],
+    replace(momentum_look(0.9), dashes="--"),
+)  # fmt: skip
 """One look per arm of a network at its initial saddle."""
 
 
@@ -82,7 +88,7 @@ def escape_paths(result: EscapeResult) -> Figure:
         line(axis, times, np.arange(1, len(times) + 1) / len(times), look, label=f"{momentum:g}")
         theory(axis, result.law_steps[row], result.law[row])
     axis.set(xscale="log", xlim=(6, None), xlabel="iterations (log)", ylabel="fraction escaped", title="escape times")
-    axis.legend(title="momentum", fontsize=7, title_fontsize=7, loc="upper left", handlelength=1.4)
+    axis.legend(title="momentum", loc="upper left", handlelength=1.4)
     label_panels(axes)
     return figure
 
@@ -90,7 +96,14 @@ def escape_paths(result: EscapeResult) -> Figure:
 def _paths(axis: Axes, result: EscapeResult, row: int) -> None:
     momentum = result.momentum[row]
     low, median, high = result.bands[row, 1]
-    axis.plot(result.path_steps, result.paths[row].T, color=momentum_look(momentum).color, linewidth=0.4, alpha=0.5)
+    axis.plot(
+        result.path_steps,
+        result.paths[row].T,
+        color=momentum_look(momentum).color,
+        linewidth=0.4,
+        alpha=0.5,
+        rasterized=True,
+    )
     axis.axvspan(low, high, color=INK, alpha=0.18, linewidth=0)
     axis.axvline(median, color=INK, linewidth=1)
     shown = min(1.6 * result.bands[row, 1, 2], float(result.path_steps[-1]))
@@ -114,7 +127,7 @@ def ladder(result: LadderResult) -> Figure:
             theory(axis, dense, [exact(config, quantity, momentum, inertia) for inertia in dense])
         axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
         axis.set(xscale="log", xlabel="inertia lr·b / (1 − momentum)²", ylabel="over the diffusion limit")
-        axis.legend(title="momentum", fontsize=7, title_fontsize=7)
+        axis.legend(title="momentum")
     axes[0].set(title="variance")
     axes[1].set(title="mean escape time")
     label_panels(axes)
@@ -132,7 +145,7 @@ def flow(result: FlowResult) -> Figure:
     for anchor, slope in ((result.spread.mean(0)[-1], 0.5), (result.quiet[1, -1], 1.0)):
         theory(axis, steps, anchor * (steps / steps[-1]) ** slope)
         end = (steps[0], anchor * (steps[0] / steps[-1]) ** slope)
-        axis.annotate(f"slope {slope:g} ", end, color=INK, fontsize=8, ha="right", va="bottom")
+        axis.annotate(f"slope {slope:g} ", end, color=INK, ha="right", va="bottom")
     axis.set(
         xscale="log", yscale="log", xlabel="effective step lr / (1 − momentum)", ylabel="largest distance to the flow"
     )
@@ -146,8 +159,8 @@ def networks(departure: DepartureResult, compressed: FeaturesResult) -> Figure:
     for track, rate, look in zip(departure.tracks, departure.predicted.mean(1), NETWORK, strict=True):
         _amplitude(axes[0], track, rate, look, departure.config.begin)
     axes[0].set(yscale="log", xlabel="step", ylabel="amplitude of the leading mode", title="leaving the saddle")
-    axes[0].legend(fontsize=7)
-    for row, look in enumerate((NETWORK[0], NETWORK[2], NETWORK[4], NETWORK[3])):
+    axes[0].legend()
+    for row, look in enumerate((NETWORK[0], NETWORK[2], momentum_look(0.99), NETWORK[3])):
         found = draw_mean(compressed.sets.by_draw(compressed.ratio[row]))
         marks(axes[1], [row], [found], look)
         axes[1].plot([row - 0.3, row + 0.3], [compressed.predicted_ratio[row].mean()] * 2, color=INK, linewidth=1)
@@ -170,22 +183,22 @@ def _amplitude(axis: Axes, track: Track, rate: float, look: Look, begin: float) 
 
 def annealed_networks(late: late_loss.LateLossResult, cifar: CifarResult | None) -> Figure:
     """Draw late fluctuations of a digits net, and training loss on CIFAR-10 where its images are present."""
-    figure, axes = panels(2, height=3.0)
+    figure, axes = panels(2, height=3.4)
     for arm, name in enumerate(late_loss.ARMS):
         for side in range(2):
             found, place = draw_mean(late.sets.by_draw(late.fluctuation[side, arm])), side + 0.12 * (arm - 1.5)
             marks(axes[0], [place], [found], ARMS[name], label=name if side == 0 else None)
     axes[0].set_xticks((0, 1), ("clean labels", "20 % fresh label noise"))
     axes[0].set(yscale="log", ylabel="detrended fluctuation of the loss", title="digits", xlim=(-0.5, 1.5))
-    axes[0].legend(fontsize=7)
     if cifar is None:
+        axes[0].legend()
         axes[1].text(0.5, 0.5, "not tested here: data missing", ha="center", color=INK)
         axes[1].set(title="CIFAR-10 (JPEG)", xticks=(), yticks=())
     else:
         for arm, name in enumerate(SIX):
             line(axes[1], cifar.steps, cifar.curve[arm], ARMS[name], label=name)
         axes[1].set(xlabel="step", ylabel="training loss", title=cifar.title)
-        axes[1].legend(fontsize=7)
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     label_panels(axes)
     return figure
 
@@ -227,14 +240,14 @@ def _logistic_floor(axis: Axes, result: LogisticResult) -> None:
     )
     for side in (axis.xaxis, axis.yaxis):
         side.set_minor_formatter(NullFormatter())
-    axis.legend(fontsize=7, loc="upper left")
+    axis.legend(loc="lower right", handlelength=0.8, borderaxespad=0)
 
 
 def _noise_map(axis: Axes, result: OptimumResult) -> None:
     """Draw log₁₀ of the exact variance ratio over (lr × curvature, momentum), its zero line, the simulated points."""
     sharpness, arms = np.linspace(0.02, 1.98, 99), np.linspace(0.0, 0.95, 96)
     ratio = stationary_variance(1.0, sharpness, arms[:, None]) / stationary_variance(1.0, sharpness, 0.0)
-    shown = axis.pcolormesh(sharpness, arms, np.log10(ratio), cmap="vlag", vmin=-1.5, vmax=1.5, rasterized=True)
+    shown = axis.pcolormesh(sharpness, arms, np.log10(ratio), cmap="vlag", vmin=-1.5, vmax=1.5)
     axis.plot(1 + arms, arms, color=INK, linewidth=1.2)
     points = [(s, m) for s in result.config.sharpness for m in result.config.grid_momentum]
     axis.plot(*zip(*points, strict=True), "x", color="#222222", markersize=5)
@@ -250,7 +263,7 @@ def tradeoff(result: TradeoffResult, large: DataFrame | None = None) -> Figure:
     axes[0].set(
         xscale="log", yscale="log", xlabel="mean escape time", ylabel="stationary variance", title="exact plane"
     )
-    axes[0].legend(title="momentum", fontsize=7, title_fontsize=7)
+    axes[0].legend(title="momentum")
     arms = np.array(result.momentum)
     for row, (effective, look) in enumerate(zip(result.config.effective, RATES, strict=False)):
         times, exact = result.times[row, :, NEAR], result.exact_times[row, :, NEAR]
@@ -269,7 +282,7 @@ def tradeoff(result: TradeoffResult, large: DataFrame | None = None) -> Figure:
 
 def annealing(result: schedules.AnnealingResult) -> Figure:
     """Draw the mean error of every schedule with the two stationary errors, and final errors over plain descent's."""
-    figure, axes = panels(2, height=3.3, width_ratios=(1.8, 1))
+    figure, axes = panels(2, height=3.6, width_ratios=(1.8, 1))
     for name, error in zip(schedules.ARMS, result.mean_error, strict=True):
         if name is not Arm.LATE:
             line(axes[0], result.steps, error, ARMS[name], label=name)
@@ -277,11 +290,11 @@ def annealing(result: schedules.AnnealingResult) -> Figure:
         axes[0].axhline(level, color=INK, linewidth=0.8)
     axes[0].axvline(result.config.steps(result.lab, result.config.switch), color=INK, linewidth=0.8, linestyle=":")
     axes[0].set(yscale="log", xlabel="iterations", ylabel="mean error (log)", title="schedules")
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     for place, name in enumerate(schedules.ARMS[1:]):
         marks(axes[1], [place], [schedules.ratio(result, name)], ARMS.get(name, ARMS[Arm.STEP]))
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes[1].set_xticks(range(len(schedules.ARMS) - 1), schedules.ARMS[1:], rotation=50, ha="right", fontsize=7)
+    axes[1].set_xticks(range(len(schedules.ARMS) - 1), schedules.ARMS[1:], rotation=50, ha="right")
     axes[1].set(yscale="log", ylabel="final error over plain SGD's", title="in the end")
     label_panels(axes)
     return figure

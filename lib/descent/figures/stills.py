@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from descent.engine import rules
-from descent.figures import ARMS, INK, label_panels, line, panels, theory, use_style
+from descent.figures import ARMS, INK, SERIES, label_panels, line, panels, theory, use_style
 from descent.figures.sign_map import sign_plane
 from descent.problems.exponents import almost_sure_threshold
 from descent.theory.averages import Skewed
@@ -120,7 +120,7 @@ def margins() -> Figure:
     for axis, momentum in zip(axes, (0.0, 0.95), strict=True):
         found = race(1.0, momentum, 1000)
         steps = np.arange(1, 1002)
-        line(axis, steps, (0.15 * found[0]) ** 3, ARMS["step annealed"], label="by the feature", markevery=(0.1, 0.2))
+        line(axis, steps, (0.15 * found[0]) ** 3, SERIES[4], label="by the feature", markevery=(0.1, 0.2))
         line(axis, steps, found[1] ** 3, MATCHED, label="by heart", markevery=(0.1, 0.2))
         axis.set(
             xscale="log",
@@ -182,7 +182,7 @@ def synthesis() -> Figure:
         axis.barh(GAUGE_NAMES, ratio - 1, left=1, height=0.5, color=MOMENTUM.color)
         axis.axvline(1, color=INK, linewidth=0.8)
         for row, value in enumerate(ratio):
-            axis.text(2500, row, f"×{value:.3g}" if value > 1e-3 else "<10⁻³", ha="right", va="center", fontsize=8)
+            axis.text(2500, row, f"×{value:.3g}" if value > 1e-3 else "<10⁻³", ha="right", va="center")
         axis.set(xscale="log", xlim=(5e-3, 3000), xlabel="momentum over plain SGD", title=f"same {title}")
     axes[0].invert_yaxis()
     label_panels(axes)

@@ -22,10 +22,13 @@ __all__ = ["agree", "publish", "show", "use_style"]
 
 
 def use_style() -> None:
-    """Set the house style, let a figure that is the value of a cell be shown as a picture, and no table be cut."""
+    """Set the house style, let a figure that is the value of a cell be shown as a drawing, and no table be cut.
+
+    Pages show the drawing, in the colours of their theme; the picture beside it is for what reads notebooks without.
+    """
     figures.use_style()
     pd.set_option("display.max_colwidth", None, "display.width", 1000)
-    set_matplotlib_formats("png")  # type: ignore[no-untyped-call]  # matplotlib_inline has no types
+    set_matplotlib_formats("png", "svg", metadata={"Date": None})  # type: ignore[no-untyped-call]  # matplotlib_inline has no types
 
 
 def show(experiment: Experiment[Any, Any], lab: Lab, scale: str, found: Finding, claims: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape as escape_xml
 
 from PIL import Image
 
+from descent.book.site import drawings
 from descent.book.sources.project import Project
 from descent.claims import Record
 
@@ -68,6 +69,7 @@ def _page(path: Path, text: str, title: str, base: str) -> str:
     text = VIEWPORT.sub("", text).replace(CHARSET, f"{CHARSET}\n{ONE_VIEWPORT}", 1)
     text = FOCUS.sub(r'<\1 tabindex="0" class="\2"', text)
     text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')  # it holds links too
+    text = drawings.shown(text, path.parent)
     text = IMAGE.sub(lambda found: f'<img loading="lazy" decoding="async" {_size(path.parent / found["file"])}', text)
     text = text.replace(f"<title>{title} &#8212; {title}</title>", f"<title>{title}</title>")
     return text.replace("</head>", f"{_card(path.name, text, title, base)}</head>", 1)

@@ -13,14 +13,14 @@ from descent.experiments.flatness.batches import Batch
 from descent.experiments.flatness.circle import RingsResult
 from descent.experiments.flatness.crossover import CrossoverResult
 from descent.experiments.flatness.phase import ALPHAS, PhaseResult, threshold
-from descent.figures import INK, Look, label_panels, marks, momentum_look, panels, plain_ticks, theory
+from descent.figures import INK, SERIES, Look, label_panels, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.exponents import mean_square_threshold
 
 __all__ = ["circle_c50", "circle_landscape", "momentum_crossover", "phase_map"]
 
 
-JITTER, EXACT = Look("#e0702f", "o", "-"), Look("#3d85c6", "s", "--")
+JITTER, EXACT = Look(SERIES[3].color, "o", "-"), Look(SERIES[0].color, "s", "--")
 SHOWN: tuple[Batch, ...] = (1, 4, 32)
 FULL = 8000.0
 """Where the full batch goes on a logarithmic axis of batch sizes."""
@@ -46,8 +46,8 @@ def _profile(axis: Axes, result: RingsResult) -> None:
     axis.axvspan(-circle.boundary, circle.boundary, color=EXACT.color, alpha=0.12, linewidth=0)
     flat, sharp = f"flat bowl\ncurvature {circle.bowl:g}", f"sharp ring\ncurvature {circle.ring:g}"
     axis.plot([0, *(circle.radius * np.array([-1, 1]))], [0, 0, 0], "o", color=INK)
-    axis.annotate(flat, (0, 0.12 * circle.ring * 10), ha="center", color=INK, fontsize=8)
-    axis.annotate(sharp, (circle.radius, -0.03 * circle.ring * 10), ha="center", va="top", color=INK, fontsize=8)
+    axis.annotate(flat, (0, 0.12 * circle.ring * 10), ha="center", color=INK)
+    axis.annotate(sharp, (circle.radius, -0.03 * circle.ring * 10), ha="center", va="top", color=INK)
     axis.set(xlabel="position on a line through the centre", ylabel="objective", title="the sum", ylim=(-16, 100))
 
 
@@ -70,7 +70,7 @@ def _curves(axis: Axes, result: RingsResult) -> None:
         ylabel="share of runs that left the ring",
         title="who leaves",
     )
-    axis.legend(loc="lower right", fontsize=7)
+    axis.legend(loc="lower right")
 
 
 def circle_c50(result: RingsResult) -> Figure:
@@ -87,7 +87,7 @@ def _by_batch(axis: Axes, result: RingsResult) -> None:
     for alpha in ALPHAS:
         edge = [threshold(law, int(k), alpha) for k in DENSE]
         theory(axis, DENSE, edge)
-        axis.annotate(f"α = {alpha}", (0.85, edge[0]), color=INK, fontsize=8, ha="right", va="center")
+        axis.annotate(f"α = {alpha}", (0.85, edge[0]), color=INK, ha="right", va="center")
     theory(axis, DENSE, [result.rule(int(k)) for k in DENSE], dashed=True)
     _arm(axis, [c.batch_size for c in result.exact[0].cells], result, "exact", EXACT)
     _arm(axis, [c.batch_size for c in result.jitter.cells], result, "jitter", JITTER)
@@ -102,7 +102,7 @@ def _by_batch(axis: Axes, result: RingsResult) -> None:
     )
     axis.set_xticks((1, 4, 32, 200, 1000, FULL), ("1", "4", "32", "200", "1000", "all"))
     axis.minorticks_off()
-    axis.legend(loc="lower right", fontsize=7.5)
+    axis.legend(loc="lower right")
 
 
 def _arm(axis: Axes, sizes: Sequence[Batch], result: RingsResult, noise: str, look: Look) -> None:
@@ -123,7 +123,7 @@ def _by_horizon(axis: Axes, result: RingsResult) -> None:
     axis.set(xscale="log", ylim=(0.9, 2.95), xlabel="iterations", title="and by when")
     axis.set_xticks(config.horizons, [f"{n:g}" for n in config.horizons], rotation=45)
     axis.minorticks_off()
-    axis.legend(loc="upper right", fontsize=7.5, ncols=1)
+    axis.legend(loc="upper right", ncols=1)
 
 
 def phase_map(result: PhaseResult) -> Figure:
@@ -152,14 +152,12 @@ def _threshold(axis: Axes, result: PhaseResult, alpha: int) -> None:
     sizes = DENSE[result.config.batch_sizes[-1] >= DENSE]
     edge = [threshold(result.config.circle.weights, int(k), alpha) for k in sizes]
     axis.plot(edge, sizes, color="#222222", linewidth=1.2, path_effects=rim)
-    axis.annotate(
-        f"α = {alpha}", (edge[0], 0.69), color="#222222", fontsize=8, ha="center", va="center", path_effects=rim
-    )
+    axis.annotate(f"α = {alpha}", (edge[0], 0.69), color="#222222", ha="center", va="center", path_effects=rim)
 
 
 def momentum_crossover(result: CrossoverResult) -> Figure:
     """Draw η½ with momentum over η½ without against the batch size, at equal step and at equal effective step."""
-    figure, axes = panels(2, height=3.3)
+    figure, axes = panels(2, height=3.3, sharey=True)
     for axis, matched in zip(axes, (False, True), strict=True):
         for momentum in (m for m in result.momentum if m > 0):
             _ratios(axis, result, momentum, matched=matched)

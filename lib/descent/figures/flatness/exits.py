@@ -10,7 +10,7 @@ from descent.arrays import Array
 from descent.experiments.flatness.dimension import FEATURE, MOMENTUM, DimensionResult
 from descent.experiments.flatness.exits import ExitsResult
 from descent.experiments.flatness.mechanisms import Case, MechanismsResult
-from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
+from descent.figures import INK, SERIES, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.measure.exit_laws import BARRIER, LOGARITHM, POWER, predicted
 from descent.problems.exponents import almost_sure_threshold
@@ -20,8 +20,11 @@ from descent.theory.mode import mode_edge
 __all__ = ["chance_to_leave", "dimension_gap", "exit_laws"]
 
 
-LAW_LOOKS = {BARRIER: Look("#3d85c6", "", "-"), POWER: Look("#e0702f", "", "--"), LOGARITHM: Look("#1f9d8b", "", "-.")}
-RUNS = Look("#a862c4", "o", "-")
+LAW_LOOKS = {
+    law: Look(look.color, "", dashes)
+    for law, look, dashes in zip((BARRIER, POWER, LOGARITHM), SERIES[:3], ("-", "--", "-."), strict=True)
+}
+RUNS = Look(SERIES[3].color, "o", "-")
 
 
 def exit_laws(result: MechanismsResult) -> Figure:
@@ -73,14 +76,14 @@ def chance_to_leave(result: ExitsResult) -> Figure:
     _exit_times(axes[1], result)
     label_panels(axes)
     handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, title="batch size", title_fontsize=8, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, title="batch size", loc="outside lower center", ncols=3)
     return figure
 
 
 def _chances(axis: Axes, result: ExitsResult) -> None:
     """Draw measured chances with lines of slope α through the first, and above them the runs above both thresholds."""
     chances, sign = result.chances, "α = "
-    for row in np.argsort([setting.exponent for setting in result.between]):
+    for place, row in enumerate(np.argsort([setting.exponent for setting in result.between])):
         setting, start, found = result.between[row], 1 / result.ratios[row], chances[row]
         look, exact = batch_look(setting.batch_size), found[0].value * (start / start[0]) ** setting.exponent
         marks(axis, start, found, look)
@@ -88,10 +91,9 @@ def _chances(axis: Axes, result: ExitsResult) -> None:
         axis.annotate(
             f"{sign}{setting.exponent:.2f}",
             (start[-1], exact[-1]),
-            (0, -6),
+            (0, -6 - 11 * (place % 2)),  # neighbours are too near for one line of numbers
             textcoords="offset points",
             color=look.color,
-            fontsize=7,
             ha="right" if sign else "center",
             va="top",
         )
@@ -100,8 +102,8 @@ def _chances(axis: Axes, result: ExitsResult) -> None:
     for setting, seen in list(zip(result.above, result.seen, strict=True))[result.config.barely :]:
         look = batch_look(setting.batch_size)
         axis.plot(starts, seen.mean(0), look.marker, markerfacecolor="none", color=look.color)
-    axis.annotate("above both thresholds: all leave", (3e-5, 1.2), color=INK, fontsize=8, ha="center", va="bottom")
-    axis.annotate("between them: a power α", (3e-8, 0.3), color=INK, fontsize=8, ha="center", va="bottom")
+    axis.annotate("above both thresholds: all leave", (3e-5, 1.2), color=INK, ha="center", va="bottom")
+    axis.annotate("between them: a power α", (3e-8, 0.3), color=INK, ha="center", va="bottom")
     axis.set(
         xscale="log",
         yscale="log",

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 
-from descent.figures import Look
+from descent.figures import LAVENDER, MAGENTA, MOSS, SLATE, STEEL, TAUPE, VIOLET, Look
 
 __all__ = ["batch_look"]
 
-# Warm where noise is loudest, cold for the full batch.
+# No arm's colour; bright where noise is loudest, slate for the full batch.
 _BATCH: tuple[tuple[float, Look], ...] = (
-    (1, Look("#d6405f", "X", "--")),
-    (2, Look("#e0702f", "v", (5.0, 1.5))),
-    (4, Look("#b58a1a", "^", "-")),
-    (8, Look("#6f9a2e", "D", "-.")),
-    (32, Look("#1f9d8b", "s", "--")),
-    (256, Look("#a862c4", "P", "-.")),
-    (math.inf, Look("#3d85c6", "o", "-")),
+    (1, Look(MAGENTA, "X", "--")),
+    (2, Look(TAUPE, "v", (5.0, 1.5))),
+    (4, Look(VIOLET, "^", "-")),
+    (8, Look(MOSS, "D", "-.")),
+    (32, Look(LAVENDER, "s", "--")),
+    (256, Look(STEEL, "P", "-.")),
+    (math.inf, Look(SLATE, "o", "-")),
 )
 
 

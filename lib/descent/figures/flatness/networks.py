@@ -24,15 +24,15 @@ def network_loads(result: NetworksResult) -> Figure:
         axis.plot(flat, load, look.marker, color=look.color, markersize=3.5, alpha=0.6, markeredgewidth=0, label=name)
     axis.axhline(1, color=INK, linewidth=1)
     theory(axis, [0, 1], [0, 1], dashed=True)
-    axis.annotate("above its threshold", (0.28, 1.015), color=INK, fontsize=8, va="bottom")
-    axis.annotate("both equal: no noise", (0.3, 0.27), color=INK, fontsize=8, va="top")
+    axis.annotate("above its threshold", (0.28, 1.015), color=INK, va="bottom")
+    axis.annotate("both equal: no noise", (0.3, 0.27), color=INK, va="top")
     axis.set(
         xlim=(0, 1.04),
         ylim=(0, 1.12),
         xlabel="lr over full descent's threshold, lr·λ/2",
         ylabel="lr over its own threshold η*(B)",
     )
-    axis.legend(title="batch size", title_fontsize=8, loc="lower right")
+    axis.legend(title="batch size", loc="lower right")
     return figure
 
 
@@ -63,7 +63,6 @@ def _band(axis: Axes, track: Track, name: str, look: Look, label: str) -> None:
         label,
         (track.steps[-1], middle[-1]),
         color=look.color,
-        fontsize=8,
         ha="right",
         va="top",
         xytext=(0, -5),

@@ -11,21 +11,23 @@ from descent.arrays import Array
 from descent.experiments.flatness.growth import ATOMS, FEATURES, WEIGHTS, Cell, RatesResult
 from descent.experiments.flatness.samples import SamplesResult
 from descent.experiments.flatness.sandwich import LOWER, MEAN, STEEP, THRESHOLD, TOP, UPPER, SandwichResult
-from descent.figures import INK, Look, label_panels, line, marks, panels, theory
+from descent.figures import INK, SERIES, Look, label_panels, line, marks, momentum_look, panels, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.quadratics import FOUR_ATOMS, Problem, growth_rate, threshold
 
 __all__ = ["bound_ratios", "bounds_by_batch", "growth_rates", "mean_and_runs"]
 
 
-ENSEMBLES = {ATOMS: Look("#3d85c6", "o", "-"), FEATURES: Look("#e0702f", "v", "-"), WEIGHTS: Look("#1f9d8b", "s", "-")}
-SAMPLED, RESAMPLED = "#3d85c6", "#e0702f"
-STRONG = Look("#a862c4", "P", "-")
+ENSEMBLES = {
+    name: Look(look.color, look.marker, "-") for name, look in zip((ATOMS, FEATURES, WEIGHTS), SERIES[:3], strict=True)
+}
+SAMPLED, RESAMPLED = SERIES[1].color, SERIES[5].color
+STRONG = momentum_look(0.9)
 BOUNDS = {
-    "lower": Look("#3d85c6", "o", "--"),
-    "upper": Look("#d6405f", "X", "--"),
-    "top": Look("#1f9d8b", "s", "-."),
-    "mean": Look("#b58a1a", "^", (5.0, 1.5)),
+    "lower": Look(SERIES[1].color, "o", "--"),
+    "upper": Look(SERIES[5].color, "X", "--"),
+    "top": Look(SERIES[4].color, "s", "-."),
+    "mean": Look(SERIES[2].color, "^", (5.0, 1.5)),
 }
 LABELS = {"lower": "one step, lower", "upper": "one step, upper", "top": "cheap, sharpest", "mean": "cheap, mean"}
 
@@ -49,7 +51,6 @@ def mean_and_runs(result: SamplesResult) -> Figure:
         "resampled runs",
         (steps[-9], result.resampled_path[-9]),
         color=RESAMPLED,
-        fontsize=8,
         ha="right",
         xytext=(-6, 4),
         textcoords="offset points",
@@ -65,7 +66,7 @@ def _label_ends(axis: Axes, x: float, ends: list[tuple[str, float, str]], gap: f
     place = np.inf
     for name, y, color in sorted(ends, key=lambda end: -end[1]):
         place = min(y, place - gap)
-        axis.annotate(name, (x, place), color=color, fontsize=8, xytext=(5, 0), textcoords="offset points", va="center")
+        axis.annotate(name, (x, place), color=color, xytext=(5, 0), textcoords="offset points", va="center")
 
 
 def growth_rates(result: RatesResult) -> Figure:
@@ -94,7 +95,7 @@ def _differences(axis: Axes, result: RatesResult) -> None:
     axis.set_xticks(range(len(multiples)), [f"{multiple:g}" for multiple in multiples])
     axis.set_yticks((-0.01, -0.005, 0, 0.005, 0.01))
     axis.set(xlabel=MULTIPLE, ylabel="measured minus exact growth", title="mean square, all cells", ylim=(-0.01, 0.01))
-    axis.legend(fontsize=7, loc="upper left", handletextpad=0.2)
+    axis.legend(loc="upper left", handletextpad=0.2)
 
 
 def _beside(axis: Axes, cells: list[Cell]) -> None:
@@ -113,7 +114,7 @@ def _beside(axis: Axes, cells: list[Cell]) -> None:
     axis.plot([], [], "o", color=INK, label="mean square")
     axis.plot([], [], "o", color=INK, markerfacecolor="none", label="single runs")
     axis.set(xlabel=MULTIPLE, ylabel="growth per step", title=case.name, ylim=(-1.9, 0.85))
-    axis.legend(fontsize=7, loc="lower right", ncols=2, handletextpad=0.2, columnspacing=0.8)
+    axis.legend(loc="lower right", ncols=2, handletextpad=0.2, columnspacing=0.8)
 
 
 def bounds_by_batch(result: SandwichResult) -> Figure:
@@ -134,7 +135,7 @@ def bounds_by_batch(result: SandwichResult) -> Figure:
     axes[0].yaxis.set_major_locator(FixedLocator([0.3, 0.5, 1, 2]))
     axes[0].yaxis.set_major_formatter(ScalarFormatter())
     axes[0].yaxis.set_minor_formatter(NullFormatter())
-    axes[0].legend(fontsize=7, loc="lower right")
+    axes[0].legend(loc="lower right")
     label_panels(axes)
     return figure
 

@@ -15,7 +15,7 @@ from descent.experiments.flatness.batches import batch_name
 from descent.experiments.flatness.hyperbola import EDGE, ContinuumResult
 from descent.experiments.flatness.selection import EXPONENTIAL, HEAD_LR, JITTER, LAWS, NARROW, WIDE, SelectionResult
 from descent.experiments.flatness.wells import ABOVE, INSIDE, OUTCOMES, WellsResult
-from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
+from descent.figures import INK, SERIES, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.flatness.looks import batch_look
 from descent.problems.styblinski import FLAT, SHARP
 from descent.theory.weights import WeightLaw
@@ -23,20 +23,16 @@ from descent.theory.weights import WeightLaw
 __all__ = ["continuum", "outcomes", "selection", "selection_controls"]
 
 
-SHARP_COLOR, FLAT_COLOR = "#3d85c6", "#e0702f"
+SHARP_COLOR, FLAT_COLOR = SERIES[0].color, SERIES[5].color
 BARS = ((SHARP_COLOR, ""), (FLAT_COLOR, ""), (SHARP_COLOR, "////"), (FLAT_COLOR, "////"), (INK, "xx"))
-"""Colour and hatching per outcome: blue is the sharp side, orange the flat one, hatched what never settles."""
+"""Colour and hatching per outcome: slate is the sharp side, magenta the flat one, hatched what never settles."""
 
 BATCHES = (1, 2, 4, 8, 16, None)
 """Places of the batch sizes on the axis of the controls."""
 
-JITTERED = Look("#a862c4", "P", "-.")
-JITTERS = ((0.0, Look("#3d85c6", "o", "-")), (0.001, Look("#1f9d8b", "s", "--")), (JITTER, Look("#d6405f", "X", "-.")))
-WEIGHTS = (
-    (WIDE, Look("#3d85c6", "o", "-")),
-    (NARROW, Look("#b58a1a", "^", "--")),
-    (EXPONENTIAL, Look("#a862c4", "P", "-.")),
-)
+JITTERED = SERIES[5]
+JITTERS = ((0.0, SERIES[0]), (0.001, SERIES[1]), (JITTER, SERIES[5]))
+WEIGHTS = ((WIDE, SERIES[0]), (NARROW, SERIES[2]), (EXPONENTIAL, SERIES[3]))
 
 
 def outcomes(result: WellsResult) -> Figure:
@@ -80,13 +76,13 @@ def selection(result: SelectionResult) -> Figure:
     for well, name in ((FLAT, "flattest and highest minimiser"), (SHARP, "sharpest and deepest minimiser")):
         level = result.config.dimension * well.value
         theory(axes[1], result.steps[[0, -1]], [level, level])
-        axes[1].annotate(name, (result.steps[-1], level), color=INK, fontsize=8, ha="right", va="bottom")
+        axes[1].annotate(name, (result.steps[-1], level), color=INK, ha="right", va="bottom")
     axes[0].set(ylim=(0.4, 1.02), ylabel="coordinates in the flat well", title=f"selection at lr = {HEAD_LR:g}")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     axes[1].set(ylim=(-405, -235), xlabel="step", ylabel="mean loss", title="the loss rises")
     label_panels(axes)
     heading = "batch size: share of runs that end in the flattest of 1024 minimisers"
-    figure.legend(title=heading, title_fontsize=8, loc="outside lower center", ncols=5)
+    figure.legend(title=heading, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -147,7 +143,7 @@ def _tails(axis: Axes, result: ContinuumResult) -> None:
         line(axis, *_survival(arm.kept), look, label=name)
     theory(axis, *_survival(result.flow), dashed=True, label="gradient flow")
     axis.axvline(EDGE, color=INK, linewidth=0.8, linestyle=":")
-    axis.annotate(" stable limit,\n all examples", (EDGE, 0.5), color=INK, fontsize=8, va="center")
+    axis.annotate(" stable limit,\n all examples", (EDGE, 0.5), color=INK, va="center")
     axis.set(
         yscale="log",
         xlim=(0, 3.2),
@@ -156,7 +152,7 @@ def _tails(axis: Axes, result: ContinuumResult) -> None:
         ylabel="share of runs beyond",
         title="without momentum",
     )
-    axis.legend(title="batch size", loc="lower left", fontsize=7, title_fontsize=7, handlelength=1.6)
+    axis.legend(title="batch size", loc="lower left", handlelength=1.6)
 
 
 def _survival(values: Array) -> tuple[Array, Array]:

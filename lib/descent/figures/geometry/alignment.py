@@ -12,19 +12,11 @@ from descent.experiments.geometry.escape import EscapeResult
 from descent.experiments.geometry.nets import NetsResult
 from descent.experiments.geometry.samples import SamplesResult
 from descent.experiments.geometry.width import DEEP, FEATURES, WidthResult
-from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
+from descent.figures import INK, SERIES, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.stats.intervals import mean
 from descent.theory.noise_escape import closure_escape
 
-RAMP = (
-    Look("#3d85c6", "o", "-"),
-    Look("#1f9d8b", "s", "--"),
-    Look("#b58a1a", "^", "-."),
-    Look("#e0702f", "v", "-"),
-    Look("#a862c4", "P", "--"),
-    Look("#d6405f", "X", "-."),
-    Look("#6f9a2e", "D", "-"),
-)
+RAMP = SERIES
 """One look per value, cold to warm, where values share an axis."""
 
 
@@ -39,20 +31,20 @@ def sample_sizes(result: SamplesResult) -> Figure:
         marks(axes[1], config.examples, [mean(cell) for cell in typical], look)
         line(axes[1], config.examples, typical.mean(axis=1), look)
     theory(axes[0], [config.examples[0], config.examples[-1]], [limits.mean()] * 2)
-    axes[0].annotate("whole population", (config.examples[0], limits.mean()), color=INK, fontsize=8, va="bottom")
+    axes[0].annotate("whole population", (config.examples[0], limits.mean()), color=INK, va="bottom")
     for axis, title in zip(axes, ("worst parameters", "random parameters"), strict=True):
         axis.axvline(config.dimension, color=INK, linewidth=0.8, linestyle=":")
         axis.set(xscale="log", ylim=(0, None), xlabel="examples", title=title)
-    axes[0].annotate("n = d", (config.dimension, 1.5), color=INK, fontsize=8, xytext=(3, 0), textcoords="offset points")
+    axes[0].annotate("n = d", (config.dimension, 1.5), color=INK, xytext=(3, 0), textcoords="offset points")
     axes[0].set(ylabel="loss alignment A₁")
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, 0.9), fontsize=7)
+    axes[0].legend(loc="upper left", bbox_to_anchor=(0.0, 0.9))
     label_panels(axes)
     return figure
 
 
 def widths(result: WidthResult) -> Figure:
     """Draw typical and worst-score alignment of every architecture against its number of parameters."""
-    figure, axes = panels(2, height=3.0)
+    figure, axes = panels(2, height=3.4)
     names = (*result.config.activations, DEEP, FEATURES)
     for name, look in zip(names, RAMP, strict=False):
         marks(axes[0], result.parameters[name], [mean(row) for row in result.typical[name]], look, label=name)
@@ -63,7 +55,7 @@ def widths(result: WidthResult) -> Figure:
     axes[1].set(ylabel="least score / mean score", ylim=(0, 1), title="worst residuals of all")
     for axis in axes:
         axis.set(xscale="log", xlabel="parameters")
-    axes[1].legend(loc="upper left", fontsize=6.5, ncols=2)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     label_panels(axes)
     return figure
 
@@ -97,7 +89,7 @@ def fingerprint(result: EscapeResult, nets: NetsResult) -> Figure:
     """Draw where the escaping loss goes: along the spectrum of one regression, and D_1 of trained networks."""
     figure, axes = panels(2, height=3.2)
     config, h = result.config, result.curvature[0]
-    for j, look in ((0, RAMP[0]), (2, RAMP[2]), (4, RAMP[3])):
+    for j, look in ((0, RAMP[1]), (2, RAMP[2]), (4, RAMP[3])):
         multiple = config.multiples[j]
         squares = result.losses[0, j, -1, 0] / h
         axes[0].plot(
@@ -114,16 +106,16 @@ def fingerprint(result: EscapeResult, nets: NetsResult) -> Figure:
     even = closure_escape(h, result.edge[0, 0] * config.multiples[2], 1.0, isotropic=True).profile / h
     theory(axes[0], h, even / even.max(), dashed=True)
     squares = result.descent[config.steps // 2, 0] / h
-    axes[0].plot(h, squares / squares.max(), "X", color=RAMP[5].color, markersize=3, linestyle="none", label="descent")
+    axes[0].plot(h, squares / squares.max(), "X", color=RAMP[0].color, markersize=3, linestyle="none", label="descent")
     axes[0].set(xscale="log", yscale="log", ylim=(3e-5, 2), xlabel="curvature", ylabel="squared displacement, relative")
-    axes[0].legend(loc="center right", fontsize=7)
+    axes[0].legend(loc="lower right")
     _networks(axes[1], nets)
     label_panels(axes)
     return figure
 
 
 def _networks(axis: Axes, nets: NetsResult) -> None:
-    for losses, look, name in ((nets.stochastic, RAMP[0], "SGD"), (nets.descent, RAMP[5], "full batch")):
+    for losses, look, name in ((nets.stochastic, momentum_look(0.0), "SGD"), (nets.descent, RAMP[0], "full batch")):
         ratio = np.sort(nets.ratio(losses))
         line(axis, ratio, np.arange(1, len(ratio) + 1) / len(ratio), look, marker=look.marker, markersize=3, label=name)
     axis.axvline(1, color=INK, linewidth=0.8, linestyle=":")
@@ -133,7 +125,7 @@ def _networks(axis: Axes, nets: NetsResult) -> None:
         ylabel="share of trained nets",
         ylim=(0, 1.02),
     )
-    axis.legend(loc="upper center", fontsize=7)
+    axis.legend(loc="center")
 
 
 def batches_and_momentum(result: EdgeResult) -> Figure:
@@ -150,7 +142,7 @@ def batches_and_momentum(result: EdgeResult) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel=label)
     plain_ticks(axes[0].xaxis, axes[0].yaxis)
     axes[0].set(ylabel="escaping loss outside / along the sharpest")
-    axes[0].legend(loc="lower left", fontsize=7)
+    axes[0].legend(loc="lower left")
     label_panels(axes)
     return figure
 

@@ -12,7 +12,7 @@ from descent.experiments.geometry.kept import KeptResult
 from descent.experiments.geometry.looks import Course, levels
 from descent.experiments.geometry.margins import NAMES, Arm, MarginsResult
 from descent.experiments.geometry.training import TrainingResult
-from descent.figures import INK, Look, label_panels, line, marks, panels, theory
+from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, theory
 from descent.figures.geometry.alignment import RAMP
 from descent.stats import Estimate, draw_mean
 from descent.stats.intervals import mean
@@ -43,7 +43,7 @@ def along_training(result: TrainingResult, images: CifarResult | None = None) ->
         axis.invert_xaxis()
     axes[0].set(ylabel="loss alignment A₁", ylim=(0, None))
     axes[1].set(ylabel="trace of the noise", yscale="log")
-    axes[0].legend(loc="center right", fontsize=7)
+    axes[0].legend(loc="upper left")
     label_panels(axes)
     return figure
 
@@ -64,13 +64,13 @@ def margins(result: MarginsResult) -> Figure:
         )
     axes[0].set(yscale="log", xlabel="score / mean score", ylabel="squared residual / mean", xlim=(0, None))
     axes[0].legend(loc="lower left")
-    for name, rows, look in zip(NAMES, result.alignment, (RAMP[0], RAMP[3], RAMP[5]), strict=True):
+    for name, rows, look in zip(NAMES, result.alignment, (RAMP[0], RAMP[3], momentum_look(0.9)), strict=True):
         marks(axes[1], result.steps, [mean(row) for row in rows], look, label=name)
         line(axes[1], result.steps, rows.mean(axis=1), look)
     predicted = result.relative[Arm.SMALL].mean(axis=1)
     theory(axes[1], result.steps[1:], predicted[1:])
     axes[1].set(xlabel="steps", ylabel="loss alignment A₁", ylim=(0, 1.3))
-    axes[1].legend(loc="upper right", fontsize=7)
+    axes[1].legend(loc="center right")
     label_panels(axes)
     return figure
 
@@ -106,7 +106,7 @@ def kept(result: KeptResult) -> Figure:
 
 def cycles(result: CyclicResult) -> Figure:
     """Draw the relative drop of curvature after one cycle, by arm: diagonal nets, and trained nets."""
-    figure, axes = panels(2, height=3.0, width_ratios=(2.6, 1))
+    figure, axes = panels(2, height=3.0, sharex=True, width_ratios=(1.5, 1))
     arms = [*PHASES, BELOW]
     for offset, drops, look, name in ((-0.18, result.sharp, RAMP[3], "sharpest"), (0.18, result.tail, RAMP[0], "tail")):
         _bars(axes[0], np.arange(len(arms)) + offset, [mean(drops[arm][0]) for arm in arms], look, name)

@@ -10,13 +10,13 @@ from descent.experiments.margins.coast import CoastResult
 from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.surgery import ALL as EVERYTHING
 from descent.experiments.margins.surgery import COAST, HISTORIES, KEPT, PLAIN, SurgeryResult
-from descent.figures import INK, Look, label_panels, line, momentum_look, panels, theory
+from descent.figures import INK, SERIES, Look, label_panels, line, momentum_look, panels, theory
 from descent.stats import bounded_mean, mean
 from descent.theory.inertia import coasting, coasting_distance
 
 __all__ = ["coast", "histories", "portrait", "race"]
 
-SIGNAL, MEMORY = Look("#1f9d8b", "s", "-"), Look("#d6405f", "X", "--")
+SIGNAL, MEMORY = Look(SERIES[4].color, "s", "-"), Look(SERIES[5].color, "X", "--")
 """What carries a small-margin logit: the feature, or noise patches learnt by heart."""
 
 
@@ -40,7 +40,7 @@ def race(result: RaceResult) -> Figure:
 
 def portrait(result: RaceResult, seeds: int = 8) -> Figure:
     """Draw every neuron's component along the feature over steps, coloured by the sign it started with."""
-    figure, axes = panels(2, height=2.9)
+    figure, axes = panels(2, height=2.9, sharey=True)
     for axis, momentum in zip(axes, (0.0, result.config.strong), strict=True):
         rows = result.neurons[result.arm(momentum), :seeds].swapaxes(0, 1).reshape(len(result.steps), -1)
         for begun, look, name in ((rows[0] > 0, SIGNAL, "started above zero"), (rows[0] < 0, MEMORY, "started below")):
@@ -49,7 +49,7 @@ def portrait(result: RaceResult, seeds: int = 8) -> Figure:
         axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
         axis.set(xlabel="steps", title=f"momentum {momentum:g}")
     axes[0].set(ylabel="neuron along the feature")
-    axes[1].legend(loc="upper left", fontsize=7)
+    axes[1].legend(loc="upper left")
     label_panels(axes)
     return figure
 
@@ -59,9 +59,7 @@ def _fitted(axis: Axes, result: RaceResult, arm: int) -> None:
     below = result.course["unfitted"][arm] < result.config.fitted
     step = float(np.median(result.steps[below.argmax(axis=1)]))
     axis.axvline(step, color=INK, linewidth=0.8, linestyle=":")
-    axis.annotate(
-        "large margins fitted", (step, 12), color=INK, fontsize=7.5, xytext=(3, 0), textcoords="offset points"
-    )
+    axis.annotate("large margins fitted", (step, 12), color=INK, xytext=(3, 0), textcoords="offset points")
 
 
 def histories(result: SurgeryResult) -> Figure:

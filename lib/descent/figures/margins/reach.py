@@ -55,7 +55,7 @@ def phase(result: PhaseResult) -> Figure:
     axes[1].set(
         xscale="log", xlabel="λ = learning rate / (1 − momentum)", ylabel="error on small margins", xlim=(0.4, 100)
     )
-    axes[1].legend(loc="upper right", fontsize=7)
+    axes[1].legend(loc="upper right")
     label_panels(axes)
     return figure
 
@@ -70,12 +70,7 @@ def kick_and_noise(kick: KickResult, noise: NoiseResult) -> Figure:
     axes[0].axhline(kick.plain.mean(), color=INK, linewidth=0.8, linestyle=":")
     axes[0].axvline(config.distance, color=INK, linewidth=0.8, linestyle="--")
     axes[0].annotate(
-        "coasting\ndistance",
-        (config.distance, 0.47),
-        color=INK,
-        fontsize=7.5,
-        xytext=(4, -8),
-        textcoords="offset points",
+        "coasting\ndistance", (config.distance, 0.47), color=INK, xytext=(4, -8), textcoords="offset points"
     )
     axes[0].set(xlabel="feature after the push", ylabel="error on small margins", ylim=(-0.02, 0.5))
     names = [str(size or "full") for size in noise.config.batch_sizes]

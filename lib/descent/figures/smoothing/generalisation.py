@@ -14,21 +14,21 @@ from descent.experiments.smoothing.headline import HeadlineResult
 from descent.experiments.smoothing.iso import Held, Iso
 from descent.experiments.smoothing.minima import Minima
 from descent.experiments.smoothing.structure import Noise, Structure
-from descent.figures import ARMS, INK, Look, label_panels, line, marks, panels
+from descent.figures import ARMS, INK, SERIES, Look, label_panels, line, marks, panels
 from descent.stats import draw_mean
 
-LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"], ARMS["plain, matched step"])
+LOOKS = (ARMS["plain"], ARMS["average"], ARMS["momentum"], ARMS["plain, matched step"])
 """Plain, averaged, heavy ball, plain at the effective learning rate."""
 
 
 def headline(*results: HeadlineResult | None) -> Figure:
     """Draw test accuracy against batch size at fixed epochs, one panel for each kind of data that is there."""
     there = [result for result in results if result is not None]
-    figure, axes = panels(len(there), height=3.2)
+    figure, axes = panels(len(there), height=3.4, sharey=True)
     for axis, one in zip(axes, there, strict=True):
         _race(axis, one)
     axes[0].set_ylabel("test accuracy, %")
-    axes[0].legend(loc="lower left", fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     label_panels(axes)
     return figure
 
@@ -56,9 +56,9 @@ def iso(result: Minima[Iso]) -> Figure:
     config = result.config
     held = {
         Held.AVERAGED: ("both equal,\naveraged", LOOKS[1]),
-        Held.TEMPERATURE: ("equal\nlr / size", LOOKS[0]),
-        Held.DEGREE: ("equal\nlr / √size", LOOKS[2]),
-        len(config.arms) - 1: ("equal\nlr", LOOKS[3]),
+        Held.TEMPERATURE: ("equal\nlr / size", SERIES[0]),
+        Held.DEGREE: ("equal\nlr / √size", SERIES[3]),
+        len(config.arms) - 1: ("equal\nlr", SERIES[4]),
     }
     named = {
         arm: (f"{name}\n({config.arms[arm][1]:g}, {config.arms[arm][2]})", look) for arm, (name, look) in held.items()
@@ -70,8 +70,8 @@ def iso(result: Minima[Iso]) -> Figure:
 def structure(result: Minima[Structure]) -> Figure:
     """Draw how sharpness and accuracy move away from descent without noise, by the shape of the noise."""
     arms = {
-        int(Noise.BATCH): ("batch noise", LOOKS[0]),
-        int(Noise.ISOTROPIC): ("isotropic noise\nof equal power", LOOKS[2]),
+        int(Noise.BATCH): ("batch noise", SERIES[0]),
+        int(Noise.ISOTROPIC): ("isotropic noise\nof equal power", SERIES[3]),
     }
     return _moved(result, Noise.NONE, arms, "against descent without noise", height=2.6)
 

@@ -10,22 +10,16 @@ from descent.experiments.smoothing.arms import RULES, over_draws
 from descent.experiments.smoothing.critical import CriticalResult
 from descent.experiments.smoothing.escape import EscapeResult
 from descent.experiments.smoothing.graduated import GraduatedResult
-from descent.figures import INK, Look, label_panels, line, marks, panels, plain_ticks, theory
+from descent.figures import INK, SERIES, label_panels, line, marks, panels, plain_ticks, theory
 from descent.stats import draw_mean, mean
 
-RATES = (
-    Look("#3d85c6", "o", "-"),
-    Look("#1f9d8b", "s", "--"),
-    Look("#b58a1a", "^", "-."),
-    Look("#e0702f", "v", "-"),
-    Look("#a862c4", "P", "--"),
-)
+RATES = SERIES
 """One look per learning rate."""
 
 
 def collapse(result: EscapeResult) -> Figure:
     """Draw the share of walkers that come home, against the degree of smoothing and against the temperature."""
-    figure, axes = panels(2, height=3.1, sharey=True)
+    figure, axes = panels(2, height=3.5, sharey=True)
     heats = np.array(result.config.temperatures)
     for rate, home, look in zip(result.config.rates, result.home, RATES, strict=False):
         for axis, scale in zip(axes, (np.sqrt(2 * heats * rate), heats), strict=True):
@@ -43,7 +37,6 @@ def collapse(result: EscapeResult) -> Figure:
         "descent on the\nsmoothed\nobjective\nis free here",
         (threshold, 0.02),
         color=INK,
-        fontsize=8,
         ha="right",
         va="bottom",
         xytext=(-3, 0),
@@ -55,7 +48,7 @@ def collapse(result: EscapeResult) -> Figure:
         plain_ticks(axis.xaxis)
     axes[0].set(xlabel="degree of smoothing, lr × noise", ylabel="share of walkers at home")
     axes[1].set(xlabel="temperature, lr × noise variance / 2")
-    axes[1].legend(loc="upper left", fontsize=7)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     label_panels(axes)
     return figure
 
@@ -90,14 +83,13 @@ def valleys(result: CriticalResult) -> Figure:
                 f"ε = {goal:g}",
                 (sizes[reached][-1], found[-1].value),
                 color=look.color,
-                fontsize=7.5,
                 xytext=(3, 0),
                 textcoords="offset points",
                 va="center",
             )
     axes[0].set(xscale="log", yscale="log", xlabel="batch size", ylabel="gradients used", xlim=(140, 1300))
     plain_ticks(axes[0].xaxis)
-    axes[0].legend(loc="upper left", fontsize=7)
+    axes[0].legend(loc="upper left")
     _variances(axes[1], result)
     label_panels(axes)
     return figure
@@ -114,7 +106,6 @@ def _variances(axis: Axes, result: CriticalResult) -> None:
         "true variance of all three",
         (len(read) - 0.55, result.config.virtual_variance),
         color=INK,
-        fontsize=8,
         va="bottom",
         ha="right",
         xytext=(0, 2),

@@ -12,16 +12,16 @@ from descent.experiments.smoothing.arms import RULES, Arm, over_draws
 from descent.experiments.smoothing.noise import PARTS, NoiseResult, gain
 from descent.experiments.smoothing.normality import ShapeResult
 from descent.experiments.smoothing.quadratic import ParabolaResult
-from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
+from descent.figures import ARMS, INK, SERIES, label_panels, line, marks, momentum_look, panels, theory
 from descent.stats import draw_mean, mean
 from descent.theory.search_noise import flat_power, stationary_ratio
 
-LOOKS = (ARMS["plain"], Look("#1f9d8b", "s", "--"), ARMS["momentum"])
+LOOKS = (ARMS["plain"], ARMS["average"], ARMS["momentum"])
 """Plain, averaged, heavy ball."""
 
 TITLES = ("plain (SGD)", "averaged (NSHB)", "heavy ball (SHB)")
 SHORT = ("SGD", "NSHB", "SHB")
-SHADES = ("#b58a1a", "#6f9a2e", "#a862c4")
+SHADES = tuple(look.color for look in (SERIES[4], SERIES[2], SERIES[3]))
 """Fresh, carried, lag."""
 
 
@@ -60,7 +60,7 @@ def _levels(axis: Axes, result: NoiseResult) -> None:
     axis.set_ylim(top=axis.get_ylim()[1] * 3)
     axis.set_xticks(sizes, [*(str(size) for size in sizes[:-1]), "all"])
     axis.minorticks_off()
-    axis.legend(loc="lower left", fontsize=7)
+    axis.legend(loc="lower left")
 
 
 def _shares(axis: Axes, result: NoiseResult) -> None:
@@ -81,11 +81,11 @@ def _shares(axis: Axes, result: NoiseResult) -> None:
                 label=name if arm == Arm.PLAIN else None,
             )
     for arm, name in enumerate(SHORT):
-        axis.text((arm - 1) * 1.1 * width, 101, name, color=INK, fontsize=6.5, rotation=90, ha="center", va="bottom")
+        axis.text((arm - 1) * 1.1 * width, 101, name, color=INK, rotation=90, ha="center", va="bottom")
     axis.set_xticks(range(len(sizes)), [*(str(size) for size in sizes[:-1]), "all"])
     axis.set_yticks([0, 25, 50, 75, 100])
-    axis.set(ylim=(0, 125), xlabel="batch size", title="what it is made of, %")
-    axis.legend(loc="upper right", ncols=3, fontsize=7, columnspacing=1, handlelength=1)
+    axis.set(ylim=(0, 145), xlabel="batch size", title="what it is made of, %")
+    axis.legend(loc="upper right", ncols=3, columnspacing=1, handlelength=1, borderaxespad=0)
 
 
 def crossing(result: ParabolaResult, networks: NoiseResult | None = None) -> Figure:
@@ -95,13 +95,7 @@ def crossing(result: ParabolaResult, networks: NoiseResult | None = None) -> Fig
     axes[0].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[0].axvline(2, color=INK, linewidth=0.8, linestyle=":")
     axes[0].annotate(
-        "plain descent\nunstable",
-        (2, 0.004),
-        color=INK,
-        fontsize=8,
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="bottom",
+        "plain descent\nunstable", (2, 0.004), color=INK, xytext=(4, 0), textcoords="offset points", va="bottom"
     )
     for momentum in sorted({m for _, m in result.cells}):
         look = momentum_look(momentum)
@@ -117,7 +111,7 @@ def crossing(result: ParabolaResult, networks: NoiseResult | None = None) -> Fig
         title="parabola",
         ylabel="noise power, averaged / plain",
     )
-    axes[0].legend(loc="upper left", fontsize=7)
+    axes[0].legend(loc="upper left")
     if networks:
         _networks(axes[1], networks)
         label_panels(axes)
@@ -133,28 +127,21 @@ def _networks(axis: Axes, result: NoiseResult) -> None:
     theory(axis, sizes[[0, -1]], [flat, flat])
     for text, height in (("the paper: equal", 1.0), ("flat objective", flat)):
         axis.annotate(
-            text,
-            (sizes[-1], height),
-            color=INK,
-            fontsize=8,
-            ha="right",
-            va="top",
-            xytext=(0, -4),
-            textcoords="offset points",
+            text, (sizes[-1], height), color=INK, ha="right", va="top", xytext=(0, -4), textcoords="offset points"
         )
-    looks = (LOOKS[1], ARMS["plain, matched step"], LOOKS[0])
+    looks = (SERIES[0], SERIES[3], SERIES[4])
     for rate, found, look in zip(config.rates, gain(result, Arm.AVERAGED), looks, strict=False):
         marks(axis, sizes, found, look, label=f"lr {rate:g}")
     axis.set(xscale="log", xlabel="batch size", title=f"digits, momentum {result.lab.momentum:g}")
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
-    axis.legend(loc="upper left", fontsize=7, bbox_to_anchor=(0, 0.62))
+    axis.legend(loc="upper left", bbox_to_anchor=(0, 1))
 
 
 def shape(result: ShapeResult) -> Figure:
     """Draw the quantiles of one coordinate against normal ones, and the spectrum of the noise."""
     figure, axes = panels(2, height=3.1)
-    looks = (ARMS["plain"], ARMS["momentum"])
+    looks = (SERIES[0], SERIES[3])
     names = ("before training", "after training")
     count = result.sample.shape[1]
     normal = law.norm.ppf((np.arange(count) + 0.5) / count)
@@ -166,10 +153,10 @@ def shape(result: ShapeResult) -> Figure:
         line(axes[1], np.arange(1, len(mass) + 1), mass, look, label=name)
     level = 1 / result.parameters
     theory(axes[1], [1, result.spectrum.shape[-1]], [level, level])
-    axes[1].annotate("isotropic noise", (1, level), color=INK, fontsize=8, xytext=(0, 3), textcoords="offset points")
+    axes[1].annotate("isotropic noise", (1, level), color=INK, xytext=(0, 3), textcoords="offset points")
     axes[0].set(xlabel="quantile of the normal law", title="one coordinate, standardised", ylabel="quantile, measured")
     axes[1].set(xscale="log", yscale="log", xlabel="direction", title="share of the noise power")
-    axes[0].legend(loc="upper left", fontsize=7)
+    axes[0].legend(loc="upper left")
     label_panels(axes)
     return figure
 

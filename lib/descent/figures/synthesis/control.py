@@ -13,13 +13,13 @@ from descent.experiments.synthesis.lineup import COLUMNS, NAMES, TITLES, Cell, R
 from descent.experiments.synthesis.rescaling import RescalingResult
 from descent.experiments.synthesis.theory import STEPS_UP, TheoryResult
 from descent.experiments.synthesis.warmup import WarmupResult
-from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, theory
+from descent.figures import ARMS, INK, SERIES, Look, label_panels, line, marks, momentum_look, panels, theory
 from descent.theory.mode import inertial_efficiency, matched_lr
 from descent.theory.mode import kernel as kernel_of
 
 __all__ = ["control_table", "inertia", "kernel", "rescaling", "search"]
 
-BLUES = LinearSegmentedColormap.from_list("kernel", ["#3d85c622", "#3d85c6"])
+BLUES = LinearSegmentedColormap.from_list("kernel", ["#2f6ea822", "#2f6ea8"])
 FLOOR = 1e-3  # where a ratio of zero is drawn
 
 
@@ -51,7 +51,7 @@ def search(result: TheoryResult) -> Figure:
     axes[0].axvline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set(xscale="log", xlabel="edge over plain SGD's, effective steps", ylabel="share of random problems")
     axes[0].legend(loc="lower right")
-    looks = (Look("#3d85c6", "o", "-"), Look("#e0702f", "v", "--"))
+    looks = (SERIES[0], SERIES[5])
     climbed = (found.max(axis=(1, 2)) for found in (result.load_search, result.floor_search))
     for (low, high), load, floor in zip(STEPS_UP, *climbed, strict=True):
         dashes = "-" if low == 0.5 else "--"
@@ -65,7 +65,7 @@ def search(result: TheoryResult) -> Figure:
             )
     axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[1].set(xlabel="rounds of the search", ylabel="largest ratio found")
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=4, fontsize=7)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=4)
     label_panels(axes)
     return figure
 
@@ -112,13 +112,13 @@ def inertia(theories: TheoryResult, hopping: HoppingResult, features: FeaturesRe
     lam = np.geomspace(0.005, 200, 100)
     theory(axes[0], lam, inertial_efficiency(lam))
     axes[0].set(title="growth over eb", xlabel="λ × instability", ylim=(0, 1.05))
-    axes[0].legend(loc="lower left", fontsize=7)
+    axes[0].legend(loc="lower left")
     bowl = hopping.home["rugged bowl"].mean(axis=-1)
     for i, e in enumerate(hopping.config.effective):
-        look = momentum_look((0.0, 0.5, 0.9, 0.99)[i])
+        look = SERIES[i]
         line(axes[1], hopping.config.lams, bowl[i], look, marker=look.marker, label=f"e = {e:g}")
     axes[1].set(title="runs that cross, no noise", xlabel="λ", ylim=(0, 1))
-    axes[1].legend(loc="lower right", fontsize=7)
+    axes[1].legend(loc="lower right")
     _margins(axes[2], features)
     for axis in axes:
         axis.set_xscale("log")
@@ -136,7 +136,7 @@ def _margins(axis: Axes, features: FeaturesResult) -> None:
         if key[0] != "noisy"
     )
     names = {"heavy": "heavy ball", "average": "average", "plain": "plain, larger step"}
-    looks = {"heavy": momentum_look(0.9), "average": momentum_look(0.9), "plain": momentum_look(0.0)}
+    looks = {"heavy": ARMS["momentum"], "average": ARMS["average"], "plain": ARMS["plain"]}
     for kinds, dashes in ((("heavy", "average"), "-"), (("plain",), "--")):
         lam, error = zip(*((x, y) for x, y, kind in rows if kind in kinds), strict=True)
         line(axis, lam, error, Look(looks[kinds[0]].color, "", dashes))
@@ -144,7 +144,7 @@ def _margins(axis: Axes, features: FeaturesResult) -> None:
         lam, error = zip(*((x, y) for x, y, own in rows if own == kind), strict=True)
         axis.plot(lam, error, marker, color=looks[kind].color, linestyle="none", label=names[kind])
     axis.set(title="error on small margins", xlabel="λ", ylim=(-0.02, 0.52))
-    axis.legend(loc="upper right", fontsize=7)
+    axis.legend(loc="upper right")
 
 
 def rescaling(result: RescalingResult, warmup: WarmupResult) -> Figure:
@@ -152,7 +152,7 @@ def rescaling(result: RescalingResult, warmup: WarmupResult) -> Figure:
     figure, axes = panels(2, height=2.9)
     speed = 1 / (1 - np.array(result.config.strong))
     for i, (start, row) in enumerate(zip(result.config.seeds, result.delay_ratio, strict=True)):
-        look = momentum_look((0.0, 0.5, 0.9, 0.99)[i])
+        look = SERIES[i]
         line(axes[0], speed, row, look, marker=look.marker, label=f"start {start:g}")
     axes[0].set(xscale="log", xlabel="1/(1 − momentum)", ylabel="delay of the weak feature over the strong")
     axes[0].legend()

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 
 from descent.experiments.synthesis.batches import HEAD, BatchesResult, Case
 from descent.experiments.synthesis.network import NetworkResult
-from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels
+from descent.figures import ARMS, INK, RED, SERIES, Look, label_panels, line, marks, momentum_look, panels
 from descent.stats import Estimate
 
 __all__ = ["batches", "instruments", "interventions"]
 
 LOOKS = {
-    "SGD": Look("#3d85c6", "o", "-"),
-    "average": Look("#1f9d8b", "s", "--"),
-    "SGD + blue noise": Look("#a862c4", "P", "-."),
-    "heavy ball": Look("#e0702f", "v", "-"),
-    "SGD, large step": Look("#d6405f", "X", (2.0, 1.2)),
-    "GD, large step": Look("#6f9a2e", "D", "-."),
-    "heavy-ball GD": Look("#b58a1a", "^", (5.0, 1.5)),
+    "SGD": ARMS["plain"],
+    "average": ARMS["average"],
+    "SGD + blue noise": SERIES[5],
+    "heavy ball": ARMS["momentum"],
+    "SGD, large step": ARMS["plain, matched step"],
+    "GD, large step": SERIES[0],
+    "heavy-ball GD": Look(RED, "^", (5.0, 1.5)),
 }
 PANELS = (
     ("loss", "training loss", "log"),
@@ -67,10 +67,10 @@ INTERVENTIONS = (
 
 
 KINDS = (
-    (Look("#e0702f", "v", "-"), "digits, a tenth of the labels wrong"),
-    (Look("#3d85c6", "o", "-"), "digits, clean labels"),
-    (Look("#a862c4", "P", "-"), "glyphs, a tenth of the labels wrong"),
-    (Look("#1f9d8b", "s", "-"), "glyphs, clean labels"),
+    (SERIES[3], "digits, a tenth of the labels wrong"),
+    (SERIES[0], "digits, clean labels"),
+    (SERIES[4], "glyphs, a tenth of the labels wrong"),
+    (SERIES[1], "glyphs, clean labels"),
 )
 """Looks and names of the families, in the order of `network.Kind`."""
 
@@ -125,9 +125,11 @@ def batches(result: BatchesResult) -> Figure:
     for axis, case, title in ((axes[3], Case.SMALL_STEP, "small step"), (axes[4], Case.LOGISTIC, "logistic loss")):
         _against(axis, result, case, "sharpness")
         axis.set_title(f"log sharpness, {title}")
-        axis.set_ylim(-1, 0.3)
     axes[3].set_ylabel("less the reference's")
     _scan(axes[5], result)
+    for axis in axes[3:]:
+        axis.sharey(axes[0])  # what is compared stands on one axis
+    axes[0].set_ylim(-1.05, 0.15)
     for axis in axes[:5]:
         axis.set(xscale="log", xlabel="batch")
         axis.set_xticks([2, 6, 18, 38], ["2", "6", "18", "38"])
@@ -162,5 +164,5 @@ def _scan(axis: Axes, result: BatchesResult) -> None:
     arms = [setting.at(m, twin.batch) for m in momenta]
     axis.axhspan(-BANDS["sharpness"], BANDS["sharpness"], color=INK, alpha=0.15, linewidth=0)
     found = [(1 / (1 - arm.momentum), result.against(Case.FLIPS, arm)) for arm in arms]
-    _series(axis, found, momentum_look(0.99), "")
-    axis.set(xscale="log", xlabel="1/(1 − momentum), batch 38", title="log sharpness, large step")
+    _series(axis, found, ARMS["momentum"], "")
+    axis.set(xscale="log", xlabel="1/(1 − momentum), batch 38", title="log sharpness, momenta")
