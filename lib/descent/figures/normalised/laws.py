@@ -14,7 +14,7 @@ from descent.experiments.normalised.classes import ClassesResult
 from descent.experiments.normalised.events import RareResult
 from descent.experiments.normalised.floors import NOISES, FloorsResult
 from descent.experiments.normalised.means import MeansResult
-from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, theory
+from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.problems.noisy import Unigram
 from descent.stats import mean, paired_ratio
 from descent.theory.polar import overlap
@@ -44,6 +44,7 @@ def overlaps(result: MeansResult) -> Figure:
     axes[1].axvline(1, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set(xscale="log", xlabel="gradient over its noise", ylabel="mean over its largest value", title="sign")
     axes[1].set(xscale="log", xlabel="signal over the edge of the noise, θ", title="polar factor, 100 × 100")
+    plain_ticks(axes[0].xaxis, axes[1].xaxis)
     axes[0].legend()
     label_panels(axes)
     return figure
@@ -105,5 +106,5 @@ def _ranks(axis: Axes, found: ClassesResult) -> None:
     p = Unigram(found.config.classes).frequencies
     for name, learnt in zip(RULES, found.learnt.mean(axis=1) / p, strict=True):
         look: Look = LOOKS[name]
-        line(axis, p, np.maximum(learnt, 1e-6), look, label=name, marker=look.marker, markevery=8)
-    axis.set(xscale="log", yscale="log", ylim=(1e-4, 10), xlabel="frequency of the class", title="fifty classes")
+        line(axis, p, np.maximum(learnt, 1e-7), look, label=name, marker=look.marker, markevery=8)
+    axis.set(xscale="log", yscale="log", ylim=(1e-5, 10), xlabel="frequency of the class", title="fifty classes")
