@@ -8,7 +8,7 @@ JOBS ?= auto
 TESTERS ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
 # Tests of whole experiments and the like, which `make quick` leaves out.
-LONG := stats or normalised or moments or calibrate or curvature or campaign or perform or margins or scale or synthesis or flatness or smoothing_ or geometry or elsewhere or networks or experiments or precision or convolutional or oracles or golden
+LONG := stats or normalised_chapter or moments or calibrate or curvature or campaign or perform or margins or scale or synthesis or flatness or smoothing_ or geometry or elsewhere or networks or experiments or precision or convolutional or oracles or golden
 
 # A build and its tests start hundreds of processes: each would compile the library anew if nothing compiled were kept.
 unexport PYTHONDONTWRITEBYTECODE
