@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-from descent.figures import INK, theory
+from descent.figures import BLUE, INK, ORANGE, theory
 from descent.theory.memory import momentum_factor
 from descent.theory.valley import drift_crossing, drift_ratio, valley_edge
 
 __all__ = ["FLATTER", "MOMENTA", "SHARPER", "SIGNS", "sign_plane"]
 
-FLATTER, SHARPER = "#3d85c6", "#e0702f"
-FAINT, FULL = "20", "88"  # opacity next to where the sign turns, and where colours are full: words stand on them
+FLATTER, SHARPER = BLUE, ORANGE
+FAINT, FULL = "12", "48"  # opacity next to where the sign turns, and where colours are full: words are read on both
 SIGNS = LinearSegmentedColormap.from_list(
     "signs", [(0.0, FLATTER + FULL), (0.5, FLATTER + FAINT), (0.5, SHARPER + FAINT), (1.0, SHARPER + FULL)]
 )

@@ -206,7 +206,7 @@ def border() -> Figure:
             axis.plot(*path.T, color=look.color, linewidth=0.9, label=name)
             axis.plot(*path[-1], look.marker, color=look.color, markersize=7)
         axis.set(xlim=(0.5, 3.6), ylim=(-0.6, 2.4), xlabel="u", title=f"effective step {effective:g}")
-        axis.legend(title="sharpness at the end", title_fontsize=8, loc="upper right")
+        axis.legend(title="sharpness at the end", loc="upper right")
     places[0].set_ylabel("v")
     label_panels([plane, *places])
     return figure

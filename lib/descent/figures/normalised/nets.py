@@ -49,7 +49,7 @@ def _left(axis: Axes, result: ControlResult) -> None:
             label=label,
         )  # fmt: skip
     noise = ["symmetric" if case.symmetric else "raw" for case in result.config.cases]
-    axis.set_yticks(rows, [f"{name}\n{kind}" for name, kind in zip(SHORT_NAMES, noise, strict=True)], fontsize=7)
+    axis.set_yticks(rows, [f"{name}\n{kind}" for name, kind in zip(SHORT_NAMES, noise, strict=True)])
     axis.invert_yaxis()
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set(xlabel="plain less momentum", title="at the end")

@@ -15,7 +15,7 @@ from descent.experiments.synthesis.accounts import AccountsResult
 from descent.experiments.synthesis.ages import MEMORIES, UPHILL, AgesResult
 from descent.experiments.synthesis.border import HEAD, BorderResult
 from descent.experiments.synthesis.valleys import ValleysResult
-from descent.figures import INK, Look, label_panels, marks, momentum_look, panels, theory
+from descent.figures import INK, MAGENTA, MOSS, TAUPE, VIOLET, Look, label_panels, marks, momentum_look, panels, theory
 from descent.figures.sign_map import FLATTER, SHARPER, SIGNS, sign_plane
 from descent.stats import draw_mean
 from descent.theory.memory import ceiling, drift_factor, momentum_factor
@@ -42,7 +42,7 @@ def sign_map(border: BorderResult, valleys: ValleysResult) -> Figure:
         ("sharper: plain SGD is stopped at its edge", 4.4, 60.0),
         ("both leave", 5.6, 1.3),
     ):
-        axis.text(x, c, words, ha="center", va="center", color=INK, fontsize=10)
+        axis.text(x, c, words, ha="center", va="center", color=INK)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -101,7 +101,7 @@ def _cells(axis: Axes, border: BorderResult, values: Array) -> None:
     axis.imshow(means, cmap=SIGNS, norm=norm, aspect="auto", origin="lower")
     for (row, column), mean in np.ndenumerate(means):
         words = f"{np.exp(mean):.2f}" if np.isfinite(mean) else "×"
-        axis.text(column, row, words, ha="center", va="center", color=INK, fontsize=9)
+        axis.text(column, row, words, ha="center", va="center", color=INK)
     turns = [_turn(column) for column in means.T]
     axis.plot(np.arange(len(turns)), turns, color=INK, linewidth=1.4, alpha=0.7)
     axis.set_xticks(range(len(config.map_batches)), [str(b or "all") for b in config.map_batches])
@@ -143,7 +143,7 @@ def age_line(result: AgesResult, data: int = 0) -> Figure:
         axis.set(title=title, xlabel="1 + 2 × mean age of the gradients", xlim=(-1, 21))
         axis.set_ylim(-1, 21)
     label_panels(axes)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -153,11 +153,11 @@ def _rule_look(name: str) -> Look:
         "descent": momentum_look(0.0),
         "heavy ball .5": momentum_look(0.5),
         "heavy ball": momentum_look(HEAD),
-        "Nesterov": Look("#a862c4", "X", "-"),
-        "QHM": Look("#6f9a2e", "D", "-"),
-        "stale 4": Look("#d6405f", "<", "-"),
-        "stale 9": Look("#d6405f", ">", "-"),
-        "Adams–Bashforth": Look("#b58a1a", "^", "-"),
+        "Nesterov": Look(VIOLET, "X", "-"),
+        "QHM": Look(MOSS, "D", "-"),
+        "stale 4": Look(MAGENTA, "<", "-"),
+        "stale 9": Look(MAGENTA, ">", "-"),
+        "Adams–Bashforth": Look(TAUPE, "^", "-"),
     }
     return looks[name]
 
