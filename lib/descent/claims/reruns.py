@@ -118,7 +118,7 @@ def reruns(record: Record, bundles: Iterable[Bundle]) -> tuple[Rerun, ...]:
 
     A bundle counts where it has every test that was published, under the same registration and configuration.
     """
-    seen, found = {_conditions(record)}, []
+    seen, found = {_conditions(record)}, list[Rerun]()
     for bundle in bundles:
         again = _again(record, bundle)
         if again is not None and _conditions(again) not in seen:

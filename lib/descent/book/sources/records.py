@@ -110,7 +110,7 @@ def agreements(project: Project, found: Sequence[Record]) -> dict[str, str]:
 
 def bundles(project: Project) -> tuple[Bundle, ...]:
     """Return the runs that others sent; raise SourceError for one that was edited or is drawn under foreign rules."""
-    found, registered = [], registry(project)
+    found, registered = list[Bundle](), registry(project)
     for file in sorted(project.reruns.glob("*.zip")):
         bundle = sound(load_bundle, file)
         if registered.draws:  # a book without a registry has nothing to hold it against
