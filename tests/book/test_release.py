@@ -19,13 +19,10 @@ from descent.book.commands.build import build, site_inputs
 from descent.book.execute.stamps import read_site_stamp, write_site_stamp
 from toybook import REPOSITORY, edit
 
-CITATION = 'cff-version: 1.2.0\nversion: 1.2.3\ndate-released: "2026-11-21"\n'
-
 
 @pytest.fixture
 def ready(project):
     """Return the toy book with everything a release takes."""
-    (project.root / "CITATION.cff").write_text(CITATION)
     (project.root / "LICENSE").write_text("Do as you like.\n")
     (project.published / "records").mkdir(parents=True)
     (project.published / "records" / "earlier.json").write_text("{}")

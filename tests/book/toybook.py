@@ -174,6 +174,16 @@ See [](alpha.md), [the second](beta.md) and the [ledger](ledger.md).
 <!-- ledger-summary -->
 """
 
+CITATION = """\
+cff-version: 1.2.0
+title: "What Momentum Does: a toy"
+authors:
+  - name: The authors of What Momentum Does
+version: 1.2.3
+date-released: "2026-11-21"
+license: MIT
+"""
+
 TOC = """\
 format: jb-book
 root: chapters/index
@@ -203,6 +213,7 @@ def make(root: Path) -> Project:
     for page in ("ledger.md", "status.md"):
         shutil.copy(REPOSITORY / "chapters" / page, root / "chapters" / page)
     _write(root / "_toc.yml", TOC)
+    _write(root / "CITATION.cff", CITATION)
     shutil.copy(REPOSITORY / "_config.yml", root / "_config.yml")
     _write(root / "chapters" / "references.bib", "")
     shutil.copy(REPOSITORY / "data" / "ledger.schema.json", root / "data" / "ledger.schema.json")

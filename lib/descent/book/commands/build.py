@@ -18,6 +18,7 @@ from descent.book.execute.stamps import book_place, read_site_stamp, site_files,
 from descent.book.execute.work import own_folder, sweep
 from descent.book.pages import (
     api,
+    cite,
     convention,
     evidence,
     hover,
@@ -31,7 +32,8 @@ from descent.book.pages import (
     rules_page,
 )
 from descent.book.site import assemble, checks, finish, publish
-from descent.book.sources import records
+from descent.book.sources import edition, records
+from descent.book.sources.edition import CHANGELOG, CITATION
 from descent.book.sources.project import BookError, Project
 from descent.claims import standing
 from descent.claims.margins import load_units
@@ -87,6 +89,8 @@ def _build(
             shutil.rmtree(project.html, ignore_errors=True)
         raise
     progress.say(f"ledger: {standing(records.load(project), sources=True)}")
+    if said := edition.read(project).homeless:
+        progress.say(f"home: {said}")
     progress.say(f"site: {project.html / 'index.html'}")
     return project.html
 
@@ -104,6 +108,7 @@ def site_inputs(project: Project) -> digest.Inputs:
 def sources(project: Project) -> digest.Inputs:
     """Return what the site depends on beside the executions; what names further files is hashed before it is read."""
     files = [project.root / "_config.yml", project.root / "_toc.yml"]
+    files += [path for name in (CITATION, CHANGELOG) if (path := project.root / name).is_file()]
     files += [path for path in sorted(project.chapters.rglob("*")) if path.is_file() and ".ipynb" not in str(path)]
     pages = _hashes(project, files)
     data = [path for folder in (project.claims, project.reruns) for path in sorted(folder.glob("*")) if path.is_file()]
@@ -172,8 +177,11 @@ def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) ->
 
 
 def _facts(project: Project, chapters: Sequence[Chapter], again: Again) -> dict[str, str]:
-    """Return what an opened claim says beside its tests: the runs of others."""
-    return {(id := record.claim.id): "".join((reruns_told.fact(again.get(id, ())),)) for record in recorded(chapters)}
+    """Return what an opened claim says beside its tests: the runs of others, and how it is cited."""
+    return {
+        (id := record.claim.id): "".join((reruns_told.fact(again.get(id, ())), cite.fact(record)))
+        for record in recorded(chapters)
+    }
 
 
 def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
@@ -193,6 +201,8 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
         "status-table": landing.status_table(chapters),
         "figure-table": landing.figure_table(chapters),
     }
+    if project.asks_for("citation"):
+        parts["citation"] = cite.page(edition.read(project), chapters)
     if project.asks_for("identities"):
         parts["identities"] = evidence.identity_table(recorded(chapters))
     if project.asks_for("power-table"):

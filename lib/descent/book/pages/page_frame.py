@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from descent.book.execute.chapter import Chapter
-from descent.book.pages import convention
+from descent.book.pages import cite, convention
 from descent.book.pages.html import raw
 from descent.book.sources.provenance import Code, Trace
 from descent.claims import Outcome, Record, standing
@@ -107,6 +107,7 @@ def footer(chapter: Chapter) -> str:
             f'<p>Take along: <a href="downloads/{name}.ipynb" download>executed notebook</a> · '
             f'<a href="downloads/{name}.plain.ipynb" download>notebook without outputs</a> · '
             f'<a href="downloads/{name}.md" download>source</a></p>\n'
+            f"<p>Cite this chapter, its version named: {cite.links(cite.chapter(chapter))}.</p>\n"
             f"<details><summary>data of this page</summary><p>{files}</p></details>\n"
             f'<p class="provenance">Executed on {stamp.finished} in {stamp.seconds:.0f} s ({stamp.peak_mib} MiB) '
             f"with {escape(given)}; digest <code>{stamp.digest}</code>.</p>"

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from descent.book.pages.quoting import QUOTE
 from descent.book.pages.sparing import INTERVAL
-from descent.book.sources import records
+from descent.book.sources import edition, records
 from descent.book.sources.project import BookError, Project, sound
 from descent.claims.schema import ledger_schema
 from descent.results import read_text
@@ -111,6 +111,7 @@ def source_faults(project: Project) -> list[str]:
         lambda: records.papers(project),
         lambda: records.registry(project),
         lambda: records.bundles(project),
+        lambda: edition.read(project),
         lambda: _schema(project),
     ):
         try:

@@ -11,9 +11,11 @@ from xml.sax.saxutils import escape as escape_xml
 
 from PIL import Image
 
-from descent.book.site import drawings
-from descent.book.sources.project import Project
-from descent.claims import Record
+from descent.book.site import drawings, scholar
+from descent.book.sources import edition, records
+from descent.book.sources.project import Project, sound
+from descent.claims import Paper, Record
+from descent.results import read_text
 
 UNUSED = (
     "_static/scripts/fontawesome.js*",  # 1.5 MB for a dozen icons, which book.css takes from the font of the theme
@@ -31,6 +33,8 @@ CHARSET = '<meta charset="utf-8" />'
 ONE_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 TITLE = re.compile(r"<title>(.*?)</title>", re.S)
 SUMMARY = re.compile(r"<article.*?</h1>.*?<p>(?P<first>.*?)</p>", re.S)
+HEADED = re.compile(r"<article.*?</h1>", re.S)
+"""Up to the end of the title; a copy of it for the printer stands before."""
 FOCUS = re.compile(r'<(figure|div) class="(align-default|output text_html)"')
 """What may scroll sideways on a phone, and must then be reached by the keyboard."""
 IMAGE = re.compile(r'<img (?![^>]*loading=)(?=[^>]*dark-light)(?=[^>]*src="(?P<file>[^"]+)")')
@@ -49,14 +53,20 @@ body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh a
 """
 
 
-def finish(project: Project, html: Path, records: Sequence[Record]) -> None:
+def finish(project: Project, html: Path, found: Sequence[Record]) -> None:
     """Trim and complete the pages of a built site."""
-    title, base = str(project.config["title"]), str((project.config.get("html") or {}).get("baseurl") or "")
+    this = edition.read(project)
+    title, base, papers = str(project.config["title"]), this.address, records.papers(project)
     for path in sorted(html.glob("*.html")):
-        path.write_text(_page(path, path.read_text(encoding="utf-8"), title, base), encoding="utf-8")
+        text = _cited(project, this, papers, path.stem, path.read_text(encoding="utf-8"))
+        path.write_text(_page(path, text, title, base), encoding="utf-8")
     from descent.book.pages import preview  # loads what draws, which a reused site need not wait for
 
-    preview.draw(html / CARD, title, records)
+    preview.draw(html / CARD, title, found)
+    changes = project.root / edition.CHANGELOG
+    (html / scholar.FEED).write_text(
+        scholar.feed(this, sound(read_text, changes) if changes.is_file() else ""), "utf-8"
+    )
     (html / "404.html").write_text(LOST.format(title=escape(title)), encoding="utf-8")
     (html / "sitemap.xml").write_text(_sitemap(project, base), encoding="utf-8")
     for pattern in UNUSED:
@@ -75,6 +85,26 @@ def _page(path: Path, text: str, title: str, base: str) -> str:
     return text.replace("</head>", f"{_card(path.name, text, title, base)}</head>", 1)
 
 
+def _cited(project: Project, this: edition.Edition, papers: Sequence[Paper], page: str, text: str) -> str:
+    """Return a page of the book with the line that names its edition, and what reference managers read of a chapter."""
+    if page not in project.pages:
+        return text
+    cite = ("cite.html#" + page if page in project.notebooks else "cite.html") if "cite" in project.pages else ""
+    text = HEADED.sub(lambda found: f"{found[0]}\n{scholar.line(this, cite)}", text, count=1)
+    if page in project.notebooks or page == project.pages[0]:
+        tested = [paper for paper in papers if paper.chapter == page]
+        heading, about = _told(text, this.title)
+        heading = heading.removesuffix(f" — {this.title}")
+        text = text.replace("</head>", f"{scholar.head(this, page, heading, about, tested)}</head>", 1)
+    return text
+
+
+def _told(text: str, title: str) -> tuple[str, str]:
+    """Return the title of a page and its first sentences."""
+    named, first = TITLE.search(text), SUMMARY.search(text)
+    return (_plain(named[1]) if named else title), (_plain(first["first"])[:300] if first else title)
+
+
 def _size(picture: Path) -> str:
     """Return how large a picture is, so that a page keeps room for it and does not jump when it comes."""
     if picture.suffix != ".png" or not picture.is_file():
@@ -86,9 +116,7 @@ def _size(picture: Path) -> str:
 
 def _card(name: str, text: str, title: str, base: str) -> str:
     """Return what other sites show of a page: its title, its first sentences, a picture where the address is known."""
-    named, first = TITLE.search(text), SUMMARY.search(text)
-    heading = _plain(named[1]) if named else title
-    about = _plain(first["first"])[:300] if first else title
+    heading, about = _told(text, title)
     rows = {"og:type": "article", "og:site_name": title, "og:title": heading, "og:description": about}
     if base:
         rows |= {"og:url": f"{base}{name}", "og:image": f"{base}{CARD}"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import table_files
-from descent.book.pages import code
+from descent.book.pages import cite, code
 from descent.book.site.checks import SCHEMA
-from descent.book.sources import records, source
+from descent.book.sources import edition, records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import save_records
 from descent.claims.registry import beside
@@ -26,6 +26,7 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
     code.write(project, html)
     save_records(html / "ledger.json", recorded(chapters), beside(records.registry(project)))
     (html / SCHEMA.name).write_text(ledger_schema(), encoding="utf-8")
+    cite.write(html, edition.read(project), chapters)
     downloads = html / "downloads"
     for bundle in sorted(project.reruns.glob("*.zip")):
         (downloads / "reruns").mkdir(parents=True, exist_ok=True)
