@@ -59,6 +59,9 @@ def test_release_packs_the_site_and_what_it_publishes(ready, capsys):
         "data/claims/T2.yaml",
         "data/ledger.schema.json",
         "data/published/records/earlier.json",
+        "datapackage.json",
+        "forrt.json",
+        "ro-crate-metadata.json",
     )
     assert sorted(members(ready, "published")) == [root + name for name in names]
 

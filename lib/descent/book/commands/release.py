@@ -19,7 +19,8 @@ from descent.book.execute import digest
 from descent.book.execute.execute import reasons
 from descent.book.execute.lock import alone
 from descent.book.execute.stamps import SiteStamp, Stamp, book_place, read_site_stamp, read_stamp, site_files
-from descent.book.sources import source
+from descent.book.site import deposit
+from descent.book.sources import edition, records, source
 from descent.book.sources.project import BookError, Project, sound
 from descent.results import read_yaml, write_atomic
 
@@ -27,6 +28,9 @@ NAME = "what-momentum-does"
 CITATION = "CITATION.cff"
 PUBLISHED = ("data/published", "data/claims", "data/ledger.schema.json", CITATION, "LICENSE")
 """What is deposited beside the site: measurements of record, claims, and what is needed to read and to cite them."""
+
+Files = Mapping[Path, Path | bytes]
+"""What is packed by its place in the archive: a file, or its content."""
 
 
 def release(project: Project) -> list[Path]:
@@ -36,14 +40,26 @@ def release(project: Project) -> list[Path]:
         site = {Path(name): project.html / name for name in _require_site(project).files}  # nothing else lies there
         kept = {path.relative_to(project.root): path for name in PUBLISHED for path in _required(project, name)}
         _require_no_symlinks(project, [*site.values(), *kept.values()])
+        contents = {place: path.read_bytes() for place, path in kept.items()}
+        packs: dict[str, Files] = {"site": site, "published": contents | _described(project, contents)}
         return [
             path
-            for kind, files in (("site", site), ("published", kept))
+            for kind, files in packs.items()
             for path in _write(project.root / "dist", f"{NAME}-{version}-{kind}", files, released)
         ]
 
 
-def _write(folder: Path, name: str, files: Mapping[Path, Path], released: date) -> tuple[Path, Path]:
+def _described(project: Project, files: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """Return what tells programs of the files that are deposited: tables, claims in FORRT's terms, and all of it."""
+    this, found = edition.read(project), records.load(project)
+    made = {
+        deposit.PACKAGE: deposit.package(this, files),
+        deposit.FORRT: deposit.forrt(this, found, records.papers(project)),
+    }
+    return made | {deposit.CRATE: deposit.crate(this, {**files, **made})}
+
+
+def _write(folder: Path, name: str, files: Files, released: date) -> tuple[Path, Path]:
     """Write an archive and the file that `sha256sum -c` reads."""
     packed, archive = pack(name, files, released), folder / f"{name}.tar.gz"
     write_atomic(archive, packed)
@@ -52,13 +68,14 @@ def _write(folder: Path, name: str, files: Mapping[Path, Path], released: date) 
     return archive, checksum
 
 
-def pack(name: str, files: Mapping[Path, Path], released: date) -> bytes:
-    """Return files, by their place in the folder `name`, as tar.gz: sorted, of one date, of nobody's."""
+def pack(name: str, files: Files, released: date) -> bytes:
+    """Return files or contents, by their place in the folder `name`, as tar.gz: sorted, of one date, of nobody's."""
     moment = int(datetime.combine(released, time(), UTC).timestamp())
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for place in sorted(files, key=Path.as_posix):
-            content = files[place].read_bytes()
+            given = files[place]
+            content = given.read_bytes() if isinstance(given, Path) else given
             entry = tarfile.TarInfo(f"{name}/{place.as_posix()}")  # owner and group are 0 and without a name
             entry.size, entry.mtime, entry.mode = len(content), moment, 0o644
             archive.addfile(entry, io.BytesIO(content))
