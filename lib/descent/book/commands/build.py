@@ -25,6 +25,7 @@ from descent.book.pages import (
     instruments,
     landing,
     ledger,
+    neighbours,
     paper_scale_page,
     quoting,
     reports,
@@ -32,7 +33,7 @@ from descent.book.pages import (
     rules_page,
 )
 from descent.book.site import assemble, checks, finish, publish
-from descent.book.sources import edition, records
+from descent.book.sources import edition, graph, records
 from descent.book.sources.edition import CHANGELOG, CITATION
 from descent.book.sources.project import BookError, Project
 from descent.claims import standing
@@ -177,9 +178,12 @@ def _replace(project: Project, html: Path, work: Path, inputs: digest.Inputs) ->
 
 
 def _facts(project: Project, chapters: Sequence[Chapter], again: Again) -> dict[str, str]:
-    """Return what an opened claim says beside its tests: the runs of others, and how it is cited."""
+    """Return what an opened claim says beside its tests: what it rests on, the runs of others, how it is cited."""
+    claims = graph.read(project)
     return {
-        (id := record.claim.id): "".join((reruns_told.fact(again.get(id, ())), cite.fact(record)))
+        (id := record.claim.id): "".join(
+            (neighbours.fact(claims, id), reruns_told.fact(again.get(id, ())), cite.fact(record))
+        )
         for record in recorded(chapters)
     }
 

@@ -11,12 +11,12 @@ from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import table_files
 from descent.book.pages import cite, code
 from descent.book.site.checks import SCHEMA
-from descent.book.sources import edition, records, source
+from descent.book.sources import edition, graph, records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import save_records
 from descent.claims.registry import beside
 from descent.claims.schema import ledger_schema
-from descent.results import verified_table
+from descent.results import verified_table, write_json
 
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
@@ -27,6 +27,7 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
     save_records(html / "ledger.json", recorded(chapters), beside(records.registry(project)))
     (html / SCHEMA.name).write_text(ledger_schema(), encoding="utf-8")
     cite.write(html, edition.read(project), chapters)
+    write_json(html / "claim-graph.json", {"schema": 1, "claims": graph.read(project).to_json()})
     downloads = html / "downloads"
     for bundle in sorted(project.reruns.glob("*.zip")):
         (downloads / "reruns").mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,11 @@ def experiments(project: Project, chapter: str) -> dict[str, Code]:
     return {name: code for name, code in found.items() if code}
 
 
+def made_of(project: Project, chapter: str) -> dict[str, tuple[str, ...]]:
+    """Return the modules that every experiment of a chapter is made of, by its name."""
+    return {item.name: item.modules for item in _experiments(project, chapter).values()}
+
+
 def tables(results: Path) -> dict[str, list[str]]:
     """Return the names of a chapter's tables by the experiment that left them."""
     found: dict[str, list[str]] = {}
