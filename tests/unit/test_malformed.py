@@ -12,6 +12,7 @@ import yaml
 from descent.book.sources.parameters import given
 from descent.book.sources.project import BookError, find_project
 from descent.claims import load_paper, load_records, save_records
+from descent.claims.reruns import load_bundle
 from descent.data import image_files
 from descent.results import load_table, parse_yaml, provenance, save_table
 from hypothesis import HealthCheck, settings, strategies
@@ -23,6 +24,7 @@ Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # by libyaml, where it i
 ROOT = Path(__file__).parents[2]
 PROJECT = find_project(ROOT)
 CLAIMS = (ROOT / "data" / "claims" / "P4.yaml").read_text(encoding="utf-8")
+BUNDLE = (ROOT / "tests" / "book" / "geometry-f4b24c58.zip").read_bytes()
 DEFAULTS = {"scale": "cpu", "seed": 0, "replicas": 1000, "device": "cpu", "momentum": 0.9, "lr": 5e-4}
 
 OWN = (ValueError, BookError, image_files.DataDamaged, image_files.DataMissing)
@@ -59,6 +61,15 @@ def spoiled(draw, content: bytes):
         return content[: place + length] + content[place:]
     junk = draw(strategies.binary(min_size=1, max_size=length))
     return content[:place] + junk + content[place + len(junk) :]
+
+
+@thorough(30)
+@fuzz(spoiled(BUNDLE))
+def test_a_spoiled_bundle_is_refused_or_says_what_it_said(tmp_path, content):
+    path = tmp_path / "sent.zip"
+    path.write_bytes(content)
+    bundle = refused(lambda: load_bundle(path), "sent.zip in ")
+    assert bundle is None or bundle.parameters == {"seed": 1001, "replicas": 64}
 
 
 # What YAML and JSON can hold, at random.

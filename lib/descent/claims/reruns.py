@@ -214,7 +214,9 @@ def _unpacked(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             names = sorted(archive.namelist())
             if names != sorted((NOTE, RECORDS, COMPARISON)):
-                raise ValueError(f"it holds {', '.join(names) or 'nothing'}, not {NOTE}, {RECORDS} and {COMPARISON}")
+                raise ValueError(
+                    f"it holds {', '.join(map(ascii, names)) or 'nothing'}, not {NOTE}, {RECORDS} and {COMPARISON}"
+                )
             files = {}
             for name in names:
                 with archive.open(name) as file:
