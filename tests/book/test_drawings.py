@@ -59,6 +59,11 @@ def test_a_figure_is_drawn_for_both_themes_and_linked(folder):
     assert figures.GROUND not in dark
 
 
+def test_a_copy_outside_a_figure_follows_the_theme_too(folder):
+    page = drawings.shown('<p><img alt="It falls." class="dark-light" src="_images/a.svg" /></p>', folder)
+    assert re.findall(r'<a class="enlarge (on-\w+)"', page) == ["on-light", "on-dark"]
+
+
 def test_a_strip_belongs_to_the_figure_before_it(folder):
     page = drawings.shown(FIGURE + FIGURE.replace("fig-a", "fig-b") + STRIP, folder)
     assert page.count("download=") == 1

@@ -22,7 +22,6 @@ from descent.book.sources.project import BookError, find_project
 from descent.claims import Claim, Outcome, Record, Verdict, moves
 from descent.claims import verdict as rules
 from descent.stats.estimate import Estimate
-from PIL import Image
 from toybook import REPOSITORY, edit
 
 
@@ -117,16 +116,17 @@ def test_the_status_page_says_of_every_figure_what_it_rests_on(book, project):
     assert "stale: library toy.base, imports and 1 more" in table
 
 
-def test_a_page_shows_a_small_copy_of_a_figure(project, tmp_path):
-    chapters = {chapter.name: chapter for chapter in load_all(project)}
-    (name,) = {figure.anchor for figure in chapters["alpha"].figures.values()}
-    page = thumbnail.thumbnails("index", f"![A square](figure:alpha#{name})", chapters, tmp_path)
-    assert page == f"![A square](_static/figures/{name}.png)"
-    with Image.open(tmp_path / "_static" / "figures" / f"{name}.png") as small:
-        assert max(small.size) <= thumbnail.WIDTH
+def test_a_page_shows_a_copy_of_a_figure(tmp_path):
+    drawn = {"outputs": [{"data": {"image/png": "…", "image/svg+xml": "<svg>a square</svg>"}}]}
+    alpha = SimpleNamespace(
+        figures={1: SimpleNamespace(anchor="fig-square")}, page=lambda: SimpleNamespace(cells=[{}, drawn])
+    )
+    page = thumbnail.thumbnails("index", "![A square](figure:alpha#fig-square)", {"alpha": alpha}, tmp_path)
+    assert page == "![A square](_static/figures/fig-square.svg)"
+    assert (tmp_path / "_static" / "figures" / "fig-square.svg").read_text() == "<svg>a square</svg>"
     for absent in ("figure:alpha#none", "figure:gamma#none"):
         with pytest.raises(BookError, match=rf"^index.md: there is no figure none .* correct {absent}$"):
-            thumbnail.thumbnails("index", f"![A square]({absent})", chapters, tmp_path)
+            thumbnail.thumbnails("index", f"![A square]({absent})", {"alpha": alpha}, tmp_path)
 
 
 def test_a_claims_sentence_spells_out_its_acronyms():

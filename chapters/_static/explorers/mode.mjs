@@ -33,8 +33,8 @@ export const round = (value) => (Number.isFinite(value) ? String(+value.toPrecis
 // What the explorers compare: heavy ball with plain descent, at the same learning rate or at the same effective step.
 export const plainRate = ({ lr, momentum, matched }) => (matched ? lr / (1 - momentum) : lr);
 export const MOMENTUM = { id: "momentum", label: "momentum μ", min: 0, max: 0.99, step: 0.01, value: 0.9 };
-export const MATCHED = { id: "matched", label: "plain descent has", min: 0, max: 1, value: 0,
-  names: ["the same learning rate", "the same effective step"] };
+export const MATCHED = { id: "matched", label: "held equal", min: 0, max: 1, value: 0,
+  names: ["learning rate", "effective step"] };
 export const SWITCH = [{ label: "equal learning rate", state: {} }, { label: "equal effective step", state: { matched: 1 } }];
 
 // What the library's numbers for such an explorer are compared with.

@@ -30,7 +30,11 @@ def steps_to_leave(lr: float, momentum: float) -> int:
 
 def test_saddles() -> None:
     text = opening("saddles")
-    arms = {"after {} steps": (0.01, 0.0), "is there after {}.": (0.01, 0.9), "rate 0.1 is there after {}.": (0.1, 0.0)}
+    arms = {
+        "after {} steps": (0.01, 0.0),
+        "is there after {}.": (0.01, 0.9),
+        "rate 0.1 is there after {} steps.": (0.1, 0.0),
+    }
     for said, arm in arms.items():
         assert said.format(steps_to_leave(*arm)) in text
     for lr, momentum in arms.values():
@@ -40,7 +44,7 @@ def test_saddles() -> None:
 def test_flatness() -> None:
     text = opening("flatness")
     factors = torch.tensor([1 - 0.9 * 1, 1 - 0.9 * 3])
-    assert f"grow by {factors.square().mean():.2f} per step" in text
+    assert f"grows by {factors.square().mean():.2f} per step" in text
     assert f"={factors.abs().log().mean().exp():.2f}$" in text
     edge = mean_square_edge(torch.tensor([[1.0], [3.0]]).sqrt().tolist(), 0.0)
     assert f"its threshold is {float(edge):.1f}." in text

@@ -30,8 +30,8 @@ class Sparing:
         return "".join(self._paragraph(part, quoted) for part in parts)
 
     def _paragraph(self, text: str, quoted: Mapping[str, str]) -> str:
-        said, last = [], 0
-        written = False
+        said: list[str] = []
+        last, written = 0, False
         for found in QUOTE.finditer(text):
             before = text[last : found.start()]
             self.words += len(before.split())

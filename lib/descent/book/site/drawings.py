@@ -17,7 +17,7 @@ POINT = 96 / 72
 
 
 def shown(page: str, folder: Path) -> str:
-    """Return a page whose figures are drawings for the reader's theme; write those for a dark one beside the others."""
+    """Return a page whose figures, and copies of figures, are drawings for the reader's theme; write the dark ones."""
     made: list[str] = []
     last = 0
     for figure in _FIGURE.finditer(page):
@@ -31,7 +31,9 @@ def shown(page: str, folder: Path) -> str:
         if strip >= 0 and (following < 0 or strip < following):
             made += [page[last : strip + len(_STRIP)], _taken(drawing["file"], figure[0])]
             last = strip + len(_STRIP)
-    return "".join([*made, page[last:]])
+    return _DRAWING.sub(
+        lambda copy: copy[0] if " on-" in copy[0] else _pair(copy, folder), "".join([*made, page[last:]])
+    )
 
 
 def _pair(drawing: re.Match[str], folder: Path) -> str:
