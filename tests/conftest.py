@@ -17,10 +17,10 @@ def repository() -> Path:
 
 
 SLOWEST = (
-    "elsewhere_chapter", "test_cluster", "test_campaign", "test_endings", "test_pages", "test_site", "test_reading",
-    "test_accessible",
+    "elsewhere_chapter", "test_accessible", "test_accessible_chapters", "test_endings", "test_reading", "test_site",
+    "test_interaction", "test_faults", "test_campaign", "test_pages", "test_chapters", "test_cluster",
 )  # fmt: skip
-"""Files with few but long tests: begun last they would keep one process busy while the others have ended."""
+"""The files that take longest, in that order: one begun last would keep a process busy while the others have ended."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Such a test has another name in every process that shares the work.
     """
-    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+    items.sort(key=lambda item: (*SLOWEST, item.path.stem).index(item.path.stem))
     if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError("give these parameters an ids= of their own:\n" + "\n".join(unstable))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
-from descent.book.commands.build import build
+from descent.book.commands import build as pipeline
+from descent.book.commands.build import build, is_current
 from descent.book.execute.chapter import load_all
+from descent.book.execute.lock import taken
 from descent.book.execute.progress import Progress
 from descent.book.sources import records
 from descent.book.sources.project import Project, find_project
@@ -32,10 +36,27 @@ def log():
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """Return a finished toy book; not to be changed."""
-    project = make(tmp_path_factory.mktemp("toy"))
-    build(project, Log())
+    """Return a finished toy book, one for all processes that share the tests; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "toy"
+    with root.with_suffix(".lock").open("a") as file:
+        while not taken(file):
+            time.sleep(0.1)
+        project = Project(root)
+        if not (root.is_dir() and is_current(project)):
+            shutil.rmtree(root, ignore_errors=True)  # of a process that was stopped
+            build(make(root), Log())
     return project
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Have the last site taken for what is rendered, and nothing done to it."""
+    monkeypatch.setattr(pipeline.publish, "publish", lambda *_: None)
+    monkeypatch.setattr(pipeline.finish, "finish", lambda *_: None)
+    monkeypatch.setattr(
+        pipeline.assemble, "render", lambda project, staged, work: shutil.copytree(project.html, work / "html")
+    )
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import time
 
 import psutil
 import pytest
-from descent.book.commands import build as pipeline
 from descent.book.commands import cli
 from descent.book.commands.build import build, is_current
 from descent.book.execute import signals
@@ -298,16 +296,6 @@ def test_ctrl_c_before_a_new_site_is_there_leaves_the_previous_one(project, log)
     assert not is_current(project)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Have the last site taken for what is rendered, and nothing done to it."""
-    monkeypatch.setattr(pipeline.publish, "publish", lambda *_: None)
-    monkeypatch.setattr(pipeline.finish, "finish", lambda *_: None)
-    monkeypatch.setattr(
-        pipeline.assemble, "render", lambda project, staged, work: shutil.copytree(project.html, work / "html")
-    )
-
-
 @pytest.mark.parametrize("line", ["alpha: reused", "site: assembling"])
 @pytest.mark.parametrize(
     ("path", "old", "new"),
@@ -318,14 +306,14 @@ def quick(monkeypatch):
     ],
     ids=["page", "contents", "library"],
 )
-def test_what_is_edited_while_a_site_is_made_counts_as_not_built(project, log, quick, line, path, old, new):
+def test_what_is_edited_while_a_site_is_made_counts_as_not_built(project, log, unrendered, line, path, old, new):
     edit(project.source("alpha"), "A sentence about", "A better sentence about")
     build(project, Impatient(log, line, lambda: edit(project.root / path, old, new)))
     assert any(said.startswith("site: assembling because") for said in log.lines)
     assert not is_current(Project(project.root))
 
 
-def test_a_table_of_contents_is_read_when_a_build_begins(project, log, quick):
+def test_a_table_of_contents_is_read_when_a_build_begins(project, log, unrendered):
     assert "status" in project.pages
     edit(project.root / "_toc.yml", "  - file: chapters/status\n", "")
     build(project, log)

@@ -175,7 +175,7 @@ def test_after_a_full_disk_the_build_succeeds_again(project, log):
         lambda text: "",
     ],
 )
-def test_damaged_records_are_refused_by_name_never_used(project, log, damage):
+def test_damaged_records_are_refused_by_name_never_used(project, log, unrendered, damage):
     file = project.results("alpha") / "records.json"
     whole = file.read_text()
     file.write_text(damage(whole))

@@ -1,34 +1,22 @@
-"""Every page by axe-core, in both themes and on a phone: nothing serious, contrast included."""
+"""Every page but the chapters by axe-core, in both themes and on a phone: nothing serious, contrast included."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from axe import VIEWS, check, serious
 from descent.book.sources.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-PAGES = [*find_project(Path(__file__).parent).pages, "search", "404", "code/descent.stats.intervals"]
+BOOK = find_project(Path(__file__).parent)
+PAGES = [page for page in BOOK.pages if page not in BOOK.notebooks]
 
 
-def serious(page):
-    """Return the violations that keep somebody out, each with its first place."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] in ("serious", "critical")
-    ]
-
-
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
-def test_nothing_serious(tab, name, theme, width):
-    page = tab(theme, width).open(f"{name}.html")
-    for details in page.locator("article details").all()[:3]:
-        details.evaluate("node => { node.open = true; }")
-    page.wait_for_timeout(600)  # what opens fades in
-    assert serious(page) == []
+@VIEWS
+@pytest.mark.parametrize("shown", [*PAGES, "search", "404", "code/descent.stats.intervals"], indirect=True)
+def test_nothing_serious(shown, theme, width):
+    check(shown, theme, width)
 
 
 @pytest.mark.parametrize(
