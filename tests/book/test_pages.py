@@ -222,6 +222,8 @@ def test_boxes_say_how_to_run_a_chapter_again(project):
     page = (project.html / "alpha.html").read_text()
     assert "descent run alpha -p seed=1" in re.sub(r"<[^>]+>", "", page)
     assert 'href="downloads/alpha.plain.ipynb"' in page
+    assert (project.html / "downloads" / "alpha.away.ipynb").is_file()
+    assert 'href="downloads/alpha.away.ipynb"' in page
     assert "1 claim: 1 hold" in page
     assert "minutes to read" in page
     plain = (project.html / "downloads" / "alpha.plain.ipynb").read_text()

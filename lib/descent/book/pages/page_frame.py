@@ -106,6 +106,8 @@ def footer(chapter: Chapter) -> str:
             f"<p>Parameters and their defaults: {knobs}.</p>\n"
             f'<p>Take along: <a href="downloads/{name}.ipynb" download>executed notebook</a> · '
             f'<a href="downloads/{name}.plain.ipynb" download>notebook without outputs</a> · '
+            f'<a href="downloads/{name}.away.ipynb" download>notebook that installs what it needs</a>, for Colab and '
+            "the like · "
             f'<a href="downloads/{name}.md" download>source</a></p>\n'
             f"<p>Cite this chapter, its version named: {cite.links(cite.chapter(chapter))}.</p>\n"
             f"<details><summary>data of this page</summary><p>{files}</p></details>\n"

@@ -16,6 +16,7 @@ from descent.book.execute import lifeline
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.worker import ANSI
 from descent.book.pages import convention, hover
+from descent.book.pages.changes import box, changes
 from descent.book.pages.page_frame import Boxes, boxes
 from descent.book.pages.quoting import QUOTE, quotable, requote
 from descent.book.pages.sparing import Sparing
@@ -36,7 +37,8 @@ LINK = re.compile(r"(\]\(|\{doc\}`)([\w-]+)\.md(?=[)#`])")
 def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str, str]) -> Path:
     """Write what Jupyter Book reads: the chapters with their boxes, the other pages with what is generated for them.
 
-    A link to a claim says on hovering what it claims; pages without code quote the ledger as chapters do.
+    A link to a claim says on hovering what it claims; pages without code quote the ledger as chapters do. Every page
+    ends with its changes, where these are known.
     """
     target = project.build / "source"
     shutil.rmtree(target, ignore_errors=True)
@@ -47,14 +49,17 @@ def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str,
         stills.write(target / "_static" / "explorers")
     found = recorded(chapters)
     quoted, hints = quotable(project, found), {record.claim.id: _hint(record) for record in found}
+    made = changes(project)
+    ends = {page: box(made.get(page, ())) for page in project.pages}
     for chapter in chapters:
         notebook = _notebook(project, chapter, hints, quoted)
         requote(notebook, quoted)
+        notebook.cells += [source.text_cell(ends[chapter.name])] if ends[chapter.name] else []
         (target / f"{chapter.name}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
     for page in (page for page in project.pages if page not in project.notebooks):
         text = thumbnails(page, project.texts[page], {chapter.name: chapter for chapter in chapters}, target)
         text = _linked(project, _filled(page, text, generated, quoted), hints)
-        (target / f"{page}.md").write_text(text, encoding="utf-8")
+        (target / f"{page}.md").write_text(f"{text}\n{ends[page]}\n" if ends[page] else text, encoding="utf-8")
     (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
     shutil.copy(project.root / "_config.yml", target / "_config.yml")
     return target

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import table_files
-from descent.book.pages import cite, code
+from descent.book.pages import cite, code, elsewhere
 from descent.book.site.checks import SCHEMA
 from descent.book.sources import edition, graph, records, source
 from descent.book.sources.project import BookError, Project
@@ -41,10 +41,11 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
 
 
 def _write_forms(chapter: Chapter, folder: Path) -> None:
-    """Write a chapter as executed notebook without pictures, as plain notebook, and as source."""
+    """Write a chapter as executed notebook without pictures, as plain notebook, as one for elsewhere, and as source."""
     forms = {
         "ipynb": source.dump(text_only(chapter.executed)),
         "plain.ipynb": source.dump(chapter.notebook),
+        "away.ipynb": source.dump(elsewhere.away(chapter)),
         "md": chapter.text,
     }
     for form, text in forms.items():
