@@ -77,9 +77,9 @@ def test_a_run_cut_short_there_goes_on_to_the_same_end(there, tmp_path, monkeypa
 
 
 SHORTER = {
-    ("saddles", "stiff"): {"steps": 400},
-    ("smoothing", "quadratic"): {"looks": 40, "epochs": 10},
-    ("geometry", "nets"): {"steps": 10, "newton": 8},
+    ("saddles", "stiff"): {"steps": 150},
+    ("smoothing", "quadratic"): {"looks": 20, "epochs": 5},
+    ("geometry", "nets"): {"steps": 4, "newton": 4},
 }
 
 
