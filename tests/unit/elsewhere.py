@@ -15,6 +15,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -30,6 +31,25 @@ aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 """What may be given tensors of both kinds: copies, and indexing elsewhere by indices on the CPU."""
+WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default}
+"""What cannot go on before the device has said a number: its value, or how large the result is."""
+
+
+@dataclass
+class Counts:
+    """What has been asked of the device: kernels, waits for a number to come back, and tensors sent there."""
+
+    kernels: int = 0
+    waits: int = 0
+    sent: int = 0
+
+    def __sub__(self, other: Counts) -> Counts:
+        """Return what came after the other ones."""
+        return Counts(self.kernels - other.kernels, self.waits - other.waits, self.sent - other.sent)
+
+
+COUNTS = Counts()
+"""Since the module was loaded."""
 
 
 class Away(Tensor):
@@ -57,6 +77,7 @@ class Away(Tensor):
 
     def tolist(self) -> Any:
         """Bring the numbers back, as a real device does."""
+        COUNTS.waits += 1
         return self.inner.tolist()
 
     @classmethod
@@ -78,6 +99,7 @@ def _compute(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any
     if kwargs.get("device") is not None:
         goes = torch.device(kwargs["device"]).type == NAME
         kwargs = kwargs | {"device": torch.device("cpu")}
+    _count(func, bool(away), goes)
     found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
     known = {id(each.inner): each for each in away}  # what was changed in place is handed back as it came
 
@@ -87,6 +109,13 @@ def _compute(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any
         return known[id(value)] if id(value) in known else Away(value) if goes else value
 
     return tree_map(outer, found)
+
+
+def _count(func: Callable[..., Any], away: bool, goes: bool) -> None:
+    """Enter one operation: what comes back is waited for, and what is copied there from here is sent."""
+    COUNTS.kernels += goes and not func.is_view  # type: ignore[attr-defined]
+    COUNTS.waits += (away and not goes) or func in WAITING
+    COUNTS.sent += goes and not away and func in COPIES
 
 
 def _check(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:

@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from descent.engine import drop
 from descent.engine.checkpoint import Checkpoint, Keeping, keeping
 from descent.engine.rules import heavy_ball
 from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.engine.train import every, train
 from descent.experiments.lab import Lab
+from descent.nets.dense import MLP, CrossEntropy
+from descent.nets.supervised import Supervised
 from descent.problems.saddle import Quadratic
 from descent.runs.perform import perform
-from elsewhere import NAME, elsewhere
+from elsewhere import COUNTS, NAME, elsewhere
 
 
 @pytest.fixture
@@ -74,6 +77,36 @@ def test_a_run_cut_short_there_goes_on_to_the_same_end(there, tmp_path, monkeypa
     assert again.params.device == there
     assert torch.equal(again.params, whole.params)
     assert torch.equal(again.records["size"].values, whole.records["size"].values)
+
+
+PROBLEMS = {
+    "quadratic": lambda streams, device: (Quadratic((1.0, 2.0)), torch.ones(6, 2, device=device)),
+    "net": lambda streams, device: (_classes(device), MLP((6, 5, 3)).initial(streams)),
+}
+
+
+def _classes(device):
+    inputs = torch.arange(240.0).view(40, 6).sin().to(device)
+    return Supervised(MLP((6, 5, 3)), CrossEntropy(), inputs, (torch.arange(40) % 3).to(device), 8)
+
+
+@pytest.mark.parametrize("schedule", [None, drop(3, lr=0.5)], ids=["constant", "schedule"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_nothing_is_waited_for_between_looks(there, name, schedule):
+    streams = Streams(replica_seeds(1, 6, there))
+    objective, start = PROBLEMS[name](streams, there)
+    hyper = heavy_ball([0.01] * 6, 0.9).to(there)
+
+    def asked(steps, check):
+        before = replace(COUNTS)
+        train(objective, start, hyper, steps, streams, schedule=schedule, check=check)
+        return COUNTS - before
+
+    more = asked(40, 100) - asked(20, 100)
+    assert more.waits == 0
+    assert more.sent < 20 * (2 if name == "quadratic" else 1)  # a quadratic sends its curvatures anew each step
+    assert 100 < more.kernels < 20 * 50
+    assert (asked(40, 1) - asked(20, 1)).waits >= 20  # a look is a wait
 
 
 SHORTER = {
