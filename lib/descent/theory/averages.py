@@ -22,6 +22,7 @@ from descent.theory.signs import Kernel
 __all__ = ["LAWS", "Law", "Skewed", "average_median", "centre_density"]
 
 Law = Literal["normal", "laplace", "student", "exponential"]
+"""The name of a law of noise about zero."""
 LAWS: tuple[Law, ...] = get_args(Law)
 """Normal, Laplace, Student's t of three degrees of freedom, and an exponential law less its mean."""
 
