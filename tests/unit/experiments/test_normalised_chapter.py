@@ -11,6 +11,7 @@ from descent.experiments.normalised import adam, batches, classes, control, even
 from descent.experiments.normalised.nets import Net
 from descent.figures import normalised as figures
 from descent.theory.signs import ema
+from pandas import RangeIndex
 from tidy import check_answers
 
 LAB = Lab(seed=1000, replicas=32)
@@ -37,6 +38,7 @@ def results():
 def test_every_experiment_answers_its_claims(results):
     for module, result in results.items():
         check_answers("N", module, result)
+        assert all(isinstance(frame.index, RangeIndex) for frame in module.tables(result).values())
 
 
 def test_every_test_of_a_claim_is_answered_once(results):

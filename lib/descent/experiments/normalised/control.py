@@ -157,10 +157,13 @@ def tables(result: ControlResult) -> Tables:
         [draw_difference(found.accuracy[arm], found.accuracy[MOMENTUM]) for arm in (MATCHED, PLAIN)]
         for found in result.found
     ]
+    factors = [_factors(case, found) for case, found in zip(names, result.found, strict=True)]
     ends = {"log_loss": np.array(less, dtype=object), "accuracy": np.array(points, dtype=object)}
     return {
         "control": tidy({"case": names, "arm": ARMS[1:]}, **ends),
-        "control_factors": concat([_factors(case, found) for case, found in zip(names, result.found, strict=True)]),
+        "control_factors": concat(
+            [_factors(case, found) for case, found in zip(names, result.found, strict=True)], ignore_index=True
+        ),
     }
 
 
