@@ -161,9 +161,7 @@ def tables(result: ControlResult) -> Tables:
     ends = {"log_loss": np.array(less, dtype=object), "accuracy": np.array(points, dtype=object)}
     return {
         "control": tidy({"case": names, "arm": ARMS[1:]}, **ends),
-        "control_factors": concat(
-            [_factors(case, found) for case, found in zip(names, result.found, strict=True)], ignore_index=True
-        ),
+        "control_factors": concat(factors, ignore_index=True),
     }
 
 
