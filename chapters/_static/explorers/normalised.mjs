@@ -113,7 +113,7 @@ function summary(state) {
     + "Averaged after the sign it rests where the plain one does.";
 }
 
-mount({
+export const render = mount({
   name: "normalised",
   panels: 2,
   height: 300,

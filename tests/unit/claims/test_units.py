@@ -101,4 +101,4 @@ def test_the_margins_of_the_book():
     assert units["accuracy"].margin * 100 == units["points"].margin
     assert all(unit.low < unit.high for unit in units.values())
     assert filled({"kind": "equivalence", "target": 0}, units["points"], stated=False)["tolerance"] == 0.5
-    assert len(load_papers()) == 6  # margins.yaml is not taken for a paper
+    assert len(load_papers()) == 7  # margins.yaml is not taken for a paper

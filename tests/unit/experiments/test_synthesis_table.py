@@ -275,7 +275,7 @@ def test_every_experiment_has_a_configuration_at_both_scales() -> None:
         alone = experiment.name in ("limits", "rescaling")  # nothing in them is random, or can be made larger
         assert (digest(experiment.small) == digest(experiment.large)) == alone
     claims = [claim for experiment in synthesis.EXPERIMENTS for claim in CLAIMS[experiment.name]]
-    assert len(claims) == len(set(claims))
+    assert {claim for claim in claims if claims.count(claim) > 1} == {"S-21"}  # its edge is asked of small nets
     assert len({experiment.name for experiment in synthesis.EXPERIMENTS}) == len(synthesis.EXPERIMENTS)
 
 
