@@ -250,6 +250,7 @@ def test_pages_are_trimmed_and_carry_a_card(project):
 
 def test_with_an_address_they_carry_it(project, log):
     edit(project.root / "_config.yml", 'baseurl: ""', 'baseurl: "https://book.example/"')
+    edit(project.root / "CITATION.cff", "license: MIT", 'license: MIT\nurl: "https://book.example/"')
     build.build(project, log)
     page = (project.html / "alpha.html").read_text()
     assert re.findall('rel="canonical" href="(.*?)"', page) == ["https://book.example/alpha.html"]

@@ -56,7 +56,7 @@ def test_every_claim_has_its_anchor_and_verdict_in_words(built):
     ledger = (built.html / "ledger.html").read_text()
     assert '<tbody id="T1-C1"' in ledger
     assert "</span> holds</span>" in ledger
-    assert 'href="ledger.html#T1-C1"' in (built.html / "index.html").read_text()
+    assert 'href="ledger.html?paper=T1&amp;verdict=holds"' in (built.html / "index.html").read_text()
 
 
 def test_mathematics_is_served_from_the_site(built):
