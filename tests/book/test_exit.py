@@ -61,27 +61,33 @@ def plain(source, target):
     return target / "html"
 
 
+ADDED = ("edition", "vector")
+"""Classes of what the book adds to finished pages: the line below a title, the link to a drawing."""
+
+
 class Page(HTMLParser):
-    """The anchors of an article and its words, as far as they are no script."""
+    """The anchors of an article and its words, as far as they are no script and not added to finished pages."""
 
     def __init__(self, text):
         super().__init__()
-        self.anchors, self.words, self.depth, self.script = [], [], 0, False
+        self.anchors, self.words, self.depth, self.script, self.added = [], [], 0, False, ""
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.depth += tag == "article"
         self.script = tag in ("script", "style")
+        self.added = self.added or (tag if dict(attributes).get("class") in ADDED else "")
         if self.depth:
             self.anchors += [value for name, value in attributes if name == "id"]
 
     def handle_endtag(self, tag):
         self.depth -= tag == "article"
         self.script = False
+        self.added = "" if tag == self.added else self.added
 
     def handle_data(self, data):
-        if self.depth and not self.script:
-            self.words += data.split()
+        if self.depth and not self.script and not self.added:
+            self.words += [word for word in data.split() if word != ";"]  # between the links of a figure
 
 
 def pages(folder):

@@ -80,7 +80,7 @@ def test_the_four_files_make_a_claim_with_a_verdict(book, capsys, monkeypatch, c
     [
         ("saddles", "give chapter and name of an experiment, such as saddles.warmth"),
         ("saddles.My-Test", "give chapter and name"),
-        ("nowhere.rest", "no paper's chapter is called 'nowhere'; there are smoothing"),
+        ("nowhere.rest", "no paper's chapter is called 'nowhere'; there are normalised, smoothing"),
         ("saddles.escape", "lib/descent/experiments/saddles/escape.py is there already; give the experiment another"),
     ],
 )
