@@ -94,7 +94,7 @@ def test_a_docstring_is_taken_apart():
 
 def test_a_name_opens_to_parameters_returns_refusals_and_an_example(book):
     page = api.library(book)
-    entry = page.partition("<code>stationary_variance</code></a>")[2].partition("</details>")[0]
+    entry = page.partition('<code class="named">stationary_variance</code>')[2].partition("</details>")[0]
     assert "<dt>Parameters</dt><dd><ul><li><code>curvature</code> : <code>ArrayLike</code>" in entry
     assert "<dt>Returns</dt><dd><code>Array</code> — E x² at the optimum" in entry
     assert "<pre>&gt;&gt;&gt; stationary_variance(" in entry
@@ -155,5 +155,7 @@ def test_a_site_that_asks_for_it_carries_it(project, log):
     edit(project.source("index"), "A toy book\n", "A toy book\n\n<!-- api -->\n")
     build.build(project, log)
     page = (project.html / "index.html").read_text()
-    assert re.search(r'<summary><a href="code/toy.law.html#L1"><code>value</code>', page)
+    assert re.search(
+        r'<summary><code class="named">value</code>.*<a href="code/toy.law.html#L1"><code>value</code></a>', page, re.S
+    )
     assert 'id="L1"' in (project.html / "code" / "toy.law.html").read_text()

@@ -15,7 +15,7 @@ FIGURE = (
     '<figure class="align-default" id="fig-a"><img alt="It falls." class="dark-light" src="_images/a.svg" />'
     "<figcaption>A figure.</figcaption></figure>\n"
 )
-STRIP = '<p class="strip">data <a href="x.csv">x.csv</a></p>'
+STRIP = '<details class="strip"><summary>data · code</summary><p>data <a href="x.csv">x.csv</a></p></details>'
 DARK_GROUND = "#121212"
 TEXTS = ("axes.label", "axes.title", "xtick.label", "ytick.label", "legend.font", "legend.title_font", "font.size")
 
@@ -50,7 +50,7 @@ def test_a_figure_is_drawn_for_both_themes_and_linked(folder):
     ]
     assert page.count('alt="It falls."') == 2
     assert page.count('loading="lazy"') == page.count('width="672" height="192"') == 2
-    assert '<p class="strip"><a class="vector" href="_images/a.svg" download="fig-a.svg">' in page
+    assert '<p><a class="vector" href="_images/a.svg" download="fig-a.svg">' in page
     light, dark = ((folder / "_images" / f"a{kind}.svg").read_text() for kind in ("", ".dark"))
     plain = figures.ARMS["plain"].color
     assert plain in light

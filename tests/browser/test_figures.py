@@ -35,9 +35,9 @@ def test_a_page_shows_the_drawings_of_its_theme_alone(tab, theme, kind):
     assert ink["dark" if theme == "light" else "light"] not in drawing
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_no_text_of_a_figure_is_shown_smaller_than_it_was_drawn(shown, name):
-    found = shown(name).page.eval_on_selector_all("article figure:has(img.dark-light)", BOXES)
+@pytest.mark.parametrize("shown", CHAPTERS, indirect=True)
+def test_no_text_of_a_figure_is_shown_smaller_than_it_was_drawn(shown):
+    found = shown.page.eval_on_selector_all("article figure:has(img.dark-light)", BOXES)
     assert found
     for box in found:
         assert box["shown"] >= 0.98 * box["own"], f"{TEXT} points become {TEXT * box['shown'] / box['own']:.1f}"

@@ -113,13 +113,14 @@ def prose(text: str) -> str:
 def _item(entry: Entry, use: usage.Use | None) -> str:
     """Return one name: its line, and folded below it parameters, returns, what is refused, and an example."""
     name, parts = entry.code.name.rpartition(".")[2], entry.parts
-    head = f'<a href="{entry.code.address}"><code>{name}</code></a><code class="takes">{escape(entry.takes)}</code>'
+    head = f'<code class="named">{name}</code><code class="takes">{escape(entry.takes)}</code>'
     rows = [
         _section("Parameters", _parameters(parts.parameters)),
         _section("Returns", _returns(parts)),
         _section("Raises", html(parts.raises)),
         _section("Notes", html(parts.more)),
         _section("Example", _example(parts, use)),
+        _section("Source", f'<a href="{entry.code.address}"><code>{name}</code></a>'),
     ]
     return (
         f'<details class="name"><summary>{head}<span>{html(entry.sentence)}</span></summary>\n'

@@ -10,7 +10,7 @@ __all__ = ["shown"]
 
 _FIGURE = re.compile(r"<figure[^>]*>(?:(?!</figure>).)*?</figure>", re.S)
 _DRAWING = re.compile(r'<img (?=[^>]*dark-light)[^>]*?src="(?P<file>[^"]+\.svg)"[^>]*>')
-_STRIP = '<p class="strip">'
+_STRIP = '<details class="strip"><summary>data · code</summary><p>'
 _NAME = re.compile(r'<figure[^>]*id="([^"]+)"')
 POINT = 96 / 72
 """Pixels of a style sheet in a point."""

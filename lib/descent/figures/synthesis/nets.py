@@ -124,8 +124,8 @@ def batches(result: BatchesResult) -> Figure:
     axes[0].set_ylabel("large step:\nless the reference's")
     for axis, case, title in ((axes[3], Case.SMALL_STEP, "small step"), (axes[4], Case.LOGISTIC, "logistic loss")):
         _against(axis, result, case, "sharpness")
-        axis.set_title(f"log sharpness, {title}")
-    axes[3].set_ylabel("less the reference's")
+        axis.set_title(title)
+    axes[3].set_ylabel("log sharpness:\nless the reference's")
     _scan(axes[5], result)
     for axis in axes[3:]:
         axis.sharey(axes[0])  # what is compared stands on one axis
