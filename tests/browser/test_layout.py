@@ -14,7 +14,8 @@ KEPT = json.loads(FILE.read_text(encoding="utf-8"))
 
 def look(tab, name, width, style=""):
     page = tab(width=width, reduced_motion="reduce").open(f"{name}.html")
-    page.add_style_tag(content=style)
+    if style:
+        page.add_style_tag(content=style)
     return page.evaluate(PRINT)
 
 
