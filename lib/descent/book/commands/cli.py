@@ -70,7 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = stop.signal if isinstance(stop, signals.Ended) else signal.SIGINT
         with contextlib.suppress(OSError):  # the terminal may be gone
             print(f"descent: interrupted by {number.name}; what was finished before is kept", file=sys.stderr)
+        _hushed()
         return 128 + number
+
+
+def _hushed() -> None:
+    """Let what can no longer be said go nowhere: Python would end with a status of its own over it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def parser() -> argparse.ArgumentParser:
