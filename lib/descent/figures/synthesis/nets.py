@@ -165,4 +165,4 @@ def _scan(axis: Axes, result: BatchesResult) -> None:
     axis.axhspan(-BANDS["sharpness"], BANDS["sharpness"], color=INK, alpha=0.15, linewidth=0)
     found = [(1 / (1 - arm.momentum), result.against(Case.FLIPS, arm)) for arm in arms]
     _series(axis, found, ARMS["momentum"], "")
-    axis.set(xscale="log", xlabel="1/(1 − momentum), batch 38", title="momenta")
+    axis.set(xscale="log", xlabel="1/(1 − momentum)", title=f"batch {twin.batch}")
