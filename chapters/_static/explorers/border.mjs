@@ -161,7 +161,7 @@ export const render = mount({
   panels: 2,
   height: 400,
   controls: [
-    { id: "effective", label: "effective step e", min: 0.01, max: 2, step: 0.01, value: 0.2, log: true },
+    { id: "effective", label: "effective step e", min: 0.01, max: 2, value: 0.2, log: true },
     MOMENTUM,
     { id: "batch", label: "batch size B", min: 0, max: FULL, step: 1, value: FULL,
       names: [...Array.from({ length: FULL }, (_, i) => String(2 ** i)), "full batch"] },

@@ -118,9 +118,9 @@ export const render = mount({
   panels: 2,
   height: 300,
   controls: [
-    { id: "lr", label: "rate η", min: 0.001, max: 0.1, step: 0.02, value: 0.01, log: true },
+    { id: "lr", label: "rate η", min: 0.001, max: 0.1, value: 0.01, log: true },
     { ...MOMENTUM, max: 0.95 },
-    { id: "batch", label: "batch size B", min: 1, max: 64, step: 0.02, value: 1, log: true },
+    { id: "batch", label: "batch size B", min: 1, max: 64, value: 1, log: true },
     { id: "skew", label: "skewness of an example's gradient", min: 0.25, max: 4, step: 0.05, value: 2 },
   ],
   presets: [

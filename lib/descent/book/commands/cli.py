@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"descent: {fault}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hushed()
         return 0
     except KeyboardInterrupt as stop:
         number = stop.signal if isinstance(stop, signals.Ended) else signal.SIGINT

@@ -21,6 +21,9 @@ PRACTICE = "in-practice"
 WORDS_PER_MINUTE = 200
 SECONDS_PER_FIGURE = 30
 
+STRIP = '<details class="strip"><summary>data · code</summary><p>'
+"""What opens the strip under a figure."""
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -64,7 +67,7 @@ def strips(chapter: Chapter) -> dict[int, str]:
 
 
 def _fold(strip: str) -> str:
-    return f'<details class="strip"><summary>data · code</summary><p>{strip}</p></details>'
+    return f"{STRIP}{strip}</p></details>"
 
 
 def _strip(chapter: Chapter, found: Trace, facts: Facts) -> str:

@@ -6,11 +6,12 @@ import re
 from html import escape
 from pathlib import Path
 
+from descent.book.pages.page_frame import STRIP
+
 __all__ = ["shown"]
 
 _FIGURE = re.compile(r"<figure[^>]*>(?:(?!</figure>).)*?</figure>", re.S)
 _DRAWING = re.compile(r'<img (?=[^>]*dark-light)[^>]*?src="(?P<file>[^"]+\.svg)"[^>]*>')
-_STRIP = '<details class="strip"><summary>data · code</summary><p>'
 _NAME = re.compile(r'<figure[^>]*id="([^"]+)"')
 POINT = 96 / 72
 """Pixels of a style sheet in a point."""
@@ -26,11 +27,11 @@ def shown(page: str, folder: Path) -> str:
             continue
         made += [page[last : figure.start()], figure[0].replace(drawing[0], _pair(drawing, folder))]
         last = figure.end()
-        strip = page.find(_STRIP, last)
+        strip = page.find(STRIP, last)
         following = page.find("<figure", last)
         if strip >= 0 and (following < 0 or strip < following):
-            made += [page[last : strip + len(_STRIP)], _taken(drawing["file"], figure[0])]
-            last = strip + len(_STRIP)
+            made += [page[last : strip + len(STRIP)], _taken(drawing["file"], figure[0])]
+            last = strip + len(STRIP)
     return _DRAWING.sub(
         lambda copy: copy[0] if " on-" in copy[0] else _pair(copy, folder), "".join([*made, page[last:]])
     )
