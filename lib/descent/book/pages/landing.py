@@ -9,6 +9,7 @@ from descent.book.execute import digest
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import Stamp
 from descent.book.pages.html import SIGNS, kind, raw, table
+from descent.book.sources import parts
 from descent.book.sources.provenance import Trace
 from descent.claims import Record, Verdict, by_source, identities, spell, tally
 
@@ -62,20 +63,21 @@ def figure_table(chapters: Sequence[Chapter]) -> str:
 
 
 def _figures(chapter: Chapter) -> str:
-    rows = "\n".join(_figure(chapter.name, figure, chapter.records) for figure in chapter.figures.values())
+    read_on = parts.pages(chapter.notebook.cells, chapter.name)
+    rows = "\n".join(_figure(read_on[place], figure, chapter.records) for place, figure in chapter.figures.items())
     state = f"executed {chapter.stamp.finished}, {_state(chapter.moved)}"
     head = f'<a href="{chapter.name}.html">{escape(chapter.title)}</a>, {state}'
     return f'<tbody>\n<tr><th colspan="{len(FIGURES)}" scope="rowgroup">{head}</th></tr>\n{rows}\n</tbody>'
 
 
-def _figure(chapter: str, figure: Trace, records: Sequence[Record]) -> str:
+def _figure(page: str, figure: Trace, records: Sequence[Record]) -> str:
     claims = [
         record.claim.id
         for record in records
         if any(outcome.experiment in figure.experiments for outcome in record.outcomes)
     ]
     links = ", ".join(f'<a href="ledger.html#{claim}">{claim}</a>' for claim in claims)
-    place = f"{chapter}.html#{figure.anchor}" if figure.anchor else f"{chapter}.html"
+    place = f"{page}.html#{figure.anchor}" if figure.anchor else f"{page}.html"
     return (
         f'<tr><th scope="row"><a href="{place}">{escape(figure.title)}</a></th>'
         f"<td>{escape(', '.join(figure.experiments)) or 'formulas alone'}</td><td>{links or 'none'}</td></tr>"

@@ -52,6 +52,16 @@ def header(chapter: Chapter) -> str:
     )
 
 
+def part_of(chapter: Chapter) -> str:
+    """Return the lines below the title of a page that shows a part of a chapter."""
+    name = chapter.name
+    return raw(
+        f'<p class="chapter-facts">a part of <a href="{name}.html">{escape(chapter.title)}</a>, computed with it · '
+        f'<a href="{name}.html#run-this-yourself">run this yourself</a></p>'
+        + convention.badge(chapter.project, chapter.text)
+    )
+
+
 def minutes(text: str) -> int:
     """Return how long a chapter takes to read: its prose at 200 words a minute, half a minute for a figure."""
     prose = re.sub(r"^---\n.*?\n---\n|^(`{3,})\{code-cell\}.*?^\1\s*$", " ", text, flags=re.S | re.M)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.worker import ANSI
 from descent.book.pages import convention, hover
 from descent.book.pages.changes import box, changes
-from descent.book.pages.page_frame import Boxes, boxes
+from descent.book.pages.page_frame import Boxes, boxes, part_of
 from descent.book.pages.quoting import QUOTE, quotable, requote
 from descent.book.pages.sparing import Sparing
 from descent.book.pages.thumbnail import thumbnails
 from descent.book.site.publish import IMAGES
-from descent.book.sources import source
+from descent.book.sources import parts, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import Record
 
@@ -51,15 +52,23 @@ def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str,
     quoted, hints = quotable(project, found), {record.claim.id: _hint(record) for record in found}
     made = changes(project)
     ends = {page: box(made.get(page, ())) for page in project.pages}
+    read_on = {page: chapter for chapter in chapters for page in parts.pages(chapter.notebook.cells, chapter.name)}
+    linked = functools.partial(_linked, read_on, hints=hints)
+    apart: dict[str, source.Notebook] = {}
     for chapter in chapters:
-        notebook = _notebook(project, chapter, hints, quoted)
+        notebook = _notebook(project, chapter, linked, quoted)
         requote(notebook, quoted)
-        notebook.cells += [source.text_cell(ends[chapter.name])] if ends[chapter.name] else []
-        (target / f"{chapter.name}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
+        apart |= parts.apart(notebook, chapter.name)
     for page in (page for page in project.pages if page not in project.notebooks):
         text = thumbnails(page, project.texts[page], {chapter.name: chapter for chapter in chapters}, target)
-        text = _linked(project, _filled(page, text, generated, quoted), hints)
-        (target / f"{page}.md").write_text(f"{text}\n{ends[page]}\n" if ends[page] else text, encoding="utf-8")
+        text = linked(_filled(page, text, generated, quoted))
+        if page in apart:
+            apart[page].cells = _below(read_on[page], text, apart[page].cells, quoted)
+        else:
+            (target / f"{page}.md").write_text(f"{text}\n{ends[page]}\n" if ends[page] else text, encoding="utf-8")
+    for page, notebook in apart.items():
+        notebook.cells += [source.text_cell(ends[page])] if ends[page] else []
+        (target / f"{page}.ipynb").write_text(source.dump(notebook), encoding="utf-8")
     (target / "_toc.yml").write_text(yaml.safe_dump(_flat(project.toc), sort_keys=False), encoding="utf-8")
     shutil.copy(project.root / "_config.yml", target / "_config.yml")
     return target
@@ -95,20 +104,40 @@ def _hint(record: Record) -> str:
 
 
 def _notebook(
-    project: Project, chapter: Chapter, hints: Mapping[str, str], quoted: Mapping[str, str]
+    project: Project, chapter: Chapter, linked: Callable[[str], str], quoted: Mapping[str, str]
 ) -> source.Notebook:
     merged = chapter.page()
+    parts.require(project, chapter.name, merged.cells)
     _require_pictures(chapter.name, merged)
     _require_short(chapter.name, merged)
-    terms, seen, sparing = hover.glossary(project), set[str](), Sparing()
-    for cell in merged.cells:
-        if cell.cell_type == "markdown":
-            cell.source = sparing.text(_linked(project, hover.explained(cell.source, terms, seen), hints), quoted)
-        else:
-            sparing.past()
+    terms = hover.glossary(project)
+    for cells in parts.spread(merged.cells, chapter.name).values():
+        _told(cells, terms, linked, quoted)
     _tell(merged, convention.convention(chapter.text))
     _surround(merged, boxes(chapter))
     return merged
+
+
+def _told(
+    cells: Sequence[Any], terms: Mapping[str, str], linked: Callable[[str], str], quoted: Mapping[str, str]
+) -> None:
+    """Explain the terms of one page where they come first, point its links, thin its intervals."""
+    seen, sparing = set[str](), Sparing()
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = sparing.text(linked(hover.explained(cell.source, terms, seen)), quoted)
+        else:
+            sparing.past()
+
+
+def _below(chapter: Chapter, text: str, cells: Sequence[Any], quoted: Mapping[str, str]) -> list[Any]:
+    """Return the cells of a page that shows a part of a chapter below its own text, with what they quote written out.
+
+    What a notebook glues is known on one page alone, the chapter's.
+    """
+    for cell in (cell for cell in cells if cell.cell_type == "markdown"):
+        cell.source = QUOTE.sub(lambda match: quoted[match[1]], cell.source)
+    return [source.text_cell(_headed(text, part_of(chapter))), *cells]
 
 
 def _tell(notebook: source.Notebook, name: str) -> None:
@@ -124,8 +153,13 @@ def _surround(notebook: source.Notebook, box: Boxes) -> None:
     for place in sorted(box.strips, reverse=True):
         notebook.cells.insert(place + 1, source.text_cell(box.strips[place]))
     title = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
-    title.source = re.sub(r"^# .+$", lambda match: f"{match[0]}\n\n{box.header}", title.source, count=1, flags=re.M)
+    title.source = _headed(title.source, box.header)
     notebook.cells.append(source.text_cell(box.footer))
+
+
+def _headed(text: str, header: str) -> str:
+    """Return a text with a header below its title."""
+    return re.sub(r"^# .+$", lambda match: f"{match[0]}\n\n{header}", text, count=1, flags=re.M)
 
 
 def _require_pictures(page: str, notebook: source.Notebook) -> None:
@@ -168,10 +202,10 @@ def _filled(page: str, text: str, generated: Mapping[str, str], quoted: Mapping[
     return QUOTE.sub(lambda match: quoted[match[1]], Sparing().text(text, quoted))
 
 
-def _linked(project: Project, text: str, hints: Mapping[str, str]) -> str:
+def _linked(notebooks: Container[str], text: str, *, hints: Mapping[str, str]) -> str:
     """Point links at the staged file, .ipynb for a chapter; let a link to a claim say on hovering what it claims."""
     text = CLAIM_LINK.sub(lambda m: f'](claim:{m[1]} "{hints[m[1]]}")' if m[1] in hints else m[0], text)
-    return LINK.sub(lambda m: f"{m[1]}{m[2]}.ipynb" if m[2] in project.notebooks else m[0], text)
+    return LINK.sub(lambda m: f"{m[1]}{m[2]}.ipynb" if m[2] in notebooks else m[0], text)
 
 
 def _flat(node: Any) -> Any:

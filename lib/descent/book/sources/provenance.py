@@ -14,7 +14,7 @@ from typing import Any
 
 from docutils.nodes import make_id
 
-from descent.book.sources import source
+from descent.book.sources import parts, source
 from descent.book.sources.parameters import experiments_package
 from descent.book.sources.project import Project
 from descent.claims import Record
@@ -64,8 +64,8 @@ def modules(project: Project) -> dict[str, Path]:
     """Return every module of the library by its dotted name."""
     found = {}
     for path in sorted(project.library.rglob("*.py")):
-        parts = path.relative_to(project.library).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        names = path.relative_to(project.library).with_suffix("").parts
+        found[".".join(names[:-1] if names[-1] == "__init__" else names)] = path
     return found
 
 
@@ -125,14 +125,14 @@ def homes(
 
 def section(chapter: str, text: str, claim: str) -> tuple[str, str]:
     """Return address and title of the section that quotes a claim, else the first that names it, else the page."""
-    sections = re.split(r"^(#{1,4} .+)$", text, flags=re.M)
-    titled = list(zip(sections[1::2], sections[2::2], strict=True))
+    headings = list(re.finditer(r"^#{1,4} .+$", text, flags=re.M))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
     for sign in (rf"glue:text\}}`{claim}\.", rf"\b{claim}\b"):
-        for heading, body in titled:
-            title = heading.lstrip("# ")
-            if re.search(sign, body) and not heading.startswith("# ") and "$" not in title:
-                return f"{chapter}.html#{make_id(title)}", title
-    return f"{chapter}.html", titled[0][0].lstrip("# ") if titled else chapter
+        for heading, end in zip(headings, ends, strict=True):
+            title = heading[0].lstrip("# ")
+            if re.search(sign, text[heading.end() : end]) and not heading[0].startswith("# ") and "$" not in title:
+                return f"{parts.page_at(text, heading.start(), chapter)}.html#{make_id(title)}", title
+    return f"{chapter}.html", headings[0][0].lstrip("# ") if headings else chapter
 
 
 def spelled(text: str) -> str:
