@@ -67,9 +67,9 @@ def test_a_claim_is_at_home_and_a_figure_is_listed_where_they_are_read(spread):
     text = spread.texts["beta"]
     assert provenance.section("beta", text, "T2-C1") == ("more.html#apart", "Apart")
     chapter = load_all(spread)[1]
-    assert 'href="beta.html"' in landing.figures([chapter])
+    assert 'href="beta.html"' in landing.figure_table([chapter])
     chapter.notebook.cells[-1].metadata["page"] = "more"
-    assert 'href="more.html"' in landing.figures([replace(chapter)])
+    assert 'href="more.html"' in landing.figure_table([replace(chapter)])
 
 
 @pytest.mark.parametrize(
