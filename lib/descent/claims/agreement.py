@@ -28,11 +28,11 @@ class Redrawn:
     registration: of the rules and the configuration of the experiment that measured it.
     """
 
-    rule: str
+    rule: str  # digest of the rule's form
     family: int
     registration: str
     published: Verdict
-    others: Mapping[int, Verdict]
+    others: Mapping[int, Verdict]  # verdicts at the other seeds, by seed
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ def _is_stale(test: Redrawn, outcome: Outcome, registered: Mapping[str, str]) ->
 
 
 def save_agreement(path: Path, agreement: Agreement) -> None:
-    """Write it with its hash, atomically."""
+    """Write it with its hash, atomically.
+
+    agreement: the tests with their verdicts by seed.
+    """
     content = {"schema": SCHEMA, **vars(agreement), "tests": {key: _to(test) for key, test in agreement.tests.items()}}
     write_json(path, content | {"sha256": content_hash(content)})
 

@@ -10,7 +10,10 @@ __all__ = ["Node"]
 
 
 class Node:
-    """A mapping of a file with the place it stands at, for error messages."""
+    """A mapping of a file with the place it stands at, for error messages.
+
+    where: file and place, for messages.
+    """
 
     def __init__(self, where: str, content: object) -> None:
         if not isinstance(content, Mapping):

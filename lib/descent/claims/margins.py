@@ -35,7 +35,7 @@ class Unit:
 
     name: str
     margin: float
-    because: str
+    because: str  # why nothing smaller matters
     relative: bool = False
     low: float = -math.inf
     high: float = math.inf
@@ -84,6 +84,8 @@ def _number(node: Node, field: str) -> float:
 
 def filled(rule: Mapping[str, Any], unit: Unit, stated: bool) -> dict[str, Any]:
     """Return a rule with the margin or tolerance of its unit, unless it states its own and the test says why.
+
+    rule: the fields of a rule, as the claims file has them; stated: whether the test says why it states its own.
 
     Raises: ValueError for a number without a reason, a reason without a number, or a share of nothing.
 

@@ -45,15 +45,15 @@ class Earlier:
     """
 
     quantity: str
-    rule: Rule
+    rule: Rule  # the rule it had
     scales: tuple[str, ...]
     date: str
-    left: str
+    left: str  # the day on which it was left
     kind: str
     same: bool
     why: str
     subject: str = ""
-    commit: str = ""
+    commit: str = ""  # hash of the commit that ended it
     published: bool = False
     estimate: str = ""
     verdict: str = ""
@@ -110,7 +110,7 @@ class Reworded:
 
     statement: str
     date: str
-    left: str
+    left: str  # the day on which it was left
     kind: str
     why: str
 
@@ -119,8 +119,8 @@ class Reworded:
 class Moves:
     """The past of every test by its key, and the reworded sentences of claims by id."""
 
-    past: Mapping[str, Past]
-    rewordings: Mapping[str, Sequence[Reworded]]
+    past: Mapping[str, Past]  # by the key of the test
+    rewordings: Mapping[str, Sequence[Reworded]]  # by the id of the claim
 
 
 def load_moves(folder: Path) -> Moves:

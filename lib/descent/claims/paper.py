@@ -35,8 +35,8 @@ class Claim:
     condition of it, by its key; it is part of no rule.
     """
 
-    id: str
-    place: str
+    id: str  # such as "P5-C11"
+    place: str  # where it is said
     known: str
     statement: str
     scales: tuple[str, ...]
@@ -70,11 +70,11 @@ class Paper:
     paper: str
     chapter: str
     title: str
-    claims: tuple[Claim, ...]
-    authors: str = ""
-    year: int = 0
-    arxiv: str = ""
-    doi: str = ""
+    claims: tuple[Claim, ...]  # in the order of the file
+    authors: str = ""  # as they sign
+    year: int = 0  # of the paper
+    arxiv: str = ""  # its number there
+    doi: str = ""  # of the published paper
 
     @property
     def tests(self) -> dict[str, Test]:

@@ -57,12 +57,12 @@ class Power:
     """What one test could have said: of no effect, of half the effect found, and at the most."""
 
     key: str
-    rule: str
-    found: float
-    error: float
-    holds_without: float
-    fails_at_half: float
-    fails_most: float
+    rule: str  # in words
+    found: float  # the estimate's value
+    error: float  # standard error of the estimate
+    holds_without: float  # probability to hold if there were no effect
+    fails_at_half: float  # probability to fail at half the effect
+    fails_most: float  # largest probability to fail
 
     @property
     def only_holds(self) -> bool:
@@ -72,6 +72,9 @@ class Power:
 
 def chances(region: Region, truth: float, error: float, half: float, dof: float = math.inf) -> tuple[float, float]:
     """Return the probabilities of *holds* and of *fails* of an estimate around a truth, half its joint half-width.
+
+    truth: what the estimate lies around; error: its standard error; half: half the width of the interval, widened for
+    the family.
 
     >>> [round(chance, 3) for chance in chances(Region(0.0, math.inf), truth=1.0, error=0.5, half=0.98)]
     [0.516, 0.0]

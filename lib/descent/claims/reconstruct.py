@@ -73,7 +73,7 @@ class Form:
 
     key: str
     quantity: str
-    rule: Mapping[str, Any]
+    rule: Mapping[str, Any]  # the fields of the rule
     scales: tuple[str, ...]
 
     @property
@@ -98,13 +98,13 @@ class Stand:
     estimate, verdict: what it had in the last record before that, "" where none was published.
     """
 
-    form: Form
-    began: Commit
-    after_code: bool
-    end: str = ""
-    left: Commit | None = None
-    evidence: str = ""
-    loosened: bool | None = None
+    form: Form  # key, quantity, rule and scales
+    began: Commit  # the commit that brought it
+    after_code: bool  # whether its claim could be measured by then
+    end: str = ""  # "replaced", "dropped", or "" while it stands
+    left: Commit | None = None  # the commit that ended it
+    evidence: str = ""  # "published" or "computed" before it ended, "" for neither
+    loosened: bool | None = None  # whether the next form allows more, None where words differ
     estimate: str = ""
     verdict: str = ""
 
@@ -167,6 +167,8 @@ class History:
 def reconstruct(root: Path, until: str = "HEAD") -> dict[str, Any]:
     """Return the forms of every test by key, and the wordings of every claim whose words moved, up to a commit.
 
+    root: folder of the repository; until: the last commit that counts.
+
     Raises: ValueError where git refuses, or where a claims file of the past cannot be read.
     """
     history = History(root)
@@ -191,6 +193,8 @@ def reconstruct(root: Path, until: str = "HEAD") -> dict[str, Any]:
 
 def covers(outer: Region, inner: Region) -> bool:
     """Tell whether a region contains another one; whether an end itself counts in makes no difference.
+
+    outer: the region that may contain; inner: the one that may be contained.
 
     >>> covers(Region(0.25, float("inf"), closed=False), Region(1.0, float("inf"), closed=False))
     True

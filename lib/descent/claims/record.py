@@ -54,9 +54,9 @@ class Outcome:
     test: Test
     family: int
     estimates: tuple[Estimate, ...] = ()
-    reason: str = ""
+    reason: str = ""  # why it was not tested, or not fully
     experiment: str = ""
-    config: str = ""
+    config: str = ""  # digest of the experiment's configuration
     seconds: float = 0.0
     registration: str = ""
 
@@ -164,7 +164,7 @@ class Record:
     claim: Claim
     paper: str
     chapter: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...]  # one per test
     provenance: Provenance = field(repr=False)
 
     @property

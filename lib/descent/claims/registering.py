@@ -48,6 +48,8 @@ class Step:
 def chosen(keys: Sequence[str], registry: Registry, papers: Sequence[Paper], experiments: Configs) -> set[str]:
     """Return the tests and experiments that keys name: one test, a claim, a paper, an experiment or a chapter.
 
+    keys: what is named: tests, claims, papers, experiments or chapters.
+
     Raises: ValueError for a key that names nothing.
     """
     stated = {key for paper in papers for key in paper.tests}
@@ -75,7 +77,8 @@ def registered(
     """Return the registry with what the keys name as it is today; what is as registered stays.
 
     A named test whose basis alone is another is entered anew, too. An experiment follows as soon as all its tests are
-    registered. said: what was published of a test under the form that it leaves.
+    registered. said: what was published of a test under the form that it leaves. keys: the tests and experiments that
+    are named; step: day, version, reason and basis of what is entered.
     Raises: ValueError naming all that lacks a reason or a basis; nothing is registered then.
     """
     open_ = {item.key: item for item in pending(registry, papers, experiments) if item.key in keys}

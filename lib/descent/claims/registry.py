@@ -62,13 +62,13 @@ class EarlierForm:
     """A form that was left: since when it stood, what it said last, why it was left."""
 
     form: Form
-    rule: str
+    rule: str  # digest of the form
     date: str
     version: str
     basis: str
     why: str
-    estimate: str = ""
-    verdict: str = ""
+    estimate: str = ""  # what was published of it, "" for nothing
+    verdict: str = ""  # likewise
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Entry:
     """
 
     form: Form
-    rule: str
+    rule: str  # digest of the form
     date: str
     version: str
     basis: str
@@ -111,8 +111,8 @@ class Draw:
 class Registry:
     """All that is registered: tests by key, such as "P5-C11.bound", and experiments by scale."""
 
-    tests: Mapping[str, Entry] = field(default_factory=dict)
-    draws: Mapping[Place, Draw] = field(default_factory=dict)
+    tests: Mapping[str, Entry] = field(default_factory=dict)  # by key
+    draws: Mapping[Place, Draw] = field(default_factory=dict)  # the experiments, by chapter, name and scale
 
 
 def form(test: Test) -> dict[str, Any]:
@@ -186,8 +186,8 @@ class State(StrEnum):
 class Open(NamedTuple):
     """Something that is not as registered: a test's key, or an experiment's with its scales."""
 
-    key: str
-    state: State
+    key: str  # of the test, or of the experiment
+    state: State  # why it is not as registered
     scales: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -38,7 +38,7 @@ class Bundle:
     name: str
     chapter: str
     version: str
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, Any]  # what the run was told: scale, seed and the like
     records: tuple[Record, ...]
 
 
@@ -49,7 +49,7 @@ class Rerun:
     same: the verdict is the published one; suit, of: numbers that lie as close as chance allows, of those compared.
     """
 
-    bundle: str
+    bundle: str  # the name of its file
     record: Record
     same: bool
     suit: int
@@ -59,7 +59,9 @@ class Rerun:
 def pack_bundle(chapter: str, version: str, parameters: Mapping[str, Any], records: bytes, comparison: str) -> bytes:
     """Return a run as a zip file whose bytes depend on its content alone.
 
-    records: the file of records that the run wrote. Raises: ValueError where these are damaged.
+    parameters: what the run was told, scale, seed and the like; records: the file of records that the run wrote;
+    comparison: the run's comparison with the published one, as Markdown.
+    Raises: ValueError where the records are damaged.
     """
     files = {RECORDS: records, COMPARISON: comparison.encode()}
     note = _note(chapter, version, parameters, _records(records), files)
@@ -74,7 +76,10 @@ def pack_bundle(chapter: str, version: str, parameters: Mapping[str, Any], recor
 
 
 def bundle_name(chapter: str, packed: bytes) -> str:
-    """Return what the file of a bundle is called, such as "saddles-1a2b3c4d.zip"."""
+    """Return what the file of a bundle is called, such as "saddles-1a2b3c4d.zip".
+
+    packed: the bytes of the file.
+    """
     return f"{chapter}-{hashlib.sha256(packed).hexdigest()[:8]}.zip"
 
 
@@ -92,7 +97,10 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def require_registered(bundle: Bundle, registry: Registry) -> None:
-    """Raise ValueError unless a bundle was drawn under rules that this book registered, some of them today's."""
+    """Raise ValueError unless a bundle was drawn under rules that this book registered, some of them today's.
+
+    bundle: the run with its records.
+    """
     drawn = {(record, outcome.experiment): outcome for record in bundle.records for outcome in _measured(record)}
     current = False
     for (record, experiment), outcome in drawn.items():
@@ -117,6 +125,8 @@ def reruns(record: Record, bundles: Iterable[Bundle]) -> tuple[Rerun, ...]:
     """Return the independent runs of a published claim: of another seed, number of replicas or arithmetic each.
 
     A bundle counts where it has every test that was published, under the same registration and configuration.
+
+    record: the published one; bundles: the runs of others.
     """
     seen, found = {_conditions(record)}, list[Rerun]()
     for bundle in bundles:

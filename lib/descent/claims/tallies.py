@@ -17,9 +17,9 @@ __all__ = ["SOURCES", "Source", "by_source", "counted", "identities", "source_of
 class Source:
     """Whose sentence a claim is: in a word for addresses, in words, and each word of `known` with what it means."""
 
-    key: str
+    key: str  # one word, for addresses
     name: str
-    known: Mapping[str, str]
+    known: Mapping[str, str]  # what each word of `known` means
 
 
 SOURCES = (

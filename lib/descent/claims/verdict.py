@@ -39,7 +39,7 @@ class Region(NamedTuple):
 
     low: float
     high: float
-    closed: bool = True
+    closed: bool = True  # whether a finite end itself counts in
 
     def judge(self, low: float, high: float) -> Verdict:
         """Compare an interval with the region."""
@@ -66,8 +66,8 @@ class Direction:
     """The quantity is above (or below) a reference by more than the smallest effect that matters."""
 
     kind: ClassVar[str] = "direction"
-    above: float | None = None
-    below: float | None = None
+    above: float | None = None  # the reference it must exceed
+    below: float | None = None  # the reference it must stay below
     margin: float = 0.0
     each: bool = False
 
@@ -95,7 +95,7 @@ class Equivalence:
 
     kind: ClassVar[str] = "equivalence"
     target: float
-    tolerance: float
+    tolerance: float  # the largest deviation that does not matter
     each: bool = False
 
     def __post_init__(self) -> None:
@@ -175,7 +175,7 @@ class Test:
 
     key: str
     quantity: str
-    rule: Rule
+    rule: Rule  # by which its estimates are judged
     scales: tuple[str, ...]
     by: str = field(default="", compare=False)
     needs: tuple[str, ...] = field(default=(), compare=False)
@@ -254,7 +254,10 @@ def family_wise(estimates: Sequence[Estimate], family: int) -> tuple[Estimate, .
 
 
 def combine(verdicts: Iterable[Verdict]) -> Verdict:
-    """Join verdicts: a failure fails, else an open question leaves it open; untested parts do not count."""
+    """Join verdicts: a failure fails, else an open question leaves it open; untested parts do not count.
+
+    verdicts: of the parts.
+    """
     tested = set(verdicts) - {Verdict.NOT_TESTED}
     for verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.HOLDS):
         if verdict in tested:

@@ -36,8 +36,8 @@ class Draws:
     """
 
     kind: Kind
-    rows: Tensor
-    test: Tensor
+    rows: Tensor  # the training sets, as rows of one array
+    test: Tensor  # rows (D, m) that a draw is tested on
     overlap: float = 0.0
 
     def __len__(self) -> int:
@@ -72,6 +72,8 @@ def disjoint(count: int, size: int, draws: int, streams: Streams, *, tests: int 
 
     The order comes from the first of the streams.
     Raises: ValueError where there are not enough examples.
+
+    tests: number of examples to test on.
     """
     _positive(size=size, draws=draws)
     if draws * size + tests > count:
@@ -112,7 +114,7 @@ def flipped(targets: Tensor, share: float, classes: int, streams: Streams) -> Te
     """Return targets (D, n) of which each draw has round(share·n) wrong: another class, each equally likely.
 
     targets: (D, n), those of the rows, labels[draws.rows]; streams: one per draw. A larger share keeps what a smaller
-    one has flipped.
+    one has flipped. share: of the labels that are made wrong.
     """
     chosen = _chosen(targets, share, streams)
     wrong = streams.integers(Purpose.LABEL, 1, classes - 1, (targets.shape[1],)) + 1
@@ -123,6 +125,8 @@ def redrawn_each(targets: Tensor, share: float, classes: int, streams: Streams) 
     """Return targets (D, n) of which each draw has round(share·n) drawn from all classes, the true one among them.
 
     As `images.redrawn` does for one set; the rest as in `flipped`.
+
+    share: of the labels that are drawn anew.
     """
     chosen = _chosen(targets, share, streams)
     return torch.where(chosen, streams.integers(Purpose.LABEL, 1, classes, (targets.shape[1],)), targets)

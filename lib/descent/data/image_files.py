@@ -48,9 +48,9 @@ class Known:
     """
 
     title: str
-    counts: Mapping[str, int]
-    shape: tuple[int, int, int]
-    torchvision: str
+    counts: Mapping[str, int]  # images of every split
+    shape: tuple[int, int, int]  # of an image, height, width and channels
+    torchvision: str  # the folder of its files there
     fetched: Mapping[str, Sequence[str]]
     classes: int = 10
     columns: tuple[str, ...] = ("label",)

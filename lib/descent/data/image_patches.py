@@ -26,9 +26,9 @@ class Split(NamedTuple):
     share of its training images that a seed has in common with another one, as in `data.draws`.
     """
 
-    train: PatchData
-    small: Tensor
-    large: Tensor
+    train: PatchData  # what the nets see
+    small: Tensor  # test patches of small margins
+    large: Tensor  # test patches of large margins
     gap: float
     overlap: float = 0.0
 
@@ -38,11 +38,11 @@ class ImagePatches:
     """How images of two classes become patches; `amplitude` is A, `contrast` κ."""
 
     examples: int
-    amplitude: float
-    share: float = 0.1
-    contrast: float = 0.1
+    amplitude: float  # A, mean length of a centred image; that of a noise patch is about 1
+    share: float = 0.1  # of the examples that have the small margin
+    contrast: float = 0.1  # κ, by which a small margin is dimmed
     patches: int = 4
-    tests: int = 200
+    tests: int = 200  # number of test images per seed
 
     def split(self, data: ImageSet, streams: Streams) -> Split:
         """Draw for every seed its own training and test images out of a pair of classes, and the noise."""

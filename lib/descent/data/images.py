@@ -62,8 +62,8 @@ class ImageSet:
     title: str
     images: Tensor
     labels: Tensor
-    classes: tuple[str, ...]
-    peak: int = 255
+    classes: tuple[str, ...]  # their names
+    peak: int = 255  # the highest grey level
 
     def __len__(self) -> int:
         """Return the number of images N."""
@@ -105,7 +105,8 @@ def load(name: str, split: str = "train") -> ImageSet:
 def centred(images: Tensor, dtype: torch.dtype = torch.float32, like: Tensor | None = None) -> Tensor:
     """Return (N, D): each pixel minus its mean over the set, all divided by one global standard deviation.
 
-    like: images to take mean and deviation from, for test images those of the training set.
+    like: images to take mean and deviation from, for test images those of the training set. images: (N, …), flattened
+    here.
     """
     flat = images.flatten(1).to(torch.float64)
     model = flat if like is None else like.flatten(1).to(torch.float64)
@@ -164,6 +165,8 @@ def redrawn(data: ImageSet, share: float, seed: int = 0) -> ImageSet:
     """Return the set with round(share·N) labels redrawn uniformly from all classes, a random one may be the true one.
 
     Who is redrawn and to what depends on (N, seed) alone, and a larger share keeps what a smaller one has redrawn.
+
+    share: of the labels that are drawn anew.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be between 0 and 1, got {share}")
@@ -188,8 +191,8 @@ class Pictures:
     title: str
     inputs: Tensor
     labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
+    test_inputs: Tensor  # as `inputs`
+    test_labels: Tensor  # as `labels`
 
 
 def pictures(name: str, count: int, test_count: int, side: int = 1, device: str = "cpu") -> Pictures:
@@ -213,16 +216,18 @@ class Projected:
     title: str
     inputs: Tensor
     labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
+    test_inputs: Tensor  # as `inputs`
+    test_labels: Tensor  # as `labels`
     share: float
-    digest: str
+    digest: str  # of source files and sizes
 
 
 def project(name: str, components: int, count: int, test_count: int) -> Projected:
     """Return `count` training and `test_count` test images on the training part's principal components.
 
     The projection is cached under the checksum of the source files and the sizes.
+
+    components: how many principal components are kept.
 
     Raises: DataMissing, DataDamaged as `load` does.
     """

@@ -130,7 +130,7 @@ class ArmRun(Generic[P_co]):
 
     arms: Arms[Any]
     objective: Objective[P_co]
-    whole: Run[P_co]
+    whole: Run[P_co]  # the run of all arms as one stack
     probes: Mapping[str, Probe[P_co]]
     schedule: Schedule | None
     options: RunOptions
@@ -266,6 +266,8 @@ class ArmRun(Generic[P_co]):
 def survivors(lost: Array | BoolArray, where: str = "some arm") -> BoolArray:
     """Return which replicas stayed finite in all of several arms, (N,), of lost (…, N): pairs live or go together.
 
+    lost: which replicas diverged, in every arm; where: what diverged, for the message.
+
     Raises: ValueError when fewer than two are left, saying `where` the others diverged.
     """
     alive = np.asarray(~lost.any(axis=tuple(range(lost.ndim - 1))))
@@ -279,6 +281,7 @@ def in_parts(measure: Callable[[slice], Tensor], replicas: int, bytes_each: int,
     """Return measure(rows) (r, …) of as many rows of a stack at a time as fit into `memory`, one after the other.
 
     bytes_each: of working memory that a row takes, about. A task that has run out of memory asks for smaller parts.
+    measure: a function of a slice of rows, with their axis first.
     """
     around = kept()
     if around is not None:

@@ -39,7 +39,7 @@ class Checkpoint:
 
     path: str | Path
     every: int
-    label: str = ""
+    label: str = ""  # names what the file cannot tell: the version of the code
 
     def save(self, mark: str, meta: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
         """Replace the file in one move: temporary name, sync, rename, sync of the folder."""
@@ -106,7 +106,7 @@ class Keeping:
     folder: Path | None
     seconds: float = 60.0
     budget: int | None = None
-    calls: int = 0
+    calls: int = 0  # how many there were
     mark: str = ""
     say: Callable[[str], None] = print
 
@@ -152,7 +152,10 @@ _KEEPING: ContextVar[Keeping | None] = ContextVar("keeping", default=None)
 
 @contextlib.contextmanager
 def keeping(keep: Keeping) -> Iterator[Keeping]:
-    """Keep every call of `train` inside."""
+    """Keep every call of `train` inside.
+
+    keep: where and how often calls are saved.
+    """
     token = _KEEPING.set(keep)
     try:
         yield keep
@@ -172,6 +175,8 @@ def fingerprint(*parts: object, most: int = sys.maxsize) -> str:
     frozen dataclasses with their fields, functions by name, defaults and what they close over. Of other objects the
     type is told, and attributes that are numbers, texts, tensors or arrays, unless their names begin with "_". What a
     function or a method computes is not.
+
+    parts: what the digest is of; most: how many elements of a larger tensor are told.
     """
     digest = hashlib.sha256()
     for part in parts:

@@ -24,12 +24,12 @@ PATIENCE = 20_000_000
 class Columns:
     """Columns left…right of a block of draws, replica-major with `counters` of each of the seeds, from a step on."""
 
-    seeds: Tensor
-    left: int
-    right: int
-    counters: int
-    purpose: int
-    step: int
+    seeds: Tensor  # the distinct ones, int64
+    left: int  # the first column
+    right: int  # the column after the last
+    counters: int  # columns that belong to one seed
+    purpose: int  # what the draw is for, a word of the counter
+    step: int  # the first step
 
     @property
     def count(self) -> int:
@@ -61,12 +61,19 @@ _LOADING = _Loading()
 
 
 def writer(name: str, words: int) -> Write | None:
-    """Return what writes values of a kind, about to be made of so many words; None for `streams` to do it itself."""
+    """Return what writes values of a kind, about to be made of so many words; None for `streams` to do it itself.
+
+    words: how many are about to be made.
+    """
     return _LOADING.ask(name, words)
 
 
 def polar(radius: Tensor, angle: Tensor, out: Tensor) -> None:
-    """Box–Muller in place: `radius` uniform on (0, 1], `angle` uniform on (0, 1)."""
+    """Box–Muller in place: `radius` uniform on (0, 1], `angle` uniform on (0, 1).
+
+    radius: uniform on (0, 1], overwritten; angle: uniform on (0, 1), overwritten; out: where the pairs of normal
+    numbers go, (…, 2).
+    """
     radius.log_().mul_(-2.0).sqrt_()
     angle.mul_(2.0 * math.pi)
     torch.mul(angle.cos(), radius, out=out[..., 0])

@@ -26,6 +26,8 @@ def check(rule: Rule, leaves: Mapping[str, tuple[torch.Size, torch.dtype]]) -> N
 
     State and steps are tensors of the right shape and type, and finite; calling changes no input; twice the same call
     gives the same; replicas do not mix; an element sees only what `reads` says.
+
+    leaves: shape and type of every leaf, without the replica axis.
     """
     index = torch.tensor([0, rule.replicas // 2, rule.replicas - 1])
     trial = _Trial(rule.subset(index).to("cpu"), _drawn(leaves, 0), [_drawn(leaves, 1), _drawn(leaves, 2)])

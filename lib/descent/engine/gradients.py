@@ -59,7 +59,7 @@ class Uphill(_Wrapped[P]):
     For reach·h ≪ 1 it drifts as heavy ball does with reach = e·momentum/(1 − momentum).
     """
 
-    reach: float
+    reach: float  # how far uphill, in units of the gradient
 
     def gradient(self, params: P, streams: Streams, step: int) -> P:
         """Return g(x + reach·g(x))."""
@@ -76,7 +76,7 @@ class Svag(_Wrapped[P]):
     ℓ-th of its discreteness. With ℓ = 1 it is the objective's own gradient, on the draws of the even steps.
     """
 
-    fineness: int
+    fineness: int  # ℓ, the steps that one is cut into
 
     def __post_init__(self) -> None:
         if self.fineness < 1:
@@ -138,7 +138,10 @@ class _Past:
 
 
 def stale(objective: Objective[P], delay: int) -> Lagged[P]:
-    """Return the gradient of `delay` steps ago; the first `delay` steps stand still."""
+    """Return the gradient of `delay` steps ago; the first `delay` steps stand still.
+
+    delay: the age of the gradient in steps.
+    """
     if delay < 0:
         raise ValueError(f"delay counts steps back from now: it must not be negative, got {delay}")
     return Lagged(objective, (*[0.0] * delay, 1.0))

@@ -78,7 +78,7 @@ def muon(
     """Return Muon without weight decay (`decayed` adds torch's): −lr·scale·polar(m), every leaf a matrix.
 
     scale: "spectral" √max(1, out/in), "rms" 0.2·√max(out, in). dtype: of the iteration's products; torch.bfloat16 is
-    what torch.optim.Muon takes, None the parameters' own.
+    what torch.optim.Muon takes, None the parameters' own. nesterov: whether the newest gradient enters once more.
     """
     if polar not in ("quintic", "exact") or scale not in ("spectral", "rms"):
         raise ValueError(f'polar is "quintic" or "exact", scale "spectral" or "rms"; got {polar!r} and {scale!r}')
@@ -89,7 +89,10 @@ def muon(
 def polar_factor(
     matrices: Tensor, polar: Polar = "exact", iterations: int = 5, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Return UVᵀ of every matrix USVᵀ, (…, out, in); 0 for a matrix of zeros."""
+    """Return UVᵀ of every matrix USVᵀ, (…, out, in); 0 for a matrix of zeros.
+
+    matrices: (…, out, in).
+    """
     if polar == "quintic":
         return newton_schulz(matrices, iterations, dtype)
     u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
@@ -100,6 +103,8 @@ def polar_factor(
 
 def newton_schulz(matrices: Tensor, iterations: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """Return X after iterations of X ← aX + (bA + cA²)X with A = XXᵀ, from G/|G|, all matrices (R, out, in) at once.
+
+    matrices: G, such as gradients.
 
     >>> found = newton_schulz(torch.eye(2).unsqueeze(0) * 7)
     >>> bool((found.diagonal(dim1=1, dim2=2) > 0.6).all())

@@ -65,7 +65,8 @@ class _Sign(_Averaged):
 def sign(lr: Values, momentum: Values = 0.0, order: Order = "before", lookahead: bool = False) -> Rule:
     """Return sign descent: −lr·sign(m) averaged before the sign (Signum), or −lr·(average of signs) after it.
 
-    lookahead: the newest gradient enters once more, as in Nesterov's rule, momentum·m + (1 − momentum)·g.
+    lookahead: the newest gradient enters once more, as in Nesterov's rule, momentum·m + (1 − momentum)·g. order:
+    whether the average is taken "before" the sign or "after" it.
     """
     return _Sign(**broadcast(lr=lr, momentum=momentum), order=_known(order), lookahead=lookahead)
 
@@ -116,7 +117,10 @@ class _Adam(_Averaged):
 def adam(
     lr: Values, momentum: Values = 0.9, second: Values = 0.999, eps: Values = 1e-8, *, weight_decay: Values = 0.0
 ) -> Rule:
-    """Return Adam as torch does it: −lr·m̂/(√v̂ + eps); weight_decay is coupled."""
+    """Return Adam as torch does it: −lr·m̂/(√v̂ + eps); weight_decay is coupled.
+
+    second: momentum factor of the average of squares.
+    """
     rule = _Adam(**broadcast(lr=lr, momentum=momentum, second=second, eps=eps))
     return rule if _nothing(weight_decay) else coupled(rule, weight_decay)
 
@@ -124,7 +128,10 @@ def adam(
 def adamw(
     lr: Values, momentum: Values = 0.9, second: Values = 0.999, eps: Values = 1e-8, *, decay: Values = 0.01
 ) -> Rule:
-    """Return AdamW as torch does it: Adam, with lr·decay·x taken off beside its step."""
+    """Return AdamW as torch does it: Adam, with lr·decay·x taken off beside its step.
+
+    second: momentum factor of the average of squares; decay: what multiplies lr·x beside the step.
+    """
     return decayed(adam(lr, momentum, second, eps), decay)
 
 
@@ -147,7 +154,10 @@ class _Normalised(_Averaged):
 
 
 def normalised(lr: Values, momentum: Values = 0.0, order: Order = "before") -> Rule:
-    """Return normalised descent: −lr·m/|m| over all leaves of a replica; nothing moves where m is 0."""
+    """Return normalised descent: −lr·m/|m| over all leaves of a replica; nothing moves where m is 0.
+
+    order: whether the average is taken "before" the norm or "after" it.
+    """
     return _Normalised(**broadcast(lr=lr, momentum=momentum), order=_known(order))
 
 
@@ -219,7 +229,10 @@ class _Decayed(_Wrapped):
 
 
 def decayed(rule: Hyper | Rule, decoupled: Values) -> Rule:
-    """Return a rule beside whose step the parameters shrink by lr·decoupled·x."""
+    """Return a rule beside whose step the parameters shrink by lr·decoupled·x.
+
+    decoupled: what multiplies lr·x beside the step.
+    """
     inner = as_rule(rule)
     return _Decayed(inner.lr, inner, _like(inner, "decoupled", decoupled))
 
@@ -256,7 +269,10 @@ class _Clipped(_Wrapped):
 
 
 def clipped(rule: Hyper | Rule, norm: Values) -> Rule:
-    """Return a rule whose gradient is shortened to at most `norm`, over all leaves of one replica."""
+    """Return a rule whose gradient is shortened to at most `norm`, over all leaves of one replica.
+
+    norm: the largest length of a gradient, one for all or (R,).
+    """
     inner = as_rule(rule)
     return _Clipped(inner.lr, inner, _like(inner, "norm", norm))
 
@@ -298,7 +314,11 @@ class _ByLeaf(_Wrapped):
 
 
 def by_leaf(rule: Hyper | Rule, *, otherwise: Hyper | Rule, where: Where) -> Rule:
-    """Return a rule for the leaves where where(name, shape in the module) is true, and another for the others."""
+    """Return a rule for the leaves where where(name, shape in the module) is true, and another for the others.
+
+    rule: for the leaves where `where` is true; otherwise: the rule for the others; where: a function of a leaf's name
+    and its shape in the module.
+    """
     first, second = as_rule(rule), as_rule(otherwise)
     if first.replicas != second.replicas:
         counts = f"{first.replicas} and {second.replicas}"

@@ -62,7 +62,10 @@ def autocast(precision: Precision, device: torch.device | str) -> contextlib.Abs
 
 
 def gradients(total: Outcome, params: Leaves, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradient of `total` by every leaf, in the order of the leaves."""
+    """Return the gradient of `total` by every leaf, in the order of the leaves.
+
+    total: the function, a sum over replicas.
+    """
     free = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
     with torch.enable_grad():
         found = total(free, inputs, targets)
@@ -74,6 +77,8 @@ class Compiled:
 
     The first call of a shape is compared with `exact`, the same function in float32: RuntimeError beyond TOLERANCE.
     What cannot be compiled goes on uncompiled, with a warning.
+
+    total: the function whose gradient is taken, a sum over replicas; exact: the same one in float32.
     """
 
     def __init__(self, total: Outcome, exact: Outcome) -> None:
@@ -124,7 +129,10 @@ class Compiled:
 
 @functools.lru_cache(maxsize=64)
 def compiled(make: Callable[[Any, Any, Precision], Outcome], model: Any, loss: Any, precision: Precision) -> Compiled:
-    """Return the compiled gradients of make(model, loss, precision), the same object for the same arguments."""
+    """Return the compiled gradients of make(model, loss, precision), the same object for the same arguments.
+
+    make: from model, loss and precision to the function whose gradient is taken.
+    """
     return Compiled(make(model, loss, precision), make(model, loss, "float32"))
 
 

@@ -97,9 +97,9 @@ class FirstPassage(Generic[P]):
     run ends as soon as every replica has passed or diverged.
     """
 
-    condition: Callable[[P], Tensor]
+    condition: Callable[[P], Tensor]  # of parameters, true for the replicas that have passed
     every: int = 1
-    stop: bool = False
+    stop: bool = False  # whether the run ends when all have passed
 
     def __call__(self, step: int, params: P, velocity: P) -> Tensor:
         """Return condition(params)."""
@@ -110,8 +110,8 @@ class FirstPassage(Generic[P]):
 class Series:
     """Values (T, R, …) recorded at steps (T,); a first passage has values (R, …) and no steps."""
 
-    steps: Tensor
-    values: Tensor
+    steps: Tensor  # at which it was recorded
+    values: Tensor  # what was recorded
 
 
 class Recorder(Protocol[P_contra]):

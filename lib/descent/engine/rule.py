@@ -109,7 +109,7 @@ _RATES = ("momentum", "slow", "second")
 class Mixed:
     """Rules of several kinds in one stack, each for the rows that follow those of the one before."""
 
-    parts: tuple[Hyper | Rule, ...]
+    parts: tuple[Hyper | Rule, ...]  # the rules, in the order of their rows
 
     @property
     def replicas(self) -> int:
@@ -138,9 +138,9 @@ AnyRule: TypeAlias = Hyper | Rule | Mixed
 class Elementwise(Rule):
     """A rule made from a function of one leaf; see `elementwise`."""
 
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]  # the hyper-parameters by name, (R,)
     slots: Mapping[str, float]
-    function: Callable[..., Any]
+    function: Callable[..., Any]  # of one leaf: its step, and the slots' next values
 
     @property
     def buffer(self) -> str:
@@ -203,7 +203,10 @@ def elementwise(**slots: float) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def broadcast(**values: Values) -> dict[str, Tensor]:
-    """Return named numbers as float64 tensors of one length (R,); raise ValueError for others, or an lr below 0."""
+    """Return named numbers as float64 tensors of one length (R,); raise ValueError for others, or an lr below 0.
+
+    values: one number each, or one per replica.
+    """
     raw = [torch.as_tensor(v, dtype=torch.float64) for v in values.values()]
     raw = [tensor.reshape(1) if tensor.ndim == 0 else tensor for tensor in raw]
     try:
@@ -220,7 +223,10 @@ def broadcast(**values: Values) -> dict[str, Tensor]:
 
 
 def over(values: Tensor, leaf: Tensor) -> Tensor:
-    """Return values (R,) shaped (R, 1, …) and typed to multiply a leaf (R, …)."""
+    """Return values (R,) shaped (R, 1, …) and typed to multiply a leaf (R, …).
+
+    leaf: what they are to multiply.
+    """
     return values.to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
 
 
@@ -230,6 +236,8 @@ def stack(*given: Hyper) -> Hyper: ...
 def stack(*given: AnyRule) -> AnyRule: ...
 def stack(*given: AnyRule) -> AnyRule:
     """Lay rules side by side, the replicas of the first before those of the second; neighbours of one kind join.
+
+    given: the rules.
 
     >>> stack(rules.sgd(1.0), rules.heavy_ball(0.1, [0.5, 0.9])).momentum.tolist()
     [0.0, 0.5, 0.9]
@@ -302,7 +310,10 @@ def settings(rule: Rule) -> list[tuple[str, Tensor]]:
 
 
 def widest(*reads: Reads) -> Reads:
-    """Return the widest of several."""
+    """Return the widest of several.
+
+    reads: how far each looks: an element, a leaf or a replica.
+    """
     return max(reads, key=_WIDTH.index)
 
 

@@ -24,6 +24,8 @@ __all__ = ["cut", "given_of", "slots"]
 def slots(rule: AnyRule, state: State[P], given: Leaves | None) -> Leaves:
     """Return the slots a run begins with, those given or empty ones; linear rules have none.
 
+    given: slots to go on with, None for empty ones.
+
     Raises: ValueError where those given are not the rule's, BrokenRuleError where a rule does not keep its contract.
     """
     if isinstance(rule, Hyper):

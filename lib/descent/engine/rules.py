@@ -52,8 +52,8 @@ class Coefficients(NamedTuple):
 
     momentum: Tensor
     inflow: Tensor
-    direct: Tensor
-    carry: Tensor
+    direct: Tensor  # weight with which a gradient moves x at once
+    carry: Tensor  # weight with which the buffer moves x
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class Options(TypedDict, total=False):
     """Keywords every constructor takes."""
 
     weight_decay: Values  # added to the gradient as weight_decay·x
-    maximize: bool
+    maximize: bool  # climb instead of descending
     first: First  # "zero": an empty buffer; "gradient": the first gradient enters with weight 1 (torch)
     buffer: Buffer  # "gradient": lr multiplies the buffer (torch); "displacement": lr is inside it
 
@@ -169,6 +169,8 @@ def qhm(lr: Values, momentum: Values, nu: Values, **options: Unpack[Options]) ->
 
 def stack(*hypers: Hyper) -> Hyper:
     """Lay rules side by side, the replicas of the first before those of the second.
+
+    hypers: the rules.
 
     >>> stack(sgd(1.0), heavy_ball(0.1, [0.5, 0.9])).momentum.tolist()
     [0.0, 0.5, 0.9]
@@ -244,6 +246,8 @@ def constant(lr: float = 1.0, momentum: float = 1.0) -> Schedule:
 def drop(at: int | Sequence[int], lr: float = 0.1, momentum: float = 1.0) -> Schedule:
     """Multiply by `lr` and `momentum` once for every milestone in `at` that step has reached.
 
+    at: the steps from which on it is dropped once more.
+
     >>> schedule = drop(at=[10, 20])
     >>> [round(schedule(step).lr, 3) for step in (0, 10, 20)]
     [1.0, 0.1, 0.01]
@@ -254,12 +258,17 @@ def drop(at: int | Sequence[int], lr: float = 0.1, momentum: float = 1.0) -> Sch
 
 
 def anneal_momentum(at: int, factor: float = 0.0) -> Schedule:
-    """Multiply the momentum by `factor` from step `at` on, leaving lr alone."""
+    """Multiply the momentum by `factor` from step `at` on, leaving lr alone.
+
+    at: the step of the drop; factor: what the momentum is multiplied by.
+    """
     return drop(at, lr=1.0, momentum=factor)
 
 
 def cosine(steps: int, floor: float = 0.0) -> Schedule:
     """Let lr fall from 1 to `floor` along half a cosine over `steps` steps, and stay there.
+
+    floor: the factor at the end.
 
     >>> schedule = cosine(steps=10)
     >>> [round(schedule(step).lr, 3) for step in (0, 5, 10)]
@@ -274,7 +283,10 @@ def cosine(steps: int, floor: float = 0.0) -> Schedule:
 
 
 def cyclic(period: int, low: float = 0.0, high: float = 1.0) -> Schedule:
-    """Let the lr factor rise from `low` to `high` and fall back in straight lines, every `period` steps."""
+    """Let the lr factor rise from `low` to `high` and fall back in straight lines, every `period` steps.
+
+    period: steps up and down again.
+    """
 
     def factors(step: int) -> Factors:
         phase = (step % period) / period

@@ -65,9 +65,9 @@ class Counted(Protocol):
 class State(Generic[P]):
     """Everything that moves, as leaves by name; a single tensor is the leaf named ""."""
 
-    x: Leaves
-    v: Leaves
-    diverged_at: Tensor
+    x: Leaves  # the parameters
+    v: Leaves  # buffers of the rule, shaped like x
+    diverged_at: Tensor  # step at which a replica diverged, −1 for none, (R,)
     step: int
     s: Leaves = field(default_factory=dict)  # "slot/leaf" of rules outside the linear family
 
@@ -113,9 +113,9 @@ class Plan(NamedTuple):
     """What all chunks share: the schedule, the step that fills an empty buffer, when and how to look."""
 
     schedule: Schedule | None
-    starting: int
-    limit: float
-    check: int
+    starting: int  # the step that finds the buffer empty, −1 for none
+    limit: float  # the norm beyond which a replica has diverged
+    check: int  # steps between two looks for divergence
 
 
 class Chunk(Generic[P]):
@@ -295,7 +295,10 @@ def rows_of(params: P, index: Tensor | slice) -> P:
 
 
 def joined(named: Leaves) -> Params:
-    """Return leaves in the user's form: the leaf named "" is a single tensor."""
+    """Return leaves in the user's form: the leaf named "" is a single tensor.
+
+    named: the leaves by name.
+    """
     return named.get("", named)
 
 

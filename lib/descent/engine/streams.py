@@ -40,7 +40,10 @@ class Purpose(IntEnum):
 
 
 def philox(counter: Tensor, key: Tensor) -> Tensor:
-    """Return the Philox-4x32-10 words of `counter` (…, 4) under `key` (…, 2), all int64 in [0, 2³²)."""
+    """Return the Philox-4x32-10 words of `counter` (…, 4) under `key` (…, 2), all int64 in [0, 2³²).
+
+    counter: four words, (…, 4); key: two words, (…, 2).
+    """
     shape = torch.broadcast_shapes(counter.shape[:-1], key.shape[:-1])  # type: ignore[no-untyped-call]
     words = [word.expand(shape).clone() for word in counter.unbind(-1)]
     keys = [word.expand(shape).clone() for word in key.unbind(-1)]

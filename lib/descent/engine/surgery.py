@@ -1,6 +1,6 @@
 """Surgery on the momentum buffer: keep, erase or filter what is remembered, while everything else stays as it was.
 
-    operated = Surgery(objective, [Bypass(noise_part, rows), Erase(fitted, other_rows)])
+    operated = Surgery(objective, [Bypass(rows, noise_part, inflow=1.0), Erase(other_rows, fitted)])
     train(operated, start, hyper, steps, streams)
 
 An operation acts on the rows it is given, between the gradient and the update. Its rule is a function of the
@@ -41,7 +41,7 @@ class Surgery(Generic[P]):
     """An objective whose runs are operated on, in the order given."""
 
     objective: Objective[P]
-    operations: Sequence[Operation]
+    operations: Sequence[Operation]  # what is done before every update
     remembers: ClassVar[bool] = True  # operations know what has happened, which no checkpoint holds
 
     def gradient(self, params: P, streams: Streams, step: int) -> P:
@@ -95,7 +95,8 @@ class Bypass:
     """Let a part of the gradient act once, with weight one, and be forgotten: momentum 0 for that part.
 
     inflow: the weight with which a gradient enters the buffer, 1 − momentum for an EMA, 1 for a heavy ball. when: a
-    rule from which on it is so (default: always); with `ends` the rule ends it instead.
+    rule from which on it is so (default: always); with `ends` the rule ends it instead. part: a function of parameters
+    and gradient, which gives the part of the gradient that is meant; ends: whether the rule ends it instead.
     """
 
     def __init__(self, rows: slice, part: Part, inflow: float, when: Rule | None = None, *, ends: bool = False) -> None:
@@ -117,7 +118,10 @@ class Bypass:
 
 
 class Withhold:
-    """Take a part out of the gradient altogether, from the step on at which the rule first holds."""
+    """Take a part out of the gradient altogether, from the step on at which the rule first holds.
+
+    part: a function of parameters and gradient, which gives the part of the gradient that is meant.
+    """
 
     def __init__(self, rows: slice, part: Part, when: Rule | None = None) -> None:
         self._ruled, self._part = _Ruled(rows, when), part
@@ -134,7 +138,10 @@ class Withhold:
 
 
 class Kick:
-    """Add to the parameters of the rows once, when the rule first holds; the buffer is left alone."""
+    """Add to the parameters of the rows once, when the rule first holds; the buffer is left alone.
+
+    change: a function of the rows' parameters, which gives what is added.
+    """
 
     def __init__(self, rows: slice, change: Callable[[Leaves], Leaves], when: Rule | None = None) -> None:
         self._ruled, self._change = _Ruled(rows, when), change
@@ -152,7 +159,8 @@ class Kick:
 class Project:
     """Keep of the buffer only its component along a direction, or remove that component, from when the rule holds on.
 
-    direction: leaves (rows, …) or (1, …); it is normalised here, over all leaves together.
+    direction: leaves (rows, …) or (1, …); it is normalised here, over all leaves together. keep: whether the component
+    is kept, and not removed.
     """
 
     def __init__(self, rows: slice, direction: Leaves, *, keep: bool, when: Rule | None = None) -> None:

@@ -44,9 +44,9 @@ class _Known:
 class TorchRule(Rule):
     """What `torch_rule` returns. mode: "stacked", or "rows" with one group per replica."""
 
-    make: Make
+    make: Make  # from parameter groups to the optimiser
     mode: Literal["stacked", "rows", ""] = ""
-    found: _Known = field(default_factory=lambda: _Known(), repr=False)
+    found: _Known = field(default_factory=lambda: _Known(), repr=False)  # what is known of the optimiser by now
     pure: ClassVar[bool] = False  # checked here, in another way
 
     @property
@@ -113,7 +113,8 @@ def torch_rule(make: Make, lr: Values, mode: Literal["stacked", "rows", ""] = ""
         torch_rule(lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.95)), lr=1e-3)
 
     make: from parameter groups, each with its own lr, to the optimiser. mode is found out: where three steps on random
-    leaves give the same bits stacked as row by row, the optimiser is elementwise and run once for the stack.
+    leaves give the same bits stacked as row by row, the optimiser is elementwise and run once for the stack. mode:
+    "stacked" or "rows", "" to find out.
     Raises: ValueError for optimisers that need a closure, sparse gradients or `maximize`, or keep state elsewhere.
     """
     return TorchRule(broadcast(lr=lr)["lr"], make, mode)

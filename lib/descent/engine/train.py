@@ -46,8 +46,8 @@ SAMPLE = 1 << 16
 class Noisy(Generic[P]):
     """A full gradient plus noise of the user's making: g = full(params) + noise(params, streams, step)."""
 
-    full: Callable[[P], P]
-    noise: Callable[[P, Streams, int], P]
+    full: Callable[[P], P]  # the gradient without noise, of the parameters
+    noise: Callable[[P, Streams, int], P]  # what is added, of parameters, streams and step
 
     def gradient(self, params: P, streams: Streams, step: int) -> P:
         """Return the noisy gradient of every replica."""

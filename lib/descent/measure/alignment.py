@@ -39,7 +39,7 @@ class Alignment(NamedTuple):
 
     uncentred: Tensor
     centred: Tensor
-    scores: Tensor
+    scores: Tensor  # k_i = Σ_j K_ij²/n of example i
 
 
 class Directions(NamedTuple):
@@ -99,6 +99,8 @@ def reachable_extremes(gram: Tensor, *, centred: bool = False) -> Extremes:
 
     The eigenvalues of Qᵀdiag(k)Q, less K²/n² in the middle when centred, over mean k; Q spans the range (…, n, q).
     A linear model reaches all of them by its parameters. Replicas must agree in rank.
+
+    centred: whether Σ takes the place of Σ₁.
     """
     n = gram.shape[-1]
     scores = gram.square().mean(dim=-1)
@@ -128,6 +130,8 @@ def extreme_directions(inputs: Tensor, starts: Tensor, iterations: int = 40) -> 
     n Σ (Qa)²(Qb)² − (a·b)² with unit a and b, Q an orthonormal basis of the inputs' range: alternate exact
     eigenvectors in a and b. inputs (R, n, d); starts (R, S, d) directions a to begin from. The largest is also
     sought from the row of highest leverage. The iteration finds local extremes: bounds from inside.
+
+    starts: directions to begin from.
     """
     basis, _ = torch.linalg.qr(inputs)
     leverage = basis.square().sum(dim=-1).argmax(dim=-1)
@@ -152,7 +156,7 @@ def block_alignment(
 ) -> Tensor:
     """Return the uncentred loss alignment of a model with C outputs, (…).
 
-    blocks K (…, n, C, n, C), slopes ∂ℓ/∂f (…, n, C), hessians ∂²ℓ/∂f² (…, n, C, C), the identity by default.
+    blocks K (…, n, C, n, C), slopes ∂ℓ/∂f (…, n, C); hessians: ∂²ℓ/∂f² (…, n, C, C), the identity by default.
     Where all outputs have the same kernel it is 1/C times that of one output.
     """
     n = blocks.shape[-2]

@@ -38,10 +38,10 @@ __all__ = ["BatchSharpness", "batch_sharpness"]
 class BatchSharpness:
     """What each of m batches says: gᵀH_B g, gᵀHg and |g|², (R, m) each, and |∇L|² (R,)."""
 
-    own: Tensor
-    full: Tensor
-    squares: Tensor
-    gradient: Tensor
+    own: Tensor  # gᵀH_B g, by the Hessian of the same batch
+    full: Tensor  # gᵀHg, by that of the whole loss
+    squares: Tensor  # |g|²
+    gradient: Tensor  # |∇L|²
 
     @property
     def sharpness(self) -> Tensor:
@@ -70,6 +70,8 @@ def batch_sharpness(
 
     Batches are those of steps `step`, `step` + 1, … : give streams that the parameters were not trained with.
     Raises: ValueError for augmented data, which have no full gradient, and for fewer than two draws.
+
+    draws: number of batches.
     """
     if objective.augment is not None:
         raise ValueError("random crops and flips leave no exact gradient; measure on replace(objective, augment=None)")

@@ -48,10 +48,10 @@ class CentralFlow:
     """
 
     times: Tensor
-    points: Tensor
-    loss: Tensor
-    covariance: Tensor
-    sharpness: Tensor
+    points: Tensor  # the parameters, flat
+    loss: Tensor  # at the points, without the oscillation
+    covariance: Tensor  # tr Σ of the oscillation
+    sharpness: Tensor  # largest eigenvalue of the Hessian
     lr: float
 
     @property
@@ -62,6 +62,8 @@ class CentralFlow:
 
 def central_flow(loss: Scalar, start: Tensor, lr: float, steps: int, *, every: float = 0.5) -> CentralFlow:
     """Integrate the flow from `start` (p,) over `steps` steps of descent at `lr`, by Euler's steps of length `every`.
+
+    start: flat parameters, where the flow begins.
 
     Raises: ValueError for a start above the edge, which no slow flow describes, and where the path is lost.
     """
@@ -90,7 +92,10 @@ def central_flow(loss: Scalar, start: Tensor, lr: float, steps: int, *, every: f
 
 
 def flat_loss(objective: Supervised, params: Leaves, replica: int = 0) -> tuple[Scalar, Tensor]:
-    """Return the mean loss over all examples as a function of one replica's flat parameters, and these, in float64."""
+    """Return the mean loss over all examples as a function of one replica's flat parameters, and these, in float64.
+
+    replica: whose parameters they are.
+    """
     own = {name: leaf[replica : replica + 1].detach().double() for name, leaf in params.items()}
     inputs, targets = objective.subset(slice(replica, replica + 1)).data.everything(1)
     inputs, targets = (x.double() if x.is_floating_point() else x for x in (inputs, targets))

@@ -30,10 +30,10 @@ class Valley:
     open_below, open_above: the valley reaches the end of the range, so its end there is only a bound.
     """
 
-    sizes: tuple[int, ...]
-    low: Estimate
-    centre: Estimate
-    high: Estimate
+    sizes: tuple[int, ...]  # the batch sizes within the tolerance
+    low: Estimate  # the lower end
+    centre: Estimate  # between the ends
+    high: Estimate  # the upper end
     open_below: bool
     open_above: bool
 
@@ -42,6 +42,8 @@ def valley(batch_sizes: ArrayLike, steps: ArrayLike, seed: int, *, tolerance: fl
     """Return the valley of steps (R, B) to a goal, one row per run; intervals resample the runs.
 
     Infinite steps are goals never reached: a size at which any run fails is out.
+
+    tolerance: the relative excess of the mean cost that counts as none. steps: to the goal, ∞ where it was not reached.
     """
     sizes, cost = _costs(batch_sizes, steps)
     logs = np.log(sizes)
@@ -59,7 +61,11 @@ def valley(batch_sizes: ArrayLike, steps: ArrayLike, seed: int, *, tolerance: fl
 def critical_exponent(
     x: ArrayLike, batch_sizes: ArrayLike, steps: ArrayLike, seed: int, *, tolerance: float = TOLERANCE
 ) -> Estimate:
-    """Return the least-squares slope of log centre against log x; x (A,), steps (R, A, B), runs resampled together."""
+    """Return the least-squares slope of log centre against log x; x (A,), steps (R, A, B), runs resampled together.
+
+    tolerance: the relative excess of the mean cost that counts as none. steps: to the goal, ∞ where it was not reached;
+    x: what the critical batch is a power of.
+    """
     sizes, cost = _costs(batch_sizes, steps)
     logs, abscissa = np.log(sizes), np.log(np.asarray(x, dtype=np.float64))
     weights = (abscissa - abscissa.mean()) / np.square(abscissa - abscissa.mean()).sum()

@@ -25,7 +25,10 @@ LAWS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
 
 
 def slope_of(law: str, times: Array, radii: Array) -> Array:
-    """Return the least-squares slope of a law's straight line, (B, L) → (B,)."""
+    """Return the least-squares slope of a law's straight line, (B, L) → (B,).
+
+    law: the name of a law in LAWS; times: mean exit times.
+    """
     x, y = LAWS[law][0](radii), LAWS[law][1](times)
     return np.asarray(y @ (x - x.mean()) / ((x - x.mean()) ** 2).sum())
 
@@ -34,6 +37,8 @@ def predicted(law: str, times: Array, radii: Array, at: Array) -> Array:
     """Return the log exit times at radii `at` (M,) by a law fitted to mean times at `radii`, (B, L) → (B, M).
 
     Where the logarithmic law passes below one step, one step is predicted.
+
+    law: the name of a law in LAWS; times: mean exit times; at: the radii that are asked for.
     """
     x, y = LAWS[law][0](radii), LAWS[law][1](times)
     line = y.mean(1)[:, None] + np.multiply.outer(slope_of(law, times, radii), LAWS[law][0](at) - x.mean())
@@ -41,6 +46,9 @@ def predicted(law: str, times: Array, radii: Array, at: Array) -> Array:
 
 
 def prediction_error(law: str, times: Array, radii: Array) -> Array:
-    """Return how far a law, fitted to all but the largest radius, misses the log mean time there, (B, L) → (B,)."""
+    """Return how far a law, fitted to all but the largest radius, misses the log mean time there, (B, L) → (B,).
+
+    law: the name of a law in LAWS.
+    """
     guess = predicted(law, times[:, :-1], radii[:-1], radii[-1:])[:, 0]
     return np.asarray(np.abs(guess - np.log(times[:, -1])))

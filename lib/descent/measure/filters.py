@@ -23,6 +23,8 @@ __all__ = ["block", "chosen", "matching"]
 def matching(names: Iterable[str], *patterns: str) -> list[str]:
     """Return the names that any of the patterns fits, in their order.
 
+    names: the parameters' names.
+
     >>> matching(["0.weight", "0.bias", "2.weight", "2.bias"], "*.weight")
     ['0.weight', '2.weight']
 

@@ -48,10 +48,10 @@ def gram(
     """Return K (R, nC, nC) of every replica, in the parameters' type.
 
     model: an nn.Module, or a stack whose `module` (attribute or method) is the module of one replica; params: leaves
-    (R, …) by their names there, None for the module's own; inputs (n, …), the same for all replicas, or
-    with rows (D, n) those of `Examples`: replica r has inputs[rows[r mod D]].
-    route: by default "ghost" where it applies, else "exact". budget: bytes of working memory beside K and the layers'
-    inputs and sensitivities.
+    (R, …) by their names there, None for the module's own; inputs (n, …), the same for all replicas, or with rows (D,
+    n) those of `Examples`: replica r has inputs[rows[r mod D]]. route: by default "ghost" where it applies, else
+    "exact". budget: bytes of working memory beside K and the layers' inputs and sensitivities. rows: which examples
+    each draw has.
     Raises: ValueError where outputs of different examples are coupled by batch statistics, or where route="ghost"
     does not apply, with the reason.
     """

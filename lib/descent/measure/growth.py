@@ -94,9 +94,10 @@ def resampled_growth(
 ) -> list[Growth]:
     """Return the growth per step of every arm, mean-square and of single runs, on the same random numbers.
 
-    start: states (R, …), arm-major with R/arms replicas each, renormalised here and after every step. `burn` steps
-    are not counted, `blocks` equal blocks of the rest give mean and interval of the mean square. It is too low
-    by a quarter of the relative variance of one step's squared growth over the number of replicas of an arm.
+    start: states (R, …), arm-major with R/arms replicas each, renormalised here and after every step. `burn` steps are
+    not counted, `blocks` equal blocks of the rest give mean and interval of the mean square. It is too low by a quarter
+    of the relative variance of one step's squared growth over the number of replicas of an arm. step: from states and a
+    step's number to the next states; blocks: how many these are.
     """
     _check(start, steps, streams, arms, burn, blocks)
     dice = streams.subset(slice(None, None, len(start) // arms))
@@ -146,7 +147,10 @@ def growth_of_runs(
 
 
 def crossing(steps: Array, growth: Array) -> Array:
-    """Return the learning rate at which growth (B, 3) vanishes, by inverse interpolation through its values, (B,)."""
+    """Return the learning rate at which growth (B, 3) vanishes, by inverse interpolation through its values, (B,).
+
+    steps: three learning rates, (3,). growth: at the three rates.
+    """
     others = [(i, [j for j in range(3) if j != i]) for i in range(3)]
     shares = [np.prod([growth[:, j] / (growth[:, j] - growth[:, i]) for j in rest], axis=0) for i, rest in others]
     return np.asarray(np.stack(shares, axis=1) @ steps)
@@ -156,6 +160,8 @@ def onset(steps: Array, growth: Array) -> Array:
     """Return the learning rate at which growth (…, S) first turns positive; steps (S,), rising.
 
     Between neighbouring steps growth is taken as a straight line, which goes on beyond the last two.
+
+    steps: learning rates, rising; growth: at each of them.
     """
     grows = growth[..., 1:] >= 0
     right = 1 + np.where(grows.any(-1), grows.argmax(-1), len(steps) - 2)
@@ -177,7 +183,8 @@ def resampled_mean(
 
     square: states (R, …) → (R, …), quadratic in the state, so that the law weighted by |s|² gives E square(s)/E|s|² as
     a plain mean over the population. The start is renormalised: a factor on all of it changes nothing. since: a step
-    from which on that is averaged, for a law that no longer moves; −1, the last alone.
+    from which on that is averaged, for a law that no longer moves; −1, the last alone. step: from states and a step's
+    number to the next states.
     """
     dice = streams.subset(slice(None, None, len(start) // arms))
     state, found = start / _norm(start), []

@@ -81,6 +81,8 @@ def example_gradients(objective: Supervised, params: Params, coordinates: Tensor
     """Return the gradient of every example's loss, (R, n, p), or `coordinates` (R, K) of it, (R, n, K).
 
     Coordinates count as in `flat`.
+
+    coordinates: the numbers of the coordinates that are kept, None for all.
     """
     if coordinates is None:
         return _each(objective, leaves(params), lambda gradients, replica: gradients)
@@ -106,7 +108,10 @@ def batch_noise(objective: Supervised, variance: Tensor) -> Tensor:
 
 
 def smoothing_degree(power: Series, lr: Tensor, since: int = 0) -> Tensor:
-    """Return the measured degree of smoothing lr·√(mean |ω|²) over the recorded steps from `since` on, (R,)."""
+    """Return the measured degree of smoothing lr·√(mean |ω|²) over the recorded steps from `since` on, (R,).
+
+    power: the record of |ω|²; since: the first step that counts.
+    """
     values = power.values[power.steps.to(power.values.device) >= since]
     return lr.to(values) * values.mean(dim=0).sqrt()
 
@@ -122,7 +127,7 @@ class Parts:
     fresh: Tensor
     carried: Tensor
     lag: Tensor
-    gradient: Tensor
+    gradient: Tensor  # ∇f without noise
 
     @property
     def memory(self) -> Tensor:
@@ -160,7 +165,7 @@ class SearchNoise(Generic[P]):
     hyper: Hyper
     streams: Streams
     every: int
-    window: int = 0
+    window: int = 0  # steps that are taken ahead
     schedule: Schedule | None = None
     begin: int = 0
 

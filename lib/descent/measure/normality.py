@@ -33,9 +33,9 @@ _NULL_SEED, _NULL_RUNS, _NULL_SIZE = 1967, 10_000, 1000
 class Normality:
     """Lilliefors' distance, its p-value and the excess kurtosis, (R, K); NaN in a coordinate without noise."""
 
-    distance: Array
-    pvalue: Array
-    kurtosis: Array
+    distance: Array  # the largest between the two distribution functions
+    pvalue: Array  # of normality
+    kurtosis: Array  # less 3, so that 0 is normal
 
     def rejected(self, level: float = 0.01) -> Array:
         """Return the share of the coordinates with noise that is rejected at a false discovery rate `level`, (R,)."""
@@ -79,6 +79,8 @@ def lilliefors_pvalue(distance: ArrayLike, n: int) -> Array:
     """Return the probability that n normal numbers are at least that far from the normal law fitted to them.
 
     Resolved down to 1e-4. NaN stays NaN.
+
+    distance: the largest between the distribution functions of sample and fitted normal law.
     """
     scaled = np.asarray(distance, dtype=np.float64) * _factor(n)
     at_least = _NULL_RUNS - np.searchsorted(_null(min(n, _NULL_SIZE)), scaled)

@@ -28,7 +28,7 @@ class Operator:
     as good as all at once; an algorithm may then end for some replicas before others.
     """
 
-    product: Callable[[Tensor], Tensor]
+    product: Callable[[Tensor], Tensor]  # v (R, p) → A v (R, p)
     like: Leaves
     pieces: tuple[Operator, ...] = ()
 
@@ -99,7 +99,10 @@ def flatten(leaves: Leaves) -> Tensor:
 
 
 def unflatten(flat: Tensor, like: Leaves) -> Leaves:
-    """Return (R, …, p) as leaves with the names and shapes of `like`: views, not copies."""
+    """Return (R, …, p) as leaves with the names and shapes of `like`: views, not copies.
+
+    flat: the vectors, as `flatten` makes them.
+    """
     parts = torch.split(flat, [leaf[0].numel() for leaf in like.values()], dim=-1)
     return {
         name: part.view(*flat.shape[:-1], *leaf.shape[1:])

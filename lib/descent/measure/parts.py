@@ -23,11 +23,11 @@ class Part:
     """Some replicas `rows` at their parameters, and some of their examples; weight 1/n."""
 
     objective: Supervised
-    rows: slice
+    rows: slice  # which replicas
     params: Leaves
-    examples: slice
-    weight: float
-    nbytes: int
+    examples: slice  # which examples
+    weight: float  # of one example in the mean, 1/n
+    nbytes: int  # of working memory, about
 
     @property
     def inputs(self) -> Tensor:
@@ -53,7 +53,10 @@ class Part:
 
 
 class OutputLoss:
-    """weight · Σ_i ℓ_i as a function of the outputs z (R, B, …): its slope, and products with its second derivative."""
+    """weight · Σ_i ℓ_i as a function of the outputs z (R, B, …): its slope, and products with its second derivative.
+
+    weight: the factor in front of the sum.
+    """
 
     def __init__(self, loss: Loss, outputs: Tensor, targets: Tensor, weight: float) -> None:
         self._outputs = outputs.detach().requires_grad_()
@@ -92,6 +95,8 @@ def split(objective: Supervised, params: Leaves, room: int, *, share: float = 1.
 
     As many replicas as fit together, or one with some of the examples. A model that couples examples (batch norm) is
     another function on some of them, so it is cut along replicas only.
+
+    room: bytes that one part may take; share: of what a training step works on; extra: further bytes per example.
     """
     replicas, n = len(next(iter(params.values()))), len(objective.data)
     objective.data.fits(replicas)

@@ -33,6 +33,8 @@ def first_passages(
 
     Not `train`: only the farthest point matters, and most runs are over long before the last, so that cutting the
     stack down pays several times over.
+
+    walk: the minimiser with its rate; floor: the distance below which a run is over.
     """
     minimum, levels = walk.minimum, torch.tensor(radii, device=streams.device)
     rows = torch.arange(streams.replicas, device=streams.device)

@@ -64,8 +64,8 @@ class Report:
     """
 
     examples: int
-    outputs: int
-    parameters: int
+    outputs: int  # how many numbers the model returns
+    parameters: int  # how many numbers are trained
     lr: float
     momentum: float
     batch_size: int

@@ -35,9 +35,9 @@ RANK_CUT = 1e-12
 class AtOutputs:
     """A loss as a function of the outputs, at one point: losses (n,), roots B (n, C, C) and residuals t (n, C)."""
 
-    losses: Tensor
-    roots: Tensor
-    residuals: Tensor
+    losses: Tensor  # one per example
+    roots: Tensor  # B of the second derivative BBᵀ
+    residuals: Tensor  # t of the first derivative Bt
 
     def seen(self, gram: Tensor) -> Tensor:
         """Return K̃ = BᵀKB, (nC, nC), of the outputs' K (nC, nC)."""

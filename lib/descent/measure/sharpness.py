@@ -41,8 +41,8 @@ class WorstCase:
     Found by ascent: the true maximum over the ball may be higher. NaN where the loss itself is not finite.
     """
 
-    increase: Tensor
-    perturbation: Leaves
+    increase: Tensor  # of the loss
+    perturbation: Leaves  # what makes it
 
 
 def worst_case(
@@ -63,6 +63,8 @@ def worst_case(
     Every climb has a random place of the sphere, or corner of the cube. The first starts where the gradient there
     points to (at w itself it is round-off if w is a minimum, and may name the direction in which the loss rises least),
     each of the further `restarts` − 1 at the place itself. Every step costs one gradient over all examples.
+
+    norm: "l2" for a ball, "linf" for a cube; restarts: number of climbs.
     """
     if norm not in _DIRECTIONS:
         raise ValueError(f'norm must be "l2" or "linf", got {norm!r}')
@@ -95,6 +97,8 @@ def average_case(
 
     Every sample (R, draws) is the mean over g and −g, which takes out what is odd in g. For a quadratic loss the mean
     is ½ radius² Σ c_i² H_ii.
+
+    draws: number of perturbations.
     """
     hill = _Hill(objective, params, radius, "l2", adaptive, budget)
     base, samples = hill.value(torch.zeros_like(hill.scale)), []

@@ -127,6 +127,9 @@ def slopes(
     """Return ⟨∇f(x − δu), along⟩ for every draw of u, (R, draws), `along` (R, p) as in `noise.flat`.
 
     The mean over draws is the slope of f_δ in that direction; the rest as in `samples`.
+
+    gradient: from points to gradients, for any multiple of the replicas; degree: δ, one for all or (R,); along: the
+    direction, one per replica.
     """
 
     def projected(points: P) -> Tensor:
@@ -147,9 +150,9 @@ class Drift(NamedTuple):
     sgd, smoothed (R, draws); plain (R,) = |∇f(y)|.
     """
 
-    sgd: Tensor
-    smoothed: Tensor
-    plain: Tensor
+    sgd: Tensor  # what batches feel
+    smoothed: Tensor  # what a smoothing kernel feels
+    plain: Tensor  # what plain descent feels
 
 
 def drift(objective: Supervised, params: Params, lr: float, kernel: Kernel, draws: int, streams: Streams) -> Drift:

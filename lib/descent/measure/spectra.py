@@ -38,7 +38,7 @@ class Eigenpairs:
     """
 
     values: Tensor
-    vectors: Tensor
+    vectors: Tensor  # the unit eigenvectors
     residuals: Tensor
     converged: Tensor
     products: Tensor
@@ -60,7 +60,7 @@ def top_eigenpairs(
 
     It ends when every replica has converged, and in any case after `steps` products or when the whole space is spanned.
     The start is a normal draw of `streams` for probes at `step`. look: products between two looks at T. The basis takes
-    products·p numbers per replica.
+    products·p numbers per replica. k: how many pairs; end: "largest", "smallest" or "magnitude".
 
     Of a multiple eigenvalue a Krylov space holds one copy. When the space closes on itself, it is continued from a new
     vector until that finds no further copy; in a large space that never closes, copies may be missing.
@@ -95,7 +95,10 @@ def _lanczos(krylov: _Krylov, k: int, end: End, tolerance: float, steps: int, lo
 
 
 def residual_norms(operator: Operator, pairs: Eigenpairs) -> Tensor:
-    """Return ‖A v − λ v‖ (R, k) by multiplying once more, k products."""
+    """Return ‖A v − λ v‖ (R, k) by multiplying once more, k products.
+
+    pairs: values and vectors.
+    """
     found = [
         (operator(v) - value.unsqueeze(1) * v).norm(dim=1)
         for value, v in zip(pairs.values.unbind(1), pairs.vectors.unbind(1), strict=True)

@@ -34,22 +34,22 @@ RANK_CUT = 1e-12
 class Bounds(NamedTuple):
     """One-step bounds, (R,): below `lower` the expected error E[vᵀGv] shrinks from any v, above `upper` it grows."""
 
-    lower: Tensor
-    upper: Tensor
+    lower: Tensor  # no start grows below it
+    upper: Tensor  # every start grows above it
 
 
 class CheapBounds(NamedTuple):
     """Upper bounds on plain SGD's threshold from two test matrices, u₁u₁ᵀ and G, (R,)."""
 
-    top: Tensor
-    mean: Tensor
+    top: Tensor  # from u₁u₁ᵀ
+    mean: Tensor  # from G
 
 
 class Leading(NamedTuple):
     """Sharpness λ₁ of G = JᵀJ/n, (R,), and its direction seen on the examples, (R, n); Jᵀvector in the parameters."""
 
     sharpness: Tensor
-    vector: Tensor
+    vector: Tensor  # unit eigenvector of the Gram matrix
 
 
 def interpolation_gram(

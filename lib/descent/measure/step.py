@@ -110,6 +110,9 @@ def matched(own: StepReport, to: StepReport, by: By = "reach") -> Tensor:
     """Return the factor on the learning rate at which a rule takes the step of another, (R,); nan where none does.
 
     A rule whose steps grow in proportion to its rate is meant, as all here do.
+
+    own: the step of the rule whose rate is changed; to: the step that is to be taken; by: which quantity is made equal:
+    reach, response or rms.
     """
     a, b = getattr(own, by), getattr(to, by)
     return torch.where((a > 0) & (b > 0), b / a, torch.full_like(a, math.nan))
@@ -181,8 +184,8 @@ class Reaching:
     because one of the two reaches is not positive: there the last factor is held. most: the largest factor.
     """
 
-    rows: slice
-    like: Hyper | Rule
+    rows: slice  # the replicas whose step is set
+    like: Hyper | Rule  # the rule whose step is taken
     every: int = 50
     burn: int = 30
     steps: int = 100

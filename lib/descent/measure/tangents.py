@@ -38,7 +38,10 @@ class _Layer:
 
 
 class Tangents:
-    """The layers of an MLP on one part: their derivatives along vectors, and slopes carried back through them."""
+    """The layers of an MLP on one part: their derivatives along vectors, and slopes carried back through them.
+
+    part: replicas at their parameters, with some examples.
+    """
 
     def __init__(self, part: Part) -> None:
         model = part.objective.model

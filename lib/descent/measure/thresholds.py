@@ -54,8 +54,8 @@ class Scan:
 class Curve:
     """Who has left at which step: lr (A,) rising, left (N, A)."""
 
-    lr: Array
-    left: BoolArray
+    lr: Array  # the rates of the scan
+    left: BoolArray  # whether a replica has left at a rate
 
     @property
     def share(self) -> Array:
@@ -74,6 +74,8 @@ def median_step(lr: ArrayLike, share: ArrayLike) -> Array:
 
     The share is made to rise, halfway between its running maximum from below and minimum from above, and read off
     straight between neighbouring steps.
+
+    lr: the rates of the scan, rising; share: of the runs that have left, at every rate.
 
     Raises: ValueError where it does not pass ½ within the scan.
     """
@@ -97,6 +99,8 @@ def median_steps(function: Callable[..., Array], *curves: Curve, seed: int) -> E
     """Estimate a function of the median steps of several curves with the same replicas, (B,) each → (B,).
 
     The bootstrap resamples replicas, the same ones in every curve.
+
+    curves: of the same replicas each.
     """
     ends = np.cumsum([len(curve.lr) for curve in curves])[:-1]
     together = blocks(np.concatenate([curve.left for curve in curves], axis=1), BLOCKS)

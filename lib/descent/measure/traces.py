@@ -53,6 +53,8 @@ def hutchinson(operator: Operator, probes: int, streams: Streams, *, power: int 
     """Estimate tr A, or tr A² = ‖A‖²_F with power=2, by gᵀAg, or ‖Ag‖², with random signs g (Hutchinson 1990).
 
     The variance is 2 Σ_{i≠j} A_ij² per probe for tr A: a spread of about √2 ‖A‖_F / √probes.
+
+    power: the exponent of the matrix; probes: number of sign vectors.
     """
     if power not in (1, 2):
         raise ValueError(f"power must be 1 (trace) or 2 (squared Frobenius norm), got {power}")
@@ -69,6 +71,8 @@ def hutch_plus_plus(operator: Operator, products: int, streams: Streams, *, step
     A third of the products goes into each of Q = orth(A·signs), tr QᵀAQ, and gᵀ(1 − QQᵀ)A(1 − QQᵀ)g (Meyer, Musco,
     Musco & Woodruff 2021). Good where few eigenvalues make up most of A, as for a trained network; the interval is that
     of the last part, given Q.
+
+    products: how many products with the matrix in all.
     """
     third = products // 3
     if third < 2:

@@ -42,7 +42,7 @@ class Above:
     """
 
     values: Tensor
-    vectors: Tensor
+    vectors: Tensor  # the unit eigenvectors
     count: Tensor
     converged: Tensor
     basis: Tensor
@@ -169,7 +169,7 @@ class EdgeSpectrum:
     hyper: Hyper
     streams: Streams
     every: int
-    fraction: float = 0.5
+    fraction: float = 0.5  # of the edge, above which eigenvalues are recorded
     most: int = 10
     tolerance: float = 1e-3
     _start: Tensor | None = field(default=None, init=False, repr=False)

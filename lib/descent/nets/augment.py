@@ -25,9 +25,9 @@ class Augment:
     The draw depends on (seed, step, place in the batch) alone.
     """
 
-    shift: int = 4
-    flip: bool = True
-    padding: Padding = "reflect"
+    shift: int = 4  # pixels at most, either way
+    flip: bool = True  # whether images are mirrored
+    padding: Padding = "reflect"  # what lies beyond the edge, "reflect" or "zero"
 
     def __post_init__(self) -> None:
         if self.shift < 0:

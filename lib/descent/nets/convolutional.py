@@ -124,10 +124,10 @@ class CNN(_Convolutional):
     on a GPU.
     """
 
-    widths: tuple[int, ...] = (16, 32)
-    dense: tuple[int, ...] = (64,)
-    size: int = 32
-    norm: Norm = "none"
+    widths: tuple[int, ...] = (16, 32)  # channels of every convolution
+    dense: tuple[int, ...] = (64,)  # units of every hidden dense layer
+    size: int = 32  # pixels along a side of an image
+    norm: Norm = "none"  # what follows a convolution
 
     def __post_init__(self) -> None:
         _check(self.norm, self.groups, self.widths)
@@ -176,7 +176,7 @@ class ResNet(_Convolutional):
     """
 
     blocks: tuple[int, ...] = (1, 1, 1)
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: tuple[int, ...] = (16, 32, 64)  # channels in each stage
 
     def __post_init__(self) -> None:
         _check(self.norm, self.groups, self.widths)

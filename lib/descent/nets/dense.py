@@ -101,9 +101,9 @@ class LogisticError:
 class MLP:
     """Dense layers of the given sizes, the activation between them; nn.Sequential(Linear, activation, …)."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...]  # of inputs, hidden layers and outputs
     activation: Activation = "relu"
-    bias: bool = True
+    bias: bool = True  # whether layers have one
     working_set: int = 32 << 20  # bytes of one chunk per CPU thread: less costs calls, more memory traffic
 
     def __post_init__(self) -> None:
@@ -179,7 +179,7 @@ class Stacked:
     """
 
     module: nn.Module
-    working_set: int = 64 << 20
+    working_set: int = 64 << 20  # bytes of one chunk
     _buffers: Leaves = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -258,7 +258,10 @@ def initial_leaves(module: nn.Module, streams: Streams) -> Leaves:
 
 
 def saved_bytes(forward: Callable[[], object]) -> list[int]:
-    """Return the sizes of what autograd keeps of a forward pass for the backward pass, each storage once."""
+    """Return the sizes of what autograd keeps of a forward pass for the backward pass, each storage once.
+
+    forward: the pass, a call without arguments.
+    """
     storages = {}
 
     def note(tensor: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Supervised:
     targets: Tensor
     batch_size: int | Sequence[int] | Tensor | None = None
     sampling: Sampling = "with_replacement"
-    rows: Tensor | None = field(default=None, kw_only=True)
+    rows: Tensor | None = field(default=None, kw_only=True)  # which examples each draw has, (D, n)
     augment: Augment | None = field(default=None, kw_only=True)
     precision: Precision = field(default="float32", kw_only=True)
     compiled: bool = field(default=False, kw_only=True)

@@ -29,8 +29,8 @@ _EXPONENTIAL = Gamma(1.0)
 class Pieces(NamedTuple):
     """One number per piece."""
 
-    bowl: float
-    ring: float
+    bowl: float  # inside
+    ring: float  # outside
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Circle:
     deviation per coordinate and example of gradient noise that does not vanish at the minimisers.
     """
 
-    bowl: float = 1.0
-    ring: float = 10.0
+    bowl: float = 1.0  # curvature of the inner piece
+    ring: float = 10.0  # curvature of the outer piece
     radius: float = 10.0
     weights: WeightLaw = _EXPONENTIAL
     batch_size: BatchSize = 1
@@ -157,7 +157,7 @@ class Section:
     rounding errors of a position.
     """
 
-    circle: Circle
+    circle: Circle  # the sum that is cut
 
     def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return w̄F′ + jitter/√k ξ, shaped like the parameters, one w̄ and one ξ per replica."""

@@ -73,7 +73,10 @@ class DiagonalNet:
 
 
 def on_manifold(solution: Tensor, curvature: Tensor) -> Tensor:
-    """Return the minimum (2, d) with u_i v_i = w*_i and u_i² + v_i² = λ_i, u ≥ v; needs λ_i ≥ 2 w*_i > 0."""
+    """Return the minimum (2, d) with u_i v_i = w*_i and u_i² + v_i² = λ_i, u ≥ v; needs λ_i ≥ 2 w*_i > 0.
+
+    solution: the products w*, (d,); curvature: the eigenvalues λ, (d,).
+    """
     root = (curvature.square() - 4 * solution.square()).sqrt()
     return torch.stack([((curvature + root) / 2).sqrt(), ((curvature - root) / 2).sqrt()])
 

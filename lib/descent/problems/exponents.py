@@ -176,7 +176,10 @@ def exponent(law: StepLaw, lr: float, batch_size: int = 1) -> float:
 
 
 def exponent_threshold(law: Law, batch_size: int, alpha: float) -> float:
-    """Return the lr at which the exponent is α > 0; between the two thresholds above for α from 2 to 0."""
+    """Return the lr at which the exponent is α > 0; between the two thresholds above for α from 2 to 0.
+
+    alpha: the exponent that is asked for.
+    """
     start = 0.9 * mean_square_threshold(law, batch_size) * (1.0 if alpha <= 2 else 1e-3)
     return _crossing(lambda lr: moment(law, lr, batch_size, alpha) - 1, start)
 
@@ -199,12 +202,17 @@ def exit_time(law: StepLaw, lr: float, batch_size: int, widths: float) -> float:
     """Return the mean time to get e^widths times farther out, widths/γ, above the almost-sure threshold.
 
     The last step goes too far, by an amount that does not grow with `widths`: the slope in `widths` is exact.
+
+    widths: log of the ratio of distances.
     """
     return widths / _drift(law, lr, batch_size)
 
 
 def exit_spread(law: StepLaw, lr: float, batch_size: int, widths: float) -> float:
-    """Return the standard deviation of that time over its mean, sd(log factor)/√(γ·widths): ever more certain."""
+    """Return the standard deviation of that time over its mean, sd(log factor)/√(γ·widths): ever more certain.
+
+    widths: log of the ratio of distances.
+    """
     return spread_of_logs(law, lr, batch_size) / math.sqrt(_drift(law, lr, batch_size) * widths)
 
 

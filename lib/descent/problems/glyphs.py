@@ -46,6 +46,8 @@ def glyphs(streams: Streams, n: int, *, noise: float = NOISE) -> tuple[Tensor, T
     Signal i depends on (seed, i) alone, so that a larger set begins with the smaller one. Targets are the same on every
     machine, inputs up to rounding.
 
+    noise: standard deviation of what is added to a signal.
+
     >>> from descent.engine import Streams, replica_seeds
     >>> inputs, targets = glyphs(Streams(replica_seeds(0, 3)), 5)
     >>> tuple(inputs.shape), targets[0].tolist()

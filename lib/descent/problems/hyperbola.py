@@ -53,7 +53,10 @@ def minimiser(curvature: ArrayLike) -> Array:
 
 
 def hessian(point: ArrayLike) -> Array:
-    """Return the Hessian at a minimiser, g gᵀ with g = (v, u), (…, 2) → (…, 2, 2)."""
+    """Return the Hessian at a minimiser, g gᵀ with g = (v, u), (…, 2) → (…, 2, 2).
+
+    point: a minimiser (u, v).
+    """
     g = np.asarray(point, dtype=np.float64)[..., ::-1]
     return np.asarray(g[..., :, None] * g[..., None, :])
 

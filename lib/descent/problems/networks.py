@@ -35,7 +35,7 @@ class FreshLabelNoise(Supervised):
     random class may be the true one: labels are wrong with probability share·(1 − 1/classes).
     """
 
-    share: float = 0.2
+    share: float = 0.2  # of the labels that give way
     classes: int = 10
 
     def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
@@ -106,9 +106,9 @@ class InitialSaddle:
 class Minimum:
     """A minimum: params (D + 1, C), loss, `noise` = tr S of one example, curvatures (rising), all float64."""
 
-    params: Tensor
+    params: Tensor  # weights, the last row the bias
     loss: float
-    noise: float
+    noise: float  # tr S of one example's gradient
     curvatures: Array
 
     def excess_loss(self, lr: ArrayLike, momentum: ArrayLike, batch_size: int) -> Array:
@@ -128,7 +128,7 @@ class Logistic:
     inputs: Tensor
     labels: Tensor
     classes: int
-    decay: float
+    decay: float  # factor of ½|W|² in the loss
     batch_size: int
 
     def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
@@ -173,7 +173,7 @@ class Logistic:
 class Logistics:
     """Logistic regression on D draws of the data of equal size; row r of a stack is trained on draw r mod D."""
 
-    of_draw: tuple[Logistic, ...]
+    of_draw: tuple[Logistic, ...]  # one problem per draw
 
     def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return the batch gradient (R, D + 1, C) of every row on its own draw."""

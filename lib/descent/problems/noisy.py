@@ -21,7 +21,10 @@ __all__ = ["Bowl", "Events", "Unigram", "noise_of"]
 
 
 def noise_of(law: Law, streams: Streams, step: int, shape: tuple[int, ...]) -> Tensor:
-    """Return independent draws of mean 0 and variance 1, (R, …)."""
+    """Return independent draws of mean 0 and variance 1, (R, …).
+
+    shape: of one replica's draw.
+    """
     if law == "normal":
         return streams.normal(Purpose.DATA, step, shape)
     if law == "exponential":
@@ -95,7 +98,7 @@ class Unigram:
 class Events:
     """Events of frequencies p in batches, each with a logit of its own: g = q − count/B; parameters (R, K)."""
 
-    frequencies: tuple[float, ...]
+    frequencies: tuple[float, ...]  # p of every event
     batch_size: int = 8
 
     @cached_property

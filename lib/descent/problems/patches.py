@@ -37,17 +37,17 @@ class PatchData:
     small (N,): which examples have the small margin.
     """
 
-    signal: Tensor
-    noise: Tensor
-    labels: Tensor
+    signal: Tensor  # the feature of every example, times its label
+    noise: Tensor  # the noise patches
+    labels: Tensor  # ±1
     small: Tensor
 
 
 class Logits(NamedTuple):
     """The parts of the margins y·f, (rows, N)."""
 
-    signal: Tensor
-    noise: Tensor
+    signal: Tensor  # from the feature
+    noise: Tensor  # from the noise patches
 
     @property
     def total(self) -> Tensor:
@@ -213,6 +213,8 @@ def patch_data(
     """Draw the paper's data: the first `small` examples have the small margin; noise patches have norm about `noise`.
 
     dimension d counts the feature, so that noise patches have d − 1 coordinates of deviation noise/√d.
+
+    small: how many examples have the small margin.
     """
     labels = streams.signs(Purpose.LABEL, 0, (examples,)).to(streams.dtype)
     which = torch.arange(examples, device=streams.device) < small
@@ -223,7 +225,10 @@ def patch_data(
 
 
 def random_start(streams: Streams, neurons: int, dimension: int, scale: float, arms: int = 1) -> Leaves:
-    """Return weights N(0, scale²), the same draw for every arm: s (A·S, m), v (A·S, m, d − 1)."""
+    """Return weights N(0, scale²), the same draw for every arm: s (A·S, m), v (A·S, m, d − 1).
+
+    neurons: how many, m; scale: standard deviation of a weight.
+    """
     drawn = scale * streams.normal(Purpose.INIT, 0, (neurons, dimension))
     drawn = drawn.repeat(arms, 1, 1)
     return {"s": drawn[..., 0].contiguous(), "v": drawn[..., 1:].contiguous()}

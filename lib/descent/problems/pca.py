@@ -37,7 +37,7 @@ class StreamingPCA:
     "mean" replaces x xᵀ by Σ, which leaves the noise-free recursion.
     """
 
-    eigenvalues: tuple[float, ...] = (4.0, 3.0, 2.0, 1.0)
+    eigenvalues: tuple[float, ...] = (4.0, 3.0, 2.0, 1.0)  # of the covariance, falling
     samples: Samples = "gaussian"
 
     def __post_init__(self) -> None:
@@ -122,6 +122,9 @@ def radius(level: ArrayLike) -> Array:
 
 
 def travel_steps(begin: ArrayLike, end: ArrayLike, instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -> Array:
-    """Return the steps the flow takes from squared overlap `begin` to `end`: (1−momentum)/(lr·b) log(R_end/R_begin)."""
+    """Return the steps the flow takes from squared overlap `begin` to `end`: (1−momentum)/(lr·b) log(R_end/R_begin).
+
+    begin: squared overlap at the start; end: squared overlap that is reached.
+    """
     pace = (1 - np.asarray(momentum)) / (np.asarray(lr) * np.asarray(instability))
     return np.asarray(pace * np.log(radius(end) / radius(begin)))

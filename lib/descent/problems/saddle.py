@@ -53,7 +53,7 @@ class DoubleWell:
     """¼(x² − 1)²: wells of curvature 2 at ±1 under a barrier of ¼ at 0. Parameters (R, 1); noise may be (R,)."""
 
     noise: float | Tensor = 1.0
-    barrier: float = 0.25
+    barrier: float = 0.25  # its height
     instability: float = 1.0  # −F''(0)
     curvature: float = 2.0  # F''(±1)
 
@@ -88,6 +88,8 @@ def best_gain(stiffness: ArrayLike, share: float = 0.95) -> Array:
 
     Each is held at `share` of its own stability limit. Growth and limit both rise with momentum, so the best is
     approached as momentum → 1, where lr = 4·share/stiffness: a gain of about √stiffness.
+
+    share: of the stability limit that is used.
     """
     kappa = np.asarray(stiffness, dtype=np.float64)
     plain = growth(1.0, 2 * share / kappa, 0.0)
@@ -109,6 +111,8 @@ def hops(path: ArrayLike, commit: float = 0.5) -> NDArray[np.int64]:
 
     A crossing counts once the path has come from beyond one of ±commit to beyond the other; touches of the top
     and returns do not count.
+
+    path: positions, step by step; commit: distance from 0 beyond which a side is taken.
     """
     x = np.asarray(path)
     side = np.where(x >= commit, 1, np.where(x <= -commit, -1, 0)).astype(np.int8)

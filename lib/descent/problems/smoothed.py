@@ -41,10 +41,10 @@ class Rugged:
     """
 
     curvature: float = 1.0
-    amplitude: float = 0.1
-    wavenumber: float = 10.0
+    amplitude: float = 0.1  # half the height of a ripple
+    wavenumber: float = 10.0  # of the ripples
     noise: float | Tensor = 0.0
-    offset: float = 0.0
+    offset: float = 0.0  # added to the whole
 
     def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
         """Return curvature·x + amplitude·wavenumber·sin(wavenumber·x) + √noise ξ, (R, d)."""

@@ -55,8 +55,8 @@ class Critical(NamedTuple):
 class PerWell(NamedTuple):
     """One number per well."""
 
-    sharp: float
-    flat: float
+    sharp: float  # of the sharp well
+    flat: float  # of the flat well
 
 
 class Cycle(NamedTuple):
@@ -64,7 +64,7 @@ class Cycle(NamedTuple):
 
     low: float
     high: float
-    multiplier: float
+    multiplier: float  # attracting while below 1 in size
 
 
 def _slope(x: float) -> float:

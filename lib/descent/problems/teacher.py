@@ -54,7 +54,10 @@ class Student:
 
 
 def labelled(streams: Streams, teacher: str, examples: int, dimension: int) -> tuple[Tensor, Tensor]:
-    """Draw inputs N(0, I) and a teacher per replica; return inputs (R, n, d) and labels ±1 (R, n)."""
+    """Draw inputs N(0, I) and a teacher per replica; return inputs (R, n, d) and labels ±1 (R, n).
+
+    teacher: its name in TEACHERS.
+    """
     inputs = streams.normal(Purpose.DATA, 0, (examples, dimension))
     weights = streams.normal(Purpose.LABEL, 0, (NEURONS, dimension)) / dimension**0.5
     outputs = TEACHERS[teacher](inputs @ weights.mT)
@@ -62,7 +65,10 @@ def labelled(streams: Streams, teacher: str, examples: int, dimension: int) -> t
 
 
 def student_start(streams: Streams, hidden: int, dimension: int) -> Leaves:
-    """Draw w ~ N(0, 1/d) and a ~ N(0, 1/h)."""
+    """Draw w ~ N(0, 1/d) and a ~ N(0, 1/h).
+
+    hidden: number of hidden units h.
+    """
     drawn = streams.normal(Purpose.INIT, 0, (hidden, dimension + 1))
     return {"w": drawn[..., :-1].contiguous() / dimension**0.5, "a": drawn[..., -1].contiguous() / hidden**0.5}
 

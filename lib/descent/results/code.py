@@ -81,7 +81,10 @@ def code_pieces(modules: Iterable[str], folder: Path = PACKAGES) -> dict[str, st
 
 
 def imported_pieces(code: str, folder: Path = PACKAGES) -> dict[str, str]:
-    """Return a hash of every definition under `folder` that a text of code uses, directly or not."""
+    """Return a hash of every definition under `folder` that a text of code uses, directly or not.
+
+    code: the text, such as that of a cell.
+    """
     module = _parsed("", False, code, "a cell")
     walk = _Walk(folder)
     used = (found for piece in module.pieces for found in walk.used(module, piece))

@@ -46,7 +46,7 @@ class Measured:
 
     key: str
     estimate: Estimate
-    config: str
+    config: str  # digest of the configuration
     provenance: Provenance
     registration: str = ""
 
@@ -59,8 +59,8 @@ class Comparison:
     kind: Kind
     published: str
     yours: str
-    compatible: bool | None
-    remark: str = ""
+    compatible: bool | None  # None where it cannot be told
+    remark: str = ""  # why not, or what to know
 
     @property
     def answer(self) -> str:

@@ -33,7 +33,10 @@ def canonical(config: object, ignore: Collection[str] = ()) -> str:
 
 
 def data_digest(data: Any) -> str:
-    """Return a short hash of data: shape, type and bytes of an array, columns of a frame, bytes of a file."""
+    """Return a short hash of data: shape, type and bytes of an array, columns of a frame, bytes of a file.
+
+    data: an array, a table, or the bytes or path of a file.
+    """
     if isinstance(data, Path):
         return file_hash(data)[:LENGTH]
     if isinstance(data, bytes):

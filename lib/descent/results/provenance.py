@@ -35,13 +35,13 @@ class Provenance:
     scale: str
     device_class: str
     dtype: str
-    threads: int
+    threads: int  # how many torch used
     instructions: str
     matmul: str
     convolution: str
-    python: str
-    torch: str
-    numpy: str
+    python: str  # its version
+    torch: str  # its version
+    numpy: str  # its version
     seed: int
     replicas: int
     library: str
@@ -108,7 +108,10 @@ def provenance(
 
 
 def joined(several: Sequence[Provenance]) -> Provenance:
-    """Return the conditions of what was made in several places: where they differ they are all named."""
+    """Return the conditions of what was made in several places: where they differ they are all named.
+
+    several: the conditions, one per place.
+    """
     first = several[0]
     texts = [item.name for item in fields(first) if isinstance(getattr(first, item.name), str) and item.name != "date"]
     named = {name: dict.fromkeys(getattr(made, name) for made in several) for name in texts}

@@ -105,7 +105,7 @@ class Table:
     frame: DataFrame
     provenance: Provenance
     experiment: str
-    config: str
+    config: str  # digest of the configuration
     registration: str = ""
 
 

@@ -50,8 +50,8 @@ def rates(calibration: Mapping[str, Any], precision: str = "float32") -> dict[st
 def scaled(config: Any, lab: Any, core_seconds: float, known: Mapping[str, float]) -> float:
     """Return the seconds a configuration takes at known rates; NaN where one is missing.
 
-    core_seconds: what it would take on one core, unless its work is counted in `trained_images`, by the net's
-    name.
+    core_seconds: what it would take on one core, unless its work is counted in `trained_images`, by the net's name.
+    known: rates by the name of a net.
     """
     count_images = getattr(config, "trained_images", None)
     if count_images is None:
@@ -77,10 +77,10 @@ class Budget:
     """
 
     seconds: float
-    expected: Mapping[str, float]
-    reserve: float = 20.0
-    clock: Callable[[], float] = time.monotonic
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, float]  # seconds of every task, by name
+    reserve: float = 20.0  # seconds kept for writing
+    clock: Callable[[], float] = time.monotonic  # seconds from any beginning, a call without arguments
+    kinds: Mapping[str, str] = field(default_factory=dict)  # kind of work of every task, by name
     paces: dict[str, float] = field(default_factory=dict, init=False)
     begun: float = field(init=False)
     started: list[str] = field(default_factory=list, init=False)

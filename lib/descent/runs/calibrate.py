@@ -50,8 +50,8 @@ class Gate:
     """A comparison that must hold before any time is worth measuring."""
 
     name: str
-    allowed: float
-    reached: float
+    allowed: float  # the largest deviation that passes
+    reached: float  # the one that was found
 
     @property
     def open(self) -> bool:

@@ -245,6 +245,7 @@ def write_records(
     """Judge the estimates of finished tasks, and write the records of all claims; what was not run is said to be so.
 
     late: tasks there was no time for. Earlier records that say more, or cannot be read, are kept under another name.
+    paper_id: the paper, such as "P3".
     """
     paper = load_paper(paper_id)
     made = [Provenance.from_json(content["provenance"]) for content in found]

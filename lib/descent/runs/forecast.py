@@ -54,7 +54,10 @@ LENGTHS = {
 def plan(
     todo: Sequence[Task], known_seconds: Mapping[str, float], calibration: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """Return per task what differs from the run at CPU scale, and how long it would take, see `expected`."""
+    """Return per task what differs from the run at CPU scale, and how long it would take, see `expected`.
+
+    known_seconds: what each experiment took at CPU scale on one core, by name.
+    """
     seconds = expected(todo, known_seconds, calibration)
     rows = []
     for task in todo:

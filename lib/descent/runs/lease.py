@@ -55,7 +55,10 @@ class Step:
 
 
 def by_worth(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps of WORTH first, in its order, and then the others in theirs."""
+    """Return the steps of WORTH first, in its order, and then the others in theirs.
+
+    steps: the tasks of a lease.
+    """
     places = {f"{chapter}.{name}": place for place, (chapter, name) in enumerate(WORTH)}
     return sorted(steps, key=lambda step: places.get(step.name, len(places)))
 
@@ -84,6 +87,9 @@ def lease(steps: Sequence[Step], budget: Budget, say: Callable[[str], None] = pr
 
     Results are written as they come, and the records of a chapter after each of its steps. What is under way when the
     time is over is cut short, and the same call goes on with it another day.
+
+    steps: the tasks, in order; budget: the time there is; limit: from seconds to a context that raises TimeOver after
+    them.
     """
     made = dict[str, Result]()
     for step in steps:

@@ -58,7 +58,7 @@ class Night:
     say: Say
     chosen: Collection[str]
     aside: bool = True
-    kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    kept: dict[str, dict[str, Kept]] = field(default_factory=dict)  # the units that are there
 
     def __post_init__(self) -> None:
         if self.aside:
@@ -133,6 +133,8 @@ class Night:
 
 def night(state: Night, executor: Executor | None, jobs: int, write: Callable[[], None]) -> None:
     """Measure what is not there yet, the longest first; write what all say now and then, and at the end.
+
+    state: tasks and units; jobs: processes at a time; write: called to write tables and records.
 
     Raises: Failed naming what could not be measured, after all else is; OSError where nothing can be written.
     """
@@ -220,7 +222,10 @@ def _submit(executor: Executor | None, job: Job, out: Path) -> Future[str]:
 
 
 def merge(paper: str, state: Night) -> Path | None:
-    """Write tables and records from whatever units there are; return the records' file, None where there is nothing."""
+    """Write tables and records from whatever units there are; return the records' file, None where there is nothing.
+
+    paper: such as "P3"; state: tasks and units.
+    """
     found = [content for task in state.todo if (content := _merged(task, state)) is not None]
     return campaign.write_records(paper, found, state.out, say=state.say) if found else None
 

@@ -34,9 +34,9 @@ class Finding:
 
     config: str
     seconds: float
-    result: Any = None
+    result: Any = None  # what the run returned
     estimates: Mapping[str, tuple[Estimate, ...]] = field(default_factory=dict)
-    tables: Mapping[str, DataFrame] = field(default_factory=dict)
+    tables: Mapping[str, DataFrame] = field(default_factory=dict)  # by name
     missing: str = ""
     registration: str = ""
     partial: Mapping[str, str] = field(default_factory=dict)
@@ -96,6 +96,8 @@ def _chapter(name: str) -> Any:
 
 def enter(ledger: Ledger, name: str, found: Finding, lab: Lab) -> None:
     """Enter what the experiment `name` found: an estimate for each test it is to measure, or why there is none.
+
+    ledger: where it is entered.
 
     Raises: ValueError for an estimate of a test that names another experiment.
     """

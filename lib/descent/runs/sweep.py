@@ -15,7 +15,10 @@ Result = TypeVar("Result")
 
 
 class SweepError(RuntimeError, Generic[Result]):
-    """Some configurations failed: `failures` maps their positions to the errors, `results` keeps the others."""
+    """Some configurations failed: `failures` maps their positions to the errors, `results` keeps the others.
+
+    failures: errors by the position of the configuration; results: one per configuration, None where it failed.
+    """
 
     def __init__(self, failures: dict[int, BaseException], results: list[Result | None], configs: Sequence[Any]):
         lines = [f"  {i}: {configs[i]!r}: {type(e).__name__}: {e}" for i, e in sorted(failures.items())]
@@ -24,7 +27,10 @@ class SweepError(RuntimeError, Generic[Result]):
 
 
 def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
-    """Return `base` (a frozen dataclass) with every combination of the values on the axes, last axis fastest."""
+    """Return `base` (a frozen dataclass) with every combination of the values on the axes, last axis fastest.
+
+    base: a frozen dataclass; axes: values of a field, by its name.
+    """
     names, values = list(axes), [list(axis) for axis in axes.values()]
     return [replace(base, **dict(zip(names, point, strict=True))) for point in itertools.product(*values)]  # type: ignore[type-var]
 

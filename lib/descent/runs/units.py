@@ -50,14 +50,14 @@ class Job:
     """One unit of one task, which any process can carry out."""
 
     task: Task
-    unit: Unit
+    unit: Unit  # of work
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
     """A unit that was measured: its arrays, what it took, and where; whole: not gone on with from a checkpoint."""
 
-    arrays: Arrays
+    arrays: Arrays  # what was measured, by name
     seconds: float
     provenance: Provenance
     whole: bool = True
@@ -76,7 +76,10 @@ def drawn(task: Task) -> Lab:
 
 
 def place(out: Path, task: Task, unit: Unit) -> Path:
-    """Return the file of a unit."""
+    """Return the file of a unit.
+
+    unit: the unit of work.
+    """
     return out / "units" / task.name / f"{unit.name}.json"
 
 
@@ -128,7 +131,10 @@ def carry_out(job: Job, out: Path, say: Say = print) -> str:
 
 
 def stored(job: Job, out: Path, say: Say, *, aside: bool = True) -> Kept | None:
-    """Return a unit that is there, whole and of today's making; what is not is told of and, with `aside`, set aside."""
+    """Return a unit that is there, whole and of today's making; what is not is told of and, with `aside`, set aside.
+
+    aside: whether a useless file is moved out of the way.
+    """
     path = place(out, job.task, job.unit)
     if not path.is_file():
         return None

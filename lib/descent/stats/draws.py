@@ -38,7 +38,10 @@ def draw_mean(x: ArrayLike, *, level: float = 0.95) -> Estimate:
 
 
 def draw_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Estimate the mean of a − b, replica by replica, both (draws, replicas), by Student's t over the draws."""
+    """Estimate the mean of a − b, replica by replica, both (draws, replicas), by Student's t over the draws.
+
+    a, b: the samples.
+    """
     first, second = _grids(a, b)
     return draw_mean(first - second, level=level)
 
@@ -47,6 +50,8 @@ def draw_ratio(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Estimate:
     """Estimate mean(a)/mean(b) of paired samples (draws, replicas) by the jackknife over draws.
 
     Where it is positive without any one draw, the interval is made on its logarithm.
+
+    a: numerator; b: denominator.
     """
     (x, y), lost = _kept(a, b)
     pairs = np.stack([np.nanmean(x, axis=1), np.nanmean(y, axis=1)], axis=1)
@@ -69,6 +74,8 @@ def draw_share(hits: ArrayLike, *, level: float = 0.95) -> Estimate:
     p(1 − p)/var(p), at most all replicas, times (t(n − 1)/t(draws − 1))². Where all replicas agree nothing is known of
     how draws differ: the trials are then the draws alone.
 
+    hits: 0 or 1.
+
     >>> print(draw_share(np.zeros((10, 4))))
     0.00 [0.00, 0.31]
     """
@@ -85,6 +92,8 @@ def draw_fraction(x: ArrayLike, *, level: float = 0.95) -> Estimate:
 
     Where all replicas stand at one end there is no spread, and yet a bound: were the mean of a draw p, all n draws
     would stand at 1 with a probability of at most pⁿ. That is Clopper and Pearson's interval for n trials, the draws.
+
+    x: numbers between 0 and 1.
 
     >>> print(draw_fraction(np.ones((10, 3))), draw_fraction([[0.5, 0.7], [0.6, 0.6], [0.4, 0.5]]))
     1.00 [0.69, 1.00] 0.55 [0.33, 0.77]

@@ -47,8 +47,8 @@ class Estimate:
     low: float
     high: float
     n: int
-    method: str
-    dof: float = math.inf
+    method: str  # how the interval was made
+    dof: float = math.inf  # behind the interval, infinite where it has none
     level: float = 0.95
     draws: int = 0
 
@@ -161,7 +161,10 @@ class Estimate:
 
 
 def counted(n: int, word: str) -> str:
-    """Return a count with its word, such as "1 replica" or "40 replicas"."""
+    """Return a count with its word, such as "1 replica" or "40 replicas".
+
+    word: in the singular.
+    """
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
@@ -192,6 +195,8 @@ def exponential_interval(total: float, events: int, censored: bool, level: float
     """Return the interval of an exponential mean after that many events in a total time.
 
     2·total/χ² with 2·events degrees of freedom, two more for the lower end when the watch was cut.
+
+    total: time watched in all; events: how many were seen; censored: whether the watch was cut.
     """
     tail = (1 - level) / 2
     low = 2 * total / float(special.chdtri(2 * events + 2 * censored, tail))

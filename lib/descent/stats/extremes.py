@@ -49,6 +49,8 @@ def furthest(found: Several, centre: float = 1.0) -> Estimate:
     """Return the estimate whose value lies furthest from `centre`, out of a list or an array of any shape.
 
     Its interval spans those of all, but for what is closer to the centre than one of them lies for certain.
+
+    centre: where no effect lies.
     """
 
     def ends(own: Members, wide: Members) -> tuple[float, float]:

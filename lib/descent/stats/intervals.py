@@ -143,8 +143,8 @@ def variance_ratio(
 ) -> Estimate:
     """Estimate var(x)/reference (a number), or var(x)/var(reference) (a sample), by the bootstrap.
 
-    x: (R,) or (R, T); the T values of a replica are pooled into the variance and resampled together.
-    Covers 0.94 at 100 replicas of one normal value each, 0.91 at 32.
+    x: (R,) or (R, T); the T values of a replica are pooled into the variance and resampled together. Covers 0.94 at 100
+    replicas of one normal value each, 0.91 at 32. reference: a number, or the other sample.
     """
     known = np.asarray(reference, dtype=np.float64)
     if known.ndim == 0:
@@ -228,7 +228,11 @@ def censored_ratio(
     paired: bool = True,
     level: float = 0.95,
 ) -> Estimate:
-    """Estimate the ratio of two exponential means (see censored_mean) by the (paired) bootstrap."""
+    """Estimate the ratio of two exponential means (see censored_mean) by the (paired) bootstrap.
+
+    times: how long each replica was watched; observed: whether its event was seen; other_times: of the denominator;
+    other_observed: likewise.
+    """
     first = np.stack(_watched(times, observed), axis=1)
     other = np.stack(_watched(other_times, other_observed), axis=1)
 
@@ -247,9 +251,9 @@ class KS:
     `comparisons` divides alpha (Bonferroni) when several settings are tested together.
     """
 
-    distance: float
+    distance: float  # the largest between the two distribution functions
     n: int
-    alpha: float = 0.01
+    alpha: float = 0.01  # chance to reject a true law
     comparisons: int = 1
 
     @property
@@ -290,9 +294,9 @@ def ks_distance(
 ) -> KS:
     """Measure sup|F_n − F| between samples (R,) and a law with distribution function `cdf`.
 
-    lattice: the law lives on the integers (step counts), so its left limit at k is cdf(k − 1); without it a
-    law with jumps looks wrong by the height of a jump. censored: further replicas known only to exceed
-    every sample.
+    lattice: the law lives on the integers (step counts), so its left limit at k is cdf(k − 1); without it a law with
+    jumps looks wrong by the height of a jump. censored: further replicas known only to exceed every sample. alpha:
+    chance to reject a true law; cdf: distribution function of the law.
     """
     points, counts = np.unique(_sample(samples), return_counts=True)
     n = int(counts.sum()) + censored
@@ -322,6 +326,8 @@ def tost(x: ArrayLike, target: float, tolerance: float) -> float:
 
     Below 0.05 exactly when the 90 % Student interval lies inside target ± tolerance; 1 for a constant sample, which
     shows nothing.
+
+    tolerance: the largest deviation that does not matter.
     """
     if tolerance <= 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")

@@ -31,6 +31,8 @@ def resample(
 
     The interval is the expanded percentile interval, percentiles at Φ(∓√(n/(n−1)) t(n−1)), which removes the
     narrowness of the plain percentiles at small n.
+
+    arrays: the samples.
     """
     found = np.concatenate(
         [statistic(*(array[None] for array in arrays)), _resampled(statistic, arrays, seed, paired, resamples)]

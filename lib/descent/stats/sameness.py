@@ -26,7 +26,7 @@ _ESTIMATE = re.compile(
 def near(a: float, b: float, width: float, digits: float) -> bool:
     """Tell whether two numbers are one but for arithmetic, given the width of the interval around them.
 
-    digits: the relative error of a number that has no interval.
+    digits: the relative error of a number that has no interval. a, b: the numbers; width: of the interval.
     """
     if a == b or (math.isnan(a) and math.isnan(b)):
         return True
@@ -38,6 +38,8 @@ def as_printed(reference: str, text: str) -> str:
     """Return a text with every estimate that agrees with the reference's spelt as there; all of it, if all agree.
 
     Where numbers have other lengths columns are set otherwise: the white space then counts as the reference's.
+
+    reference: the text that is to be reached.
 
     >>> as_printed("gain 1.7 [1.2, 2.2], 32 replicas, holds", "gain  1.7 [1.1, 2.2], 32 replicas, holds")
     'gain 1.7 [1.2, 2.2], 32 replicas, holds'

@@ -32,6 +32,8 @@ _SMALL = 1e-12  # a characteristic function below this is none
 def centre_density(law: Law, kernel: Kernel) -> float:
     """Return the density of the average at its mean, (1/π)∫ Re φ dt over t > 0.
 
+    law: the law of one draw.
+
     >>> from descent.theory.signs import ema
     >>> round(centre_density("laplace", ema(0.0)) * math.sqrt(2), 3)
     1.0
@@ -43,6 +45,8 @@ def centre_density(law: Law, kernel: Kernel) -> float:
 
 def average_median(law: Law, kernel: Kernel) -> float:
     """Return the median of the average, by Gil-Pelaez's inversion; of one exponential draw it is ln 2 − 1.
+
+    law: the law of one draw.
 
     >>> from descent.theory.signs import ema
     >>> round(average_median("exponential", ema(0.9)), 5)
@@ -69,8 +73,8 @@ class Skewed:
     An average of gamma draws is of this form to third order, see `averaged`; of equal weights it is exactly.
     """
 
-    deviation: float
-    skewness: float
+    deviation: float  # standard deviation
+    skewness: float  # third moment over its cube
 
     @property
     def shape(self) -> float:

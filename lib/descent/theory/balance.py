@@ -33,6 +33,8 @@ def squared_change(path: ArrayLike, momentum: float) -> Array:
     """Return cΣ|Δx|² − 2β/(1 − β)⟨x_T, Δx_{T−1}⟩ of a path (T + 1, …, n), (…,).
 
     The change of |x|² where the gradient is orthogonal to x; otherwise that plus 2e Σ⟨x, g⟩.
+
+    path: the parameters, step by step.
     """
     points = np.asarray(path, dtype=np.float64)
     return np.asarray(gram_change(points[..., None, :], momentum)[..., 0, 0])
@@ -42,6 +44,8 @@ def gram_change(path: ArrayLike, momentum: float) -> Array:
     """Return the same of a path of matrices W (T + 1, …, k, n) for WWᵀ, symmetric, (…, k, k).
 
     Of two linear layers W₂W₁ the difference gram_change(W₂ᵀ) − gram_change(W₁) is the change of W₂ᵀW₂ − W₁W₁ᵀ.
+
+    path: the matrices, step by step.
     """
     points = _path(path)
     steps = np.diff(points, axis=0)
@@ -54,6 +58,8 @@ def qhm_change(path: ArrayLike, gradients: ArrayLike, effective: float, momentum
     """Return what takes the place of squared_change under QHM, (…,); Nesterov's rule has ν = β.
 
     cΣ|Δ|² + 2β/(1 − β)·[e(1 − ν)Σ_{t<T−1}⟨Δ, g⟩ − ⟨x_T, Δ_{T−1}⟩], with gradients (T, …, n) of the same steps.
+
+    path: the parameters, step by step. gradients: at the first T of them.
     """
     points, slopes = np.asarray(path, dtype=np.float64), np.asarray(gradients, dtype=np.float64)
     steps = np.diff(points, axis=0)

@@ -36,6 +36,8 @@ def uv_residual(u: ArrayLike, v: ArrayLike) -> Array:
 
     F(w_0) − F(1) with F(w) = ¼√(q² + 4w²) − ½ asinh(2w/|q|), w = uv and q = u² − v² conserved.
 
+    u, v: the two factors at the start.
+
     >>> print(f"{uv_residual(3.0, 0.05):.8f}")
     0.03992729
     """
@@ -48,6 +50,8 @@ def uv_residual(u: ArrayLike, v: ArrayLike) -> Array:
 
 def uv_drift(u: ArrayLike, v: ArrayLike, effective: ArrayLike, momentum: ArrayLike) -> Array:
     """Return the change of log|u² − v²| on ½(uv − 1)², −ec∫(uv − 1)²dτ; the minimum found has curvature √(q² + 4).
+
+    u, v: the two factors at the start.
 
     >>> uv_drift(3.0, 0.05, effective=0.002, momentum=[0.0, 0.9]).round(7).tolist()
     [-7.99e-05, -0.0015172]

@@ -32,23 +32,35 @@ class _Modes(NamedTuple):
 
 
 def random_rows(rng: np.random.Generator, problems: int, examples: int, dimension: int) -> Array:
-    """Draw problems with heavy-tailed rows: lengths of Student's t with two degrees of freedom, unequal directions."""
+    """Draw problems with heavy-tailed rows: lengths of Student's t with two degrees of freedom, unequal directions.
+
+    rng: numpy's generator; problems: how many.
+    """
     directions = rng.normal(size=(problems, examples, dimension)) * rng.uniform(0.1, 1, size=(problems, 1, dimension))
     return np.asarray(directions * rng.standard_t(2, size=(problems, examples, 1)))
 
 
 def ceiling(rows: Array, momentum: ArrayLike = 0.0) -> Array:
-    """Return the largest lr that is stable without noise, 2(1 + β)/λ₁, (E,)."""
+    """Return the largest lr that is stable without noise, 2(1 + β)/λ₁, (E,).
+
+    rows: the examples of every problem, (E, n, d).
+    """
     return np.asarray(2 * (1 + np.asarray(momentum)) / _modes(rows).values[:, -1])
 
 
 def loads(rows: Array, lr: ArrayLike, momentum: ArrayLike, share: ArrayLike = 1.0) -> Array:
-    """Return the mean-square load Λ, the largest eigenvalue of S ↦ pV(S)/K, (E,); infinite above the ceiling."""
+    """Return the mean-square load Λ, the largest eigenvalue of S ↦ pV(S)/K, (E,); infinite above the ceiling.
+
+    rows: the examples of every problem, (E, n, d).
+    """
     return _loads(_modes(rows), lr, momentum, share)
 
 
 def edges(rows: Array, momentum: ArrayLike, share: ArrayLike = 1.0) -> Array:
-    """Return the largest mean-square stable lr, at which the load is 1, by bisection, (E,)."""
+    """Return the largest mean-square stable lr, at which the load is 1, by bisection, (E,).
+
+    rows: the examples of every problem, (E, n, d).
+    """
     modes, top = _modes(rows), ceiling(rows, momentum)
     low, high = np.zeros_like(top), np.ones_like(top)
     for _ in range(_HALVINGS):
@@ -59,7 +71,10 @@ def edges(rows: Array, momentum: ArrayLike, share: ArrayLike = 1.0) -> Array:
 
 
 def loss_floors(rows: Array, noise: Array, lr: ArrayLike, momentum: ArrayLike, share: ArrayLike = 1.0) -> Array:
-    """Return the stationary tr(HM), K∘M − pV(M) = pΣ with Σ = `noise` (E, d, d), (E,); H must have full rank."""
+    """Return the stationary tr(HM), K∘M − pV(M) = pΣ with Σ = `noise` (E, d, d), (E,); H must have full rank.
+
+    rows: the examples of every problem, (E, n, d). noise: Σ of one example's gradient.
+    """
     modes = _modes(rows)
     count, d = modes.values.shape
     k, spread = _kernel(modes, lr, momentum), _spread(modes, share)

@@ -161,7 +161,10 @@ def escape_quantile(
 def escape_from_offset(
     offset: ArrayLike, radius: ArrayLike, instability: ArrayLike, lr: ArrayLike, momentum: ArrayLike
 ) -> Array:
-    """Return the noise-free time from rest at x₀ = `offset`, log(R(z₊ − z₋)/(x₀z₊(1 − z₋)))/log z₊."""
+    """Return the noise-free time from rest at x₀ = `offset`, log(R(z₊ − z₋)/(x₀z₊(1 − z₋)))/log z₊.
+
+    offset: distance from the saddle at the start.
+    """
     offset, radius, b, alpha, beta = _broadcast(offset, radius, _unstable(instability), lr, momentum)
     z_plus, z_minus = roots(-b, alpha, beta)
     ratio = radius * (z_plus - z_minus) / (offset * z_plus * (1 - z_minus))
@@ -181,6 +184,8 @@ def kramers_time(
     `barrier` ΔF ≳ T is the height over the well of curvature a, `instability` b the curvature at its top.
     For small steps: at eh ~ 1 the discrete walker is hotter than T. Count committed crossings: touching the
     top is not one.
+
+    barrier: its height ΔF over the well; curvature: that of the well.
     """
     height, a, b, alpha, beta, variance = _broadcast(barrier, curvature, _unstable(instability), lr, momentum, noise)
     temperature = alpha / (1 - beta) * variance / 2

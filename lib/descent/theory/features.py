@@ -20,10 +20,10 @@ __all__ = ["ACTIVATIONS", "Activation", "alignment_floor", "deep_linear", "two_l
 class Activation:
     """σ, its slope, and the ends between which the slope lies."""
 
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]
-    least: float
-    largest: float
+    value: Callable[[Tensor], Tensor]  # σ
+    slope: Callable[[Tensor], Tensor]  # σ′
+    least: float  # smallest slope
+    largest: float  # largest slope
 
 
 def _leaky(z: Tensor) -> Tensor:
@@ -41,7 +41,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
 
 
 def two_layer(activation: Activation, inputs: Tensor, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
-    """Return outputs (…, n) and Gram matrix (…, n, n) with respect to `inner` (…, m, d); outer (…, m) is fixed."""
+    """Return outputs (…, n) and Gram matrix (…, n, n) with respect to `inner` (…, m, d); outer (…, m) is fixed.
+
+    inner: weights of the hidden layer. outer: weights of the output.
+    """
     hidden = inputs @ inner.mT
     weighted = activation.slope(hidden) * outer.unsqueeze(-2)
     outputs = (activation.value(hidden) @ outer.unsqueeze(-1)).squeeze(-1)
@@ -58,6 +61,8 @@ def deep_linear(inputs: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tens
     """Return outputs (…, n) and Gram matrix (…, n, n) of x ↦ W_L … W_1 x with respect to all W; W_L is (…, 1, m).
 
     Σ_layers (A Aᵀ)·(D Dᵀ), A the inputs of a layer and D the product of the layers above: one row for all examples.
+
+    weights: of every layer, from the inputs up.
     """
     below = [inputs]
     for weight in weights:

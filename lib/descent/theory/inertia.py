@@ -33,18 +33,24 @@ CATAPULT = 0.8086876
 class Race(NamedTuple):
     """The feature s and the memory u of one small-margin example, with the training loss, step by step, (T + 1,)."""
 
-    feature: Array
-    memory: Array
+    feature: Array  # s
+    memory: Array  # u
     loss: Array
 
 
 def coasting_distance(inertia: float, large_margin: float, share: float = 0.0) -> float:
-    """Return 0.7/α + √(2λ(1 − p) ln 2): how far the feature travels once large margins are fitted, for λα² ≫ 1."""
+    """Return 0.7/α + √(2λ(1 − p) ln 2): how far the feature travels once large margins are fitted, for λα² ≫ 1.
+
+    share: p of the examples with small margins.
+    """
     return float(0.7 / large_margin + np.sqrt(2 * inertia * (1 - share) * np.log(2)))
 
 
 def coasting(strength: float, start: float = 0.15, horizon: float = 50.0) -> tuple[float, float]:
-    """Return x(horizon) and the peak speed of x″ = −x′ + 3Λx²/(1 + e^(x³)), x(0) = start at rest; Λ = λα², x = αs."""
+    """Return x(horizon) and the peak speed of x″ = −x′ + 3Λx²/(1 + e^(x³)), x(0) = start at rest; Λ = λα², x = αs.
+
+    strength: Λ = λα²; horizon: the time at which it ends.
+    """
 
     def force(x: float) -> float:
         return float(3 * strength * x**2 / (1 + np.exp(min(x**3, 700.0))))
@@ -89,6 +95,8 @@ def race(
     """Return the two-coordinate model: s of the leading neuron, u the overlap with one small-margin example's noise.
 
     F_s = 3s²[(1 − p)α³S(α³s³) + pβ³S(m)], F_u = 3u²·noise_power·S(m)/N, m = β³s³ + u³, S(z) = 1/(1 + e^z).
+
+    share: p of the examples with small margins.
     """
     a, b = large_margin**3, small_margin**3
     s, u = start
@@ -110,6 +118,8 @@ def critical_feature(memory: float, small_margin: float, examples: int, share: f
 
     ṡ/s = 3pβ³sS(m) against u̇/u = 3u·noise_power·S(m)/N: s = u·noise_power/(|Z₂|β³), |Z₂| = pN.
 
+    memory: u; share: p of the examples with small margins.
+
     >>> print(f"{critical_feature(memory=0.5, small_margin=0.2, examples=100, share=0.1, noise_power=1.0):.2f}")
     6.25
     """
@@ -120,6 +130,8 @@ def test_noise_variance(weights: Array, patches: int, deviation: float) -> float
     """Return the variance of Σ_r Σ_j ⟨w_r, X[j]⟩³ over Gaussian patches, weights (m, D), by Isserlis' theorem.
 
     J σ⁶ Σ_rq [9|w_r|²|w_q|²⟨w_r, w_q⟩ + 6⟨w_r, w_q⟩³].
+
+    deviation: σ of a coordinate. weights: one row per neuron.
     """
     inner = weights @ weights.T
     squares = np.diag(inner)

@@ -18,9 +18,9 @@ __all__ = ["Expected", "expected_alignment", "population_alignment", "population
 class Expected(NamedTuple):
     """Expectations over n examples: Tr(Σ₁G), ‖G‖²_F, ∇LᵀG∇L and 2L; their ratios are the alignments."""
 
-    noise: float
-    frobenius: float
-    drift: float
+    noise: float  # Tr(Σ₁G)
+    frobenius: float  # ‖G‖²_F
+    drift: float  # ∇LᵀG∇L
     twice_loss: float
 
     @property
@@ -35,14 +35,20 @@ class Expected(NamedTuple):
 
 
 def population_alignment(covariance: ArrayLike, residual: ArrayLike) -> tuple[float, float]:
-    """Return A₁ = 1 + 2q and A_c = 1 + q, q = uᵀS³u/(uᵀSu · tr S²)."""
+    """Return A₁ = 1 + 2q and A_c = 1 + q, q = uᵀS³u/(uᵀSu · tr S²).
+
+    covariance: S of the inputs; residual: u, which makes the residual uᵀx.
+    """
     s, u = np.asarray(covariance, dtype=np.float64), np.asarray(residual, dtype=np.float64)
     excess = float(u @ s @ s @ s @ u / ((u @ s @ u) * np.trace(s @ s)))
     return 1 + 2 * excess, 1 + excess
 
 
 def population_directional(covariance: ArrayLike, residual: ArrayLike, direction: ArrayLike) -> tuple[float, float]:
-    """Return g₁ = 1 + 2ρ² and g = 1 + ρ², ρ the correlation of uᵀx and vᵀx."""
+    """Return g₁ = 1 + 2ρ² and g = 1 + ρ², ρ the correlation of uᵀx and vᵀx.
+
+    covariance: S of the inputs; residual: u, which makes the residual uᵀx; direction: v, along which it is taken.
+    """
     s = np.asarray(covariance, dtype=np.float64)
     u, v = np.asarray(residual, dtype=np.float64), np.asarray(direction, dtype=np.float64)
     squared = float((u @ s @ v) ** 2 / ((u @ s @ u) * (v @ s @ v)))
@@ -62,6 +68,9 @@ def expected_alignment(
     """Return the expectations over n = `examples` Gaussian inputs; P = AS, T_ii and T_ij the pair moments.
 
     T_ii = E r_i²(x_iᵀAx_i)², T_ij = E r_i²(x_iᵀAx_j)².
+
+    covariance: S of the inputs; residual: u, which makes the residual uᵀx; pull: A = JJᵀ, the metric of the parameters,
+    the identity by default.
     """
     s, u = np.asarray(covariance, dtype=np.float64), np.asarray(residual, dtype=np.float64)
     a = np.eye(len(s)) if pull is None else np.asarray(pull, dtype=np.float64)

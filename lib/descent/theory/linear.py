@@ -135,7 +135,10 @@ def mean_hessian(examples: ArrayLike) -> Array:
 
 
 def multiplicative_covariance(examples: ArrayLike, covariance: ArrayLike) -> Array:
-    """Return V(S) = E[QSQ] − HSH for S = `covariance`, per example (not divided by the batch)."""
+    """Return V(S) = E[QSQ] − HSH for S = `covariance`, per example (not divided by the batch).
+
+    covariance: S of the parameters.
+    """
     q, s = _examples(examples), np.asarray(covariance, dtype=np.float64)
     h = mean_hessian(q)
     second = (q.T * np.einsum("na,ab,nb->n", q, s, q)) @ q / len(q) if q.ndim == 2 else (q @ s @ q).mean(0)
@@ -161,7 +164,8 @@ def stationary_covariance(
 ) -> Array:
     """Return M = E xxᵀ at stationarity, shape (d, d): K∘M − pV(M) = pΣ in the eigenbasis of H.
 
-    V: examples with mean Hessian H, or None for additive noise alone; `share` p scales Σ and V together.
+    V: examples with mean Hessian H, or None for additive noise alone; `share` p scales Σ and V together. H: mean
+    Hessian; Sigma: covariance of one example's gradient at the minimum.
 
     Raises: ValueError where no stationary state exists (load ≥ 1, or an eigenvalue outside (0, 2(1 + β)/lr)).
     """
@@ -307,6 +311,8 @@ def edge_profile(curvatures: ArrayLike, momentum: float, share: float = 1.0, *, 
     """Return each mode's share of the loss that escapes at the edge of aligned_edge; shape (d,), sum 1.
 
     ∝ h²/K(h, h) ∝ h/(2(1 + β) − αh), with K − p h² in place of K for Gaussian features.
+
+    gaussian: whether features are Gaussian, instead of noise aligned with the curvature.
     """
     h = _curvatures(curvatures)
     lr = aligned_edge(h, momentum, share, gaussian=gaussian)

@@ -91,17 +91,17 @@ class Arm(NamedTuple):
 class Badges(NamedTuple):
     """The numbers that decide: eh, λh, batch over crossover batch, mean-square load; all of the momentum arm."""
 
-    step: float
-    inertia: float
-    batch: float
-    load: float
+    step: float  # effective step times curvature
+    inertia: float  # inertia times curvature
+    batch: float  # batch size over the crossover batch
+    load: float  # mean-square load
 
 
 class Gauges(NamedTuple):
     """Logarithms of momentum over plain SGD, NaN where there is none, and the state of each; in order of GAUGES."""
 
-    log_ratio: Array
-    state: tuple[str, ...]
+    log_ratio: Array  # of momentum over plain SGD
+    state: tuple[str, ...]  # in words, one of STATES
 
 
 def arms(setting: Setting, held: Held) -> tuple[Arm, Arm]:

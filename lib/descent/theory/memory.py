@@ -50,7 +50,7 @@ class Memory:
     """
 
     weights: tuple[float, ...]
-    tail: float = 0.0
+    tail: float = 0.0  # ratio of the weights after the last one given
 
     def __post_init__(self) -> None:
         if not self.weights or not np.isfinite(self.weights).all():
@@ -104,8 +104,8 @@ class Memory:
 class SecondOrder(NamedTuple):
     """What multiplies −e²H²g and −e²∇³L[g, g] in the modified equation."""
 
-    curvature: float
-    third: float
+    curvature: float  # of −e²H²g
+    third: float  # of −e²∇³L[g, g]
 
 
 def momentum_factor(momentum: ArrayLike) -> Array:

@@ -48,6 +48,9 @@ def convert(
     gradient weighs 1/(1 − τ) in the heavy-ball buffer, a difference that lasts some 3/(1 − β) steps.
     Default: zero for heavy_ball and ema, gradient for dampened.
 
+    convention: whose rate it is, "heavy_ball", "ema" or "dampened"; dampening: τ, for the convention of that name
+    alone; first: whether the buffer starts at zero or at the first gradient.
+
     >>> steps = convert(0.1, 0.9)  # torch.optim.SGD(lr=0.1, momentum=0.9)
     >>> print(f"{steps.effective:.3g}, {steps.inertia:.3g}")
     1, 10
@@ -118,7 +121,10 @@ def growth_ceiling(instability: ArrayLike, lr: ArrayLike) -> Array:
 
 
 def inertial_efficiency(inertia_instability: ArrayLike) -> Array:
-    """Return growth/(eb) as momentum → 1 at fixed λb, (√(1 + 4λb) − 1)/(2λb); 1 where inertia is nil."""
+    """Return growth/(eb) as momentum → 1 at fixed λb, (√(1 + 4λb) − 1)/(2λb); 1 where inertia is nil.
+
+    inertia_instability: λb.
+    """
     y = np.asarray(inertia_instability, dtype=np.float64)
     return np.asarray(2 / (1 + np.sqrt(1 + 4 * y)))
 
@@ -153,6 +159,8 @@ def kernel(h_i: ArrayLike, h_j: ArrayLike, lr: ArrayLike, momentum: ArrayLike) -
     K = (h_i + h_j)/e − (1 − β)/(1 + β)·h_i h_j + β/(1 − β²)·(h_i − h_j)², e = α/(1 − β).
     The diagonal is plain SGD's at lr α/(1 + β) and a batch smaller by (1 − β)/(1 + β); the last term,
     dephasing, is what no SGD imitates.
+
+    h_i, h_j: curvatures of the two modes.
 
     >>> kernel(1.0, [1.0, 2.0], lr=0.1, momentum=0.9).round(3).tolist()
     [1.947, 7.632]
@@ -189,6 +197,8 @@ def autocorrelation(lag: ArrayLike, curvature: ArrayLike, lr: ArrayLike, momentu
     """Return the autocorrelation ρ at a whole-number lag, with or without multiplicative noise.
 
     ρ₁ = (1 + β − αh)/(1 + β), ρ_{k+1} = (1 + β − αh)ρ_k − βρ_{k−1}; an underdamped mode oscillates.
+
+    lag: how many steps apart.
     """
     lags = np.abs(np.asarray(lag))
     if not np.issubdtype(lags.dtype, np.integer):
@@ -217,6 +227,8 @@ def search_noise_power(
     heavy_ball, direction v: (2 − αh(1 − β))/((1 − β)(2(1 + β) − αh)) → 1/(1 − β²);
     ema, direction (1 − β)v, z = eh: (2(1 − β) + z(3β − 1))/(2(1 + β) − z(1 − β)) → (1 − β)/(1 + β),
     below 1 exactly where z < 2. `lr` is the raw rate in both: the iterates are the same.
+
+    convention: whose direction it is, v or (1 − β)v.
     """
     h, alpha, beta = _broadcast(curvature, lr, momentum)
     variance = stationary_variance(h, alpha, beta, noise, multiplicative)

@@ -136,15 +136,15 @@ Problem = Moments | ArrayLike
 class Bounds(NamedTuple):
     """One-step bounds: below `lower` E[vᵀMv] shrinks from any v, above `upper` it grows from any v."""
 
-    lower: float
-    upper: float
+    lower: float  # no start grows below it
+    upper: float  # every start grows above it
 
 
 class CheapBounds(NamedTuple):
     """Upper bounds on the threshold from two test matrices, u₁u₁ᵀ and M."""
 
-    top: float
-    mean: float
+    top: float  # from u₁u₁ᵀ
+    mean: float  # from M
 
 
 def threshold(problem: Problem, batch_size: float, momentum: float = 0.0, *, replacement: bool = True) -> float:
@@ -236,7 +236,10 @@ def noise_floor(
 
 
 def residuals(examples: ArrayLike, offsets: ArrayLike) -> Array:
-    """Return the examples' gradients Qθ* + r at the minimiser θ* of the mean, (n, d)."""
+    """Return the examples' gradients Qθ* + r at the minimiser θ* of the mean, (n, d).
+
+    offsets: r of every example, (n, d).
+    """
     q, r = (np.asarray(values, dtype=np.float64) for values in (examples, offsets))
     best = -np.linalg.pinv(mean_hessian(q), hermitian=True) @ r.mean(0)
     return np.asarray(r + (q * (q @ best)[:, None] if q.ndim == 2 else q @ best))

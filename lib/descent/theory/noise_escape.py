@@ -37,8 +37,8 @@ __all__ = [
 class Escape(NamedTuple):
     """Growth z of the loss per step, and each mode's share of it, (d,)."""
 
-    growth: float
-    profile: Array
+    growth: float  # of the loss per step
+    profile: Array  # each mode's share of the loss
 
 
 def eigen_rows(inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,10 @@ def eigen_rows(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def second_moment_step(rows: Tensor, moment: Tensor, lr: float | Tensor, share: float) -> Tensor:
-    """Return M one step later, (…, q, q), for rows in the eigenbasis of G, (…, n, q); exact, O(nq²)."""
+    """Return M one step later, (…, q, q), for rows in the eigenbasis of G, (…, n, q); exact, O(nq²).
+
+    rows: the examples in the eigenbasis; moment: M, the second moment of the parameters.
+    """
     n = rows.shape[-2]
     curvature = rows.square().mean(dim=-2)
     step = torch.as_tensor(lr, dtype=rows.dtype, device=rows.device)[..., None, None]
@@ -63,6 +66,8 @@ def edge_covariance(rows: Tensor, lr: Tensor, momentum: float, share: float, ite
     """Return the M ∝ E wwᵀ that escapes at the edge, (…, q, q): the leading fixed point of M ↦ pV(M)/K.
 
     `kernel` K of heavy ball; lr (…) at the mean-square edge of each problem, where the fixed point has eigenvalue one.
+
+    rows: the examples in the eigenbasis.
     """
     curvature = rows.square().mean(dim=-2)
     moment = torch.diag_embed(torch.ones_like(curvature))
@@ -78,7 +83,10 @@ def edge_covariance(rows: Tensor, lr: Tensor, momentum: float, share: float, ite
 
 
 def closure_step(curvatures: ArrayLike, losses: ArrayLike, lr: float, share: float) -> Array:
-    """Return ℓ one step later under aligned noise, (d,)."""
+    """Return ℓ one step later under aligned noise, (d,).
+
+    losses: ℓ of every mode, (d,).
+    """
     h, parts = np.asarray(curvatures, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     return np.asarray((1 - lr * h) ** 2 * parts + share * lr**2 * h**2 * parts.sum())
 
@@ -102,7 +110,10 @@ def closure_escape(curvatures: ArrayLike, lr: float, share: float, *, isotropic:
 
 
 def outside(losses: ArrayLike, k: int) -> Array:
-    """Return D_k, the loss outside the k sharpest directions over the loss inside; losses (…, d), sharpest first."""
+    """Return D_k, the loss outside the k sharpest directions over the loss inside; losses (…, d), sharpest first.
+
+    k: how many directions count as sharp. losses: of every mode, sharpest first.
+    """
     parts = np.asarray(losses, dtype=np.float64)
     return np.asarray(parts[..., k:].sum(axis=-1) / parts[..., :k].sum(axis=-1))
 

@@ -27,20 +27,22 @@ __all__ = ["Energy", "OwnEdge", "energy", "own_edge", "plateau"]
 class Energy(NamedTuple):
     """The curvature S that batches see, and the part φ of signal in the power of their gradients."""
 
-    sharpness: float
-    signal: float
+    sharpness: float  # S, the curvature that batches see
+    signal: float  # φ = E|Hx|²/E|g|²
 
 
 class OwnEdge(NamedTuple):
     """The effective step e* at the mean-square edge, eS/2 there, and φ."""
 
     effective: float
-    plateau: float
-    signal: float
+    plateau: float  # eS/2 at the edge
+    signal: float  # φ = E|Hx|²/E|g|²
 
 
 def plateau(signal: ArrayLike, momentum: ArrayLike) -> Array:
     """Return eS/2 = 1/(1 − φ(1 − 1/c)): from 1 where noise rules to c where there is none.
+
+    signal: φ = E|Hx|²/E|g|², the part of the signal in the power of a batch's gradient.
 
     >>> plateau([0.0, 0.25, 1.0], momentum=0.9).round(4).tolist()
     [1.0, 1.3103, 19.0]
@@ -52,7 +54,10 @@ def plateau(signal: ArrayLike, momentum: ArrayLike) -> Array:
 
 
 def energy(hessian: ArrayLike, covariance: ArrayLike, noise: ArrayLike) -> Energy:
-    """Return S and φ of a state of covariance E xxᵀ, the noise of a batch's gradient of that covariance."""
+    """Return S and φ of a state of covariance E xxᵀ, the noise of a batch's gradient of that covariance.
+
+    hessian: H, (d, d); covariance: E xxᵀ, (d, d); noise: covariance of a batch's gradient, (d, d).
+    """
     h, m = np.asarray(hessian, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
     signal = float(np.trace(h @ m @ h))
     power = signal + float(np.trace(np.asarray(noise, dtype=np.float64)))

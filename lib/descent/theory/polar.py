@@ -25,6 +25,8 @@ _SMALL = 1e-3
 def overlap(signal: ArrayLike) -> Array:
     """Return f(θ) = (2/π)(1/θ + (1 − 1/θ²) arctan θ) of square matrices, 8θ/3π at small θ.
 
+    signal: θ = s/(σ√n), the direction's strength over the noise.
+
     >>> [round(float(overlap(t)), 4) for t in (0.3, 1, 2, 5)]
     [0.246, 0.6366, 0.8469, 0.9667]
     """
@@ -35,7 +37,10 @@ def overlap(signal: ArrayLike) -> Array:
 
 
 def rectangular_overlap(rows: int, columns: int, signal: float, noise: float = 1.0) -> float:
-    """Return (1/π)∫ 2sαβ/(1 + s²αβ) dt over t > 0, with α = 1/(t + mσ²β) and β = 1/(t + nσ²α); signal: s."""
+    """Return (1/π)∫ 2sαβ/(1 + s²αβ) dt over t > 0, with α = 1/(t + mσ²β) and β = 1/(t + nσ²α); signal: s.
+
+    rows: m; columns: n; noise: σ, the standard deviation of an entry.
+    """
 
     def density(t: float) -> float:
         both = _resolvents(t, rows * noise**2, columns * noise**2)

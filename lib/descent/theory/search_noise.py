@@ -63,8 +63,8 @@ Stopping = Literal["inner_product", "minibatch_gradient"]
 class Weights(NamedTuple):
     """d = fresh·g + carried·v, after which v ← momentum·v + inflow·g; each (R,)."""
 
-    fresh: Tensor
-    carried: Tensor
+    fresh: Tensor  # weight of the gradient in the direction
+    carried: Tensor  # weight of the buffer in the direction
     momentum: Tensor
     inflow: Tensor
 
@@ -74,6 +74,8 @@ def weights(hyper: Hyper, starting: bool = False) -> Weights:
 
     At rate 0 it is what it is at any other, but for a buffer of displacements: that moves on without a rate, and its
     `carried` is infinite there.
+
+    starting: whether it is the step that fills an empty buffer.
     """
     steady = _steady(hyper)
     own, carried = (part / steady.lr for part in _moves(steady.coefficients(starting)))
@@ -91,6 +93,8 @@ def conditional_power(hyper: Hyper, noise: ArrayLike, memory: ArrayLike) -> Arra
     """Return E|ω|² given the past, w²·noise + memory, memory = |(w − 1)∇f + u·v|²: any loss, anywhere on any path.
 
     Not for shuffled epochs, whose batches depend on one another. All of them (R,).
+
+    noise: power of the fresh noise; memory: power of what is remembered.
     """
     fresh = weights(hyper).fresh.cpu().numpy()
     return np.asarray(fresh**2 * np.asarray(noise, dtype=np.float64) + np.asarray(memory, dtype=np.float64))
@@ -139,6 +143,8 @@ def stationary_ratio(z: ArrayLike, momentum: ArrayLike, convention: Literal["hea
 
     ema: R = (2(1 − β) + z(3β − 1))/(2(1 + β) − z(1 − β)), below 1 exactly where z < 2, where plain SGD is stable;
     heavy_ball: 1 + 2β²/((1 − β)(2(1 + β) − z)). Infinite where the iteration is unstable.
+
+    convention: whose rate and direction, "heavy_ball" or "ema".
     """
     return search_noise_power(1.0, convert(z, momentum, convention).lr, momentum, convention=convention)
 
@@ -212,6 +218,9 @@ def bound(
     sgd: noise; heavy_ball: (1 + β̂)·noise + β̂K²; ema, in two variants that disagree: noise/(1 − β) (submission of
     2024), or noise + 4β²(noise + K²) (public code of May 2024). qhm is not the paper's: the triangle inequality for
     ω = (1 − ν)ω_sgd + νω_ema.
+
+    rule: "sgd", "heavy_ball", "ema" or "qhm"; noise: C²/B, the power of a batch's noise; gradient: K, the bound on the
+    gradient's norm; variant: which of the two texts.
     """
     s2, k2, beta = (np.asarray(v, dtype=np.float64) for v in (noise, np.square(gradient), _momentum(momentum)))
     if variant not in ("submission", "repository"):
@@ -233,7 +242,10 @@ def degree(lr: ArrayLike, power: ArrayLike) -> Array:
 
 
 def recipe_factor(rule: Rule, momentum: ArrayLike = 0.0) -> Array:
-    """Return κ in the paper's critical batch lr·κ·C²/ε²: sgd 1, ema 1/(1 − β), heavy_ball β̂/β² (momentum > 0)."""
+    """Return κ in the paper's critical batch lr·κ·C²/ε²: sgd 1, ema 1/(1 − β), heavy_ball β̂/β² (momentum > 0).
+
+    rule: "sgd", "heavy_ball", "ema" or "qhm".
+    """
     beta = _momentum(momentum)
     if _known(rule, ("sgd", "heavy_ball", "ema")) == "heavy_ball":
         return np.asarray(beta_hat(_moving(momentum)) / beta**2)
@@ -241,20 +253,31 @@ def recipe_factor(rule: Rule, momentum: ArrayLike = 0.0) -> Array:
 
 
 def floor_factor(rule: Rule, momentum: ArrayLike = 0.0) -> Array:
-    """Return κ of the true noise floor E⟨x, ∇f⟩ → lr·κ·C²/(2B) for small lr: sgd 1, ema 1, heavy_ball 1/(1 − β)."""
+    """Return κ of the true noise floor E⟨x, ∇f⟩ → lr·κ·C²/(2B) for small lr: sgd 1, ema 1, heavy_ball 1/(1 − β).
+
+    rule: "sgd", "heavy_ball", "ema" or "qhm".
+    """
     beta = _momentum(momentum)
     heavy = _known(rule, ("sgd", "heavy_ball", "ema")) == "heavy_ball"
     return np.asarray(1 / (1 - beta) if heavy else np.ones_like(beta))
 
 
 def recipe_batch(variance: ArrayLike, lr: ArrayLike, precision: ArrayLike, factor: ArrayLike) -> Array:
-    """Return the critical batch lr·κ·C²/ε²."""
+    """Return the critical batch lr·κ·C²/ε².
+
+    variance: C² of one example's gradient; precision: ε, the norm of the gradient that is to be reached; factor: κ of
+    the rule.
+    """
     c2, eta, epsilon, kappa = (np.asarray(v, dtype=np.float64) for v in (variance, lr, precision, factor))
     return np.asarray(eta * kappa * c2 / epsilon**2)
 
 
 def recipe_variance(critical_batch: ArrayLike, lr: ArrayLike, precision: ArrayLike, factor: ArrayLike) -> Array:
-    """Return the gradient variance the recipe reads off a critical batch, C² = B*ε²/(lr·κ)."""
+    """Return the gradient variance the recipe reads off a critical batch, C² = B*ε²/(lr·κ).
+
+    critical_batch: B*, the batch size; precision: ε, the norm of the gradient that is to be reached; factor: κ of the
+    rule.
+    """
     return np.asarray(np.asarray(critical_batch, dtype=np.float64) / recipe_batch(1.0, lr, precision, factor))
 
 
@@ -274,6 +297,9 @@ def virtual_steps(
     A run ends when the mean over its steps of E⟨x, ∇f⟩ ("inner_product") or of E|g|², g the mini-batch gradient
     ("minibatch_gradient", whose floor C²/B knows neither lr nor rule), is at most precision². Infinite at the limit.
     Weight decay moves the runs; ∇f and g, by which they are judged, are those of the loss alone.
+
+    stopping: what is compared with the precision; limit: steps at most; variance: C² of one example's gradient;
+    precision: the norm of the gradient that is to be reached.
     """
     noise = variance / np.atleast_1d(np.asarray(batch_sizes, dtype=np.float64))
     if stopping not in ("inner_product", "minibatch_gradient"):

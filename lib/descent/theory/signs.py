@@ -87,24 +87,36 @@ def lion(momentum: float, slow: float) -> Kernel:
 
 
 def window(length: int) -> Kernel:
-    """Return equal weights."""
+    """Return equal weights.
+
+    length: steps, all of equal weight.
+    """
     return Kernel(np.full(length, 1 / length))
 
 
 def sign_mean(gradient: ArrayLike, noise: ArrayLike, larger: ArrayLike = 1.0) -> Array:
-    """Return E sign(m) = erf(g√N/(√2 σ)) under Gaussian noise; larger: N, 1 for the plain sign."""
+    """Return E sign(m) = erf(g√N/(√2 σ)) under Gaussian noise; larger: N, 1 for the plain sign.
+
+    gradient: g, the mean; noise: σ, the standard deviation.
+    """
     g, s = np.asarray(gradient, dtype=np.float64), np.asarray(noise, dtype=np.float64)
     return np.asarray(special.erf(g * np.sqrt(larger) / (math.sqrt(2) * s)))
 
 
 def sign_floor(lr: float, noise: float, curvature: float, kernel: Kernel | None = None) -> float:
-    """Return the variance ½(lr·noise/curvature)√(π/2)·D/√N_s around a minimum, for noise ≫ lr·curvature."""
+    """Return the variance ½(lr·noise/curvature)√(π/2)·D/√N_s around a minimum, for noise ≫ lr·curvature.
+
+    noise: standard deviation of the gradient's noise.
+    """
     shape = 1.0 if kernel is None else kernel.diffusion / math.sqrt(kernel.for_mean)
     return lr * noise / (2 * curvature) * math.sqrt(math.pi / 2) * shape
 
 
 def plain_floor(noise: float, phase: float = 0.0) -> float:
-    """Return E x² of plain sign descent on ½x², exactly: π(x + 1)/π(x) = Φ(−x/r)/Φ((x + 1)/r) on phase + ℤ."""
+    """Return E x² of plain sign descent on ½x², exactly: π(x + 1)/π(x) = Φ(−x/r)/Φ((x + 1)/r) on phase + ℤ.
+
+    noise: r, the standard deviation of the noise over lr·curvature; phase: where the lattice of steps lies.
+    """
     reach = math.ceil(12 * math.sqrt(closure(noise)) + 12)
     x = np.arange(-reach, reach + 1) + phase
     logs = np.concatenate([[0.0], np.cumsum(special.log_ndtr(-x[:-1] / noise) - special.log_ndtr(x[1:] / noise))])
@@ -113,7 +125,10 @@ def plain_floor(noise: float, phase: float = 0.0) -> float:
 
 
 def closure(noise: float) -> float:
-    """Return (π/16)(1 + √(1 + 32r²/π)), the Gaussian closure of the plain floor."""
+    """Return (π/16)(1 + √(1 + 32r²/π)), the Gaussian closure of the plain floor.
+
+    noise: r, as in `plain_floor`.
+    """
     return math.pi / 16 * (1 + math.sqrt(1 + 32 * noise**2 / math.pi))
 
 
@@ -121,6 +136,8 @@ def signum_floor(noise: float, momentum: float, nodes: int = 80, tolerance: floa
     """Return E x² of x ← x − sign(m), m ← momentum·m + (1 − momentum)(x + rξ), on ℤ: a chain in (x, m).
 
     The density in m is held at Gauss and Legendre's nodes on either side of 0, where it jumps.
+
+    noise: r, as in `plain_floor`; nodes: of the quadrature on either side of 0.
     """
     kernel = ema(momentum)
     spread = sign_floor(1, noise, 1, kernel) + 3 + 1 / (1 - momentum)
@@ -155,7 +172,10 @@ def largest_cycle(momentum: float) -> int:
 
 
 def median_bias(third: float, variance: float, batch_size: int = 1, kernel: Kernel | None = None) -> float:
-    """Return κ₃/(6σ²)/(B·N_b), the mean gradient at which slow sign descent stops, to first order."""
+    """Return κ₃/(6σ²)/(B·N_b), the mean gradient at which slow sign descent stops, to first order.
+
+    third: κ₃, the third cumulant of the noise.
+    """
     return third / (6 * variance) / (batch_size * (1.0 if kernel is None else kernel.for_bias))
 
 
@@ -165,19 +185,28 @@ def rare_frequency(batch_size: ArrayLike) -> Array:
 
 
 def shot_median(events: ArrayLike) -> Array:
-    """Return q/p that Signum learns of a class with ν = pB/(1 − momentum) events per memory."""
+    """Return q/p that Signum learns of a class with ν = pB/(1 − momentum) events per memory.
+
+    events: ν, expected per memory.
+    """
     nu = np.asarray(events, dtype=np.float64)
     few = np.exp((math.log(0.5) + special.gammaln(1 + nu) + EULER * nu) / nu) / nu
     return np.where(nu <= _NEAR, few, 1 - 1 / (9 * nu))
 
 
 def adam_bias(momentum: float, second: float) -> float:
-    """Return ½(1 − β₁)(1 − β₂)/(1 − β₁β₂), Adam's bias in units of κ₃/σ², to leading order."""
+    """Return ½(1 − β₁)(1 − β₂)/(1 − β₁β₂), Adam's bias in units of κ₃/σ², to leading order.
+
+    second: momentum factor β₂ of the average of squares.
+    """
     return 0.5 * (1 - momentum) * (1 - second) / (1 - momentum * second)
 
 
 def adam_rare(events: ArrayLike) -> Array:
-    """Return q/p = 1 − 1/(2ν) that Adam learns with ν = pB/(1 − β₂), 0 below ν = ½; β₂ → 1 and eps = 0."""
+    """Return q/p = 1 − 1/(2ν) that Adam learns with ν = pB/(1 − β₂), 0 below ν = ½; β₂ → 1 and eps = 0.
+
+    events: ν, expected per memory of the squares.
+    """
     return np.maximum(0.0, 1 - 1 / (2 * np.asarray(events, dtype=np.float64)))
 
 
@@ -188,7 +217,10 @@ def adam_rms(momentum: ArrayLike) -> Array:
 
 
 def outlier(momentum: float, second: float) -> float:
-    """Return how far one infinite gradient moves Adam, (1 − β₁)/(√(1 − β₂)(1 − β₁/√β₂)), in units of lr."""
+    """Return how far one infinite gradient moves Adam, (1 − β₁)/(√(1 − β₂)(1 − β₁/√β₂)), in units of lr.
+
+    second: momentum factor β₂ of the average of squares.
+    """
     return (1 - momentum) / (math.sqrt(1 - second) * (1 - momentum / math.sqrt(second)))
 
 

@@ -131,6 +131,8 @@ def memory_crossing(rule: Memory, spread: float = 0.0, share: float = 1.0) -> fl
     1 − β is the share at one learning rate. A rule that drifts further until it leaves, and plain descent itself, have
     their own edge here.
 
+    share: of its step that plain descent takes.
+
     >>> [round(memory_crossing(rule), 3) for rule in (Memory.heavy_ball(0.9), Memory.nesterov(0.9), Memory.stale(9))]
     [1.9, 1.743, 0.165]
     """

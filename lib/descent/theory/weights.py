@@ -78,7 +78,7 @@ class Gamma(WeightLaw):
     from a table of cubics good to ten digits: one draw per mean, whatever k.
     """
 
-    shape: float = 1.0
+    shape: float = 1.0  # of the law, 1 for the exponential
 
     def __post_init__(self) -> None:
         if not (self.shape > 0 and math.isfinite(self.shape)):
@@ -172,7 +172,10 @@ def lyapunov(law: StepLaw, lr: float, batch_size: int | None = 1) -> float:
 
 
 def moment(law: StepLaw, lr: float, batch_size: int, order: float) -> float:
-    """Return E|1 − lr·w̄|^order; at order 2 this is (1 − lr)² + lr²σ²/k."""
+    """Return E|1 − lr·w̄|^order; at order 2 this is (1 − lr)² + lr²σ²/k.
+
+    order: the exponent.
+    """
     size, probability = law.factors(lr, batch_size)
     return float(size**order @ probability)
 

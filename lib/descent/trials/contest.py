@@ -37,13 +37,13 @@ _LOST = 1e6
 class Plan:
     """How a trial is run. replicas: of every rule in the report, over `draws` draws; tuning has half as many draws."""
 
-    rates: tuple[float, float, int]
+    rates: tuple[float, float, int]  # lowest, highest, how many
     replicas: int = 32
     draws: int = 8
     seed: int = 0
     steps: int | None = None
-    match: bool = True
-    symmetric: bool = True
+    match: bool = True  # whether a control takes the same step without momentum
+    symmetric: bool = True  # whether it does so under noise made symmetric, too
     every: int = 50
 
     def __post_init__(self) -> None:
@@ -70,9 +70,9 @@ class Tuned:
 
     name: str
     lr: float
-    rates: Array
-    scores: Array
-    note: str = ""
+    rates: Array  # those that were tried
+    scores: Array  # one per rate
+    note: str = ""  # what to know about the choice
 
     @property
     def lost(self) -> bool:
@@ -86,8 +86,8 @@ class Curve:
 
     name: str
     lr: float
-    steps: Array
-    scores: Array
+    steps: Array  # at which the score was taken
+    scores: Array  # the lower the better
 
     @property
     def end(self) -> Array:
@@ -101,9 +101,9 @@ class Contest:
 
     problem: Problem
     plan: Plan
-    entries: Sequence[Entry]
-    tuned: Mapping[str, Tuned]
-    curves: Mapping[str, Curve]
+    entries: Sequence[Entry]  # the rules, the reader's first
+    tuned: Mapping[str, Tuned]  # by name of the rule
+    curves: Mapping[str, Curve]  # by name of the arm
     factors: Mapping[str, Array]  # of the control, (T, rows), raw and symmetric
     seconds: float
 
@@ -142,6 +142,8 @@ def compete(
     problem: Problem, entries: Sequence[Entry], plan: Plan, say: Callable[[str], None] = lambda text: None
 ) -> Contest:
     """Tune every rule, then report them; the first entry is the reader's, against which the control is matched.
+
+    entries: the rules, the reader's first.
 
     Raises: BrokenRuleError where a rule does not keep its contract. One that diverges is a result.
     """

@@ -30,10 +30,10 @@ class Entry:
     """A rule by name: made at rates (R,), as it is, and without its momentum."""
 
     name: str
-    make: Callable[..., Made]
+    make: Callable[..., Made]  # from lr and settings to the rule
     settings: Mapping[str, float]
-    momentum: bool
-    digest: str = ""
+    momentum: bool  # whether it takes one
+    digest: str = ""  # of the file it comes from, "" if built in
 
     def at(self, lr: Any) -> Made:
         """Return the rule at learning rates."""
@@ -85,7 +85,10 @@ def entry(name: str, settings: Mapping[str, float] | None = None) -> Entry:
 
 
 def settings_of(pairs: list[str]) -> dict[str, float]:
-    """Return settings from NAME=VALUE texts."""
+    """Return settings from pairs, texts such as "slow=0.99".
+
+    pairs: one NAME=VALUE each.
+    """
     found = {}
     for pair in pairs:
         name, mark, value = pair.partition("=")

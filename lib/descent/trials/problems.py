@@ -27,13 +27,13 @@ class Problem:
     """
 
     name: str
-    what: str
+    what: str  # the score in words
     steps: int
-    rates: tuple[float, float, int]
+    rates: tuple[float, float, int]  # lowest, highest and how many to try
     objective: Callable[[Streams], Any]
     start: Callable[[Streams], Params]
     score: Callable[[Any, Any], Tensor]
-    decays: bool = True
+    decays: bool = True  # whether the rate falls to 0 along the run
 
 
 class Saddle(Bowl):

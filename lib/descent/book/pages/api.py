@@ -142,8 +142,9 @@ def _parameters(given: Sequence[docstrings.Parameter]) -> str:
 
 
 def _typed(one: docstrings.Parameter) -> str:
-    """Return type and default of a parameter, as numpy's documents write them."""
+    """Return type, shape and default of a parameter, as numpy's documents write them."""
     kind = f" : <code>{escape(one.kind)}</code>" if one.kind else ""
+    kind += f" {escape(one.shape)}" if one.shape else ""
     return kind + (f", default <code>{escape(one.default)}</code>" if one.default else "")
 
 
@@ -227,8 +228,8 @@ def _fields(node: ast.ClassDef) -> str:
     for part in node.body:
         if isinstance(part, ast.FunctionDef) and part.name == "__init__":
             return f"({_arguments(part.args)})"
-    named = [part for part in node.body if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part)]
-    texts = [f"{ast.unparse(p.target)}={ast.unparse(p.value)}" if p.value else ast.unparse(p.target) for p in named]
+    named = {ast.unparse(part.target): docstrings.default(part) for part in docstrings.fields(node)}
+    texts = [f"{name}={default}" if default else name for name, default in named.items()]
     return f"({', '.join(texts)})" if texts else ""
 
 
