@@ -21,13 +21,14 @@ from descent.oracles.dynamics import ORACLES as DYNAMICS
 from descent.oracles.edge import ORACLES as EDGE
 from descent.oracles.noise import ORACLES as NOISE
 from descent.oracles.rules import ORACLES as RULES
+from descent.oracles.runs import ORACLES as RUNS
 from descent.oracles.stability import ORACLES as STABILITY
 from descent.oracles.statistics import ORACLES as STATISTICS
 from descent.results import write_json
 
 __all__ = ["ORACLES", "Oracle", "main", "measured"]
 
-ORACLES: tuple[Oracle, ...] = (*CURVATURE, *EDGE, *STABILITY, *NOISE, *RULES, *DYNAMICS, *STATISTICS)
+ORACLES: tuple[Oracle, ...] = (*CURVATURE, *EDGE, *STABILITY, *NOISE, *RULES, *DYNAMICS, *RUNS, *STATISTICS)
 
 
 def measured(oracle: Oracle) -> dict[str, Any]:
