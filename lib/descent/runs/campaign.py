@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from descent.claims import Ledger, Record, Test, load_paper, load_records
-from descent.claims.record import estimate_from, estimate_to
+from descent.claims.outcome import estimate_from, estimate_to
 from descent.claims.registry import tests_of
 from descent.engine.checkpoint import Keeping, keeping
 from descent.experiments.lab import Experiment, Lab

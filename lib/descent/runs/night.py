@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from descent.claims.record import estimate_to
+from descent.claims.outcome import estimate_to
 from descent.experiments.lab import Found, Unit
 from descent.results import NIGHT, joined, save_table
 from descent.runs import campaign
