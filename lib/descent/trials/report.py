@@ -15,38 +15,67 @@ import torch
 from descent.arrays import Array
 from descent.stats.estimate import Estimate
 from descent.trials.contest import Contest
+from descent.trials.plan import Cell, Side
 
-__all__ = ["page", "reading", "table", "write"]
+__all__ = ["page", "reading", "side_table", "table", "write"]
 
 COLOURS = ("#0b5394", "#b45f06", "#38761d", "#741b47", "#666666", "#a61c00", "#134f5c", "#7f6000")
 _WIDTH, _HEIGHT, _EDGE = 640, 320, 46
 
 
 def table(found: Contest) -> str:
-    """Return the table of a terminal: rate, score at the end with its interval, difference to the first rule."""
+    """Return the table of a terminal: rate, score at the end with its interval, difference to the first rule.
+
+    Measures beside the score follow, and below it the table that the problem has of its own.
+    """
     first = found.entries[0].name
-    rows = [("rule", "lr", found.problem.what, f"less {first}", "")]
+    rows = [("rule", "lr", found.problem.what, f"less {first}", *found.measures, "")]
     for entry in found.entries:
         tuned = found.tuned[entry.name]
         if tuned.lost:
-            rows.append((entry.name, "—", "diverged", "—", tuned.note))
+            rows.append((entry.name, "—", found.problem.lost, "—", *("—" for _ in found.measures), tuned.note))
             continue
-        apart = "" if entry.name == first else _text(found, found.difference(entry.name, first))
-        rows.append((entry.name, f"{tuned.lr:.2g}", _text(found, found.mean(entry.name)), apart, tuned.note))
+        known = entry.name != first and not found.tuned[first].lost
+        apart = _text(found, found.difference(entry.name, first)) if known else "—" if entry.name != first else ""
+        end = (_text(found, found.mean(entry.name)), apart, *_measured(found, entry.name))
+        rows.append((entry.name, f"{tuned.lr:.2g}", *end, tuned.note))
     for kind in found.factors:
         own, plain = f"{first}, {kind}", f"plain at its reach, {kind}"
-        rows.append((own, "", _text(found, found.mean(own)), "", ""))
-        rows.append((plain, "", _text(found, found.mean(plain)), _text(found, found.difference(plain, own)), ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        for name, apart in ((own, ""), (plain, _text(found, found.difference(plain, own)))):
+            rows.append((name, "", _text(found, found.mean(name)), apart, *_measured(found, name), ""))
+    return "\n\n".join([_laid(rows), *([side_table(found.side, found.plan.few)] if found.side else [])])
+
+
+def side_table(side: Side, few: bool) -> str:
+    """Return the table that a problem has beside the trial."""
+    rows = [side.head, *(tuple(_cell(cell, few) for cell in row) for row in side.rows)]
+    return f"{side.title}\n{_laid(rows)}"
+
+
+def _laid(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _measured(found: Contest, name: str) -> list[str]:
+    return [_cell(found.measured(name, measure), found.plan.few) for measure in found.measures]
+
+
+def _cell(cell: Cell, few: bool) -> str:
+    if isinstance(cell, Estimate):
+        return f"{cell.value:.3g}" if few else str(cell)
+    return cell if isinstance(cell, str) else "" if cell is None else f"{cell:.3g}"
 
 
 def reading(found: Contest) -> str:
     """Return the last line: how much of the rule's gain over its plain version its own step explains."""
     first = found.entries[0].name
     if found.tuned[first].lost:
-        return f"{first} diverged at every rate of the grid, from {found.tuned[first].rates[0]:.2g} up."
+        rates = found.tuned[first].rates
+        return f"{first} {found.problem.lost} at every rate of the grid, {rates[0]:.2g} to {rates[-1]:.2g}."
     parts = [_matched(found, kind) for kind in found.factors]
+    if not found.problem.noisy:
+        parts.append(f"Gradients of {found.problem.name} are exact, so that there is no noise to make symmetric.")
     few = " Too few replicas or draws for intervals: at least 32 over 8." if found.plan.few else ""
     return (" ".join(parts) or f"{first} was not matched.") + few
 
@@ -67,19 +96,24 @@ def _known(factors: Array) -> str:
 
 
 def _text(found: Contest, estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "diverged"
-    return f"{estimate.value:.3g}" if found.plan.few else str(estimate)
+    return found.problem.lost if estimate is None else _cell(estimate, found.plan.few)
 
 
 def write(found: Contest, folder: Path) -> list[Path]:
-    """Write report.html, curves.csv, summary.csv and report.json; return the files."""
+    """Write report.html, curves.csv, summary.csv and report.json, and the problem's own table; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("report.html", "curves.csv", "summary.csv", "report.json")]
     paths[0].write_text(page(found), encoding="utf-8")
     _csv(paths[1], ("rule", "lr", "step", "draw", "net", "score"), _points(found))
-    _csv(paths[2], ("rule", "lr", "mean", "low", "high", "draws", "note"), _summary(found))
-    paths[3].write_text(json.dumps(_facts(found), indent=1, ensure_ascii=False), encoding="utf-8")
+    ends = [name for measure in found.measures for name in _thrice(measure)]
+    _csv(paths[2], ("rule", "lr", "mean", "low", "high", *ends, "draws", "note"), _summary(found))
+    facts = {**_facts(found), **_results(found)}
+    paths[3].write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+    if found.side:
+        paths.append(folder / f"{found.side.name}.csv")
+        side = found.side
+        values = [name for head in side.head[side.labels :] for name in _thrice(head)]
+        _csv(paths[-1], (*side.head[: side.labels], *values), _besides(side, found.plan.few))
     return paths
 
 
@@ -98,6 +132,43 @@ def _facts(found: Contest) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _results(found: Contest) -> dict[str, object]:
+    """Return what was found, by rule or arm of the control."""
+    few = found.plan.few
+    ends = {
+        name: {
+            "score": _told(found.mean(name), few),
+            **{m: _told(found.measured(name, m), few) for m in found.measures},
+        }
+        for name in found.curves
+    }
+    side = found.side
+    besides = [{h: _told(c, few) for h, c in zip(side.head, row, strict=True)} for row in side.rows] if side else []
+    return {"results": ends} | ({side.name: besides} if side else {})
+
+
+def _told(cell: Cell, few: bool) -> object:
+    if isinstance(cell, Estimate):
+        return {"value": cell.value} if few else {"value": cell.value, "low": cell.low, "high": cell.high}
+    return cell
+
+
+def _thrice(name: str) -> tuple[str, str, str]:
+    return name, f"{name}, low", f"{name}, high"
+
+
+def _parts(cell: Cell, few: bool) -> tuple[object, object, object]:
+    """Return the value and the ends of its interval, "" for those that there are not."""
+    if isinstance(cell, Estimate):
+        return (cell.value, "", "") if few else (cell.value, cell.low, cell.high)
+    return "" if cell is None else cell, "", ""
+
+
+def _besides(side: Side, few: bool) -> Iterator[Sequence[object]]:
+    for row in side.rows:
+        yield *row[: side.labels], *(part for cell in row[side.labels :] for part in _parts(cell, few))
+
+
 def _number(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
@@ -109,16 +180,15 @@ def _points(found: Contest) -> Iterator[Sequence[object]]:
 
 
 def _summary(found: Contest) -> Iterator[Sequence[object]]:
+    few = found.plan.few
     for entry in found.entries:
         if found.tuned[entry.name].lost:
-            yield entry.name, "", "", "", "", found.plan.draws, found.tuned[entry.name].note
+            blank = ("",) * 3 * len(found.measures)
+            yield entry.name, "", "", "", "", *blank, found.plan.draws, found.tuned[entry.name].note
     for name, curve in found.curves.items():
-        mean = found.mean(name)
         note = found.tuned[name].note if name in found.tuned else ""
-        ends = (
-            ("", "", "") if mean is None else (mean.value, *((mean.low, mean.high) if not found.plan.few else ("", "")))
-        )
-        yield name, curve.lr, *ends, found.plan.draws, note
+        more = (part for measure in found.measures for part in _parts(found.measured(name, measure), few))
+        yield name, curve.lr, *_parts(found.mean(name), few), *more, found.plan.draws, note
 
 
 def _csv(path: Path, head: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
@@ -147,7 +217,7 @@ def page(found: Contest) -> str:
         f"<h1>{html.escape(title)}</h1><p>{html.escape(reading(found))}</p>"
         f'<pre tabindex="0">{html.escape(table(found))}</pre>'
         f"{''.join(parts)}<p>Intervals are 95 %, Student t over the means of the draws, paired where two rules are "
-        "compared. Rates were chosen on other draws.</p>"
+        f"compared. Rates were chosen on other draws. {html.escape(found.problem.draws)}</p>"
         f'<details><summary>What is needed to do it again</summary><pre tabindex="0">{facts}</pre></details></html>\n'
     )
 

@@ -17,6 +17,7 @@ from descent.book.execute import signals
 from descent.book.execute.progress import Progress
 from descent.book.site.serve import server
 from descent.book.sources.project import BookError, Project, SourceError, find_project
+from descent.trials import offered
 
 T = TypeVar("T")
 USAGE_FAULT = 2
@@ -37,6 +38,9 @@ EXAMPLES = {
     "check": "descent check saddles --seeds 5\n  descent check geometry --only width --seeds 2 -p replicas=200",
     "compare": "descent compare runs/saddles-1a2b3c4d/results data/published/records/saddles.json",
     "new": "descent new rule mine.py\n  descent new claim saddles.warmth",
+    "compare-rule": "descent compare-rule mine.py:MyRule\n"
+    "  descent compare-rule mine.py:MyRule --against adam,sign --problem rare -p momentum=0.95\n"
+    "  descent compare-rule lion --problem quadratic --out floors",
     "claims": "descent claims\n  descent claims P3-C2\n  descent claims P3-C2.noisier saddles",
     "serve": "descent serve --port 8080",
 }
@@ -108,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
 def _epilog(command: str) -> str:
     """Return what stands below the options of a command: the parameters it takes, and calls to copy."""
     examples = f"examples:\n  {EXAMPLES[command]}\n" if command in EXAMPLES else ""
+    if command == "compare-rule":
+        return f"{offered.listed()}\n{examples}"
     return f"{PARAMETERS}\n{examples}" if command in ("build", "run", "check") else examples
 
 
@@ -230,7 +236,7 @@ def _rule_commands(command: Command) -> None:
     sub.add_argument(
         "--against", default="adam,heavy_ball", help="built-in rules, or FILE.py:NAME, with commas between"
     )
-    sub.add_argument("--problem", default="digits", help="digits, quadratic, saddle or rare")
+    sub.add_argument("--problem", default="digits", metavar="NAME", help="one of those below (default: digits)")
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a setting of it")
     sub.add_argument("--lr", default="", metavar="LOW:HIGH:COUNT", help="the grid of rates (default: the problem's)")
     sub.add_argument("--match", choices=("reach", "none"), default="reach", help="the control of the plain version")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = ["compare_rule", "new_rule"]
 
 def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
     """Run one trial and write its report; raise `usage` for a broken rule or a call that cannot be."""
+    from descent.data.images import DataMissing
     from descent.engine.contract import BrokenRuleError
     from descent.trials import load, problems, report
     from descent.trials.contest import compete
@@ -32,8 +34,9 @@ def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
         entries = list({entry.name: entry for entry in reversed(entries)}.values())[::-1]
         problem = problems.problem(options.problem)
         plan = _plan(options, problem.rates)
+        _folder(options.out)
         found = compete(problem, entries, plan, _say())
-    except (load.TrialError, BrokenRuleError, ValueError, KeyError) as fault:
+    except (load.TrialError, BrokenRuleError, DataMissing, ValueError, KeyError) as fault:
         raise usage(str(fault.args[0] if isinstance(fault, KeyError) else fault)) from None
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -72,6 +75,16 @@ def _plan(options: argparse.Namespace, rates: tuple[float, float, int]) -> Any:
         rates, options.replicas, options.draws, options.seed, options.steps,
         match=options.match == "reach", symmetric=options.noise == "symmetric",
     )  # fmt: skip
+
+
+def _folder(path: Path) -> None:
+    """Make the folder of the report before anything runs; raise ValueError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"--out {path} cannot be a folder: {fault.strerror}; give another") from None
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"--out {path} may not be written to; give another folder")
 
 
 def _names(text: str) -> list[str]:
