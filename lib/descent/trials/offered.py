@@ -19,7 +19,7 @@ OFFERED = {
     "mnist": Offer("the same on 1000 images of MNIST, found in $DESCENT_DATA", "two minutes"),
     "patches": Offer("which feature a net has learnt by an equal loss: errors on small margins", "half a minute"),
     "quadratic": Offer("a bowl: floor and bias, at an equal rate and at an equal response", "a minute"),
-    "saddle": Offer("the way off a saddle, at an equal rate and at an equal response", "ten seconds"),
+    "saddle": Offer("the way off a saddle, at an equal rate and at an equal response", "half a minute"),
     "rare": Offer("fifty classes of falling frequency in batches of eight: the bias", "ten seconds"),
 }
 """By name."""

@@ -155,7 +155,7 @@ def test_a_rule_that_never_comes_there_is_said_to():
 
 
 def test_exact_gradients_have_no_symmetric_control():
-    plan = Plan((0.1, 0.1, 1), steps=300, every=100, **TINY)
+    plan = Plan((0.1, 0.1, 1), steps=800, every=200, **TINY)
     found = compete(problems.problem("patches"), [entry("heavy_ball")], plan)
     assert set(found.factors) == {"raw"}
     assert float(np.nanmedian(found.factors["raw"])) == pytest.approx(10, rel=1e-2)

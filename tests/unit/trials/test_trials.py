@@ -156,7 +156,7 @@ BROKEN = [
     (["{}:Nothing"], "it must give a Rule"),
     (["{}:Missing"], "defines no 'Missing'"),
     (["{}:MyLion"], "there is lr, momentum: give a setting as -p slow=NUMBER"),
-    (["{}:Shapes"], "step of 'x' is|step of 'w0'"),
+    (["{}:Shapes"], r"shapes and types stay”: step of '0.weight' is"),
     (["{}:Random"], "the same call gives the same"),
     (["{}:Holes"], "numbers are finite"),
     (["{}:Number"], "is the Python number 0"),
