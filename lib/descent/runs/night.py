@@ -23,7 +23,7 @@ from descent.runs.campaign import Task
 from descent.runs.perform import Finding, perform, registration_of
 from descent.runs.units import Job, Kept, carry_out, drawn, parts_of, stored
 
-__all__ = ["Failed", "Night", "merge", "night", "tasks"]
+__all__ = ["Failed", "Night", "chosen", "merge", "night", "parted", "tasks"]
 
 OFTEN = 300.0
 """Seconds between two looks at what all units together say."""
@@ -46,11 +46,50 @@ def tasks(package: str, lab: Any, only: Sequence[str] = (), **options: Any) -> l
     return found
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Return the experiment or claim and the part of it that a choice names; "" is all of it.
+
+    >>> parted("cifar:CNN, full batch"), parted("dimmed")
+    (('cifar', 'CNN, full batch'), ('dimmed', ''))
+    """
+    first, _, part = name.partition(":")
+    return first.strip(), part.strip()
+
+
+def chosen(package: str, lab: Any, only: Sequence[str] = ()) -> set[str]:
+    """Return what is to be measured, as `Night` takes it, from names such as "dimmed" or 'cifar:CNN, full batch'.
+
+    Raises: ValueError as `tasks` does, and for a part that there is not, naming those there are.
+    """
+    if not only:
+        return {task.name for task in tasks(package, lab)}
+    pairs = [(task, part) for first, part in map(parted, only) for task in tasks(package, lab, [first])]
+    for task, part in pairs:
+        _refuse(part, task)
+    return {f"{task.name}:{part}" if part else task.name for task, part in pairs}
+
+
+def _refuse(part: str, task: Task) -> None:
+    """Raise ValueError for a part that no unit of a task is of."""
+    units = parts_of(task).units(task.config, drawn(task), {})
+    if not any(_in(part, unit) for unit in units):
+        kinds = "; ".join(dict.fromkeys(unit.kind for unit in units))
+        raise ValueError(
+            f"{task.name} has no part {part!r}: after the colon stands a kind of its work ({kinds}), or what the names "
+            f"of its units begin with, such as {units[0].name}"
+        )
+
+
+def _in(part: str, unit: Unit) -> bool:
+    return part == unit.kind or unit.name.startswith(part)
+
+
 @dataclass
 class Night:
     """What is known of some tasks' units: those that are there, by task and unit.
 
-    chosen: the names of the tasks that are to be measured now. aside: set aside what is of no use; else it stays.
+    chosen: what is to be measured now, the names of tasks; after a colon a part of one, which is a kind of its work or
+    what the names of its units begin with. aside: set aside what is of no use; else it stays.
     """
 
     todo: Sequence[Task]
@@ -85,10 +124,15 @@ class Night:
         """Return all units of a task as they are known by now."""
         return parts_of(task).units(task.config, drawn(task), self.found(task))
 
+    def wanted(self, task: Task) -> list[Unit]:
+        """Return the units of a task that are chosen, there already or not."""
+        parts = [part for name, part in map(parted, self.chosen) if name == task.name]
+        return [unit for unit in self.units(task) if any(_in(part, unit) for part in parts)]
+
     def jobs(self) -> Iterator[Job]:
         """Yield what is not measured yet."""
-        for task in (task for task in self.todo if task.name in self.chosen):
-            for unit in self.units(task):
+        for task in self.todo:
+            for unit in self.wanted(task):
                 if unit.name not in self.kept[task.name]:
                     yield Job(task, unit)
 
@@ -104,7 +148,7 @@ class Night:
 
     def expected(self) -> list[tuple[Job, float]]:
         """Return what is not measured yet, with the seconds that each unit is expected to take."""
-        paces = {task.name: self.paces(task) for task in self.todo if task.name in self.chosen}
+        paces = {task.name: self.paces(task) for task in self.todo}
         return [(job, job.unit.size / paces[job.task.name].get(job.unit.kind, math.nan)) for job in self.jobs()]
 
     def left(self, jobs: int) -> float:
@@ -115,8 +159,8 @@ class Night:
     def plan(self) -> pd.DataFrame:
         """Return per task and kind of work the units, what is done, and the minutes of a core that are left."""
         rows = []
-        for task in (task for task in self.todo if task.name in self.chosen):
-            units, kept, paces = self.units(task), self.kept[task.name], self.paces(task)
+        for task in self.todo:
+            units, kept, paces = self.wanted(task), self.kept[task.name], self.paces(task)
             for kind in dict.fromkeys(unit.kind for unit in units):
                 some = [unit for unit in units if unit.kind == kind]
                 minute = 60 * paces.get(kind, math.nan)
@@ -190,8 +234,8 @@ def _ended(state: Night, job: Job, future: Future[str]) -> str:
 
 
 def _line(state: Night, job: Job, why: str, seconds: float, jobs: int) -> str:
-    totals = [state.total(task) for task in state.todo if task.name in state.chosen]
-    have, of = (sum(values) for values in zip(*totals, strict=True))
+    kept = [unit.name in state.kept[task.name] for task in state.todo for unit in state.wanted(task)]
+    have, of = sum(kept), len(kept)
     left = "" if have == of else f", about {_duration(state.left(jobs))} left"
     return f"{_key(job)}: {why or _duration(seconds)}; {have} of {of} units{left}"
 

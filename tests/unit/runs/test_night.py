@@ -185,6 +185,29 @@ def test_an_experiment_that_is_not_named_keeps_its_records(toy, tmp_path):
     assert outcome(tmp_path).verdict is Verdict.HOLDS
 
 
+def test_a_part_of_an_experiment_is_measured_alone(toy, tmp_path):
+    """By a kind of work, or by what the names of units begin with; records are made of all that is there."""
+    said = []
+    made = state(tmp_path, said.append, chosen=night.chosen(PACKAGE, Lab(), ["resnet:tuning"]))
+    assert made.plan()["kind of work"].tolist() == ["tuning"]
+    night.night(made, None, 1, lambda: night.merge("P3", made))
+    assert [line.partition(":")[0] for line in said] == ["resnet/tuning1", "resnet/tuning2"]
+    assert said[-1].endswith("2 of 2 units")
+    assert outcome(tmp_path).text == f"not tested here: not yet measured: 2 of {2 + DRAWS} units"
+    few = state(tmp_path, chosen=night.chosen(PACKAGE, Lab(), ["resnet:draw1", "P3-C3:draw4"]))
+    night.night(few, None, 1, lambda: night.merge("P3", few))
+    assert outcome(tmp_path).undecided == f"2 of {DRAWS} draws"
+
+
+def test_a_part_that_there_is_not_is_refused_with_those_there_are(toy):
+    words = r"resnet has no part 'ResNet-8': .* a kind of its work \(tuning; draw\), or .* such as tuning1$"
+    with pytest.raises(ValueError, match=words):
+        night.chosen(PACKAGE, Lab(), ["resnet:ResNet-8"])
+    with pytest.raises(ValueError, match="neither experiment nor claim of saddles: cifar; there are resnet"):
+        night.chosen(PACKAGE, Lab(), ["cifar:draw"])
+    assert night.chosen(PACKAGE, Lab()) == night.chosen(PACKAGE, Lab(), ["resnet", "P3-C3"]) == {"resnet"}
+
+
 def test_the_plan_tells_units_hours_and_what_is_done(toy, tmp_path):
     frame = state(tmp_path).plan()
     assert frame["units"].tolist() == [2, DRAWS]

@@ -146,7 +146,14 @@ def _experiment_commands(command: Command) -> None:
 
     sub = command("paper", _paper, "run a chapter's experiments at paper scale; resumes where it was stopped")
     sub.add_argument("chapter")
-    sub.add_argument("--only", action="append", default=[], metavar="NAME", help="this experiment or claim")
+    sub.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this experiment or claim; at night also a part of one, such as cifar:'CNN, full batch', "
+        "a kind of work of --plan or what the names of units begin with (repeatable)",
+    )
     sub.add_argument(
         "--out",
         type=Path,

@@ -81,7 +81,7 @@ def _planned(state: night.Night) -> str:
 
 
 def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[Task], set[str], str]:
-    """Return all tasks of a chapter that have a night, the names of those to be measured, and the paper."""
+    """Return all tasks of a chapter that have a night, what of them is to be measured, and the paper."""
     chapter = project.notebook(options.chapter)
     if refused := [f"--{name}" for name in REFUSED if getattr(options, name)]:
         raise BookError(f"{', '.join(refused)}: not for a night; leave it out, and stop the command when you need to")
@@ -90,7 +90,7 @@ def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[Task], s
     try:
         package = importlib.import_module(name)
         lab, work = Lab(options.seed, device=options.device or "cpu"), str((out / "work").resolve())
-        chosen = {task.name for task in night.tasks(name, lab, options.only)}
+        chosen = night.chosen(name, lab, options.only)
         todo = night.tasks(name, lab, seconds=options.every, work=work)
     except ModuleNotFoundError:
         raise BookError(f"{chapter} has no experiments") from None
