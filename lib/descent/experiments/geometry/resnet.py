@@ -9,7 +9,7 @@ heavy ball. Batches are drawn with replacement, as the formulas have it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -22,10 +22,27 @@ from descent.engine import every, heavy_ball
 from descent.experiments.geometry.kept import warmed
 from descent.experiments.geometry.looks import Course, levels
 from descent.experiments.geometry.pictures import LIMIT, Pictures
-from descent.experiments.lab import Estimates, Experiment, Lab, Result, Share, Tables
+from descent.experiments.lab import (
+    Arrays,
+    Estimates,
+    Experiment,
+    Found,
+    Lab,
+    Parts,
+    Result,
+    Share,
+    Tables,
+    Unit,
+    so_far,
+)
+from descent.nets import Supervised
 from descent.stats import Estimate, draw_mean, draw_ratio
 
 NAMES = ("SGD", "momentum", "SGD, equal effective step")
+TWO_CLASSES = 10_000
+"""Training images of two classes of CIFAR-10."""
+LOOK = 10
+"""Training images that an image of a Gram matrix counts as."""
 
 
 class Kind(IntEnum):
@@ -134,24 +151,29 @@ def run(config: Residual, lab: Lab) -> ResidualResult:
     Raises: DataMissing without the images.
     """
     title, sets, whole = config.pictures.problem(lab)
-    count = lab.per_draw(config.replicas, config.pictures.draws)
     paths: list[Path] = []
     for size in sorted({arm.batch_size for arm in config.arms(lab.momentum)}):
-        some = [arm for arm in config.arms(lab.momentum) if arm.batch_size == size]
-        arms = lab.arms(heavy_ball([arm.lr for arm in some], [arm.momentum for arm in some]), count)
-        lr, batch_size = arms.spread([arm.equivalent for arm in some], torch.float64).unbind(1)
-        problem, period = replace(whole, batch_size=size, sampling="with_replacement"), config.period(size)
-        done = arms.run(
-            problem, problem.model.initial, period * config.looks,
-            probes={"": every(period, config.pictures.watch(whole, lr, batch_size))},
-            schedule=warmed(max(1, round(config.warm * config.pictures.examples / size))), limit=LIMIT,
-            check=config.check,
-        )  # fmt: skip
-        loss = done.end(whole.value)
-        lost = done.lost | ~np.isfinite(loss)
-        paths += [Path(arm, Spectra.of(done, a), loss[a], lost[a]) for a, arm in enumerate(some)]
+        paths += _trained(config, lab, whole, [arm for arm in config.arms(lab.momentum) if arm.batch_size == size])
     ordered = tuple(sorted(paths, key=lambda path: (path.arm.pair, path.arm.kind)))
     return ResidualResult(config, lab, title, sets, ordered)
+
+
+def _trained(config: Residual, lab: Lab, whole: Supervised, some: Sequence[Arm], draw: int | None = None) -> list[Path]:
+    """Train arms of one batch size, all nets or the one of a draw alone, and look at them."""
+    size, count = some[0].batch_size, lab.per_draw(config.replicas, config.pictures.draws)
+    rule = heavy_ball([arm.lr for arm in some], [arm.momentum for arm in some])
+    arms = lab.arms(rule, count if draw is None else 1, skip=draw or 0)
+    lr, batch_size = arms.spread([arm.equivalent for arm in some], torch.float64).unbind(1)
+    problem, period = replace(whole, batch_size=size, sampling="with_replacement"), config.period(size)
+    done = arms.run(
+        problem, problem.model.initial, period * config.looks,
+        probes={"": every(period, config.pictures.watch(whole, lr, batch_size))},
+        schedule=warmed(max(1, round(config.warm * config.pictures.examples / size))), limit=LIMIT,
+        check=config.check,
+    )  # fmt: skip
+    loss = done.end(whole.value)
+    lost = done.lost | ~np.isfinite(loss)
+    return [Path(arm, Spectra.of(done, a), loss[a], lost[a]) for a, arm in enumerate(some)]
 
 
 def estimates(result: ResidualResult) -> Estimates:
@@ -233,9 +255,65 @@ def _course(result: ResidualResult, path: Path) -> DataFrame:
     )
 
 
+NIGHT = Residual(Share(most=5), Pictures(draws=5, examples=512, measured=512, pool=2), epochs=80, warm=20.0)
+"""Five draws that share no image, at 16 × 16 pixels: as many as are fitted in the time, so that there are minima."""
+COURSE = tuple(item.name for item in fields(Spectra))
+TESTS = ("P5-W5.resnet", "P5-C9.resnet", "P5-C10.resnet_within", "P5-C10.resnet_slope", "P5-X1.resnet")
+
+
+def units(config: Residual, lab: Lab, found: Found) -> list[Unit]:
+    """Return a unit for every arm on every draw of the data."""
+    return [_unit(config, arm, draw) for draw in range(config.pictures.draws) for arm in config.arms(lab.momentum)]
+
+
+def _unit(config: Residual, arm: Arm, draw: int) -> Unit:
+    images = config.period(arm.batch_size) * config.looks * arm.batch_size
+    looks = LOOK * (config.looks + 1) * config.pictures.measured
+    name = f"pair{arm.pair}-{arm.kind.name.lower()}-draw{draw}"
+    return Unit(name, f"batches of {arm.batch_size}", float(images + looks), (arm.pair, int(arm.kind), draw))
+
+
+def measure(config: Residual, lab: Lab, unit: Unit) -> Arrays:
+    """Train one arm on one draw; return its course, and loss and lost (1,). DataMissing without the images."""
+    pair, kind, draw = unit.given
+    title, sets, whole = config.pictures.problem(lab)
+    alone = replace(whole, rows=sets.some([draw]).rows)
+    (path,) = _trained(config, lab, alone, [config.arms(lab.momentum)[len(Kind) * pair + kind]], draw)
+    course = {name: getattr(path.course, name) for name in COURSE}
+    return {**course, "end": path.loss, "lost": path.lost, "title": np.array(title)}
+
+
+def merge(config: Residual, lab: Lab, found: Found) -> ResidualResult | None:
+    """Return all arms on the draws that all of them are through, None for fewer than two."""
+    arms = config.arms(lab.momentum)
+    there = [d for d in range(config.pictures.draws) if all(_unit(config, arm, d).name in found for arm in arms)]
+    if len(there) < 2:
+        return None
+    several = [[found[_unit(config, arm, d).name] for d in there] for arm in arms]
+    sets = lab.draws(TWO_CLASSES, config.pictures.examples, config.pictures.draws).some(there)
+    paths = tuple(_joined(arm, ones) for arm, ones in zip(arms, several, strict=True))
+    return ResidualResult(config, lab, str(several[0][0]["title"]), sets, paths)
+
+
+def _joined(arm: Arm, several: Sequence[Arrays]) -> Path:
+    """Return the path of an arm over all draws, net by net."""
+    course = {name: np.concatenate([one[name] for one in several], axis=1) for name in COURSE if name != "steps"}
+    loss, lost = (np.concatenate([one[name] for one in several]) for name in ("end", "lost"))
+    return Path(arm, Spectra(steps=several[0]["steps"], **course), loss, lost)
+
+
+def partial(result: ResidualResult) -> dict[str, str]:
+    """Return how many draws are there, where that is not all."""
+    short = so_far(len(result.sets), result.config.pictures.draws)
+    return dict.fromkeys(TESTS, short) if short else {}
+
+
+PACES = {"batches of 4": 220.0, "batches of 8": 370.0, "batches of 76": 760.0, "batches of 152": 820.0}
+"""Training images of ResNet-20 a second of one core, in pilots."""
 RESNET = Experiment(
-    "resnet", large=Residual(), run=run, estimates=estimates, tables=tables, scales=("gpu",),
+    "resnet", large=Residual(), run=run, estimates=estimates, tables=tables, scales=("gpu",), night=NIGHT,
     small=Residual(
         Share(most=3), Pictures.tiny(96, 32), ((0.01, 4), (0.02, 4)), epochs=2, warm=0.5, looks=2, fitted=1.0, check=5,
     ),
+    parts=Parts(units, measure, merge, partial, PACES),
 )  # fmt: skip
