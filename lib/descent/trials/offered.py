@@ -10,8 +10,8 @@ __all__ = ["OFFERED", "Offer", "listed"]
 class Offer(NamedTuple):
     """What a problem is good for, and about how long three rules take on one core."""
 
-    about: str
-    cost: str
+    about: str  # what it is good for
+    cost: str  # time, in words
 
 
 OFFERED = {

@@ -62,10 +62,10 @@ class Progress:
     """Progress of a trial, said once a second with the time that is left, about."""
 
     say: Callable[[str], None]
-    total: int
-    done: int = 0
-    begun: float = field(default_factory=time.perf_counter)
-    said: float = 0.0
+    total: int  # steps of the whole trial
+    done: int = 0  # steps made
+    begun: float = field(default_factory=time.perf_counter)  # when, in seconds of this process's clock
+    said: float = 0.0  # when something was last said
 
     def tick(self, what: str, steps: int) -> None:
         """Count steps that have been made."""
@@ -93,7 +93,7 @@ class Side:
 
     name: str
     title: str
-    head: tuple[str, ...]
+    head: tuple[str, ...]  # names of the columns
     labels: int
     rows: tuple[tuple[Cell, ...], ...]
 

@@ -34,7 +34,7 @@ class Posed:
     """A problem on D draws of its data: what is descended, and what else is measured."""
 
     objective: Any
-    measures: Measures = field(default_factory=dict)
+    measures: Measures = field(default_factory=dict)  # by name: what is computed of parameters beside the score
 
 
 @dataclass(frozen=True)

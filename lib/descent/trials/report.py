@@ -47,7 +47,10 @@ def table(found: Contest) -> str:
 
 
 def side_table(side: Side, few: bool) -> str:
-    """Return the table that a problem has beside the trial."""
+    """Return the table that a problem has beside the trial.
+
+    few: whether there are too few replicas or draws for an interval.
+    """
     rows = [side.head, *(tuple(_cell(cell, few) for cell in row) for row in side.rows)]
     return f"{side.title}\n{_laid(rows)}"
 

@@ -47,7 +47,8 @@ EXACT = 100.0  # noise in units of the step up to which the chain of an averaged
 class Known:
     """What theory says of a rule: its floor at a rate, its response per rate, where it rests; None where it does not.
 
-    skewed: where it rests under exponential noise.
+    floor: variance at rest, of the rate. response: mean update per slope and rate, for a small slope. skewed: where it
+    rests under exponential noise.
     """
 
     floor: Callable[[float], float] | None = None
@@ -66,7 +67,10 @@ class Known:
 
 
 def known(entry: Entry) -> Known:
-    """Return what theory says of a rule that is built in; nothing of a reader's own."""
+    """Return what theory says of a rule that is built in; nothing of a reader's own.
+
+    entry: the rule.
+    """
     if entry.digest:
         return Known()
     mu = entry.settings.get("momentum", 0.0)
@@ -102,7 +106,10 @@ def descent_floor(rate: float) -> float:
 def floors(
     entries: Sequence[Entry], plan: Plan, steps: int, progress: Progress, laws: Sequence[Law] = LAWS
 ) -> Side:  # fmt: skip
-    """Return how far rules hover about the minimum of a bowl, and where, under normal and under skewed noise."""
+    """Return how far rules hover about the minimum of a bowl, and where, under normal and under skewed noise.
+
+    entries: the rules, the reader's first. laws: of the noise.
+    """
     rivals = _rivals(entries)
     found = {(law, entry.name): _hovering(entry, law, plan, steps, progress) for law in laws for entry in rivals}
     rows = [
@@ -118,7 +125,10 @@ def floors(
 
 
 def passages(entries: Sequence[Entry], plan: Plan, steps: int, progress: Progress) -> Side:
-    """Return after how many steps coordinates are first so far from a saddle, at an equal rate and response."""
+    """Return after how many steps coordinates are first so far from a saddle, at an equal rate and response.
+
+    entries: the rules, the reader's first.
+    """
     rows = tuple((entry.name, *_leaving(entry, plan, steps, progress)) for entry in _rivals(entries))
     head = ("rule", *(f"to {level:g}{how}" for how in ("", ", equal response") for level in LEVELS))
     title = f"Steps until a coordinate is so far from a saddle, at the rate {RATES[-1]:g} and at an equal response"
