@@ -114,7 +114,7 @@ def _compute(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any
 def _count(func: Callable[..., Any], away: bool, goes: bool) -> None:
     """Enter one operation: what comes back is waited for, and what is copied there from here is sent."""
     COUNTS.kernels += goes and not func.is_view  # type: ignore[attr-defined]
-    COUNTS.waits += (away and not goes) or func in WAITING
+    COUNTS.waits += away and (not goes or func in WAITING)
     COUNTS.sent += goes and not away and func in COPIES
 
 

@@ -14,6 +14,7 @@ little needs few products more than it has eigenvalues there. From nothing it is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -74,19 +75,19 @@ def eigenpairs_above(
     if start is not None and (start.ndim != 3 or (start.shape[0], start.shape[2]) != shape):
         raise ValueError(f"start must be ({shape[0]}, m, {shape[1]}), got {tuple(start.shape)}")
     space = _Space(operator, streams, step)
-    for vector in () if start is None else start.unbind(1):
-        space.add(vector)
-    space.add(space.draw())
     levels = torch.as_tensor(level, dtype=operator.dtype, device=operator.device).expand(shape[0])
-    while True:
-        space.solve(levels, tolerance, most)
-        if bool(space.settled.all()) or space.size >= min(products, shape[1]):
-            return space.found(most)
-        space.add(space.worst())
+    wanted = (levels, tolerance, most)
+    settled = space.grown(lambda: space.begin(start), *wanted)
+    while not settled and space.size < min(products, shape[1]):
+        settled = space.grown(lambda: space.add(space.worst()), *wanted)
+    return space.found(most)
 
 
 class _Space:
-    """An orthonormal basis V (R, m, p), its products AV, and the Ritz pairs of VᵀAV in falling order."""
+    """An orthonormal basis V (R, m, p), its products AV, and the Ritz pairs of VᵀAV in falling order.
+
+    Tensors are replaced and never changed, so that an earlier state is the old references.
+    """
 
     values: Tensor  # (R, m)
     vectors: Tensor  # (R, m, p)
@@ -99,6 +100,32 @@ class _Space:
         self.operator, self.streams, self.step, self.size = operator, streams, step, 0
         like = next(iter(operator.like.values()))
         self.basis = self.images = like.new_empty(operator.replicas, 0, operator.size)
+        self.asking = operator.device.type == "cpu"
+        self.weak = torch.zeros(operator.replicas, dtype=torch.bool, device=operator.device)
+
+    def grown(self, grow: Callable[[], None], levels: Tensor, tolerance: float, most: int) -> bool:
+        """Let the space grow, solve it, and tell whether everyone is settled.
+
+        A device is asked once, at the end. Where it then says that a vector had nothing to add, which is rare, the
+        space grows again from what it was, with a question at every vector.
+        """
+        before = dict(vars(self))
+        grow()
+        self.solve(levels, tolerance, most)
+        if self.asking:
+            return bool(self.settled.all())
+        settled, weak = torch.stack([self.settled.all(), self.weak.any()]).tolist()
+        if weak:
+            vars(self).update(before, asking=True)
+            settled = self.grown(grow, levels, tolerance, most)
+            self.asking = False
+        return bool(settled)
+
+    def begin(self, start: Tensor | None) -> None:
+        """Add the vectors (R, m, p) to start from, and a random one."""
+        for vector in () if start is None else start.unbind(1):
+            self.add(vector)
+        self.add(self.draw())
 
     def draw(self) -> Tensor:
         """Draw a vector (R, p), another one at every size."""
@@ -109,7 +136,9 @@ class _Space:
         """Add what of a vector (R, p) lies outside the space, or of a random one if nothing does, and multiply it."""
         left = self._outside(vector)
         weak = left.norm(dim=1) <= 1e-7 * vector.norm(dim=1).clamp_min(1e-30)
-        if bool(weak.any()):
+        if not self.asking:
+            self.weak = self.weak | weak
+        elif bool(weak.any()):
             left = torch.where(weak.unsqueeze(1), self._outside(self.draw()), left)
         unit = torch.nn.functional.normalize(left, dim=1)
         self.basis = torch.cat([self.basis, unit.unsqueeze(1)], dim=1)
