@@ -143,7 +143,7 @@ def elsewhere() -> Iterator[None]:
             (torch, "tensor", _sent(torch.tensor)),
             (torch, "as_tensor", _sent(torch.as_tensor)),
             (Tensor, "new_tensor", _new_tensor),
-            (torch, "inference_mode", torch.no_grad),
+            (torch, "inference_mode", _inference_mode),
         ):  # what torch would make without numbers on NAME, and tensors that cannot be wrapped
             stack.enter_context(mock.patch.object(owner, name, stand_in))
         stack.enter_context(_Machine())
@@ -158,6 +158,10 @@ def _sent(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return found if device is None else found.to(device)
 
     return made
+
+
+def _inference_mode(mode: bool = True) -> contextlib.AbstractContextManager[Any]:
+    return torch.no_grad() if mode else contextlib.nullcontext()
 
 
 def _new_tensor(like: Tensor, data: Any, *, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:

@@ -24,6 +24,7 @@ from descent.engine.rules import (
     qhm,
     sgd,
 )
+from descent.engine.split import Split
 from descent.engine.stack import Objective
 from descent.engine.streams import Purpose, Streams, replica_seeds
 from descent.engine.torch_rule import torch_rule
@@ -31,8 +32,9 @@ from descent.engine.train import Control, Noisy, Run, train
 
 __all__ = [
     "AnyRule", "ArmRun", "Arms", "BrokenRuleError", "Control", "Every", "Factors", "FirstPassage", "Hyper", "Mixed",
-    "Noisy", "Objective", "Params", "Probe", "Purpose", "Rule", "Run", "Schedule", "Series", "Streams", "Watch", "adam",
-    "adamw", "anneal_momentum", "by_leaf", "clipped", "column", "constant", "cosine", "coupled", "cyclic", "dampened",
-    "decayed", "drop", "elementwise", "ema", "every", "heavy_ball", "lion", "muon", "nesterov", "normalised", "outside",
-    "qhm", "repeat", "replica_seeds", "sgd", "sign", "stack", "torch_rule", "train",
+    "Noisy", "Objective", "Params", "Probe", "Purpose", "Rule", "Run", "Schedule", "Series", "Split", "Streams",
+    "Watch", "adam", "adamw", "anneal_momentum", "by_leaf", "clipped", "column", "constant", "cosine", "coupled",
+    "cyclic", "dampened", "decayed", "drop", "elementwise", "ema", "every", "heavy_ball", "lion", "muon",
+    "nesterov", "normalised", "outside", "qhm", "repeat", "replica_seeds", "sgd", "sign", "stack", "torch_rule",
+    "train",
 ]  # fmt: skip

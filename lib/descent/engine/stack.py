@@ -223,9 +223,9 @@ class _Columns(NamedTuple):
     sign: Tensor | None
     weight_decay: Tensor | None
 
-    def fit(self, rows: slice, leaf: Tensor) -> _Columns:
-        """Give the rows of the (R,) columns the shape and the type of a leaf."""
-        small = leaf[0].numel() < _EXPAND_BELOW
+    def fit(self, rows: slice, leaf: Tensor, *, expand: bool = True) -> _Columns:
+        """Give the rows of the (R,) columns the shape and the type of a leaf; not expanded they may stay views."""
+        small = expand and leaf[0].numel() < _EXPAND_BELOW
 
         def shaped(column: Tensor | None) -> Tensor | None:
             if column is None:
@@ -277,14 +277,20 @@ def _blocks(leaf: Tensor) -> list[slice]:
 
 
 def cut(
-    objective: Objective[P], state: State[P], hyper: Hyper, streams: Streams, plan: Plan, budget: int
+    objective: Objective[P],
+    state: State[P],
+    hyper: Hyper,
+    streams: Streams,
+    plan: Plan,
+    budget: int,
+    make: type[Chunk[P]] | None = None,
 ) -> list[Chunk[P]]:
-    """Cut the stack as the objective asks for, or leave it whole."""
-    hyper = hyper.to(state.diverged_at.device)
+    """Cut the stack as the objective asks for, or leave it whole; make: what kind of chunks."""
+    hyper, make = hyper.to(state.diverged_at.device), make or Chunk
     if not isinstance(objective, Chunked):
-        return [Chunk(objective, state, slice(0, hyper.replicas), hyper, streams, plan)]
+        return [make(objective, state, slice(0, hyper.replicas), hyper, streams, plan)]
     return [
-        Chunk(objective.subset(rows), state, rows, hyper.subset(rows), streams.subset(rows), plan)
+        make(objective.subset(rows), state, rows, hyper.subset(rows), streams.subset(rows), plan)
         for rows in objective.chunks(hyper.replicas, budget)
     ]
 

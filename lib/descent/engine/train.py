@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, cast
 from torch import Tensor
 
 from descent.engine.checkpoint import Checkpoint, Keeping, Timed, fingerprint, kept
+from descent.engine.graphs import cut_for_graphs
 from descent.engine.probes import Every, FirstPassage, P, P_co, Params, Probe, Recorder, Series, every, recorder
 from descent.engine.rule import AnyRule
 from descent.engine.ruled import cut, given_of, slots
@@ -109,6 +110,7 @@ def train(
     limit: float = 1e6,
     check: int = 1,
     budget: int = 2 << 30,
+    graphs: bool = False,
 ) -> Run[P]:
     """Advance every replica from step `begin` to step `steps`, recording what the probes ask for.
 
@@ -119,8 +121,10 @@ def train(
     limit: a replica diverges when its parameter norm exceeds this or is not finite.
     check: steps between two looks for divergence (on a GPU every look waits for the device).
     budget: bytes of working memory, for objectives that can be cut into chunks.
+    graphs: capture the steps between two looks and replay them, see `descent.engine.graphs`; give `check` with it.
     Inside `checkpoint.keeping` a run without a checkpoint of its own is saved by the clock.
-    Raises ValueError when stack sizes disagree, or when the checkpoint belongs to another run.
+    Raises ValueError when stack sizes disagree, when the checkpoint belongs to another run, or for graphs of what
+    cannot be captured.
     """
     clock = time.perf_counter()
     bound = None if control is None else control.bound(objective, rule, streams, schedule)
@@ -140,7 +144,7 @@ def train(
     keeper.resume(moving, recorders, given, (objective, probes or {}, plan))
     if bound is not None and "values." in (saved := recorders["control"].state()):
         bound.hold(saved["values."][-1])
-    chunks = cut(objective, moving, rule, streams, plan, budget)
+    chunks = (cut_for_graphs if graphs else cut)(objective, moving, rule, streams, plan, budget)
     periods = [steps, *(item.every for item in recorders.values())]
     while not _look(moving, recorders, steps, keeper, chunks):
         end = min(steps, keeper.pause(moving.step, check), *(_next_multiple(moving.step, period) for period in periods))

@@ -200,7 +200,7 @@ class _Krylov:
         """Bring T and how it ends to the CPU, in one copy, and whether a vector was missing since the last look."""
         columns = (self.beta, self._round_off(), self.closed, self.finite, self.block, self.lapsed)
         told = torch.stack([column.double() for column in (*self.diagonal, *self.coupling, *columns)], dim=1).cpu()
-        diagonal, coupling, ends = told.split([self.length, self.length, len(columns)], dim=1)
+        diagonal, coupling, ends = torch.split(told, [self.length, self.length, len(columns)], dim=1)
         beta, round_off, closed, finite, block, lapsed = ends.unbind(1)
         return _Seen(diagonal, coupling, beta, round_off, closed > 0, finite > 0, block), bool(lapsed.any())
 

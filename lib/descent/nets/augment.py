@@ -45,8 +45,11 @@ class Augment:
 
     def take(self, images: Tensor, index: Tensor, streams: Streams, step: int) -> Tensor:
         """Return (R, B, C, H, W): the images `index` (R, B) of (n, C, H, W), each shifted and mirrored by chance."""
+        return self.moved(images, index, *self.draw(streams, step, index.shape[1]))
+
+    def moved(self, images: Tensor, index: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
+        """Return (R, B, C, H, W): the images `index` (R, B), each moved as it was drawn."""
         _, channels, height, width = images.shape
-        down, right, mirrored = self.draw(streams, step, index.shape[1])
         x = torch.arange(width, device=images.device)
         rows = down.unsqueeze(-1) + torch.arange(height, device=images.device)
         columns = right.unsqueeze(-1) + torch.where(mirrored.unsqueeze(-1), width - 1 - x, x)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from descent.engine.precision import PRECISIONS, Outcome, Precision, arithmetic, autocast, compiled, gradients
 from descent.engine.probes import Leaves, Params
+from descent.engine.split import Drawn, Split
 from descent.engine.streams import Purpose, Streams
 from descent.nets.augment import Augment
 from descent.nets.dense import MLP, Loss, Model
@@ -23,11 +24,12 @@ __all__ = ["Sampling", "Supervised"]
 Sampling = Literal["with_replacement", "without_replacement", "shuffled_epochs", "full"]
 """How the examples of a batch are drawn."""
 
+_MOVES = ("down", "right", "mirrored")
 _SAMPLINGS = ("with_replacement", "without_replacement", "shuffled_epochs", "full")
 
 
 @dataclass(frozen=True, eq=False)
-class Supervised:
+class Supervised(Split[Params]):
     """The mean loss over a batch of `batch_size` examples, drawn anew at every step for every replica.
 
     inputs (n, …), targets (n, …): one data set shared by all; with `rows` (D, n) replica r is trained on draw r mod D
@@ -87,17 +89,37 @@ class Supervised:
                 some, into = ({k: leaf[rows] for k, leaf in full.items()} for full in (leaves, out))
                 self.subset(rows).gradient_into(some, streams.subset(rows), step, into)
             return
-        self._write(leaves, *self.batch(streams, step), out)
+        self.gradient_at(leaves, self.draw(streams, step, leaves), out)
+
+    def draw(self, streams: Streams, step: int, like: Params) -> Drawn:
+        """Draw the places (R, B) of a batch, and how its images are moved; nothing of what everybody sees whole."""
+        if self.sampling == "full" and self.augment is None:
+            return {}
+        drawn = {"places": self.indices(streams, step)}
+        if self.augment is None:
+            return drawn
+        moves = self.augment.draw(streams, step, drawn["places"].shape[1])
+        return drawn | dict(zip(_MOVES, moves, strict=True))
+
+    def gradient_at(self, params: Params, drawn: Drawn, out: Params) -> None:
+        """Write the gradient of every replica's mean loss over the batch drawn, all of one size, into `out`."""
+        leaves = _named(params)
+        self._write(leaves, *self.taken(len(next(iter(leaves.values()))), drawn), _named(out))
 
     def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs (R, B, …) and targets (R, B, …) of one step; all replicas of one batch size."""
-        if self.sampling == "full" and self.augment is None:
-            return self.data.everything(streams.replicas)
-        places = self.indices(streams, step)
+        return self.taken(streams.replicas, self.draw(streams, step, {}))
+
+    def taken(self, replicas: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Return the inputs (R, B, …) and targets (R, B, …) of what was drawn."""
+        if "places" not in drawn:
+            return self.data.everything(replicas)
+        places = drawn["places"]
         if self.augment is None:
             return self.data.take(places)
         index = self.data.at(places)
-        return self.augment.take(self.inputs, index, streams, step), self.data.targets_at(places, index)
+        moved = self.augment.moved(self.inputs, index, *(drawn[name] for name in _MOVES))
+        return moved, self.data.targets_at(places, index)
 
     def indices(self, streams: Streams, step: int) -> Tensor:
         """Return which examples (R, B) make up the batch of one step, numbered within each replica's own set."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine.split import Drawn, Split
 from descent.engine.streams import Purpose, Streams
 from descent.problems.styblinski import noise_scale
 from descent.theory.mode import mode_edge
@@ -62,7 +64,7 @@ def hessian(point: ArrayLike) -> Array:
 
 
 @dataclass(frozen=True)
-class Hyperbola:
+class Hyperbola(Split[Tensor]):
     """The sum with squared examples x² of this law (χ² with one degree of freedom for normal x). Parameters (R, 2).
 
     batch_size: examples per step, None for all of them (no noise); a sequence gives equal consecutive blocks of
@@ -74,14 +76,17 @@ class Hyperbola:
     batch_size: BatchSize = 1
     jitter: float = 0.0
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return w̄(uv − 1)(v, u) + jitter/√k ξ, (R, 2), w̄ the mean of x² over the batch."""
-        factor = residual(params).mul_(self.weights.batch_mean(streams, step, self.batch_size))
-        slope = params.flip(-1).mul_(factor.unsqueeze(-1))
-        if self.jitter == 0:
-            return slope
-        noise = streams.normal(Purpose.NOISE, step, (2,))
-        return slope.addcmul_(noise, noise_scale(self.batch_size, params), value=self.jitter)
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw w̄ (R,), the mean of x² over the batch, and ξ (R, 2) where there is jitter."""
+        drawn = {"weight": self.weights.batch_mean(streams, step, self.batch_size)}
+        return drawn | ({"noise": streams.normal(Purpose.NOISE, step, (2,))} if self.jitter else {})
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write w̄(uv − 1)(v, u) + jitter/√k ξ, (R, 2)."""
+        factor = residual(params).mul_(drawn["weight"])
+        torch.mul(params.flip(-1), factor.unsqueeze(-1), out=out)
+        if self.jitter:
+            out.addcmul_(drawn["noise"], noise_scale(self.batch_size, params), value=self.jitter)
 
     def threshold(self, batch_size: int | None, momentum: float = 0.0) -> float:
         """Return the largest lr·s of a mean-square stable minimiser, 2(1 + β)/(1 + (1 + β)/(1 − β)·κ/k)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from descent.arrays import Array
 from descent.engine.probes import Leaves, Params
+from descent.engine.split import Drawn
 from descent.engine.stack import leaves
 from descent.engine.streams import Purpose, Streams
 from descent.nets.dense import CrossEntropy
@@ -38,14 +39,22 @@ class FreshLabelNoise(Supervised):
     share: float = 0.2  # of the labels that give way
     classes: int = 10
 
-    def batch(self, streams: Streams, step: int) -> tuple[Tensor, Tensor]:
+    def draw(self, streams: Streams, step: int, like: Params) -> Drawn:
+        """Draw a batch, and a uniform number (R, B) for each of its labels."""
+        drawn = super().draw(streams, step, like)
+        if self.share == 0:
+            return drawn
+        size = drawn["places"].shape[1] if "places" in drawn else len(self.data)
+        return drawn | {"labels": streams.uniform(Purpose.LABEL, step, (size,))}
+
+    def taken(self, replicas: int, drawn: Drawn) -> tuple[Tensor, Tensor]:
         """Return inputs (R, B, …) and noisy targets (R, B)."""
-        inputs, targets = super().batch(streams, step)
+        inputs, targets = super().taken(replicas, drawn)
         if self.share == 0:
             return inputs, targets
-        draw = streams.uniform(Purpose.LABEL, step, tuple(targets.shape[1:])) / self.share
-        random = (draw * self.classes).long().clamp_(max=self.classes - 1)
-        return inputs, torch.where(draw < 1, random, targets)
+        place = drawn["labels"] / self.share
+        random = (place * self.classes).long().clamp_(max=self.classes - 1)
+        return inputs, torch.where(place < 1, random, targets)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine.split import Drawn, Split
 from descent.engine.streams import Purpose, Streams
 from descent.theory.averages import LAWS, Law
 
@@ -37,7 +38,7 @@ def noise_of(law: Law, streams: Streams, step: int, shape: tuple[int, ...]) -> T
 
 
 @dataclass(frozen=True)
-class Bowl:
+class Bowl(Split[Tensor]):
     """½ curvature x² in every coordinate, with noise of standard deviation `size`; parameters (R, d).
 
     A negative curvature makes it a saddle.
@@ -55,9 +56,13 @@ class Bowl:
         """Return the gradient without noise."""
         return self.curvature * params
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return the gradient with noise."""
-        return self.full(params) + self.size * noise_of(self.law, streams, step, tuple(params.shape[1:]))
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw the noise of every coordinate, (R, d)."""
+        return {"noise": noise_of(self.law, streams, step, tuple(like.shape[1:]))}
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write the gradient with noise."""
+        torch.add(self.full(params), self.size * drawn["noise"], out=out)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine.split import Drawn, Split
 from descent.engine.streams import Purpose, Streams
 
 __all__ = ["StreamingPCA", "beyond", "error", "overlap", "radius", "travel_steps"]
@@ -30,7 +31,7 @@ Samples = Literal["gaussian", "signs", "mean"]
 
 
 @dataclass(frozen=True)
-class StreamingPCA:
+class StreamingPCA(Split[Tensor]):
     """Oja's rule for covariance diag(eigenvalues); parameters (R, d).
 
     samples: "gaussian" draws x ~ N(0, Σ); "signs" draws ±√λ_i, bounded, with the same covariance;
@@ -51,16 +52,23 @@ class StreamingPCA:
         if self.samples not in ("gaussian", "signs", "mean"):
             raise ValueError(f'samples must be "gaussian", "signs" or "mean", got {self.samples!r}')
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return −(I − vvᵀ)xxᵀv for one fresh sample per replica, (R, d)."""
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw one sample x per replica, (R, d); nothing where its mean stands in for it."""
+        if self.samples == "mean":
+            return {}
+        draw = streams.normal if self.samples == "gaussian" else streams.signs
+        deviations = _row(self.eigenvalues, 0.5, like.dtype, like.device)
+        return {"x": draw(Purpose.BATCH, step, (len(self.eigenvalues),)).mul_(deviations)}
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write −(I − vvᵀ)xxᵀv, (R, d)."""
         if self.samples == "mean":
             pull = params * _row(self.eigenvalues, 1.0, params.dtype, params.device)
-            return (params * pull).sum(-1, keepdim=True) * params - pull
-        draw = streams.normal if self.samples == "gaussian" else streams.signs
-        deviations = _row(self.eigenvalues, 0.5, params.dtype, params.device)
-        x = draw(Purpose.BATCH, step, (len(self.eigenvalues),)).mul_(deviations)
+            torch.sub((params * pull).sum(-1, keepdim=True) * params, pull, out=out)
+            return
+        x = drawn["x"]
         projection = torch.linalg.vecdot(x, params).unsqueeze(-1)
-        return torch.addcmul(-x, projection, params).mul_(projection)
+        torch.addcmul(-x, projection, params, out=out).mul_(projection)
 
     def at(self, index: int, replicas: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the critical point e_index for every replica, (R, d)."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from descent.engine.split import Drawn, Split
 from descent.engine.streams import Purpose, Streams
 from descent.theory.weights import BatchSize, Gamma, WeightLaw
 
@@ -21,7 +22,7 @@ _SQUARED_NORMAL = Gamma(0.5)
 
 
 @dataclass(frozen=True)
-class Products:
+class Products(Split[Tensor]):
     """The objective on params (R, D), the D factors of one product.
 
     batch_size: examples per step, each ½x²(Πw − y)² with x² of the law `weights`; None for all of them.
@@ -37,14 +38,21 @@ class Products:
         if self.label_noise < 0:
             raise ValueError(f"label_noise is a standard deviation: it must not be negative, got {self.label_noise}")
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return x̄²(Πw − target − σξ)·Π_{k≠i}w_k, (R, D)."""
-        residual = self.residual(params)
-        if self.label_noise:
-            residual = residual - self.label_noise * streams.normal(Purpose.NOISE, step)
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw ξ (R,) where labels are noisy, and x̄² (R,) where there are batches."""
+        drawn = {"noise": streams.normal(Purpose.NOISE, step)} if self.label_noise else {}
         if self.batch_size is not None:
-            residual = residual * self.weights.batch_mean(streams, step, self.batch_size)
-        return residual.unsqueeze(-1) * _others(params)
+            drawn["weight"] = self.weights.batch_mean(streams, step, self.batch_size)
+        return drawn
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write x̄²(Πw − target − σξ)·Π_{k≠i}w_k, (R, D)."""
+        residual = self.residual(params)
+        if "noise" in drawn:
+            residual = residual - self.label_noise * drawn["noise"]
+        if "weight" in drawn:
+            residual = residual * drawn["weight"]
+        torch.mul(residual.unsqueeze(-1), _others(params), out=out)
 
     def residual(self, params: Tensor) -> Tensor:
         """Return Πw − target, (R,)."""

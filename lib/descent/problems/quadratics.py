@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 from torch import Tensor
 
+from descent.engine.split import Drawn, Split, placed
 from descent.engine.stack import Objective
 from descent.engine.streams import Purpose, Streams
 from descent.problems.exponents import Features, Law
@@ -62,7 +63,7 @@ _TABLE = 1 << 16  # batches that are listed rather than drawn example by example
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class Ensemble(Split[Tensor]):
     """n equally likely quadratics ½ θᵀQ_iθ + r_i·θ; parameters (R, d).
 
     examples: rows (n, d) for Q = x xᵀ, or Hessians (n, d, d); offsets: r, (n, d), None where all share the minimiser 0.
@@ -83,15 +84,20 @@ class Ensemble:
         if not all(size is None or 1 <= size <= most for size in _sizes(self.batch_size)):
             raise ValueError(f"batch sizes must lie between 1 and {most:g}, got {self.batch_size}")
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return the mean over a batch of Q_iθ + r_i, (R, d)."""
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw which share of its batch each example makes up, (R, n)."""
+        return {"shares": _shares(self, streams, step).to(like)}
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write the mean over a batch of Q_iθ + r_i, (R, d)."""
         examples, offsets = _placed(self, params.dtype, params.device)
-        shares = _shares(self, streams, step).to(params)
+        shares = drawn["shares"]
         if examples.ndim == 2:
-            slope = (params @ examples.T).mul_(shares) @ examples
+            torch.mm((params @ examples.T).mul_(shares), examples, out=out)
         else:
-            slope = torch.einsum("nab,rb->rna", examples, params).mul_(shares[:, :, None]).sum(1)
-        return slope if offsets is None else slope.addmm_(shares, offsets)
+            torch.sum(torch.einsum("nab,rb->rna", examples, params).mul_(shares[:, :, None]), 1, out=out)
+        if offsets is not None:
+            out.addmm_(shares, offsets)
 
     def shares(self, streams: Streams, step: int) -> Tensor:
         """Return which share of its batch each example makes up, (R, n), rows of sum 1."""
@@ -123,7 +129,7 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class GaussianFeatures:
+class GaussianFeatures(Split[Tensor]):
     """½ (x·θ)² with x ~ N(0, diag(spectrum)); parameters (R, d). Its moments are `Gaussian(spectrum)`.
 
     A batch costs d + 1 normals whatever its size: with a = √Σ θ, the k numbers x·θ and the k features across a enter
@@ -133,20 +139,25 @@ class GaussianFeatures:
     spectrum: tuple[float, ...]
     batch_size: BatchSize = 1
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return the mean over a batch of x(x·θ), (R, d)."""
-        root = params.new_tensor(self.spectrum).sqrt()
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw c (R, 1) and ξ (R, d)."""
+        along = _batch_mean(Gamma(0.5), streams, step, _sizes(self.batch_size))[:, None]
+        across = streams.normal(Purpose.NOISE, step, (len(self.spectrum),))
+        return {"along": along.to(like), "across": across.to(like)}
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write the mean over a batch of x(x·θ), (R, d)."""
+        along, across = drawn["along"], drawn["across"]
+        root = placed(self.spectrum, params).sqrt()
         a = root * params
-        along = _batch_mean(Gamma(0.5), streams, step, _sizes(self.batch_size))[:, None].to(a)
         size: Tensor = torch.linalg.vector_norm(a, dim=1, keepdim=True)
         unit = a / size.clamp_min(torch.finfo(a.dtype).tiny)
-        across = streams.normal(Purpose.NOISE, step, (len(self.spectrum),)).to(a)
-        across -= (across * unit).sum(1, keepdim=True) * unit
-        return root * (along * a + size * (along * _inverses(self.batch_size, a)).sqrt() * across)
+        across = across - (across * unit).sum(1, keepdim=True) * unit
+        torch.mul(root, along * a + size * (along * _inverses(self.batch_size, a)).sqrt() * across, out=out)
 
 
 @dataclass(frozen=True)
-class RandomWeights:
+class RandomWeights(Split[Tensor]):
     """w·½ Σ_i spectrum_i θ_i² with random weights w of mean 1; parameters (R, d).
 
     Its moments are `Weighted(spectrum, law.variance)`.
@@ -156,10 +167,13 @@ class RandomWeights:
     spectrum: tuple[float, ...] = (1.0,)
     batch_size: BatchSize = 1
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return the mean weight of a batch times the full gradient, (R, d)."""
-        weight = _batch_mean(self.law, streams, step, _sizes(self.batch_size))
-        return weight[:, None].to(params) * params.new_tensor(self.spectrum) * params
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw the mean weight of a batch, (R, 1)."""
+        return {"weight": _batch_mean(self.law, streams, step, _sizes(self.batch_size))[:, None].to(like)}
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write the mean weight of a batch times the full gradient, (R, d)."""
+        torch.mul(drawn["weight"] * placed(self.spectrum, params), params, out=out)
 
 
 def sampled(problem: Atoms | Gaussian | Weighted, batch_size: BatchSize) -> Objective[Tensor]:
@@ -199,7 +213,7 @@ def _sizes(batch_size: BatchSize) -> tuple[int | None, ...]:
 
 def _inverses(batch_size: BatchSize, like: Tensor) -> Tensor:
     """Return 1/k of every replica, (R, 1)."""
-    inverses = like.new_tensor([0.0 if size is None else 1 / size for size in _sizes(batch_size)])
+    inverses = placed(tuple(0.0 if size is None else 1 / size for size in _sizes(batch_size)), like)
     return inverses.repeat_interleave(len(like) // len(inverses))[:, None]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine.split import Drawn, Split, placed
 from descent.engine.streams import Purpose, Streams
 from descent.theory.escape import escape_level
 from descent.theory.mode import growth, growth_ceiling
@@ -35,21 +36,35 @@ def _white(streams: Streams, step: int, like: Tensor) -> Tensor:
     return streams.normal(Purpose.NOISE, step // steps, (_LANES,))[:, left : left + width]
 
 
+class _White(Split[Tensor]):
+    """Under white noise ξ (R, d), of which every step has its own."""
+
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw ξ."""
+        return {"noise": _white(streams, step, like)}
+
+
+def _deviations(noise: float | Tensor, like: Tensor) -> Tensor:
+    """Return √noise of one number or one per replica, (R, 1)."""
+    variance = noise.to(like) if isinstance(noise, Tensor) else placed(noise, like)
+    return variance.sqrt().reshape(-1, 1)
+
+
 @dataclass(frozen=True)
-class Quadratic:
+class Quadratic(_White):
     """½ Σ_i curvature_i x_i²; a negative curvature makes a saddle. Parameters (R, d)."""
 
     curvatures: tuple[float, ...]
     noise: float = 1.0
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return curvature·x + √noise ξ, (R, d)."""
-        slope = params * params.new_tensor(self.curvatures)
-        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write curvature·x + √noise ξ, (R, d)."""
+        torch.mul(params, placed(self.curvatures, params), out=out)
+        out.add_(drawn["noise"], alpha=math.sqrt(self.noise))
 
 
 @dataclass(frozen=True)
-class DoubleWell:
+class DoubleWell(_White):
     """¼(x² − 1)²: wells of curvature 2 at ±1 under a barrier of ¼ at 0. Parameters (R, 1); noise may be (R,)."""
 
     noise: float | Tensor = 1.0
@@ -57,26 +72,25 @@ class DoubleWell:
     instability: float = 1.0  # −F''(0)
     curvature: float = 2.0  # F''(±1)
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return x³ − x + √noise ξ, (R, 1)."""
-        slope = torch.addcmul(-params, params.square(), params)
-        scale = torch.as_tensor(self.noise, dtype=params.dtype, device=params.device).sqrt().reshape(-1, 1)
-        return slope.addcmul_(_white(streams, step, params), scale)
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write x³ − x + √noise ξ, (R, 1)."""
+        torch.addcmul(-params, params.square(), params, out=out)
+        out.addcmul_(drawn["noise"], _deviations(self.noise, params))
 
 
 @dataclass(frozen=True)
-class StiffSaddle:
+class StiffSaddle(_White):
     """½ stiffness·y² + ¼(x² − 1)²: a saddle at 0 between two wells, beside a sharp direction. Parameters (R, 2)."""
 
     stiffness: float = 100.0
     noise: float = 1e-4
     instability: float = 1.0
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return (x³ − x, stiffness·y) + √noise ξ, (R, 2)."""
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write (x³ − x, stiffness·y) + √noise ξ, (R, 2)."""
         x, y = params[:, 0], params[:, 1]
-        slope = torch.stack([x * (x * x - 1.0), self.stiffness * y], dim=1)
-        return slope.add_(_white(streams, step, params), alpha=math.sqrt(self.noise))
+        torch.stack([x * (x * x - 1.0), self.stiffness * y], dim=1, out=out)
+        out.add_(drawn["noise"], alpha=math.sqrt(self.noise))
 
     def limit(self, momentum: ArrayLike) -> Array:
         """Return the largest stable lr, 2(1 + momentum)/stiffness."""

@@ -19,8 +19,8 @@ from scipy import optimize, special
 from torch import Tensor
 
 from descent.arrays import Array
-from descent.engine.streams import Streams
-from descent.problems.saddle import _white
+from descent.engine.split import Drawn
+from descent.problems.saddle import _deviations, _White
 from descent.theory.mode import Convention, convert
 
 __all__ = ["Kernel", "Rugged", "characteristic", "rastrigin", "second_moment"]
@@ -34,7 +34,7 @@ _LARGEST_BALL = 300  # dimensions; beyond, scipy's function overflows
 
 
 @dataclass(frozen=True, eq=False)
-class Rugged:
+class Rugged(_White):
     """½ curvature·x² + amplitude·(1 − cos wavenumber·x) + offset, summed over coordinates; parameters (R, d).
 
     noise: the variance σ² of the gradient noise per coordinate, one number or one per replica (R,).
@@ -46,12 +46,10 @@ class Rugged:
     noise: float | Tensor = 0.0
     offset: float = 0.0  # added to the whole
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return curvature·x + amplitude·wavenumber·sin(wavenumber·x) + √noise ξ, (R, d)."""
-        ripples = (self.wavenumber * params).sin_().mul_(self.amplitude * self.wavenumber)
-        slope = ripples.add_(params, alpha=self.curvature)
-        scale = torch.as_tensor(self.noise, dtype=params.dtype, device=params.device).sqrt().reshape(-1, 1)
-        return slope.addcmul_(_white(streams, step, params), scale)
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write curvature·x + amplitude·wavenumber·sin(wavenumber·x) + √noise ξ, (R, d)."""
+        torch.mul(params, self.wavenumber, out=out).sin_().mul_(self.amplitude * self.wavenumber)
+        out.add_(params, alpha=self.curvature).addcmul_(drawn["noise"], _deviations(self.noise, params))
 
     def value(self, x: ArrayLike) -> Array:
         """Return f in every coordinate, shaped like x."""

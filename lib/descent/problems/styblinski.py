@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy import optimize
 from torch import Tensor
 
 from descent.arrays import Array
+from descent.engine.split import Drawn, Split, placed
 from descent.engine.streams import Purpose, Streams
 from descent.theory.mode import mode_edge
 from descent.theory.weights import BatchSize, TwoPoint, WeightLaw, lyapunov
@@ -134,7 +136,7 @@ def crisis(well: Critical = SHARP) -> float:
 
 
 @dataclass(frozen=True)
-class StyblinskiTang:
+class StyblinskiTang(Split[Tensor]):
     """The sum of Styblinski–Tang functions with these weights, seen through fresh batches. Parameters (R, d).
 
     batch_size: examples per step, None for all of them (weight 1, no noise); a sequence gives equal consecutive blocks
@@ -146,14 +148,16 @@ class StyblinskiTang:
     batch_size: BatchSize = 1
     jitter: float = 0.0
 
-    def gradient(self, params: Tensor, streams: Streams, step: int) -> Tensor:
-        """Return w̄·(2θ³ − 16θ + 5/2) + jitter/√k ξ, (R, d), one mean weight w̄ per replica."""
-        slope = params.square().mul_(2).sub_(16).mul_(params).add_(2.5)
-        slope.mul_(self.weights.batch_mean(streams, step, self.batch_size).unsqueeze(-1))
-        if self.jitter == 0:
-            return slope
-        noise = streams.normal(Purpose.NOISE, step, params.shape[1:])
-        return slope.addcmul_(noise, noise_scale(self.batch_size, params), value=self.jitter)
+    def draw(self, streams: Streams, step: int, like: Tensor) -> Drawn:
+        """Draw one mean weight w̄ (R, 1) per replica, and ξ (R, d) where there is jitter."""
+        drawn = {"weight": self.weights.batch_mean(streams, step, self.batch_size).unsqueeze(-1)}
+        return drawn | ({"noise": streams.normal(Purpose.NOISE, step, like.shape[1:])} if self.jitter else {})
+
+    def gradient_at(self, params: Tensor, drawn: Drawn, out: Tensor) -> None:
+        """Write w̄·(2θ³ − 16θ + 5/2) + jitter/√k ξ, (R, d)."""
+        torch.square(params, out=out).mul_(2).sub_(16).mul_(params).add_(2.5).mul_(drawn["weight"])
+        if self.jitter:
+            out.addcmul_(drawn["noise"], noise_scale(self.batch_size, params), value=self.jitter)
 
     def loss(self, params: Tensor) -> Tensor:
         """Return F, (R, d) → (R,)."""
@@ -174,7 +178,7 @@ class StyblinskiTang:
 def noise_scale(batch_size: BatchSize, like: Tensor) -> Tensor:
     """Return 1/√k of every replica, (R, 1) in the type of `like`; 0 where the batch is full."""
     sizes = [batch_size] if batch_size is None or isinstance(batch_size, int) else batch_size
-    scales = like.new_tensor([0.0 if k is None else 1 / math.sqrt(k) for k in sizes])
+    scales = placed(tuple(0.0 if k is None else 1 / math.sqrt(k) for k in sizes), like)
     return scales.repeat_interleave(len(like) // len(scales)).unsqueeze(-1)
 
 
