@@ -1,7 +1,8 @@
-"""The words of `streams` from machine code, where numba is installed: bit for bit the same, several times as fast.
+"""The words of `streams` from machine code, where numba or Triton is installed: bit for bit the same, and faster.
 
-Only integers and sums and products that are exact, or rounded once, are computed there; logarithms and sines stay with
-torch. Loading takes about as long as drawing twenty million words without it, so that many are drawn first.
+An accelerator makes them in one kernel of Triton's instead of a hundred of torch's. On a CPU numba makes values of
+them, as far as integers and sums and products go that are exact, or rounded once; logarithms and sines stay with torch.
+Loading takes about as long as drawing twenty million words without it, so that many are drawn first.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-__all__ = ["Columns", "Write", "polar", "writer"]
+__all__ = ["Columns", "Kernel", "Write", "kernel", "polar", "writer"]
 
 PATIENCE = 20_000_000
 """Words that a process draws before it loads machine code."""
@@ -39,6 +41,10 @@ class Columns:
 
 Write = Callable[[Columns, Tensor], None]
 """Writes the values of some columns at consecutive steps, (steps, columns, lanes)."""
+
+
+Kernel = Callable[[Columns, int], tuple[Tensor, ...]]
+"""Makes the four words (steps, columns) of some columns at so many steps."""
 
 
 @dataclass
@@ -66,6 +72,24 @@ def writer(name: str, words: int) -> Write | None:
     words: how many are about to be made.
     """
     return _LOADING.ask(name, words)
+
+
+def kernel(device: torch.device) -> Kernel | None:
+    """Return what makes words in one kernel of a device; None for `streams` to do it itself."""
+    return tried(device) if device.type == "cuda" else None
+
+
+@lru_cache
+def tried(device: torch.device) -> Kernel | None:
+    """Return the kernel if it makes the words that are published for Philox (Salmon et al. 2011), None otherwise."""
+    seed = torch.tensor([0x299F31D0A4093822], device=device)
+    columns = Columns(seed, 0x243F6A88, 0x243F6A89, 1 << 32, 0x03707344, 0x13198A2E85A308D3)
+    try:
+        found: Kernel = importlib.import_module("descent.engine.triton_words").words
+        said = [int(word) for word in found(columns, 1)]
+    except Exception:  # no Triton, no compiler for it, or a device it does not know: torch makes the same words
+        return None
+    return found if said == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1] else None
 
 
 def polar(radius: Tensor, angle: Tensor, out: Tensor) -> None:

@@ -16,7 +16,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from descent.engine.compiled import Columns, polar, writer
+from descent.engine.compiled import Columns, kernel, polar, writer
 
 __all__ = ["Purpose", "Streams", "philox", "replica_seeds"]
 
@@ -292,7 +292,10 @@ class Streams:
             write(columns, part)
 
     def _words(self, columns: Columns, count: int) -> Words:
-        """Return the four words of the columns at `count` steps."""
+        """Return the four words of the columns at `count` steps, by one kernel where there is one."""
+        by_kernel = kernel(self.device)
+        if by_kernel is not None:
+            return by_kernel(columns, count)
         column = torch.arange(columns.left, columns.right, device=self.device)
         seed = columns.seeds[column.div(columns.counters, rounding_mode="floor")]
         steps = torch.arange(columns.step, columns.step + count, device=self.device).unsqueeze(1)
