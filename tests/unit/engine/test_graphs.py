@@ -202,6 +202,21 @@ def test_a_device_is_told_little_between_looks(monkeypatch, name):
         assert eager.kernels > 3 * graphed.kernels
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("schedule", [None, cosine(230)], ids=["constant", "cosine"])
+@pytest.mark.parametrize("name", ["quadratic", "net"])
+def test_cuda_replays_the_steps(name, schedule):
+    streams = Streams(replica_seeds(1, R, "cuda"), torch.float64)
+    start = NET.initial(streams) if name == "net" else start_of(3).to("cuda", torch.float64)
+    inputs, labels = INPUTS.to("cuda", torch.float64), LABELS.to("cuda")
+    objective = Supervised(NET, CrossEntropy(), inputs, labels, 8) if name == "net" else CASES["quadratic"][0]
+    rule, options = heavy_ball([0.01] * R, 0.9), {"check": 20, "schedule": schedule}
+    plain, graphed = (train(objective, start, rule, 230, streams, graphs=on, **options).params for on in (False, True))
+    for one, other in zip(tree_leaves(plain), tree_leaves(graphed), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 def test_what_cannot_be_captured_is_refused_in_words():
     rule, streams = heavy_ball([0.1] * R, 0.9), Streams(replica_seeds(1, R))
     quadratic, start = Quadratic((1.0, 2.0)), start_of(2)
