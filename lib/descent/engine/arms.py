@@ -35,6 +35,7 @@ class RunOptions(TypedDict, total=False):
     limit: float
     check: int
     budget: int
+    graphs: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from descent.engine import graphs
+from descent.engine import Arms, graphs
 from descent.engine.normalised import adam
 from descent.engine.probes import every
 from descent.engine.rules import absolute, cosine, dampened, drop, heavy_ball, nesterov, product, stack
@@ -160,6 +160,14 @@ def test_who_diverges_is_put_aside_where_it_would_be(taped):
 
 def test_a_run_goes_on_from_the_middle(taped):
     both(Quadratic((1.0, 2.0)), start_of(2), heavy_ball([0.05] * R, 0.9), 90, begin=13, check=20)
+
+
+def test_arms_hand_it_on(taped):
+    arms = Arms(heavy_ball(0.05, [0.0, 0.9]), Streams(replica_seeds(1, R)))
+    whole = [arms.run(Quadratic((1.0, 2.0)), start_of(2)[:1], 90, check=20, graphs=on) for on in (False, True)]
+    ends = [run.end(lambda params: params[:, 0]) for run in whole]
+    assert taped
+    assert (ends[0] == ends[1]).all()
 
 
 def test_a_window_keeps_to_its_budget(taped, monkeypatch):
