@@ -164,7 +164,7 @@ def test_what_other_seeds_say_is_kept_and_shown(quick, log, capsys):
 def test_under_other_rules_it_is_said_to_be_stale(quick, capsys):
     cli.main(["--root", str(quick.root), "check", "alpha", "--save", "--seeds", "2"])
     found = records.load(quick)
-    assert records.agreements(quick, found) == {"T1-C1": "1 of 2 other seeds agree"}
+    assert records.agreements(quick, found) == {"T1-C1": "1 of 2 other seeds agree; size: fails at 1"}
     edit(quick.claims / "T1.yaml", "        by: toy\n", "        by: toy\n        needs: [momentum]\n")
     (stale,) = records.agreements(quick, found).values()
     assert stale.startswith("other seeds: stale, of 20")

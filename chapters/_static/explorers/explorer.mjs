@@ -319,7 +319,7 @@ export function normals(seed) {
 const fit = (value, { min, max, names }) => (names ? Math.round(clamp(value, min, max)) : clamp(value, min, max));
 
 // Where the book's style sheet is not loaded: readable on light and on dark.
-const TONES = { plain: "#4f8fca", momentum: "#d0692a", feature: "#2f9a89", memory: "#d2586f", soft: "#8a929a" };
+const TONES = { plain: "#4f8fca", momentum: "#d0692a", feature: "#2f9a89", annealed: "#9a7b5f", memory: "#d2586f", soft: "#8a929a" };
 
 function colours(node) {
   const style = getComputedStyle(node);

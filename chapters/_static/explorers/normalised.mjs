@@ -81,7 +81,7 @@ function rows({ momentum, batch, skew }, colour) {
   return [
     { name: "plain", law: plain, power: 1, colour: colour.plain, dash: [] },
     { name: "averaged before", law: before, power: diffusion(momentum), colour: colour.momentum, dash: [] },
-    { name: "averaged after", law: plain, power: 1, colour: colour.feature, dash: [6, 4] },
+    { name: "averaged after", law: plain, power: 1, colour: colour.annealed, dash: [6, 4] },
   ];
 }
 
@@ -97,7 +97,7 @@ function draw(sheet, state) {
     const wide = Math.sqrt(state.lr * floor);
     hover.curve([[place - wide, row + 0.6], [place + wide, row + 0.6]], colour, { width: 6 });
     hover.curve([[place, row + 0.45], [place, row + 0.75]], colour, { width: 2 });
-    hover.words(0.45, row + 0.3, name);
+    hover.words(name, 0.45, row + 0.3);
   });
   [drift, hover].forEach((panel, i) => panel.curve([[0, i ? 0 : -1], [0, i ? 3 : 1]], sheet.colour.soft, { width: 1 }));
   drift.legend(found.map(({ name, colour, dash }) => [name, colour, dash]), true);

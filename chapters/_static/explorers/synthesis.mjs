@@ -81,7 +81,7 @@ function pills(panel, state) {
     Object.assign(context, { strokeStyle: colour.soft, fillStyle: colour.ink, lineWidth: 1, textAlign: "center" });
     context.strokeRect(x + 2, to.y(0) + 0.18 * high, wide - 4, 0.62 * high);
     const number = Number.isFinite(value) ? +value.toPrecision(2) : "∞";
-    context.fillText(`${["eh", "λh", "B/k×", "Λ"][i]} ${number}`, x + wide / 2, to.y(0.5) + 4);
+    context.fillText(`${["eh", "λh", "B/B×", "Λ"][i]} ${number}`, x + wide / 2, to.y(0.5) + 4);
   });
 }
 
@@ -108,7 +108,7 @@ function summary(state) {
   return [setting(state), ...(far.length ? [sentence(listed(far))] : []),
     ...(near.length ? [sentence(`within a tenth of plain SGD: ${listed(near)}`)] : []),
     ...missing.filter(([, names]) => names.length).map(([why, names]) => sentence(`${why} ${listed(names)}`)),
-    `Momentum has eh = ${step}, λh = ${inertia}, B/k× = ${batch} and load Λ = ${filled}.`].join(" ");
+    `Momentum has eh = ${step}, λh = ${inertia}, B/B× = ${batch} and load Λ = ${filled}.`].join(" ");
 }
 
 export const render = mount({

@@ -6,6 +6,7 @@ seed and at each of the others, with the rule and the registration under which t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from descent.results import MALFORMED, content_hash, read_json, write_json
 __all__ = ["Agreement", "Redrawn", "agreed", "load_agreement", "save_agreement"]
 
 SCHEMA = 1
+MOST = 2  # tests that are named
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class Agreement:
 
 
 def agreed(record: Record, found: Agreement, registered: Mapping[str, str]) -> str:
-    """Return how many other seeds gave a claim's verdict, such as "4 of 5 other seeds agree"; "" where none was tried.
+    """Return how many other seeds gave a claim's verdict; "" where none was tried.
 
+    Such as "4 of 5 other seeds agree", and where some do not, which tests gave them another word: "cifar: inconclusive
+    at 1".
     record: under today's claims, see `restated`; registered: today's registration by experiment, as far as known. What
     was drawn under other rules is said to be stale.
     """
@@ -65,7 +69,22 @@ def agreed(record: Record, found: Agreement, registered: Mapping[str, str]) -> s
         return f"other seeds: stale, of {found.date} under other rules"
     verdicts = [combine(test.others[seed] for test in drawn.values() if seed in test.others) for seed in found.others]
     tested = [verdict for verdict in verdicts if verdict is not Verdict.NOT_TESTED]
-    return f"{sum(verdict is record.verdict for verdict in tested)} of {len(tested)} other seeds agree"
+    same = sum(verdict is record.verdict for verdict in tested)
+    strayed = _strayed(drawn) if same < len(tested) else ""
+    return f"{same} of {len(tested)} other seeds agree{strayed}"
+
+
+def _strayed(drawn: Mapping[str, Redrawn]) -> str:
+    """Return which tests have another verdict at other seeds, most often first, and how often."""
+    found = [
+        (count, key.partition(".")[2], verdict)
+        for key, test in drawn.items()
+        for verdict, count in Counter(test.others.values()).items()
+        if verdict not in (test.published, Verdict.NOT_TESTED)
+    ]
+    named = [f"{key}: {verdict} at {count}" for count, key, verdict in sorted(found, key=lambda one: -one[0])]
+    more = f"; {len(named) - MOST} more" if len(named) > MOST else ""
+    return "; " + "; ".join(named[:MOST]) + more if named else ""
 
 
 def _is_stale(test: Redrawn, outcome: Outcome, registered: Mapping[str, str]) -> bool:

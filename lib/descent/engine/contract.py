@@ -117,7 +117,8 @@ def _shaped(trial: _Trial, steps: Leaves, after: Leaves, kept: Leaves) -> None:
             raise trial.fail("names stay", f"{what} {missing} is missing and {more} is new; return every one, always")
         for name, leaf in found.items():
             if not isinstance(leaf, Tensor):
-                raise trial.fail("the state is tensors (R, …)", f"{what} {name!r} became a {type(leaf).__name__}")
+                why = f"{what} {name!r} became a {type(leaf).__name__}; keep a tensor, as torch.full_like makes"
+                raise trial.fail("the state is tensors (R, …)", why)
             if leaf.shape != asked[name].shape or leaf.dtype != asked[name].dtype:
                 is_, was = (f"{tuple(t.shape)} {str(t.dtype)[6:]}" for t in (leaf, asked[name]))
                 raise trial.fail("shapes and types stay", f"{what} {name!r} is {is_} where {was} belongs")

@@ -48,7 +48,10 @@ _COMPILED: Any = triton.jit(_kernel, do_not_specialize=["left", "columns", "coun
 
 
 def words(columns: Columns, count: int) -> tuple[Tensor, ...]:
-    """Return the four words (count, columns) int64 of the columns at `count` steps, where their seeds are."""
+    """Return the four words (count, columns) int64 of the columns at `count` steps, where their seeds are.
+
+    columns: which of a block of draws.
+    """
     total = count * columns.count
     out = torch.empty(4, count, columns.count, dtype=torch.int64, device=columns.seeds.device)
     numbers = (columns.left, columns.count, columns.counters, columns.purpose & 0xFFFFFFFF, columns.step, total)

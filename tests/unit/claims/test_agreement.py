@@ -43,8 +43,10 @@ def _changed(tests, changes):
 def test_the_seeds_that_give_a_claims_verdict_are_counted(record):
     assert agreed(record, drawn(record, [HOLDS] * 5, [HOLDS] * 5), {}) == "5 of 5 other seeds agree"
     mixed = drawn(record, [HOLDS, FAILS, OPEN, HOLDS, HOLDS], [HOLDS, HOLDS, HOLDS, FAILS, HOLDS])
-    assert agreed(record, mixed, {}) == "2 of 5 other seeds agree"
-    assert agreed(record, drawn(record, [HOLDS, HOLDS], [OPEN, OPEN]), {}) == "0 of 2 other seeds agree"
+    said = "2 of 5 other seeds agree; faster: fails at 1; faster: inconclusive at 1; 1 more"
+    assert agreed(record, mixed, {}) == said
+    other = drawn(record, [HOLDS, HOLDS], [OPEN, OPEN])
+    assert agreed(record, other, {}) == "0 of 2 other seeds agree; order: inconclusive at 2"
 
 
 def test_a_claim_of_which_nothing_was_drawn_says_nothing(record, tmp_path):

@@ -93,6 +93,7 @@ def classes(events: RareResult, found: ClassesResult) -> Figure:
     axes[0].set(
         xscale="log", xlabel="events while the rule remembers", ylabel="frequency learnt / true", title="one event"
     )
+    plain_ticks(axes[0].xaxis)
     _ranks(axes[1], found)
     for axis in axes:
         axis.axhline(1, color=INK, linewidth=0.8)

@@ -26,7 +26,7 @@ def control(result: ControlResult) -> Figure:
     for axis in axes[:2]:
         axis.set_ylim(low, 1)
     axes[0].set_ylabel("log training loss, sign")
-    axes[1].legend(loc="lower left")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     _left(axes[2], result)
     label_panels(axes)
     return figure
@@ -76,7 +76,7 @@ def adam(result: AdamFirstResult, classes: ClassesResult) -> Figure:
     axes[1].set(
         xscale="log", yscale="log", xlabel="batch size", ylabel="bias (KL of the mean)", title="the second moment"
     )
-    for axis in axes:
-        axis.legend()
+    axes[0].legend()
+    figure.legend(*axes[1].get_legend_handles_labels(), title="(b)", loc="outside lower center", ncols=4)
     label_panels(axes)
     return figure

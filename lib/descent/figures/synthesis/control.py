@@ -33,7 +33,7 @@ def kernel(momentum: float = 0.9, effective: float = 0.1) -> Figure:
     norm = LogNorm(1, 600)
     for axis, values, title in zip(axes, (*parts, dephasing), titles, strict=True):
         mesh = axis.pcolormesh(h, h, np.maximum(values, 1e-3), cmap=BLUES, norm=norm, shading="auto", rasterized=True)
-        axis.contour(h, h, values, levels=[10, 30, 100, 300], colors=INK, linewidths=0.7, norm=None)
+        axis.contour(h, h, values, levels=[10, 30, 90, 300], colors=INK, linewidths=0.7, norm=None)
         axis.set(title=title, xlabel="curvature h", aspect="equal", xticks=[2, 6, 10], yticks=[2, 6, 10])
     axes[0].set_ylabel("curvature h′")
     figure.colorbar(mesh, ax=axes, shrink=0.85, label="K(h, h′)")
@@ -107,12 +107,12 @@ def inertia(theories: TheoryResult, hopping: HoppingResult, features: FeaturesRe
     figure, axes = panels(3, height=2.9)
     config = theories.config
     for m, row in zip(config.close, theories.efficiency, strict=True):
-        look = momentum_look(m)
+        look = momentum_look(m) if m < 0.999 else Look(INK, "*", "-")
         axes[0].plot(config.inertia, row, look.marker, color=look.color, linestyle="none", label=f"momentum {m:g}")
     lam = np.geomspace(0.005, 200, 100)
     theory(axes[0], lam, inertial_efficiency(lam))
     axes[0].set(title="growth over eb", xlabel="λ × instability", ylim=(0, 1.05))
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="upper right")
     bowl = hopping.home["rugged bowl"].mean(axis=-1)
     for i, e in enumerate(hopping.config.effective):
         look = SERIES[i]
