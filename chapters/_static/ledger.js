@@ -93,7 +93,8 @@ function selectable(table) {
 
 function opening(table) {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  return target?.dataset.paper ?? choices(table, "paper")[0];
+  const papers = choices(table, "paper");
+  return target?.dataset.paper ?? papers.find((name) => name.startsWith("P")) ?? papers[0];
 }
 
 const choices = (table, name) => [...new Set([...table.tBodies].flatMap((body) => body.dataset[name].split(", ")))].sort();

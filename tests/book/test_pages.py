@@ -230,9 +230,12 @@ def test_boxes_say_how_to_run_a_chapter_again(project):
     assert '"output_type"' not in plain
 
 
-def test_hovering_a_claim_tells_it(project, log):
+def test_hovering_a_claim_tells_it_and_notebooks_follow_the_text(project, log):
     edit(project.source("index"), "A toy book\n", "A toy book\n\n[T1-C1](claim:T1-C1)\n")
+    edit(project.source("alpha"), "A sentence about", "A sentence, see [](beta.md), about")
     build.build(project, log)
+    for form in ("alpha.ipynb", "alpha.plain.ipynb", "alpha.away.ipynb"):
+        assert "see [The beta chapter](beta.md)" in (project.html / "downloads" / form).read_text()
     assert 'title="The alpha value is near its prediction. — holds"' in (project.html / "index.html").read_text()
 
 

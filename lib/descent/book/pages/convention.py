@@ -26,9 +26,12 @@ class Convention:
 _HEAVY = "<b>η: heavy ball</b>, v ← μv + g, x ← x − ηv; effective step η/(1 − μ)"
 _AVERAGE = "<b>η̄: running average</b>, v ← μv + (1 − μ)g, x ← x − η̄v; effective step η̄"
 
+_BEFORE = "<b>η: the rate of a rule with a nonlinear map</b>, m ← μm + (1 − μ)g, x ← x − ηφ(m); the step is measured"
+
 CONVENTIONS = {
     "heavy ball": Convention(_HEAVY, "Rates are heavy ball's, $\\eta$."),
     "average": Convention(_AVERAGE, "Rates are the running average's, $\\bar\\eta$."),
+    "normalised": Convention(f"{_BEFORE} · {_HEAVY}", "Rates are each rule's own, $\\eta$."),
     "both": Convention(
         f"two conventions · {_HEAVY} · {_AVERAGE}",
         "Rates are $\\eta$ for plain descent and heavy ball, $\\bar\\eta$ for the running average.",
@@ -62,7 +65,7 @@ def badge(project: Project, text: str) -> str:
 def told(caption: str, name: str) -> str:
     """Return a caption that says whose rates it speaks of, if it speaks of any and does not say so yet."""
     average, heavy = bool(_AVERAGE_NAMED.search(caption)), bool(re.search(r"heavy[ -]ball|\bSHB", caption, re.I))
-    said = {"average": average, "heavy ball": heavy or average, "both": heavy and average}[name]
+    said = {"average": average, "heavy ball": heavy or average, "normalised": True, "both": heavy and average}[name]
     if said or not _RATES.search(caption):
         return caption
     return f"{caption.rstrip()} {CONVENTIONS[name].caption}"

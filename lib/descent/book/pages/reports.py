@@ -12,7 +12,7 @@ from descent.book.pages.html import badge, raw, table
 from descent.book.pages.ledger import remarks
 from descent.book.pages.picture import picture
 from descent.book.sources.provenance import Home
-from descent.claims import Outcome, Record, Verdict, spell
+from descent.claims import Outcome, Record, Verdict, counted, spell
 
 ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "verdict")
 
@@ -26,7 +26,8 @@ def not_held(chapters: Sequence[Chapter]) -> str:
 def _folded(chapter: Chapter) -> str:
     own = [record for record in chapter.records if record.verdict is not Verdict.HOLDS]
     claims = "\n".join(_claim(record, chapter.homes[record.claim.id]) for record in own)
-    count = f"{len(own)} of {len(chapter.records)} claims: {spell(_some(own))}"
+    told = counted(own)
+    count = f"{len(told)} of {len(counted(chapter.records))} claims: {spell(_some(told))}"
     opens = f"<details><summary>{count}</summary>\n{claims}\n</details>"
     return f"## {chapter.title}\n\n{raw(opens)}" if own else ""
 
@@ -49,9 +50,10 @@ def _claim(record: Record, home: Home) -> str:
     lines = [_outcome(record, outcome) for outcome in failed]
     lines += [f"<li>{badge(outcome.verdict)} {escape(record.quantity(outcome))}</li>" for outcome in held]
     claim = record.claim
+    apart = " (an identity, in no count)" if claim.identity else ""
     return (
         f'<div class="not-held"><p>{badge(record.verdict)} <a href="ledger.html#{claim.id}">{claim.id}</a>: '
-        f'<strong class="statement">{escape(claim.statement)}</strong>{remarks(record)}</p>\n'
+        f'<strong class="statement">{escape(claim.statement)}</strong>{remarks(record)}{apart}</p>\n'
         f"<ul>\n{chr(10).join(lines)}\n</ul>\n"
         f'<p>Read on: <a href="{home.section}">{escape(home.title)}</a></p></div>'
     )

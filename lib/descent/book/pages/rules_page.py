@@ -85,7 +85,8 @@ def tally(rules: Rules) -> str:
         f"{len(rules.tests)} tests were changed in more than their symbols after they could be measured: {len(late)} "
         f"changes. {published} of them came after a number of the test had been published, {len(late) - published} "
         "with the experiment or after it, but before that.",
-        f"By what the change meant: {kinds}; before the test could be measured: {counts['']}.",
+        f"By what a change meant, those in symbols alone among them: {kinds}; before the test could be measured: "
+        f"{counts['']}.",
         f"The sentences of {len(rules.sentences)} claims were changed in more than their symbols, too.",
         _born([each.key for each in past if each.after_code]),
         _judged(rules),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from descent.book.execute.chapter import Chapter, recorded
@@ -18,6 +19,8 @@ from descent.claims.registry import beside
 from descent.claims.schema import ledger_schema
 from descent.results import verified_table, write_json
 
+EMPTY = re.compile(r"\[\]\(([\w-]+)\.md\)")
+TITLE = re.compile(r"^# (.+)$", re.M)
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
 
@@ -42,14 +45,25 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
 
 def _write_forms(chapter: Chapter, folder: Path) -> None:
     """Write a chapter as executed notebook without pictures, as plain notebook, as one for elsewhere, and as source."""
+    given = chapter.executed if chapter.stamp.parameters else chapter.page()  # the cell of parameters is in one alone
+    found = {page: TITLE.search(text) for page, text in chapter.project.texts.items()}
+    titles = {page: name[1] for page, name in found.items() if name}
     forms = {
-        "ipynb": source.dump(text_only(chapter.executed)),
-        "plain.ipynb": source.dump(chapter.notebook),
-        "away.ipynb": source.dump(elsewhere.away(chapter)),
+        "ipynb": source.dump(_titled(text_only(given), titles)),
+        "plain.ipynb": source.dump(_titled(chapter.notebook, titles)),
+        "away.ipynb": source.dump(_titled(elsewhere.away(chapter), titles)),
         "md": chapter.text,
     }
     for form, text in forms.items():
         (folder / f"{chapter.name}.{form}").write_text(text, encoding="utf-8")
+
+
+def _titled(notebook: source.Notebook, titles: Mapping[str, str]) -> source.Notebook:
+    """Return a notebook whose links to pages have words, which a site fills in and a notebook does not."""
+    told = copy.deepcopy(notebook)
+    for cell in (cell for cell in told.cells if cell.cell_type == "markdown"):
+        cell.source = EMPTY.sub(lambda found: f"[{titles.get(found[1], found[1])}]({found[1]}.md)", cell.source)
+    return told
 
 
 def _copy_tables(project: Project, folder: Path, target: Path) -> None:
