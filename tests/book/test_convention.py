@@ -57,7 +57,7 @@ def test_rates_in_their_convention_pass(book, line, mark):
 
 def test_what_is_no_convention_is_refused(book):
     (fault,) = convention.faults(book("", "<!-- convention: dampened -->\n"))
-    assert fault == "alpha.md: <!-- convention: dampened --> is none; write heavy ball or average or both"
+    assert fault == "alpha.md: <!-- convention: dampened --> is none; write heavy ball or average or normalised or both"
 
 
 def test_the_chapters_of_the_book_keep_to_theirs():

@@ -55,7 +55,7 @@ function draw(sheet, state, clouds) {
     const { x, y } = clouds.arms[index];
     place.dots(Array.from(x, (value, r) => [value, y[r]]), tones[index], 2);
   });
-  place.legend(clouds.arms.map((own, index) => [`${arms(state)[index].name}: ${own.left} left`, tones[index]]));
+  place.legend(clouds.arms.map((own, index) => [`${arms(state)[index].name}: left ${own.left} times`, tones[index]]));
   regimes(sheet, state);
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from descent.book.sources.project import BookError
 
 __all__ = ["compare_rule", "new_rule"]
+
+WIDTH = 100  # of the lines in which a trial is read out
 
 
 def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
@@ -42,7 +45,7 @@ def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(report.table(found))
     print(*(path for path in report.write(found, options.out)), sep="\n")
-    print(report.reading(found))
+    print(textwrap.fill(report.reading(found), WIDTH))
     return 0
 
 
