@@ -56,7 +56,8 @@ def part_of(chapter: Chapter) -> str:
     """Return the lines below the title of a page that shows a part of a chapter."""
     name = chapter.name
     return raw(
-        f'<p class="chapter-facts">a part of <a href="{name}.html">{escape(chapter.title)}</a>, whose cells its own go on from · '
+        f'<p class="chapter-facts">a part of <a href="{name}.html">{escape(chapter.title)}</a>, whose cells its own go '
+        "on from · "
         f'<a href="{name}.html#run-this-yourself">run this yourself</a></p>'
         + convention.badge(chapter.project, chapter.text)
     )
