@@ -72,10 +72,10 @@ def test_the_sentences_below_the_example_follow_from_it():
 
 def test_the_line_of_the_rules_for_practice_is_the_effective_step_over_half_of_descents_edge(net, data):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.with_name("in-practice.md").read_text("utf-8"), re.DOTALL)
-    brought, line = code.strip().split("\n\n")
+    *before, line = code.strip().splitlines()
     names: dict[str, object] = {"net": net, "x": data[0], "y": data[1], "lr": 0.1, "momentum": 0.9}
     still = measure_model(net, *data, lr=0.1, momentum=0.0, factor=1.0)
-    exec(brought, names)
+    exec("\n".join(before), names)
     assert eval(line, names) == pytest.approx(2 * (0.1 / (1 - 0.9)) / still.noiseless_lr)
 
 
