@@ -14,7 +14,7 @@ from descent.book.sources.project import BookError
 
 __all__ = ["compare_rule", "new_rule"]
 
-WIDTH = 100  # of the lines in which a trial is read out
+WIDTH = 84  # of the lines in which a trial is read out
 
 
 def compare_rule(options: argparse.Namespace, usage: type[BookError]) -> int:

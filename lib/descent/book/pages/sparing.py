@@ -53,8 +53,11 @@ def hovering(full: str) -> str:
 
 
 def _short(value: str, low: str, high: str) -> str:
-    """Return a number with two digits, or with as many more as it takes to stay inside its interval."""
+    """Return a number with two digits, or with as many more as it takes to stay inside its interval.
+
+    One that was written with fewer digits stays as it is: a nought behind them would be made up.
+    """
     number, least, most = (float(text.replace("−", "-").replace(",", "")) for text in (value, low, high))
     digits = (f"{number:#.{count}g}".rstrip(".") for count in range(2, 9))
-    inside = (text for text in digits if least <= float(text) <= most and "e" not in text)
+    inside = (text for text in digits if least <= float(text) <= most and "e" not in text and len(text) <= len(value))
     return next(inside, value).replace("-", "−")
