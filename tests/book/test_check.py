@@ -95,8 +95,10 @@ def test_command_ends_with_the_conclusion(project, capsys):
     call = ["--root", str(project.root), "check", "alpha", "--seeds", "1"]
     assert cli.main([*call, "--only", "steady", "--only", "pictures"]) == 0
     out = capsys.readouterr().out
-    assert "the verdicts survive" in out
+    assert out.endswith("the verdicts survive\n")
     assert "pictures: the pictures are not here" in out
+    assert cli.main([*call, "--only", "steady", "-p", "replicas=64"]) == 0
+    assert "survive among these seeds; they were not compared with the published ones" in capsys.readouterr().out
 
 
 def measured(project, folder):

@@ -26,6 +26,7 @@ from descent.results import MALFORMED, Measured, compare, library_digest, read_j
 from descent.runs.perform import perform, registration_of, undefined
 from descent.stats.estimate import Estimate
 
+ALONE = "they were not compared with the published ones"
 MOVES_ALLOWED = 1
 """How many claims of a chapter may move to or from inconclusive with the seed."""
 
@@ -75,7 +76,8 @@ class Survival:
         if "published" in self.columns:
             where = ", ".join(self.apart) or "none"
             lines.append(f"estimates beyond three standard errors of the published ones: {where}")
-        return "\n".join([*lines, "the verdicts survive" if self.survives else "the verdicts do not survive"])
+        alone = "" if "published" in self.columns else f" among these seeds; {ALONE}"
+        return "\n".join([*lines, f"the verdicts {'survive' if self.survives else 'do not survive'}{alone}"])
 
     def _numbers(self) -> list[str]:
         """Return the table of estimates, a row per test, between empty lines; nothing where there are none."""
