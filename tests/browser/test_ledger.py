@@ -86,7 +86,7 @@ def test_it_opens_with_one_paper_and_shows_all_when_asked(tab):
     page = tab().open("ledger.html")
     shown = page.eval_on_selector_all("table.ledger tbody", SHOWN)
     papers = page.eval_on_selector_all("table.ledger tbody", "bodies => bodies.map(b => b.dataset.paper)")
-    assert {claim.split("-")[0] for claim in shown} == {min(papers)}
+    assert {claim.split("-")[0] for claim in shown} == {min(paper for paper in papers if paper.startswith("P"))}
     page.get_by_role("button", name="show all").click()
     assert len(page.eval_on_selector_all("table.ledger tbody", SHOWN)) == len(papers)
     assert page.url.endswith("?paper=all")
