@@ -275,7 +275,7 @@ def test_every_experiment_has_a_configuration_at_both_scales() -> None:
         alone = experiment.name in ("limits", "rescaling")  # nothing in them is random, or can be made larger
         assert (digest(experiment.small) == digest(experiment.large)) == alone
     claims = [claim for experiment in synthesis.EXPERIMENTS for claim in CLAIMS[experiment.name]]
-    twice = {"S-21", "S-39", "S-40", "S-41"}  # asked of one net and of small ones, or of those and of convolutional ones
+    twice = {"S-21", "S-39", "S-40", "S-41"}  # of one net, of small ones, of convolutional ones
     assert {claim for claim in claims if claims.count(claim) > 1} == twice
     assert len({experiment.name for experiment in synthesis.EXPERIMENTS}) == len(synthesis.EXPERIMENTS)
 
