@@ -186,8 +186,8 @@ def night(state: Night, executor: Executor | None, jobs: int, write: Callable[[]
     started = dict[str, float]()
     while True:
         for job in _next(state, running.values(), refused, jobs - len(running)):
+            started[_key(job)] = time.monotonic()  # before it is handed over: without processes it then runs at once
             running[_submit(executor, job, state.out)] = job
-            started[_key(job)] = time.monotonic()
         if not running:
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
