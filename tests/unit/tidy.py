@@ -50,8 +50,17 @@ def values_of(found: Estimates, key: str) -> list[float]:
 
 def pictures(name: str, split: str = "train") -> ImageSet:
     """Return noise with a pattern per class, as if it were CIFAR-10."""
-    rng = np.random.Generator(np.random.Philox(3))
-    labels = np.arange(400) % 10
-    patterns = rng.integers(0, 100, (10, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
-    images = patterns[labels] + rng.integers(0, 150, (400, 32, 32, 3))
-    return ImageSet("pictures", torch.tensor(images, dtype=torch.uint8), torch.tensor(labels), tuple("0123456789"))
+    return _patterned(400, tuple("0123456789"), 8)
+
+
+def two_classes(name: str, split: str = "train") -> ImageSet:
+    """Return the same of two classes alone, in turn."""
+    return _patterned(240, ("airplane", "automobile"), 4)
+
+
+def _patterned(count: int, classes: tuple[str, ...], cells: int) -> ImageSet:
+    rng, wide = np.random.Generator(np.random.Philox(3)), 32 // cells
+    labels = np.arange(count) % len(classes)
+    patterns = rng.integers(0, 100, (len(classes), cells, cells, 3)).repeat(wide, 1).repeat(wide, 2)
+    images = patterns[labels] + rng.integers(0, 150, (count, 32, 32, 3))
+    return ImageSet("pictures", torch.tensor(images, dtype=torch.uint8), torch.tensor(labels), classes)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from descent.claims import Verdict, load_records
-from descent.data.images import ImageSet
+from descent.claims import Verdict
 from descent.experiments.geometry import pictures, resnet
 from descent.experiments.geometry.pictures import Pictures
 from descent.experiments.lab import Lab, Share
 from descent.runs import campaign, night, units
+from nights import instead, outcome, state
+from tidy import two_classes
 
 PACKAGE = "descent.experiments.geometry"
 LAB = Lab(seed=5)
@@ -22,38 +22,14 @@ ARMS = resnet.Residual(
 )
 
 
-def drawn(name: str, split: str = "train") -> ImageSet:
-    """Return noise with a pattern per class, as if it were CIFAR-10, both classes in turn."""
-    rng = np.random.Generator(np.random.Philox(3))
-    labels = np.arange(240) % 2
-    patterns = rng.integers(0, 100, (2, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
-    images = patterns[labels] + rng.integers(0, 150, (240, 32, 32, 3))
-    classes = ("airplane", "automobile")
-    return ImageSet("pictures", torch.tensor(images, dtype=torch.uint8), torch.tensor(labels), classes)
-
-
 @pytest.fixture(scope="module")
 def patched() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "load", drawn)
-        patch.setattr(campaign, "_experiments", lambda _: [replace(resnet.RESNET, night=ARMS)])
-        units._origin.cache_clear()
+    with instead(pictures, two_classes, [replace(resnet.RESNET, night=ARMS)]):
         yield
-    units._origin.cache_clear()
-
-
-def state(out: Any) -> night.Night:
-    return night.Night(night.tasks(PACKAGE, LAB), out, lambda _: None, {"resnet"})
-
-
-def outcome(out: Any, key: str) -> Any:
-    records = {each.claim.id: each for each in load_records(out / "records.json")}
-    claim, _, test = key.partition(".")
-    return next(each for each in records[claim].outcomes if each.test.key == test)
 
 
 def test_a_night_of_the_edge_is_the_whole_and_half_of_it_says_so(patched: Any, tmp_path: Any) -> None:
-    made = state(tmp_path)
+    made = state(PACKAGE, LAB, tmp_path)
     night.night(made, None, 1, lambda: night.merge("P5", made))
     assert made.total(made.todo[0]) == (9, 9)
     drew = units.drawn(made.todo[0])
@@ -64,7 +40,7 @@ def test_a_night_of_the_edge_is_the_whole_and_half_of_it_says_so(patched: Any, t
         np.testing.assert_allclose(a.loss, b.loss, rtol=5e-2)  # at the edge round-off grows
     assert outcome(tmp_path, "P5-X1.resnet").estimates[0].draws == 3
     (tmp_path / "units" / "resnet" / "pair0-heavy-draw2.json").unlink()
-    night.merge("P5", state(tmp_path))
+    night.merge("P5", state(PACKAGE, LAB, tmp_path))
     found = outcome(tmp_path, "P5-X1.resnet")
     assert (found.verdict, found.undecided) == (Verdict.INCONCLUSIVE, "2 of 3 draws")
 

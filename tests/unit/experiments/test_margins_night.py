@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from descent.claims import Verdict, load_records
+from descent.claims import Verdict
 from descent.data import images
 from descent.experiments import margins
 from descent.experiments.lab import Lab, Share
@@ -14,6 +14,7 @@ from descent.experiments.margins import cifar, dimmed, tuned
 from descent.experiments.margins.classifiers import objective, stand
 from descent.nets import CNN, ResNet
 from descent.runs import campaign, night, units
+from nights import instead, outcome, state
 from tidy import pictures
 
 PACKAGE = "descent.experiments.margins"
@@ -40,31 +41,17 @@ EXPERIMENTS = [
 
 @pytest.fixture(scope="module")
 def patched():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "load", pictures)
-        patch.setattr(campaign, "_experiments", lambda _: EXPERIMENTS)
-        units._origin.cache_clear()
+    with instead(images, pictures, EXPERIMENTS):
         yield
-    units._origin.cache_clear()
-
-
-def state(out):
-    return night.Night(night.tasks(PACKAGE, LAB), out, lambda _: None, {"cifar", "dimmed"})
 
 
 @pytest.fixture(scope="module")
 def measured(patched, tmp_path_factory):
     """Return a night with all units, and its folder."""
     out = tmp_path_factory.mktemp("night")
-    made = state(out)
+    made = state(PACKAGE, LAB, out)
     night.night(made, None, 1, lambda: night.merge("P4", made))
     return made, out
-
-
-def outcome(out, key):
-    records = {each.claim.id: each for each in load_records(out / "records.json")}
-    claim, _, test = key.partition(".")
-    return next(each for each in records[claim].outcomes if each.test.key == test)
 
 
 @pytest.mark.parametrize("place", [0, 2])
@@ -138,7 +125,7 @@ def test_half_a_draw_counts_for_nothing(measured, tmp_path):
     said = tuned.lacking(result, JUDGED)
     assert said["P4-C1.accuracy"] == "ResNet, full batch: 2 of 3 draws"
     kept = {name: one for name, one in made.kept["cifar"].items() if name in found}
-    partly = state(tmp_path)
+    partly = state(PACKAGE, LAB, tmp_path)
     partly.kept["cifar"] |= kept
     night.merge("P4", partly)
     assert outcome(tmp_path, "P4-C1.accuracy").verdict is Verdict.INCONCLUSIVE

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from descent.claims import Verdict, load_paper, load_records
-from descent.data.images import ImageSet
+from descent.claims import Verdict, load_paper
 from descent.engine.rules import ema
 from descent.experiments.lab import Lab
 from descent.experiments.synthesis import convolutions
 from descent.experiments.synthesis.border import LAG, Pair
 from descent.experiments.synthesis.convolutions import Kind, Seen
-from descent.runs import campaign, night, units
+from descent.runs import campaign, night
+from nights import instead, outcome, state
+from tidy import two_classes
 
 PACKAGE = "descent.experiments.synthesis"
 LAB = Lab(seed=5)
@@ -25,38 +25,14 @@ NETS = replace(
 )  # fmt: skip
 
 
-def drawn(name: str, split: str = "train") -> ImageSet:
-    """Return noise with a pattern per class, as if it were CIFAR-10, both classes in turn."""
-    rng = np.random.Generator(np.random.Philox(3))
-    labels = np.arange(240) % 2
-    patterns = rng.integers(0, 100, (2, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
-    images = patterns[labels] + rng.integers(0, 150, (240, 32, 32, 3))
-    classes = ("airplane", "automobile")
-    return ImageSet("pictures", torch.tensor(images, dtype=torch.uint8), torch.tensor(labels), classes)
-
-
 @pytest.fixture(scope="module")
 def patched() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolutions, "load", drawn)
-        patch.setattr(campaign, "_experiments", lambda _: [replace(convolutions.CONVOLUTIONS, night=NETS)])
-        units._origin.cache_clear()
+    with instead(convolutions, two_classes, [replace(convolutions.CONVOLUTIONS, night=NETS)]):
         yield
-    units._origin.cache_clear()
-
-
-def state(out: Any) -> night.Night:
-    return night.Night(night.tasks(PACKAGE, LAB), out, lambda _: None, {"convolutions"})
-
-
-def outcome(out: Any, key: str) -> Any:
-    records = {each.claim.id: each for each in load_records(out / "records.json")}
-    claim, _, test = key.partition(".")
-    return next(each for each in records[claim].outcomes if each.test.key == test)
 
 
 def test_half_of_the_draws_of_convolutional_nets_decide_nothing_and_say_so(patched: Any, tmp_path: Any) -> None:
-    made = state(tmp_path)
+    made = state(PACKAGE, LAB, tmp_path)
     night.night(made, None, 1, lambda: night.merge("S", made))
     assert made.total(made.todo[0]) == (18, 18)
     assert outcome(tmp_path, "S-39.below_cnn").estimates[0].draws == 3
@@ -65,7 +41,7 @@ def test_half_of_the_draws_of_convolutional_nets_decide_nothing_and_say_so(patch
     (tmp_path / "units" / "convolutions" / "cifar10-step0.1-batch4-draw1.json").unlink()
     for file in (tmp_path / "units" / "convolutions").glob("glyphs-step0.4-full-draw[12].json"):
         file.unlink()
-    night.merge("S", state(tmp_path))
+    night.merge("S", state(PACKAGE, LAB, tmp_path))
     found = outcome(tmp_path, "S-39.below_cnn")
     assert (found.verdict, found.undecided) == (Verdict.INCONCLUSIVE, "2 of 3 draws")
     assert outcome(tmp_path, "S-39.below_cnn_glyphs").text == "not tested here: not yet measured: 0 of 3 draws"

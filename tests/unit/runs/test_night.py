@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,6 +140,21 @@ def test_all_units_make_a_record_and_a_table(toy, tmp_path):
     assert load_table(tmp_path / "resnet.csv").frame["draw"].tolist() == list(range(DRAWS))
     assert "8 of 8 units" in said[-1]
     assert "left" in said[0]
+
+
+def test_a_unit_is_told_with_the_time_it_took_also_without_processes(toy, tmp_path, monkeypatch):
+    said, clock, carry_out = [], [0.0], night.carry_out
+
+    def slow(*given):
+        clock[0] += 7.0
+        return carry_out(*given)
+
+    monkeypatch.setattr(night, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(night, "carry_out", slow)
+    made = state(tmp_path, said.append)
+    night.night(made, None, 1, lambda: None)
+    assert said
+    assert all(": 7 s; " in line for line in said)
 
 
 def test_longest_first_and_what_waits_comes_after_what_it_waits_for(toy, tmp_path):
