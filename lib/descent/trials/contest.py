@@ -26,7 +26,7 @@ from descent.measure.step import Reaching, Symmetrised
 from descent.stats.draws import draw_difference, draw_mean
 from descent.stats.estimate import Estimate
 from descent.trials.load import Entry
-from descent.trials.plan import Plan, Progress, Side
+from descent.trials.plan import Plan, Progress, Side, estimated
 from descent.trials.problems import Posed, Problem
 
 __all__ = ["Contest", "Curve", "Plan", "Tuned", "compete"]
@@ -95,9 +95,7 @@ class Contest:
     def measured(self, name: str, measure: str) -> Estimate | str:
         """Return the mean of a measure, or how many replicas have none."""
         values = self.curves[name].measures[measure]
-        gone = int(np.isnan(values).sum())
-        found = None if gone else _maybe(lambda: draw_mean(values))
-        return found or f"{gone} of {values.size} without"
+        return estimated(values) or f"{int(np.isnan(values).sum())} of {values.size} without"
 
     def mean(self, name: str) -> Estimate | None:
         """Return the mean score of an arm at the end; None where it diverged."""

@@ -100,7 +100,7 @@ def _of_sign(kernel: Kernel, momentum: float | None) -> Known:
 
 def descent_floor(rate: float) -> float:
     """Return the variance of gradient descent at rest, η/(2 − η)."""
-    return rate / (2 - rate)
+    return float(stationary_variance(1.0, rate, 0.0))
 
 
 def floors(

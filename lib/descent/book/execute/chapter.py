@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from functools import cached_property
 from descent.book.execute import digest
 from descent.book.execute.stamps import Place, Stamp, book_place, read_stamp, table_files
 from descent.book.sources import provenance, records, source
-from descent.book.sources.project import BookError, Project, sound
+from descent.book.sources.project import BookError, Project, sound, title_of
 from descent.claims import Record
 from descent.results import read_text
 
@@ -35,10 +34,10 @@ class Chapter:
     @property
     def title(self) -> str:
         """The title of the page; raise BookError where there is none."""
-        found = re.search(r"^# (.+)$", self.text, re.M)
+        found = title_of(self.text)
         if found is None:
             raise BookError(f"{self.name}.md has no title")
-        return found[1]
+        return found
 
     @cached_property
     def parameters(self) -> dict[str, source.Value]:

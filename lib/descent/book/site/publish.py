@@ -20,7 +20,6 @@ from descent.claims.schema import ledger_schema
 from descent.results import verified_table, write_json
 
 EMPTY = re.compile(r"\[\]\(([\w-]+)\.md\)")
-TITLE = re.compile(r"^# (.+)$", re.M)
 IMAGES = ("image/png", "image/jpeg", "image/svg+xml", "application/pdf")
 
 
@@ -46,8 +45,7 @@ def publish(project: Project, chapters: Sequence[Chapter], html: Path) -> None:
 def _write_forms(chapter: Chapter, folder: Path) -> None:
     """Write a chapter as executed notebook without pictures, as plain notebook, as one for elsewhere, and as source."""
     given = chapter.executed if chapter.stamp.parameters else chapter.page()  # the cell of parameters is in one alone
-    found = {page: TITLE.search(text) for page, text in chapter.project.texts.items()}
-    titles = {page: name[1] for page, name in found.items() if name}
+    titles = chapter.project.titles
     forms = {
         "ipynb": source.dump(_titled(text_only(given), titles)),
         "plain.ipynb": source.dump(_titled(chapter.notebook, titles)),

@@ -132,6 +132,11 @@ class Project:
         return {page: sound(read_text, self.source(page)) for page in self.pages}
 
     @cached_property
+    def titles(self) -> dict[str, str]:
+        """The title of every page that has one."""
+        return {page: title for page, text in self.texts.items() if (title := title_of(text))}
+
+    @cached_property
     def notebooks(self) -> tuple[str, ...]:
         """The pages that hold code, in reading order."""
         return tuple(page for page, text in self.texts.items() if is_notebook(text))
@@ -146,6 +151,12 @@ class Project:
         """Return the claim files that name `chapter` as theirs, and the margins that all rules share."""
         files = [path for path in sorted(self.claims.glob("*.yaml")) if is_claims_file(path) or path.name == MARGINS]
         return tuple(path for path in files if path.name == MARGINS or _chapter(path) == chapter)
+
+
+def title_of(text: str) -> str | None:
+    """Return the title of a page, None where it has none."""
+    found = re.search(r"^# (.+)$", text, re.M)
+    return found[1] if found else None
 
 
 def is_notebook(text: str) -> bool:
