@@ -118,7 +118,7 @@ def compete(
     Raises: BrokenRuleError where a rule does not keep its contract. One that diverges is a result.
     """
     begun, steps = time.perf_counter(), plan.steps or problem.steps
-    _check(problem, entries)
+    _check(problem, entries, plan)
     progress = Progress(say, steps * (2 * len(entries) + 4 * plan.match + BESIDES * (problem.besides is not None)))
     tuned = {entry.name: _tune(problem, entry, plan, steps, progress) for entry in entries}
     kept = [entry for entry in entries if not tuned[entry.name].lost]
@@ -136,8 +136,13 @@ def compete(
     return Contest(problem, plan, entries, tuned, curves, factors, time.perf_counter() - begun, side)
 
 
-def _check(problem: Problem, entries: Sequence[Entry]) -> None:
-    """Raise BrokenRuleError before anything is run."""
+def _check(problem: Problem, entries: Sequence[Entry], plan: Plan) -> None:
+    """Raise BrokenRuleError before anything is run, ValueError for more draws than there are."""
+    if problem.most is not None and plan.draws > problem.most:
+        raise ValueError(
+            f"{problem.name} has {problem.most} draws without a common image, not {plan.draws}; give --draws "
+            f"{problem.most} or fewer"
+        )
     start = leaves(problem.start(Streams(replica_seeds(0, 1))))
     shapes = {name or "x": (leaf.shape[1:], leaf.dtype) for name, leaf in start.items()}
     for entry in entries:
