@@ -13,6 +13,7 @@ from descent.book.pages.quoting import GLUED, quotable, requote, unmeasured
 from descent.book.sources import records, source
 from descent.book.sources.project import BookError, find_project
 from descent.claims import DATA_MISSING, Verdict
+from descent.claims.record import save_records
 from toybook import REPOSITORY, edit
 
 
@@ -65,6 +66,29 @@ def test_a_number_that_nobody_has_measured_is_refused_where_it_is_asserted(proje
     monkeypatch.setattr(build, "recorded", lambda chapters: blind)
     with pytest.raises(BookError, match=r"quotes T1-C1\.size, which was not tested here"):
         build._site(project, {})
+
+
+@pytest.mark.parametrize("where", ["night", "paper_scale"])
+def test_what_no_chapter_measures_is_quoted_of_the_scale_it_is_stated_for(project, where):
+    (measured, *others) = recorded(load_all(project))
+    edit(project.claims / "T1.yaml", "scales: [cpu]", "scales: [gpu]")
+    project = type(project)(project.root)
+    claim = records.papers(project)[0].claims[0]
+    pairs = zip(measured.outcomes, claim.tests, strict=True)
+    made = replace(measured.provenance, scale="gpu")
+    there = replace(
+        measured, claim=claim, provenance=made, outcomes=tuple(replace(each, test=test) for each, test in pairs)
+    )
+    here = without_images(there, "at paper scale alone")
+    nowhere = quotable(project, [here, *others])
+    assert nowhere["T1-C1.size"] == nowhere["T1-C1.verdict"] == Verdict.NOT_TESTED
+    kept = getattr(project, where)("alpha") / "records.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    save_records(kept, [there])
+    quoted = quotable(project, [here, *others])
+    assert quoted["T1-C1.size"] == measured.outcomes[0].quote
+    assert quoted["T1-C1.verdict"] == "holds"
+    assert not unmeasured(project, [here, *others], quoted)
 
 
 def test_the_prose_of_an_executed_chapter_takes_the_quotes_over():

@@ -178,9 +178,12 @@ def verified_table(path: Path) -> tuple[dict[str, Any], bytes]:
     return about, content
 
 
-def paper_table(chapter: str, name: str) -> DataFrame | None:
-    """Return a table measured at paper scale, data/published/<chapter>/gpu/<name>.csv; None while there is none."""
-    path = project_root() / "data" / "published" / chapter / "gpu" / f"{name}.csv"
+def paper_table(chapter: str, name: str, scale: str = "gpu") -> DataFrame | None:
+    """Return a table of record, data/published/<chapter>/<scale>/<name>.csv; None while there is none.
+
+    scale: "gpu", measured at paper scale, or "night", by two cores.
+    """
+    path = project_root() / "data" / "published" / chapter / scale / f"{name}.csv"
     return load_table(path).frame if path.is_file() else None
 
 

@@ -492,19 +492,20 @@ def test_what_was_made_in_several_places_names_them_all():
     assert results.joined([MADE]) == MADE
 
 
-def test_a_table_at_paper_scale_is_drawn_on_the_same_axis_or_not_at_all(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scale", ["gpu", "night"])
+def test_a_table_of_record_is_drawn_on_the_same_axis_or_not_at_all(tmp_path, monkeypatch, scale):
     from descent.figures import panels, paper_scale
     from descent.results import paper_table, store
 
     monkeypatch.setattr(store, "project_root", lambda: tmp_path)
-    assert paper_table("saddles", "escape") is None
-    folder = tmp_path / "data" / "published" / "saddles" / "gpu"
+    assert paper_table("saddles", "escape", scale) is None
+    folder = tmp_path / "data" / "published" / "saddles" / scale
     frame = pd.DataFrame({"momentum": [0.0, 0.9], "ratio": [1.0, 8.0], "low": [1.0, 7.0], "high": [1.0, 9.0]})
-    results.save_table("escape", frame, results.provenance("gpu", "cpu", 0, 10, modules=["descent.stats"]), folder)
+    results.save_table("escape", frame, results.provenance(scale, "cpu", 0, 10, modules=["descent.stats"]), folder)
     _, (axis,) = panels(1)
     paper_scale(axis, None, "momentum", ("ratio", "low", "high"))
     assert not axis.containers
-    paper_scale(axis, paper_table("saddles", "escape"), "momentum", ("ratio", "low", "high"))
+    paper_scale(axis, paper_table("saddles", "escape", scale), "momentum", ("ratio", "low", "high"))
     (drawn,) = axis.containers
     assert drawn[0].get_ydata().tolist() == [1.0, 8.0]
     assert drawn[0].get_xdata() == pytest.approx([1.0, 10.0])

@@ -1,4 +1,7 @@
-"""What prose quotes of tests: the numbers of this book, and where its images are absent those of record."""
+"""What prose quotes of tests: the numbers of this book, and where it measures none those of record.
+
+Of record are the published chapters, for a book without images, and paper scale and nights, for tests stated for those.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def quotable(project: Project, found: Sequence[Record]) -> dict[str, str]:
     """Return what prose may quote, by key.
 
     What this book did not test for want of images is quoted of the published record, and says so:
-    "0.13 [0.12, 0.14], measured with images on 2026-01-31".
+    "0.13 [0.12, 0.14], measured with images on 2026-01-31". What is stated for paper scale alone is quoted as it was
+    measured there, else in a night: which of the two, and when, the ledger says.
     """
     quoted, kept = quotes(found), records.of_record(project)
     for record in (record for record in found if record.claim.id in kept):
@@ -29,6 +33,18 @@ def quotable(project: Project, found: Sequence[Record]) -> dict[str, str]:
             said["verdict"] = str(before.verdict)
         dated = f"measured with images on {before.provenance.date}"
         quoted |= {f"{record.claim.id}.{key}": f"{text}, {dated}" for key, text in said.items()}
+    return quoted | _elsewhere(found, records.nights(project)) | _elsewhere(found, records.paper_scale(project))
+
+
+def _elsewhere(found: Iterable[Record], measured: Mapping[str, Record]) -> dict[str, str]:
+    """Return what tests that no chapter measures gave at another scale, by key; the verdict where that is all."""
+    quoted = {}
+    for here, there in ((record, measured[record.claim.id]) for record in found if record.claim.id in measured):
+        large = {each.test.key for each in here.outcomes if not each.estimates and "cpu" not in each.test.scales}
+        said = {key: text for each in there.outcomes if each.test.key in large for key, text in each.quoted.items()}
+        if here.verdict is Verdict.NOT_TESTED:
+            said["verdict"] = str(there.verdict)
+        quoted |= {f"{here.claim.id}.{key}": text for key, text in said.items()}
     return quoted
 
 

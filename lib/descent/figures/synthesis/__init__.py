@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from descent.figures.synthesis.control import control_table, inertia, kernel, rescaling, search
-from descent.figures.synthesis.drift import age_line, balance_ledger, sign_map, step_batch_map
+from descent.figures.synthesis.drift import age_line, balance_ledger, convolutions, sign_map, step_batch_map
 from descent.figures.synthesis.nets import batches, instruments, interventions
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "balance_ledger",
     "batches",
     "control_table",
+    "convolutions",
     "inertia",
     "instruments",
     "interventions",

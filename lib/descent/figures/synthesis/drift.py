@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,22 +10,43 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from descent.arrays import Array
 from descent.experiments.synthesis.accounts import AccountsResult
 from descent.experiments.synthesis.ages import MEMORIES, UPHILL, AgesResult
-from descent.experiments.synthesis.border import HEAD, BorderResult
+from descent.experiments.synthesis.border import HEAD, BorderResult, tables
 from descent.experiments.synthesis.valleys import ValleysResult
-from descent.figures import INK, MAGENTA, MOSS, TAUPE, VIOLET, Look, label_panels, marks, momentum_look, panels, theory
+from descent.figures import (
+    INK,
+    MAGENTA,
+    MOSS,
+    STEEL,
+    TAUPE,
+    VIOLET,
+    Look,
+    label_panels,
+    marks,
+    momentum_look,
+    panels,
+    plain_ticks,
+    theory,
+)
 from descent.figures.sign_map import FLATTER, SHARPER, SIGNS, sign_plane
 from descent.stats import draw_mean
 from descent.theory.memory import ceiling, drift_factor, momentum_factor
 from descent.theory.valley import drift_crossing
 
-__all__ = ["age_line", "balance_ledger", "sign_map", "step_batch_map"]
+__all__ = ["age_line", "balance_ledger", "convolutions", "sign_map", "step_batch_map"]
 
 REACH = 7.0  # of the axis of eλ₁ of the sign map
 FACTOR = 2.0  # of sharpness, from which colours of the cells are full
+DENSE = ((Look(STEEL, "o", "-"), "", "digits, dense"), (Look(VIOLET, "s", "-"), "", "glyphs, dense"))
+CONVOLUTIONAL = (
+    (Look(TAUPE, "o", "--"), "none", "CIFAR-10, convolutional"),
+    (Look(VIOLET, "s", "--"), "none", "glyphs, convolutional"),
+)
+"""Looks, fillings, and names of the kinds of data, in the order of the tables."""
 
 
 def sign_map(border: BorderResult, valleys: ValleysResult) -> Figure:
@@ -121,6 +143,36 @@ def _turn(column: Array) -> float:
         if low * high < 0:
             return float(row + low / (low - high))
     return float("nan")
+
+
+def convolutions(border: BorderResult, record: DataFrame | None) -> Figure:
+    """Draw sharpness and training loss of heavy ball over plain SGD's, full batch, against the eλ₁ of heavy ball's end.
+
+    Filled: the dense nets of the sign map; open: the convolutional nets of record, none while there are none.
+    """
+    figure, axes = panels(2, height=3.4)
+    for axis, name, title in zip(axes, ("sharpness", "loss"), ("sharpness", "training loss"), strict=True):
+        _scans(axis, tables(border)["border"], name, DENSE)
+        if record is not None:
+            _scans(axis, record[record["batch"] == "all"], name, CONVOLUTIONAL)
+        axis.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+        axis.axvline(2, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), label="plain SGD's edge")
+        axis.set(yscale="log", xlabel="effective step × sharpness", title=f"{title}, heavy ball over SGD")
+        plain_ticks(axis.yaxis)
+    label_panels(axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _scans(axis: Axes, frame: DataFrame, name: str, looks: Sequence[tuple[Look, str, str]]) -> None:
+    """Draw the factor that belongs to a logarithm, with its interval, along the scan of each kind of data."""
+    for (_, scan), (look, fill, title) in zip(frame.groupby("data", sort=False), looks, strict=False):
+        value, low, high = (np.exp(scan[f"{name}{end}"].to_numpy()) for end in ("", "_low", "_high"))
+        style: dict[str, Any] = {"color": look.color, "markerfacecolor": fill or look.color, "elinewidth": 0.8}
+        axis.errorbar(
+            scan["heavy"], value, [value - low, high - value], fmt=look.marker, linestyle=look.dashes, linewidth=0.8,
+            markersize=7 if fill else 4.5, label=title, **style,
+        )  # fmt: skip
 
 
 def age_line(result: AgesResult, data: int = 0) -> Figure:
