@@ -38,7 +38,7 @@ def quotable(project: Project, found: Sequence[Record]) -> dict[str, str]:
 
 def _elsewhere(found: Iterable[Record], measured: Mapping[str, Record]) -> dict[str, str]:
     """Return what tests that no chapter measures gave at another scale, by key; the verdict where that is all."""
-    quoted = {}
+    quoted: dict[str, str] = {}
     for here, there in ((record, measured[record.claim.id]) for record in found if record.claim.id in measured):
         large = {each.test.key for each in here.outcomes if not each.estimates and "cpu" not in each.test.scales}
         said = {key: text for each in there.outcomes if each.test.key in large for key, text in each.quoted.items()}

@@ -7,6 +7,7 @@ same noise made symmetric.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,10 +16,10 @@ import torch
 from pandas import DataFrame, concat
 
 from descent.arrays import Array, IntArray
-from descent.engine import by_leaf, every, muon, normalised, sign, stack, train
-from descent.engine.rule import Rule
+from descent.engine import Arms, by_leaf, every, muon, normalised, sign, stack, train
+from descent.engine.rule import AnyRule, Rule
 from descent.experiments.lab import Estimates, Experiment, Lab, Result, Tables, tidy
-from descent.experiments.normalised.nets import Net, fading
+from descent.experiments.normalised.nets import Net, Task, fading
 from descent.measure.step import Reaching, Symmetrised
 from descent.stats import Estimate, draw_difference
 
@@ -77,6 +78,11 @@ class Control:
     frozen: int = 100  # gradients of a measurement
     most: float = 40.0  # the largest factor on the rate
 
+    def rules(self, case: Case) -> AnyRule:
+        """Return the three arms of a case."""
+        strong, weak = case.rule(self.momentum), case.rule(0.0)
+        return stack(strong, weak, weak)
+
 
 @dataclass(frozen=True, eq=False)
 class Followed:
@@ -109,13 +115,17 @@ def run(config: Control, lab: Lab) -> ControlResult:
 
 
 def _follow(config: Control, lab: Lab, case: Case) -> Followed:
-    """Train the three arms as one stack."""
+    """Train the three arms on all draws as one stack."""
     skip = case.family * config.net.draws
-    task = config.net.task(lab, skip=skip)
-    strong, weak = case.rule(config.momentum), case.rule(0.0)
-    arms = config.net.arms(lab, stack(strong, weak, weak), skip=skip)
+    return follow(config, case, config.net.task(lab, skip=skip), config.net.arms(lab, config.rules(case), skip=skip))
+
+
+def follow(config: Control, case: Case, task: Task, arms: Arms[AnyRule]) -> Followed:
+    """Train three arms, those of `Control.rules`, on the draws of a task."""
     n = arms.replicas
-    control = Reaching(slice(n, 2 * n), strong, config.look, config.burn, config.frozen, config.most)
+    control = Reaching(
+        slice(n, 2 * n), case.rule(config.momentum), config.look, config.burn, config.frozen, config.most
+    )
     batches = task.objective(config.batch_size)
     objective: Any = Symmetrised(batches) if case.symmetric else batches
     done = train(
@@ -132,10 +142,14 @@ def _follow(config: Control, lab: Lab, case: Case) -> Followed:
 
 def estimates(result: ControlResult) -> Estimates:
     """Return what the control says about N-10 and N-11."""
-    short, again, flat, unit, raw, fair = result.found
+    short, again, *others = result.found
+    return {**said(short, *others), "N-10.sign_again": again.less(MATCHED, MOMENTUM)}
+
+
+def said(short: Followed, flat: Followed, unit: Followed, raw: Followed, fair: Followed) -> Estimates:
+    """Return what N-10 and N-11 ask: of signs, polar factors and norms, and of signs for long, noise raw and fair."""
     return {
         "N-10.sign": short.less(MATCHED, MOMENTUM),
-        "N-10.sign_again": again.less(MATCHED, MOMENTUM),
         "N-10.muon": flat.less(MATCHED, MOMENTUM),
         "N-10.normalised": unit.less(MATCHED, MOMENTUM),
         "N-10.effect": [found.less(PLAIN, MOMENTUM) for found in (short, flat, unit)],
@@ -152,17 +166,23 @@ def _left(found: Followed) -> Array:
 def tables(result: ControlResult) -> Tables:
     """Return differences to momentum at the end, and the factors on the rate along the way."""
     names = [case.name for case in result.config.cases]
-    less = [[found.less(arm, MOMENTUM) for arm in (MATCHED, PLAIN)] for found in result.found]
+    return {"control": ends(names, result.found), "control_factors": factors(names, result.found)}
+
+
+def ends(names: Sequence[str], several: Sequence[Followed]) -> DataFrame:
+    """Return what the other arms of every case are less momentum at the end, log loss and accuracy."""
+    less = [[found.less(arm, MOMENTUM) for arm in (MATCHED, PLAIN)] for found in several]
     points = [
         [draw_difference(found.accuracy[arm], found.accuracy[MOMENTUM]) for arm in (MATCHED, PLAIN)]
-        for found in result.found
+        for found in several
     ]
-    factors = [_factors(case, found) for case, found in zip(names, result.found, strict=True)]
-    ends = {"log_loss": np.array(less, dtype=object), "accuracy": np.array(points, dtype=object)}
-    return {
-        "control": tidy({"case": names, "arm": ARMS[1:]}, **ends),
-        "control_factors": concat(factors, ignore_index=True),
-    }
+    values = {"log_loss": np.array(less, dtype=object), "accuracy": np.array(points, dtype=object)}
+    return tidy({"case": names, "arm": ARMS[1:]}, **values)
+
+
+def factors(names: Sequence[str], several: Sequence[Followed]) -> DataFrame:
+    """Return the factors on the rate along every case."""
+    return concat([_factors(*one) for one in zip(names, several, strict=True)], ignore_index=True)
 
 
 def _factors(name: str, found: Followed) -> DataFrame:

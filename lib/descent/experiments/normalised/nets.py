@@ -14,7 +14,7 @@ from descent.data.images import load
 from descent.engine import Arms, Factors, Params, Schedule
 from descent.engine.rule import AnyRule
 from descent.experiments.lab import Lab, Share
-from descent.nets import MLP, CrossEntropy, Supervised
+from descent.nets import MLP, CrossEntropy, Model, Supervised
 
 TESTS = 797  # digits that every draw is tested on
 
@@ -47,7 +47,7 @@ class Net:
 class Task:
     """D draws of images and classes and what is trained on them; replica r is trained on draw r mod D."""
 
-    net: MLP
+    net: Model
     images: Tensor
     labels: Tensor
     sets: Draws
