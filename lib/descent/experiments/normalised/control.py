@@ -190,9 +190,13 @@ def _factors(name: str, found: Followed) -> DataFrame:
     unmatched = np.isnan(found.factors).sum(axis=(0, 1))
     return tidy(
         {"case": [name], "step": found.looks},
-        factor=np.nanmedian(found.factors, axis=(0, 1))[None],
+        factor=np.array([_median(one[np.isfinite(one)]) for one in np.moveaxis(found.factors, -1, 0)])[None],
         unmatched=unmatched[None],
     )
+
+
+def _median(values: Array) -> float:
+    return float(np.median(values)) if values.size else float("nan")
 
 
 CONTROL = Experiment(

@@ -188,6 +188,7 @@ def lacking(result: WiderResult) -> dict[str, str]:
 SMALL = Wider(
     (Kind("digits", 3e-3, 3e-3, 0.1), Kind("cifar10", 3e-3, 3e-3, 0.1)),
     draws=2, examples=16, hidden=8, tests=20, pool=8, widths=(4, 8), dense=8, shorter=20,
+    control=Control(look=10, burn=2, frozen=4),
 )  # fmt: skip
 NIGHT = Wider((Kind("digits", 3e-3, 3e-3, 0.3), Kind("cifar10", 3e-3, 1e-3, 0.1)))
 PACES = {
