@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from axe import VIEWS, check, serious
+from axe import COLOURS, VIEWS, check, serious
 from descent.book.sources.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -32,3 +32,10 @@ def test_a_planted_fault_is_found(tab, planted, rule):
     page = tab().open("notation.html")
     page.locator("article").evaluate("(node, html) => node.insertAdjacentHTML('beforeend', html)", planted)
     assert any(fault.startswith(rule) for fault in serious(page))
+
+
+def test_colours_alone_are_asked_for_and_found(tab):
+    page = tab().open("notation.html")
+    faint = '<p style="color: #bbb; background: #fff">too faint to read</p><button type="button"></button>'
+    page.locator("article").evaluate("(node, html) => node.insertAdjacentHTML('beforeend', html)", faint)
+    assert {fault.partition(":")[0] for fault in serious(page, only=COLOURS)} == {"color-contrast"}

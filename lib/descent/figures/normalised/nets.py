@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from descent.experiments.normalised.adam import AdamFirstResult
 from descent.experiments.normalised.classes import MOMENTA, WAYS, ClassesResult
+from descent.experiments.normalised.control import ARMS as ARM_NAMES
 from descent.experiments.normalised.control import MATCHED, MOMENTUM, PLAIN, ControlResult, Followed
 from descent.figures import ARMS, INK, label_panels, line, marks, momentum_look, panels
 
@@ -16,8 +20,11 @@ LOOKS = ((MOMENTUM, "momentum 0.9", ARMS["momentum"]), (MATCHED, "plain, same re
 SHORT_NAMES = ("sign", "sign, other draws", "Muon", "normalised", "sign, long", "sign, long")
 
 
-def control(result: ControlResult) -> Figure:
-    """Return the loss of three arms with the noise as it is and symmetric, and what a match leaves of momentum."""
+def control(result: ControlResult, record: DataFrame | None = None) -> Figure:
+    """Return the loss of three arms with the noise as it is and symmetric, and what a match leaves of momentum.
+
+    record: what the larger nets left, their table; drawn below the small ones with open marks.
+    """
     figure, axes = panels(3, height=3.2)
     raw, fair = result.found[-2:]
     for axis, found, title in ((axes[0], raw, "noise as it is"), (axes[1], fair, "noise made symmetric")):
@@ -28,6 +35,8 @@ def control(result: ControlResult) -> Figure:
     axes[0].set_ylabel("log training loss, sign")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     _left(axes[2], result)
+    if record is not None:
+        _of_record(axes[2], [case.name for case in result.config.cases], record)
     label_panels(axes)
     return figure
 
@@ -53,6 +62,19 @@ def _left(axis: Axes, result: ControlResult) -> None:
     axis.invert_yaxis()
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set(xlabel="plain less momentum", title="at the end")
+
+
+def _of_record(axis: Axes, cases: Sequence[str], record: DataFrame) -> None:
+    """Draw the same of the larger nets, a wide one as a square and one with convolutions as a diamond."""
+    for (_, kind), marker, offset in zip(record.groupby("data", sort=False), "sD", (0.25, 0.45), strict=True):
+        for arm, look in ((MATCHED, ARMS["plain, matched step"]), (PLAIN, ARMS["plain"])):
+            part = kind[kind["arm"] == ARM_NAMES[arm]]
+            value, low, high = (part[f"log_loss{end}"].to_numpy() for end in ("", "_low", "_high"))
+            rows = [cases.index(name) + offset for name in part["case"]]
+            axis.errorbar(
+                value, rows, xerr=[value - low, high - value], fmt=marker, color=look.color, markerfacecolor="none",
+                elinewidth=0.8,
+            )  # fmt: skip
 
 
 def adam(result: AdamFirstResult, classes: ClassesResult) -> Figure:

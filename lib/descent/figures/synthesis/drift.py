@@ -159,6 +159,7 @@ def convolutions(border: BorderResult, record: DataFrame | None) -> Figure:
         axis.axvline(2, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), label="plain SGD's edge")
         axis.set(yscale="log", xlabel="effective step × sharpness", title=f"{title}, heavy ball over SGD")
         plain_ticks(axis.yaxis)
+    theory(axes[0], [2, 4.5], [1, 2.25], label="plain SGD held at its edge")
     label_panels(axes)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
