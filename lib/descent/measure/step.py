@@ -181,7 +181,8 @@ class Reaching:
     """A control: `rows` take the step that the rule `like` would take where they are, measured every `every` steps.
 
     What is recorded as "control" is the factor on the rate, (R,), 1 for the other rows and nan where no step matches,
-    because one of the two reaches is not positive: there the last factor is held. most: the largest factor.
+    because one of the two is not positive: there the last factor is held. most: the largest factor. by: what is made
+    equal, see `StepReport`; a rule that is no smooth function of the gradient has a noisy response.
     """
 
     rows: slice  # the replicas whose step is set
@@ -190,6 +191,7 @@ class Reaching:
     burn: int = 30
     steps: int = 100
     most: float = 40.0
+    by: By = "reach"
 
     def bound(self, objective: Any, rule: AnyRule, streams: Streams, schedule: Schedule | None) -> _Reaching:
         """Return the control of one run."""
@@ -216,10 +218,10 @@ class _Reaching:
         return self.control.every
 
     def __call__(self, step: int, params: Params, velocity: Params) -> Tensor:
-        """Measure both reaches at these parameters."""
+        """Measure both steps at these parameters."""
         control, streams = self.control, _apart(self.streams, step)
         frozen = _Frozen.at(self.own, self.objective, params, streams, control.rows, None)
-        found = _descents(frozen, (frozen.rule, frozen.made(control.like)), control.steps, control.burn)
+        found = _sizes(control.by, frozen, (frozen.rule, frozen.made(control.like)), control.steps, control.burn)
         sound = (found[0] > 0) & (found[1] > 0)
         ratio = (found[1] / found[0].clamp_min(torch.finfo(found[0].dtype).tiny)).clamp(max=control.most)
         factors = torch.ones(self.streams.replicas, dtype=torch.float64, device=ratio.device)
@@ -330,6 +332,15 @@ def _descents(frozen: _Frozen, rules: Sequence[Rule], steps: int, burn: int) -> 
             if t >= 0:
                 found[index] -= _inner(frozen.unit, delta)
     return found
+
+
+def _sizes(by: By, frozen: _Frozen, rules: Sequence[Rule], steps: int, burn: int) -> list[Tensor]:
+    """Return what several rules have of a quantity over the same ring of gradients, but for a factor they share."""
+    if by == "reach":
+        return _descents(frozen, rules, steps, burn)
+    chains, push = ("raw",) if by == "rms" else ("up", "down"), frozen.push()
+    sums = [_ring(replace(frozen, rule=rule), 0, steps, burn, push, chains) for rule in rules]
+    return [one.squares.sqrt() if by == "rms" else one.along["down"] - one.along["up"] for one in sums]
 
 
 def _seen(

@@ -209,15 +209,15 @@ def _reported(problem: Problem, rule: Any, plan: Plan, steps: int, progress: Pro
 def _controlled(
     problem: Problem, entry: Entry, lr: float, plan: Plan, steps: int, progress: Progress, symmetric: bool
 ) -> tuple[dict[str, Curve], Array]:
-    """Return the rule and its plain version at the same reach, on the same noise, and the factors on the rate."""
+    """Return the rule and its plain version at the same step, on the same noise, and the factors on the rate."""
     streams, posed = _draws(problem, plan)
     both = Streams(streams.seeds.repeat(2))
     n, kind = plan.replicas, "symmetric" if symmetric else "raw"
     noise = Symmetrised(posed.objective) if symmetric else None
     rule = stack(repeat(entry.at(lr), n), repeat(entry.plain(lr), n))
-    control = Reaching(slice(n, 2 * n), entry.at(lr), every=min(plan.every, steps), burn=30, steps=50)
+    control = Reaching(slice(n, 2 * n), entry.at(lr), every=min(plan.every, steps), burn=30, steps=50, by=plan.by)
     seen = _watched(problem, posed, rule, steps, both, progress, f"matched, {kind}", noise=noise, control=control)
-    names = (f"{entry.name}, {kind}", f"plain at its reach, {kind}")
+    names = (f"{entry.name}, {kind}", f"plain at its {plan.by}, {kind}")
     curves = {name: _curve(name, lr, seen, plan, arm) for arm, name in enumerate(names)}
     return curves, seen.run.records["control"].values[:, n:].numpy()
 

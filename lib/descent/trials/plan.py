@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from descent.arrays import Array
+from descent.measure.step import By
 from descent.stats.draws import draw_mean
 from descent.stats.estimate import Estimate
 
@@ -32,6 +33,7 @@ class Plan:
     seed: int = 0
     steps: int | None = None
     match: bool = True  # whether a control takes the same step without momentum
+    by: By = "reach"  # what of the step is made equal
     symmetric: bool = True  # whether it does so under noise made symmetric, too
     every: int = 50
 

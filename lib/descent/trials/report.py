@@ -21,6 +21,7 @@ __all__ = ["page", "reading", "side_table", "table", "write"]
 
 COLOURS = ("#0b5394", "#b45f06", "#38761d", "#741b47", "#666666", "#a61c00", "#134f5c", "#7f6000")
 _WIDTH, _HEIGHT, _EDGE = 640, 320, 46
+_EQUAL = {"reach": "step", "response": "response", "rms": "root mean square update"}
 
 
 def table(found: Contest) -> str:
@@ -40,7 +41,7 @@ def table(found: Contest) -> str:
         end = (_text(found, found.mean(entry.name)), apart, *_measured(found, entry.name))
         rows.append((entry.name, f"{tuned.lr:.2g}", *end, tuned.note))
     for kind in found.factors:
-        own, plain = f"{first}, {kind}", f"plain at its reach, {kind}"
+        own, plain = f"{first}, {kind}", f"plain at its {found.plan.by}, {kind}"
         for name, apart in ((own, ""), (plain, _text(found, found.difference(plain, own)))):
             rows.append((name, "", _text(found, found.mean(name)), apart, *_measured(found, name), ""))
     return "\n\n".join([_laid(rows), *([side_table(found.side, found.plan.few)] if found.side else [])])
@@ -85,10 +86,11 @@ def reading(found: Contest) -> str:
 
 def _matched(found: Contest, kind: str) -> str:
     first = found.entries[0].name
-    gap = found.difference(f"plain at its reach, {kind}", f"{first}, {kind}")
+    gap = found.difference(f"plain at its {found.plan.by}, {kind}", f"{first}, {kind}")
     factors = found.factors[kind]
     never = int(np.isnan(factors).any(axis=0).sum())
-    said = f"At its own measured step the plain version ends {_text(found, gap)} from {first} with {kind} noise"
+    step = f"At its own measured {_EQUAL[found.plan.by]}"
+    said = f"{step} the plain version ends {_text(found, gap)} from {first} with {kind} noise"
     ends = f" (less is better; factor on the rate {_known(factors[0])} at first, {_known(factors[-1])} at last)."
     return said + ends + (f" No step matches {never} of {factors.shape[1]} replicas at some look." if never else "")
 
@@ -126,7 +128,8 @@ def _facts(found: Contest) -> dict[str, object]:
     return {
         "schema": 1, "problem": found.problem.name, "score": found.problem.what, "reading": reading(found),
         "plan": {"rates": list(plan.rates), "replicas": plan.replicas, "draws": plan.draws, "seed": plan.seed,
-                 "steps": plan.steps or found.problem.steps, "matched": plan.match, "symmetric": plan.symmetric},
+                 "steps": plan.steps or found.problem.steps, "matched": plan.match, "by": plan.by,
+                 "symmetric": plan.symmetric},
         "rules": [{"name": e.name, "settings": dict(e.settings), "source": e.digest,
          "lr": _number(found.tuned[e.name].lr),
                    "note": found.tuned[e.name].note} for e in found.entries],

@@ -116,6 +116,22 @@ def test_a_control_gives_plain_descent_the_step_of_momentum():
     assert not torch.equal(run.params["0.weight"][4:], plain.params["0.weight"][4:])
 
 
+def test_a_control_gives_plain_descent_the_response_of_momentum_at_every_look():
+    objective, start, streams = problem(8)
+    rule = stack(heavy_ball([0.02] * 4, 0.9), sgd([0.02] * 4))
+    control = Reaching(slice(4, 8), heavy_ball(0.02, 0.9), every=10, burn=150, steps=24, by="response")
+    factors = train(objective, start, rule, 20, streams, control=control).records["control"].values
+    torch.testing.assert_close(factors[:, 4:], torch.full((3, 4), 10.0, dtype=F64), rtol=1e-6, atol=0.0)
+
+
+def test_a_control_gives_plain_descent_the_root_mean_square_of_momentum():
+    params, streams = at(0.0, rows=4, size=50)  # noise alone, whose average has 1/√(1 − μ²) of plain descent's length
+    rule = stack(heavy_ball([0.01] * 2, 0.6), sgd([0.01] * 2))
+    control = Reaching(slice(2, 4), heavy_ball(0.01, 0.6), every=5, burn=30, steps=200, by="rms")
+    factors = train(Skewed(), params, rule, 5, streams, control=control).records["control"].values
+    assert factors[:, 2:].numpy() == pytest.approx(1.25, rel=0.02)
+
+
 def test_a_control_holds_its_factor_where_no_step_matches():
     params, streams = at(0.2, rows=4)
     control = Reaching(slice(0, 4), sign(0.001, 0.9), every=5, steps=150)

@@ -139,6 +139,17 @@ def test_the_step_of_a_linear_rule_explains_all_of_its_gain():
     assert float(np.nanmedian(found.factors["raw"])) == pytest.approx(10, rel=0.2)
 
 
+@pytest.mark.parametrize("by", ["response", "rms"])
+def test_what_the_control_makes_equal_is_said_by_name(by, tmp_path):
+    plan = Plan((1e-2, 1e-2, 1), symmetric=False, by=by, **TINY)
+    found = compete(problems.problem("rare"), [entry("heavy_ball")], plan)
+    assert f"plain at its {by}, raw" in report.table(found)
+    said = {"response": "measured response", "rms": "measured root mean square update"}[by]
+    assert said in report.reading(found)
+    report.write(found, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["plan"]["by"] == by
+
+
 def call(capsys, *words):
     status = cli.main(["compare-rule", *map(str, words)])
     return status, capsys.readouterr()

@@ -246,7 +246,9 @@ def _rule_commands(command: Command) -> None:
     sub.add_argument("--problem", default="digits", metavar="NAME", help="one of those below (default: digits)")
     sub.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a setting of it")
     sub.add_argument("--lr", default="", metavar="LOW:HIGH:COUNT", help="the grid of rates (default: the problem's)")
-    sub.add_argument("--match", choices=("reach", "none"), default="reach", help="the control of the plain version")
+    sub.add_argument(
+        "--match", choices=("reach", "response", "rms", "none"), default="reach", help="what the control makes equal"
+    )
     sub.add_argument("--noise", choices=("raw", "symmetric"), default="symmetric", help="raw: no symmetric control")
     sub.add_argument("--replicas", type=_positive, default=32)
     sub.add_argument("--draws", type=_positive, default=8)

@@ -74,9 +74,10 @@ def _plan(options: argparse.Namespace, rates: tuple[float, float, int]) -> Any:
             rates = (float(parts[0]), float(parts[1]), int(parts[2]))
         except (IndexError, ValueError):
             raise ValueError(f"--lr {options.lr}: give LOW:HIGH:COUNT, such as 3e-4:3e-2:5") from None
+    match = options.match != "none"
     return Plan(
         rates, options.replicas, options.draws, options.seed, options.steps,
-        match=options.match == "reach", symmetric=options.noise == "symmetric",
+        match=match, by=options.match if match else "reach", symmetric=options.noise == "symmetric",
     )  # fmt: skip
 
 
