@@ -65,16 +65,15 @@ def _left(axis: Axes, result: ControlResult) -> None:
 
 
 def _of_record(axis: Axes, cases: Sequence[str], record: DataFrame) -> None:
-    """Draw the same of the larger nets, a wide one as a square and one with convolutions as a diamond."""
-    for (_, kind), marker, offset in zip(record.groupby("data", sort=False), "sD", (0.25, 0.45), strict=True):
-        for arm, look in ((MATCHED, ARMS["plain, matched step"]), (PLAIN, ARMS["plain"])):
-            part = kind[kind["arm"] == ARM_NAMES[arm]]
-            value, low, high = (part[f"log_loss{end}"].to_numpy() for end in ("", "_low", "_high"))
-            rows = [cases.index(name) + offset for name in part["case"]]
-            axis.errorbar(
-                value, rows, xerr=[value - low, high - value], fmt=marker, color=look.color, markerfacecolor="none",
-                elinewidth=0.8,
-            )  # fmt: skip
+    """Draw the matched arm of the larger nets, a wide one as a square and one with convolutions as a diamond."""
+    color, matched = ARMS["plain, matched step"].color, record[record["arm"] == ARM_NAMES[MATCHED]]
+    for (_, kind), marker, offset in zip(matched.groupby("data", sort=False), "sD", (0.25, 0.45), strict=True):
+        value, low, high = (kind[f"log_loss{end}"].to_numpy() for end in ("", "_low", "_high"))
+        rows = [cases.index(name) + offset for name in kind["case"]]
+        axis.errorbar(
+            value, rows, xerr=[value - low, high - value], fmt=marker, color=color, markerfacecolor="none",
+            elinewidth=0.8,
+        )  # fmt: skip
 
 
 def adam(result: AdamFirstResult, classes: ClassesResult) -> Figure:
