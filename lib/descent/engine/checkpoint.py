@@ -242,5 +242,6 @@ def _elements(array: Any, most: int) -> bytes:
         step = max(1, -(-math.prod(array.shape) // most))
         array = array[(slice(None),) * dim + (slice(None, None, step),)]
     if isinstance(array, Tensor):
-        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        # a copy: one number out of many counts as contiguous with the stride that it had, and has no bytes to view then
+        array = array.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy()
     return about + bytes(array.tobytes())

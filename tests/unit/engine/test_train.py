@@ -438,6 +438,14 @@ def test_a_checkpoint_knows_what_its_run_was_given(tmp_path, change):
         run_given(tmp_path / "run.npz", **given(**CHANGES[change]()))
 
 
+def test_a_tensor_is_known_by_its_numbers_however_they_lie_in_memory():
+    columns = torch.tensor([[1.0, 2.0]], dtype=torch.float64).unbind(1)  # one number each, two apart
+    assert fingerprint(columns[0]) == fingerprint(torch.tensor([1.0], dtype=torch.float64))
+    assert fingerprint(columns[0]) != fingerprint(columns[1])
+    rows = torch.arange(6.0).view(2, 3)
+    assert fingerprint(rows.mT) == fingerprint(rows.mT.contiguous()) != fingerprint(rows)
+
+
 def test_what_a_fingerprint_tells():
     def itself():
         return itself
