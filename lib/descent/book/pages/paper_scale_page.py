@@ -54,7 +54,7 @@ def scale_table(
     from descent.experiments.lab import Lab  # only here, since it takes seconds to import
     from descent.runs import campaign, forecast
 
-    bodies, done, count = [], 0, 0
+    bodies, done, dark, count = [], 0, 0, 0
     for chapter, title in titles.items():
         tasks = campaign.tasks(f"descent.experiments.{chapter}", Lab(), "gpu")
         minutes = forecast.expected(tasks, known_seconds(project, chapter))
@@ -75,8 +75,9 @@ def scale_table(
         link = f'<a href="{chapter}.html">{escape(title)}</a>'
         head = f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{link}</th></tr>'
         bodies.append("<tbody>\n" + "\n".join([head, *rows]) + "\n</tbody>")
-        done, count = done + sum(task.name in found for task in tasks), count + len(tasks)
-    caption = f"{done} of {count} experiments measured at paper scale."
+        done, dark = (so + sum(task.name in some for task in tasks) for so, some in ((done, found), (dark, by_night)))
+        count += len(tasks)
+    caption = f"{done} of {count} experiments measured at paper scale, {dark} in nights of two cores."
     return raw(table("scales", "Paper scale", caption, COLUMNS, "\n".join(bodies)))
 
 
