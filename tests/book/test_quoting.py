@@ -91,6 +91,20 @@ def test_what_no_chapter_measures_is_quoted_of_the_scale_it_is_stated_for(projec
     assert not unmeasured(project, [here, *others], quoted)
 
 
+def test_a_night_does_not_speak_for_tests_that_lack_their_images(project, blind, monkeypatch):
+    publish(project)
+    (first, *others) = blind
+    (test,) = first.claim.tests
+    large = replace(first.outcomes[0], test=replace(test, key="large", scales=("gpu",)), reason="not yet measured")
+    here = replace(first, outcomes=(*first.outcomes, large))
+    made = recorded(load_all(project))[0]
+    night = replace(made, outcomes=(replace(made.outcomes[0], test=large.test),))
+    monkeypatch.setattr(records, "nights", lambda _: {"T1-C1": night})
+    quoted = quotable(project, [here, *others])
+    assert quoted["T1-C1.large"] == made.outcomes[0].quote
+    assert quoted["T1-C1.verdict"].startswith("holds, measured with images on")
+
+
 def test_the_prose_of_an_executed_chapter_takes_the_quotes_over():
     output = {"data": {GLUED: "'not tested here'"}, "metadata": {"scrapbook": {"name": "T1-C1.size"}}}
     other = {"data": {GLUED: "'own words'"}, "metadata": {"scrapbook": {"name": "mine"}}}

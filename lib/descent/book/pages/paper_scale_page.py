@@ -75,7 +75,8 @@ def scale_table(
         link = f'<a href="{chapter}.html">{escape(title)}</a>'
         head = f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{link}</th></tr>'
         bodies.append("<tbody>\n" + "\n".join([head, *rows]) + "\n</tbody>")
-        done, dark = (so + sum(task.name in some for task in tasks) for so, some in ((done, found), (dark, by_night)))
+        done += sum(task.name in found for task in tasks)
+        dark += sum(task.name in by_night for task in tasks)
         count += len(tasks)
     caption = f"{done} of {count} experiments measured at paper scale, {dark} in nights of two cores."
     return raw(table("scales", "Paper scale", caption, COLUMNS, "\n".join(bodies)))

@@ -6,7 +6,7 @@ Of record are the published chapters, for a book without images, and paper scale
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from descent.book.sources import records, source
 from descent.book.sources.project import Project
@@ -26,9 +26,8 @@ def quotable(project: Project, found: Sequence[Record]) -> dict[str, str]:
     """
     quoted, kept = quotes(found), records.of_record(project)
     for record in (record for record in found if record.claim.id in kept):
-        before, absent = kept[record.claim.id], [o.test.key for o in record.outcomes if o.reason == DATA_MISSING]
-        measured = [o.quoted for o in before.outcomes if o.estimates and o.test.key in absent]
-        said = {key: text for one in measured for key, text in one.items()}
+        before, absent = kept[record.claim.id], {o.test.key for o in record.outcomes if o.reason == DATA_MISSING}
+        said = _measured(before, absent)
         if record.verdict is Verdict.NOT_TESTED and said:
             said["verdict"] = str(before.verdict)
         dated = f"measured with images on {before.provenance.date}"
@@ -41,11 +40,17 @@ def _elsewhere(found: Iterable[Record], measured: Mapping[str, Record]) -> dict[
     quoted: dict[str, str] = {}
     for here, there in ((record, measured[record.claim.id]) for record in found if record.claim.id in measured):
         large = {each.test.key for each in here.outcomes if not each.estimates and "cpu" not in each.test.scales}
-        said = {key: text for each in there.outcomes if each.test.key in large for key, text in each.quoted.items()}
-        if here.verdict is Verdict.NOT_TESTED:
+        said = _measured(there, large)
+        if said and len(large) == len(here.outcomes):
             said["verdict"] = str(there.verdict)
         quoted |= {f"{here.claim.id}.{key}": text for key, text in said.items()}
     return quoted
+
+
+def _measured(record: Record, keys: Container[str]) -> dict[str, str]:
+    """Return what a record may be quoted for, of those tests that it has measured, by key."""
+    found = [each.quoted for each in record.outcomes if each.estimates and each.test.key in keys]
+    return {key: text for one in found for key, text in one.items()}
 
 
 def requote(notebook: source.Notebook, quoted: Mapping[str, str]) -> None:
