@@ -16,9 +16,8 @@ def serious(page, without=(), only=()):
     from axe_playwright_python.sync_playwright import Axe
 
     rules = {rule: {"enabled": False} for rule in ("region", *without)}  # that one is never more than moderate
-    options = {"resultTypes": ["violations"], "rules": rules}  # not what is as it should be, which fills megabytes
-    if only:
-        options = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": list(only)}}
+    asked = {"runOnly": {"type": "rule", "values": list(only)}} if only else {"rules": rules}
+    options = {"resultTypes": ["violations"], **asked}  # not what is as it should be, which fills megabytes
     found = Axe().run(page, options=options).response["violations"]
     return [
         f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] in ("serious", "critical")
