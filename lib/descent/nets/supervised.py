@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -202,6 +202,17 @@ class Supervised(Split[Params]):
         edges = [replicas * i // pieces for i in range(pieces + 1)]
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    def _parts(self, params: Leaves, examples: int) -> int:
+        """Return in how many parts a batch is taken: on a CPU a residual net is up to a third slower out of cache.
+
+        One, where a part of the batch is another function: a batch norm couples the examples.
+        """
+        model: Any = self.model
+        if self.inputs.device.type != "cpu" or self.compiled or not hasattr(model, "couples") or model.couples(params):
+            return 1
+        kept = model.footprint(self.inputs, 2) - model.footprint(self.inputs, 1)
+        return int(-(-kept * examples // (model.working_set * torch.get_num_threads())))
+
     def _given(self, inputs: Tensor | None, targets: Tensor | None, rows: Tensor | None) -> Examples:
         """Return the examples to look at: those of training, as far as nothing else is given."""
         if rows is not None and targets is None and self.data.own:
@@ -240,12 +251,13 @@ class Supervised(Split[Params]):
                     self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
                 return
             given: tuple[Any, Any, Precision] = (self.model, self.loss, self.precision)
-            if self.compiled:
-                found = compiled(_outcome, *given)(params, inputs, targets)
-            else:
-                found = gradients(_outcome(*given), params, inputs, targets)
-            for leaf, gradient in zip(out.values(), found, strict=True):
-                leaf.copy_(gradient)
+            gradient = compiled(_outcome, *given) if self.compiled else partial(gradients, _outcome(*given))
+            parts, seen = self._parts(params, inputs.shape[1]), 0
+            for some, theirs in zip(inputs.tensor_split(parts, 1), targets.tensor_split(parts, 1), strict=True):
+                share, found = some.shape[1] / inputs.shape[1], gradient(params, some, theirs)
+                for leaf, part in zip(out.values(), found, strict=True):
+                    torch.mul(part, share, out=leaf) if seen == 0 else leaf.add_(part, alpha=share)
+                seen += some.shape[1]
 
 
 def _outcome(model: Model, loss: Loss, precision: Precision) -> Outcome:

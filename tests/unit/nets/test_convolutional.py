@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from descent.engine.rules import heavy_ball
@@ -128,6 +130,42 @@ def test_a_replica_does_not_depend_on_its_stack(kind, norm):
         found = objective.gradient(part, streams.subset(torch.tensor(rows)), 0)
         for name in found:
             torch.testing.assert_close(found[name], whole[name][rows], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [{"batch_size": 30}, {"sampling": "full"}])
+@pytest.mark.parametrize("kind", ["cnn", "resnet"])
+def test_a_batch_that_falls_out_of_cache_is_taken_in_parts(kind, sampling, monkeypatch):
+    """The parts are of 7 and 8 images here, so that a mean of their means would not do."""
+    streams, seen = Streams(replica_seeds(0, 2), F64), []
+    net = small(kind, "group")
+    whole = Supervised(net, CrossEntropy(), *pictures(37), **sampling)
+    params = net.initial(streams)
+    expected = whole.gradient(params, streams, 0)
+    kept = net.footprint(whole.inputs, 2) - net.footprint(whole.inputs, 1)
+    part = replace(whole, model=replace(net, working_set=8 * kept))
+    watch_batches(monkeypatch, type(net), seen)
+    found = part.gradient(params, streams, 0)
+    assert len(seen) == -(-sum(seen) // 8) > 1
+    for name, leaf in found.items():
+        torch.testing.assert_close(leaf, expected[name], rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_norm_sees_its_whole_batch(monkeypatch):
+    streams, seen = Streams(replica_seeds(0, 2), F64), []
+    net = replace(small("resnet", "batch"), working_set=1)
+    watch_batches(monkeypatch, type(net), seen)
+    Supervised(net, CrossEntropy(), *pictures(20), 6).gradient(net.initial(streams), streams, 0)
+    assert seen == [6]
+
+
+def watch_batches(monkeypatch, kind, seen):
+    def watched(net, params, inputs):
+        if inputs.device.type != "meta":  # where bytes are counted
+            seen.append(inputs.shape[1])
+        return forward(net, params, inputs)
+
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", watched)
 
 
 @pytest.mark.parametrize("norm", NORMS)
