@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from descent.data import images
 from descent.experiments.lab import Lab, Share
-from descent.experiments.saddles import resnet
+from descent.experiments.saddles import residual_edge, resnet
+from descent.experiments.saddles.arms import SIX, Arm
 from descent.experiments.smoothing import grid
 from descent.runs import campaign
 from tidy import pictures
@@ -88,3 +89,45 @@ def test_a_night_has_ten_draws_that_share_no_image_and_the_rules_of_paper_scale(
     at = {scale: campaign.tests_at("descent.experiments.saddles", "resnet", scale) for scale in ("night", "gpu")}
     assert at["night"] == at["gpu"]
     assert set(at["night"]) == {"P3-C2.resnet", "P3-C3.resnet", "P3-C16.resnet", "P3-X1.resnet"}
+
+
+EDGE = residual_edge.Edge(RACE, before=1, curved=30, products=8)
+
+
+@pytest.fixture(scope="module")
+def edge():
+    return found(residual_edge.RESIDUAL_EDGE, EDGE)
+
+
+def test_two_arms_end_where_they_do_among_six(edge):
+    six = resnet.RESNET.parts.measure(RACE, LAB, resnet.RESNET.parts.units(RACE, LAB, {})[1])["loss"][:, 0]
+    expected = [six[SIX.index(arm)] for arm in (Arm.STEP, Arm.ANNEALED)]
+    np.testing.assert_allclose(edge["step1-draw1"]["loss"], expected, rtol=1e-3)
+
+
+def test_the_edge_is_two_over_the_effective_step(edge):
+    whole = residual_edge.merge(EDGE, LAB, edge)
+    assert edge["step1-draw0"]["sharpness"].shape == (2, 2)  # at the beginning and at the end of the epoch
+    said, late = residual_edge.estimates(whole), whole.sharpness[0]
+    assert late[0, 0] == pytest.approx(edge["step1-draw0"]["sharpness"][0].mean())
+    assert said["P3-X11.beyond"].value == pytest.approx(RACE.lr / (1 - LAB.momentum) * late[0].mean())
+    assert said["P3-X11.held"].value == pytest.approx(RACE.lr / (1 - LAB.momentum) * late[1].mean())
+    momentum, plain = whole.loss[1]
+    assert said["P3-X11.inside"].value == pytest.approx((momentum - plain).mean())
+    table = residual_edge.tables(whole)["residual_edge"]
+    assert table.effective.tolist() == pytest.approx([0.2, 0.025])
+    assert table.gap[1] == said["P3-X11.inside"].value
+
+
+def test_a_diverged_arm_takes_its_neighbour_with_it():
+    wild = replace(EDGE, race=replace(RACE, lr=1e8))
+    one = residual_edge.measure(wild, LAB, residual_edge.units(wild, LAB, {})[0])
+    assert np.isnan(one["loss"]).all()
+    assert np.isnan(one["sharpness"]).all()
+
+
+def test_a_step_without_two_draws_says_nothing_and_some_draws_say_how_many(edge):
+    few = {name: one for name, one in edge.items() if name not in ("step0.125-draw1", "step0.125-draw2")}
+    assert residual_edge.merge(EDGE, LAB, few) is None
+    some = residual_edge.merge(EDGE, LAB, {**few, "step0.125-draw2": edge["step0.125-draw2"]})
+    assert set(residual_edge.partial(some).values()) == {"2 of 3 draws"}

@@ -15,7 +15,7 @@ from descent.results import read_text, write_atomic
 __all__ = ["CELLS", "CLAIM", "EXPERIMENT", "FIGURE", "new_claim"]
 
 CLAIM = """\
-  - id: P3-X11
+  - id: P3-X12
     place: not in the paper
     known: derived
     statement: At rest on a quadratic a heavy ball varies as the exact discrete law says, whatever the momentum.
@@ -71,8 +71,8 @@ def run(config: Warmth, lab: Lab) -> WarmthResult:
 
 
 def estimates(result: WarmthResult) -> Estimates:
-    """Return what the quadratic says about P3-X11."""
-    return {"P3-X11.law": list(each(mean, result.ratio))}
+    """Return what the quadratic says about P3-X12."""
+    return {"P3-X12.law": list(each(mean, result.ratio))}
 
 
 def tables(result: WarmthResult) -> Tables:
@@ -133,8 +133,8 @@ mystnb:
 draw_warmth(rest)
 ```
 
-At rest the mean square is {glue:text}`P3-X11.law` of what the law says.
-A sentence a line; the claim ends the paragraph ([P3-X11](claim:P3-X11) {glue:text}`P3-X11.verdict`).
+At rest the mean square is {glue:text}`P3-X12.law` of what the law says.
+A sentence a line; the claim ends the paragraph ([P3-X12](claim:P3-X12) {glue:text}`P3-X12.verdict`).
 
 """
 
@@ -182,7 +182,7 @@ def _files(project: Project, paper: Paper, name: str, claim: str) -> dict[Path, 
     if page.count(BEFORE) != 1:
         raise BookError(f"{chapter}.md has no section {BEFORE.strip()!r} to put cells before; write one")
     cells = CELLS.replace("descent.figures.saddles.warmth", ".".join(module.parts))
-    named = {"saddles": chapter, "warmth": name, "WARMTH": name.upper(), "P3-X11": claim, "Warmth": _class(name)}
+    named = {"saddles": chapter, "warmth": name, "WARMTH": name.upper(), "P3-X12": claim, "Warmth": _class(name)}
     return {
         stated: sound(read_text, stated).rstrip("\n") + "\n" + _renamed(CLAIM, named),
         measured: _renamed(EXPERIMENT, named),
