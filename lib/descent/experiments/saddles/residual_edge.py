@@ -110,7 +110,7 @@ def measure(config: Edge, lab: Lab, unit: Unit) -> Arrays:
         race.main.model, CrossEntropy(), data.inputs, data.labels, race.batch_size, "shuffled_epochs", rows=rows
     )
     done, end = _trained(config, lab, replace(exact, augment=Augment(race.shift)), place, draw)
-    watched, lost = rows[:, : race.watched], end.lost.any(axis=0)
+    watched, lost = rows[:, : race.watched], np.asarray(end.lost.any(axis=0))
     loss = np.where(lost, np.nan, end.end(lambda params: exact.value(params, rows=watched)))[:, 0]
     sharpness = np.where(lost[:, None], np.nan, done["sharpness"])[:, 0]
     return {"loss": loss, "sharpness": sharpness, "title": np.array(data.title)}
