@@ -64,8 +64,22 @@ def autocast(precision: Precision, device: torch.device | str) -> contextlib.Abs
 def gradients(total: Outcome, params: Leaves, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     """Return the gradient of `total` by every leaf, in the order of the leaves.
 
-    total: the function, a sum over replicas.
+    total: the function, a sum over replicas of means over a batch; one that has `parts(params, inputs)` says in how
+    many parts the batch is taken.
     """
+    parts = getattr(total, "parts", None)
+    count = 1 if parts is None else parts(params, inputs)
+    if count == 1:
+        return _gradients(total, params, inputs, targets)
+    found = [torch.zeros_like(leaf) for leaf in params.values()]
+    for some, theirs in zip(inputs.tensor_split(count, dim=1), targets.tensor_split(count, dim=1), strict=True):
+        share = some.shape[1] / inputs.shape[1]
+        for whole, part in zip(found, _gradients(total, params, some, theirs), strict=True):
+            whole.add_(part, alpha=share)
+    return tuple(found)
+
+
+def _gradients(total: Outcome, params: Leaves, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     free = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
     with torch.enable_grad():
         found = total(free, inputs, targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -202,17 +202,6 @@ class Supervised(Split[Params]):
         edges = [replicas * i // pieces for i in range(pieces + 1)]
         return [slice(a, b) for a, b in pairwise(edges)]
 
-    def _parts(self, params: Leaves, examples: int) -> int:
-        """Return in how many parts a batch is taken: on a CPU a residual net is up to a third slower out of cache.
-
-        One, where a part of the batch is another function: a batch norm couples the examples.
-        """
-        model: Any = self.model
-        if self.inputs.device.type != "cpu" or self.compiled or not hasattr(model, "couples") or model.couples(params):
-            return 1
-        kept = model.footprint(self.inputs, 2) - model.footprint(self.inputs, 1)
-        return int(-(-kept * examples // (model.working_set * torch.get_num_threads())))
-
     def _given(self, inputs: Tensor | None, targets: Tensor | None, rows: Tensor | None) -> Examples:
         """Return the examples to look at: those of training, as far as nothing else is given."""
         if rows is not None and targets is None and self.data.own:
@@ -251,22 +240,39 @@ class Supervised(Split[Params]):
                     self.model.gradient_into(params, inputs, lambda o: slope(o, targets).mul_(weight), out)
                 return
             given: tuple[Any, Any, Precision] = (self.model, self.loss, self.precision)
-            gradient = compiled(_outcome, *given) if self.compiled else partial(gradients, _outcome(*given))
-            parts, seen = self._parts(params, inputs.shape[1]), 0
-            for some, theirs in zip(inputs.tensor_split(parts, 1), targets.tensor_split(parts, 1), strict=True):
-                share, found = some.shape[1] / inputs.shape[1], gradient(params, some, theirs)
-                for leaf, part in zip(out.values(), found, strict=True):
-                    torch.mul(part, share, out=leaf) if seen == 0 else leaf.add_(part, alpha=share)
-                seen += some.shape[1]
+            if self.compiled:
+                found = compiled(_outcome, *given)(params, inputs, targets)
+            else:
+                found = gradients(_outcome(*given), params, inputs, targets)
+            for leaf, gradient in zip(out.values(), found, strict=True):
+                leaf.copy_(gradient)
 
 
 def _outcome(model: Model, loss: Loss, precision: Precision) -> Outcome:
     """Return Σ_replicas (mean loss over the batch) as a function of parameters, inputs and targets."""
+    return _Total(model, loss, precision)
 
-    def total(params: Leaves, inputs: Tensor, targets: Tensor) -> Tensor:
-        return loss(_forward(model, precision, params, inputs), targets).mean(dim=1).sum()
 
-    return total
+@dataclass(frozen=True)
+class _Total:
+    """That function, which knows in how many parts it is best differentiated."""
+
+    model: Any
+    loss: Loss
+    precision: Precision
+
+    def __call__(self, params: Leaves, inputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(_forward(self.model, self.precision, params, inputs), targets).mean(dim=1).sum()
+
+    def parts(self, params: Leaves, inputs: Tensor) -> int:
+        """Return in how many parts a batch is taken: on a CPU a residual net is up to a third slower out of cache.
+
+        One, where a part of the batch is another function: a batch norm couples the examples.
+        """
+        if inputs.device.type != "cpu" or not hasattr(self.model, "couples") or self.model.couples(params):
+            return 1
+        kept = self.model.footprint(inputs[0], 2) - self.model.footprint(inputs[0], 1)  # by one example
+        return int(-(-kept * inputs.shape[1] // (self.model.working_set * torch.get_num_threads())))
 
 
 def _forward(model: Model, precision: Precision, params: Leaves, inputs: Tensor) -> Tensor:
