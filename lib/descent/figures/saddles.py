@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +18,7 @@ from descent.experiments.saddles import annealing as schedules
 from descent.experiments.saddles import hopping, stiff
 from descent.experiments.saddles.arms import SIX, Arm
 from descent.experiments.saddles.cifar import CifarResult
+from descent.experiments.saddles.cifar import tables as cifar_tables
 from descent.experiments.saddles.escape import HALF, EscapeResult
 from descent.experiments.saddles.features import FeaturesResult
 from descent.experiments.saddles.initial_saddle import DepartureResult, Track
@@ -201,6 +204,46 @@ def annealed_networks(late: late_loss.LateLossResult, cifar: CifarResult | None)
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     label_panels(axes)
     return figure
+
+
+def residual(arms: DataFrame, curve: DataFrame, edge: DataFrame, cifar: CifarResult | None) -> Figure:
+    """Draw a residual net's training loss, both nets' final losses by arm, and e·λ₁ before the cut at two steps.
+
+    Of the small net where its images are present.
+    """
+    figure, axes = panels(3, height=3.4, width_ratios=(1.2, 1, 0.8))
+    for name in SIX:
+        course = curve[curve["arm"] == name]
+        line(axes[0], course["step"], course["loss"], ARMS[name], label=name, marker=ARMS[name].marker, markevery=3)
+    axes[0].set(xlabel="step", ylabel="training loss", title="a residual net")
+    nets = {"small net": cifar_tables(cifar)["cifar"]} if cifar is not None else {}
+    nets["ResNet-8"] = arms
+    for place, rows in enumerate(nets.values()):
+        for arm, name in enumerate(SIX):
+            found = rows[rows["arm"] == name].to_dict("records")[0]
+            _mark(axes[1], place + 0.11 * (arm - 2.5), found, "loss", ARMS[name])
+    axes[1].set_xticks(range(len(nets)), list(nets))
+    axes[1].set(ylabel="final training loss", title="six arms", xlim=(-0.5, len(nets) - 0.5))
+    for place, found in enumerate(edge.to_dict("records")):
+        _mark(axes[2], place - 0.1, found, "momentum", ARMS[Arm.HEAD])
+        _mark(axes[2], place + 0.1, found, "plain", ARMS[Arm.MATCHED])
+    axes[2].axhline(2, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+    axes[2].set_xticks(range(len(edge)), [f"{step:.3g}" for step in edge["effective"]])
+    axes[2].set(
+        yscale="log", xlabel="effective step", ylabel="effective step × sharpness", title="before the cut",
+        xlim=(-0.5, len(edge) - 0.5),
+    )  # fmt: skip
+    plain_ticks(axes[2].yaxis)
+    label_panels(axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _mark(axis: Axes, place: float, row: Mapping[str, Any], name: str, look: Look) -> None:
+    """Draw one number of a table with its interval."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    style: dict[str, Any] = {"color": look.color, "capsize": 2, "elinewidth": 1}
+    axis.errorbar([place], [value], [[value - low], [high - value]], fmt=look.marker, **style)
 
 
 def floors(hovering: OptimumResult, logistic: LogisticResult) -> Figure:
