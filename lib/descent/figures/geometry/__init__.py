@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from descent.figures.geometry.alignment import batches_and_momentum, directions, fingerprint, sample_sizes, widths
-from descent.figures.geometry.training import along_training, cycles, kept, margins
+from descent.figures.geometry.training import along_training, cycles, kept, margins, residual
 
 __all__ = [
     "along_training",
@@ -13,6 +13,7 @@ __all__ = [
     "fingerprint",
     "kept",
     "margins",
+    "residual",
     "sample_sizes",
     "widths",
 ]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from descent.experiments.geometry.cifar import CifarResult
 from descent.experiments.geometry.cyclic import BELOW, PHASES, CyclicResult
 from descent.experiments.geometry.kept import KeptResult
 from descent.experiments.geometry.looks import Course, levels
 from descent.experiments.geometry.margins import NAMES, Arm, MarginsResult
+from descent.experiments.geometry.resnet import NAMES as WAYS
 from descent.experiments.geometry.training import TrainingResult
-from descent.figures import INK, Look, label_panels, line, marks, momentum_look, panels, theory
+from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
 from descent.figures.geometry.alignment import RAMP
 from descent.stats import Estimate, draw_mean
 from descent.stats.intervals import mean
 
-__all__ = ["along_training", "cycles", "kept", "margins"]
+__all__ = ["along_training", "cycles", "kept", "margins", "residual"]
 
 
 def along_training(result: TrainingResult, images: CifarResult | None = None) -> Figure:
@@ -101,6 +103,37 @@ def kept(result: KeptResult) -> Figure:
     axis.set_xticks(places, [f"lr {lr:g}, batch {b}" for lr, b in result.config.arms])
     axis.set(ylabel="learning rate / bound", ylim=(0, 1.15))
     axis.legend(loc="lower right")
+    return figure
+
+
+def residual(course: DataFrame, small: TrainingResult, ends: KeptResult) -> Figure:
+    """Draw a residual net's alignment against its loss, and how far each way of training fills the bound of its twin.
+
+    course: the record of a night, a row per pair, arm and look. Beside it what small nets show on digits: the alignment
+    of the widest, and how far the bound is filled at the ends of all arms of `ends`.
+    """
+    figure, axes = panels(2, height=3.4)
+    plain = course[course["arm"] == WAYS[0]]
+    for (pair, looks), look in zip(plain.groupby("pair", sort=False), RAMP[::2], strict=False):
+        line(axes[0], looks["loss"], looks["uncentred"], look, marker=look.marker, label=f"lr, batch: {pair}")
+    digits = small.square[-1]
+    axes[0].plot(digits.loss.mean(1), digits.uncentred.mean(1), color=INK, linewidth=1, label="dense, digits")
+    axes[0].axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes[0].set(xscale="log", xlabel="loss, falling", ylabel="loss alignment A₁", ylim=(0, None))
+    axes[0].invert_xaxis()
+    axes[0].legend(loc="upper right")
+    for name, look in zip(WAYS, (momentum_look(0.0), momentum_look(0.9), ARMS["plain, matched step"]), strict=True):
+        for place, (_, looks) in enumerate(course[course["arm"] == name].groupby("pair", sort=False)):
+            line(axes[1], looks["epoch"], looks["bound"], look, marker=look.marker, label=None if place else name)
+    filled = np.nanmean(np.where(np.isfinite(ends.frobenius), ends.frobenius, np.nan), axis=1)
+    axes[1].plot(
+        np.full(len(filled), 1.06 * course["epoch"].max()), filled, "_", color=INK, label="dense, digits: ends"
+    )
+    axes[1].axhline(1, color=INK, linewidth=0.8, linestyle=":")
+    axes[1].set(xlabel="epoch", ylabel="η‖G‖/√B of the twin", yscale="log")
+    plain_ticks(axes[1].yaxis)
+    axes[1].legend(loc="upper right")
+    label_panels(axes)
     return figure
 
 
