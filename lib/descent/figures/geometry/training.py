@@ -119,9 +119,10 @@ def residual(course: DataFrame, small: TrainingResult, ends: KeptResult) -> Figu
     digits = small.square[-1]
     axes[0].plot(digits.loss.mean(1), digits.uncentred.mean(1), color=INK, linewidth=1, label="dense, digits")
     axes[0].axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    axes[0].set(xscale="log", xlabel="loss, falling", ylabel="loss alignment A₁", ylim=(0, None))
+    room = 1.5 * plain["uncentred"].max()  # for the legend
+    axes[0].set(xscale="log", xlabel="loss, falling", ylabel="loss alignment A₁", ylim=(0, room))
     axes[0].invert_xaxis()
-    axes[0].legend(loc="upper right")
+    axes[0].legend(loc="upper center", ncols=2)
     for name, look in zip(WAYS, (momentum_look(0.0), momentum_look(0.9), ARMS["plain, matched step"]), strict=True):
         for place, (_, looks) in enumerate(course[course["arm"] == name].groupby("pair", sort=False)):
             line(axes[1], looks["epoch"], looks["bound"], look, marker=look.marker, label=None if place else name)
