@@ -230,7 +230,7 @@ def test_chosen_by_experiment_or_by_claim():
     assert [task.name for task in campaign.tasks(PACKAGE, SMALL, only=["linear"])] == ["linear"]
     named = campaign.tasks(PACKAGE, SMALL, only=["P3-X6"])
     assert [task.name for task in named] == ["hopping"]
-    assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS) - 1  # one is stated for scale gpu alone
+    assert len(campaign.tasks(PACKAGE, SMALL)) == len(saddles.EXPERIMENTS) - 2  # two are stated for scale gpu alone
     assert len(campaign.tasks(PACKAGE, Lab(), "gpu")) == len(saddles.EXPERIMENTS)
     ordered = campaign.tasks(PACKAGE, SMALL, only=["hopping", "P3-X8", "escape", "hopping"])
     assert [task.name for task in ordered] == ["hopping", "linear", "escape"]
