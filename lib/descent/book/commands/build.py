@@ -201,9 +201,9 @@ def _generated(project: Project, chapters: Sequence[Chapter]) -> dict[str, str]:
     parts = {
         "ledger-summary": landing.summary(chapters),
         "ledger-table": hover.spelt(listed, project),
-        "not-held": hover.spelt(reports.not_held(chapters), project),
+        "not-held": hover.spelt(reports.not_held(chapters, nights), project),
         "status-table": landing.status_table(chapters),
-        "figure-table": landing.figure_table(chapters),
+        "figure-table": landing.figure_table(chapters, [*large.values(), *nights.values()]),
     }
     if project.asks_for("citation"):
         parts["citation"] = cite.page(edition.read(project), chapters)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from descent.book.execute import digest
 from descent.book.execute.chapter import Chapter, recorded
 from descent.book.execute.stamps import Stamp
 from descent.book.pages.html import SIGNS, kind, raw, table
+from descent.book.pages.page_frame import SCALES
 from descent.book.sources import parts
 from descent.book.sources.provenance import Trace
 from descent.claims import Record, Verdict, by_source, identities, spell, tally
@@ -52,9 +53,13 @@ def _status_row(name: str, stamp: Stamp, title: str) -> str:
     )
 
 
-def figure_table(chapters: Sequence[Chapter]) -> str:
-    """Return every figure with what it rests on, by chapter: when that was executed, and whether it still stands."""
-    bodies = [_figures(chapter) for chapter in chapters if chapter.figures]
+def figure_table(chapters: Sequence[Chapter], elsewhere: Iterable[Record] = ()) -> str:
+    """Return every figure with what it rests on, by chapter: when that was executed, and whether it still stands.
+
+    elsewhere: what was measured at other scales.
+    """
+    others = list(elsewhere)
+    bodies = [_figures(chapter, others) for chapter in chapters if chapter.figures]
     count = sum(len(chapter.figures) for chapter in chapters)
     caption = (
         f"{count} figures. Those of a chapter are fresh as long as none of its inputs has moved since it was executed."
@@ -62,25 +67,29 @@ def figure_table(chapters: Sequence[Chapter]) -> str:
     return raw(table("figures", "Figures", caption, FIGURES, "\n".join(bodies)))
 
 
-def _figures(chapter: Chapter) -> str:
+def _figures(chapter: Chapter, elsewhere: Sequence[Record]) -> str:
     read_on = parts.pages(chapter.notebook.cells, chapter.name)
-    rows = "\n".join(_figure(read_on[place], figure, chapter.records) for place, figure in chapter.figures.items())
+    found = [*chapter.records, *(record for record in elsewhere if record.chapter == chapter.name)]
+    rows = "\n".join(_figure(read_on[place], figure, found) for place, figure in chapter.figures.items())
     state = f"executed {chapter.stamp.finished}, {_state(chapter.moved)}"
     head = f'<a href="{chapter.name}.html">{escape(chapter.title)}</a>, {state}'
     return f'<tbody>\n<tr><th colspan="{len(FIGURES)}" scope="rowgroup">{head}</th></tr>\n{rows}\n</tbody>'
 
 
 def _figure(page: str, figure: Trace, records: Sequence[Record]) -> str:
-    claims = [
+    kept = {(each.scale, each.experiment): SCALES[each.scale] for each in figure.kept}
+    sources = [*figure.experiments, *(f"{name} {scale}" for (_, name), scale in kept.items())]
+    claims = dict.fromkeys(
         record.claim.id
         for record in records
-        if any(outcome.experiment in figure.experiments for outcome in record.outcomes)
-    ]
+        for outcome in record.outcomes
+        if outcome.experiment in figure.experiments or (record.provenance.scale, outcome.experiment) in kept
+    )
     links = ", ".join(f'<a href="ledger.html#{claim}">{claim}</a>' for claim in claims)
     place = f"{page}.html#{figure.anchor}" if figure.anchor else f"{page}.html"
     return (
         f'<tr><th scope="row"><a href="{place}">{escape(figure.title)}</a></th>'
-        f"<td>{escape(', '.join(figure.experiments)) or 'formulas alone'}</td><td>{links or 'none'}</td></tr>"
+        f"<td>{escape(', '.join(sources)) or 'formulas alone'}</td><td>{links or 'none'}</td></tr>"
     )
 
 

@@ -12,10 +12,13 @@ from descent.book.pages import cite, convention
 from descent.book.pages.html import raw
 from descent.book.sources.provenance import Code, Trace
 from descent.claims import Outcome, Record, standing
+from descent.results import NIGHT
 
 Facts = Mapping[str, tuple[Record, Outcome]]
 """By experiment, one outcome that came of it, and the record it belongs to."""
 
+SCALES = {"gpu": "at paper scale", NIGHT: "by night"}
+"""How a reader is told of scales other than a chapter's."""
 PRACTICE = "in-practice"
 """Page that says what follows for training, in a book that has one."""
 WORDS_PER_MINUTE = 200
@@ -84,7 +87,17 @@ def _fold(strip: str) -> str:
 def _strip(chapter: Chapter, found: Trace, facts: Facts) -> str:
     parts = [_source(chapter, name, facts.get(name)) for name in found.experiments]
     drawn = f"drawn by {_code(found.drawn)}" if found.drawn else ""
-    return "; ".join(part for part in (*parts, drawn) if part)
+    return "; ".join(part for part in (*parts, _kept(chapter, found), drawn) if part)
+
+
+def _kept(chapter: Chapter, found: Trace) -> str:
+    """Return where the parts of a figure come from that were measured at another scale."""
+    scales = {SCALES[each.scale]: [one for one in found.kept if one.scale == each.scale] for each in found.kept}
+    return "; ".join(
+        f'<a href="paper-scale.html">{scale}</a>: data '
+        f"{', '.join(_links(chapter, (f'{each.scale}/{each.name}.csv' for each in own)))}"
+        for scale, own in scales.items()
+    )
 
 
 def _source(chapter: Chapter, name: str, fact: tuple[Record, Outcome] | None) -> str:

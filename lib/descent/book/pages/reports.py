@@ -17,19 +17,30 @@ from descent.claims import Outcome, Record, Verdict, counted, spell
 ORACLES = ("instrument", "what is measured", "compared with", "deviation", "allowed", "reached", "verdict")
 
 
-def not_held(chapters: Sequence[Chapter]) -> str:
-    """Return every claim without the verdict "holds", folded per chapter: what was found, and the conditions."""
-    parts = [_folded(chapter) for chapter in chapters]
+def not_held(chapters: Sequence[Chapter], nights: Mapping[str, Record] | None = None) -> str:
+    """Return every claim without the verdict "holds", folded per chapter: what was found, and the conditions.
+
+    nights: what was found on larger networks by night, by claim, which is told apart.
+    """
+    parts = [_folded(chapter, nights or {}) for chapter in chapters]
     return "\n\n".join(filter(None, parts)) or "Every claim holds."
 
 
-def _folded(chapter: Chapter) -> str:
-    own = [record for record in chapter.records if record.verdict is not Verdict.HOLDS]
+def _folded(chapter: Chapter, nights: Mapping[str, Record]) -> str:
+    here = chapter.records
+    dark = [nights[record.claim.id] for record in here if record.claim.id in nights]
+    folds = (_fold(here, chapter, "claims"), _fold(dark, chapter, "claims asked of larger networks by night"))
+    opens = "\n".join(filter(None, folds))
+    return f"## {chapter.title}\n\n{raw(opens)}" if opens else ""
+
+
+def _fold(records: Sequence[Record], chapter: Chapter, of: str) -> str:
+    """Return those of some claims that do not hold, folded below their number; "" where all hold."""
+    own = [record for record in records if record.verdict is not Verdict.HOLDS]
     claims = "\n".join(_claim(record, chapter.homes[record.claim.id]) for record in own)
     told = counted(own)
-    count = f"{len(told)} of {len(counted(chapter.records))} claims: {spell(_some(told))}"
-    opens = f"<details><summary>{count}</summary>\n{claims}\n</details>"
-    return f"## {chapter.title}\n\n{raw(opens)}" if own else ""
+    count = f"{len(told)} of {len(counted(records))} {of}: {spell(_some(told))}"
+    return f"<details><summary>{count}</summary>\n{claims}\n</details>" if own else ""
 
 
 def _some(records: Sequence[Record]) -> dict[Verdict, int]:

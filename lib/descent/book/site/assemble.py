@@ -23,7 +23,7 @@ from descent.book.pages.quoting import QUOTE, quotable, requote
 from descent.book.pages.sparing import Sparing
 from descent.book.pages.thumbnail import thumbnails
 from descent.book.site.publish import IMAGES
-from descent.book.sources import parts, source
+from descent.book.sources import parts, records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import Record
 
@@ -49,7 +49,8 @@ def stage(project: Project, chapters: Sequence[Chapter], generated: Mapping[str,
 
         stills.write(target / "_static" / "explorers")
     found = recorded(chapters)
-    quoted, hints = quotable(project, found), {record.claim.id: _hint(record) for record in found}
+    quoted, nights = quotable(project, found), records.nights(project)
+    hints = {record.claim.id: _hint(record, nights.get(record.claim.id)) for record in found}
     made = changes(project)
     ends = {page: box(made.get(page, ())) for page in project.pages}
     read_on = {page: chapter for chapter in chapters for page in parts.pages(chapter.notebook.cells, chapter.name)}
@@ -99,8 +100,9 @@ def render(project: Project, staged: Path, output: Path) -> Path:
     return output / "_build" / "html"
 
 
-def _hint(record: Record) -> str:
-    return f"{record.claim.statement} — {record.verdict}".replace('"', "'")
+def _hint(record: Record, night: Record | None) -> str:
+    dark = f"; larger networks, by night: {night.verdict}" if night else ""
+    return f"{record.claim.statement} — {record.verdict}{dark}".replace('"', "'")
 
 
 def _notebook(

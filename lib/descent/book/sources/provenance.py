@@ -18,9 +18,12 @@ from descent.book.sources import parts, source
 from descent.book.sources.parameters import experiments_package
 from descent.book.sources.project import Project
 from descent.claims import Record
+from descent.results import NIGHT
 
 RUN = "run"
 """Method of the bench that runs an experiment."""
+RECORDED = "paper_table"
+"""Function that reads a table measured at another scale than the chapter's."""
 FIGURES = ".figures"
 """What the dotted name of everything that draws holds."""
 SPELLED = {"alpha": "α", "beta": "β", "delta": "δ", "eta": "η", "lambda": "λ", "mu": "μ", "omega": "ω", "sigma": "σ"}
@@ -40,14 +43,24 @@ class Code:
         return f"code/{self.module}.html#L{self.line}"
 
 
+@dataclass(frozen=True, order=True)
+class Kept:
+    """A table measured at another scale than the chapter's: that scale, its name, the experiment that left it."""
+
+    scale: str
+    name: str
+    experiment: str
+
+
 @dataclass(frozen=True)
 class Trace:
-    """A figure: what it was drawn by, the experiments it was drawn from, its title, and its place on the page."""
+    """A figure: what it was drawn by, the experiments and tables behind it, its title, and its place on the page."""
 
     drawn: Code | None
     experiments: tuple[str, ...]
     title: str
     anchor: str
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,7 @@ def figures(project: Project, chapter: str, notebook: source.Notebook) -> dict[i
     found: dict[int, Trace] = {}
     names: dict[str, str] = {}
     results: dict[str, str] = {}
+    read: dict[str, set[Kept]] = {}
     library, known = modules(project), _experiments(project, chapter)
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
@@ -81,10 +95,12 @@ def figures(project: Project, chapter: str, notebook: source.Notebook) -> dict[i
         tree = ast.parse("\n".join(source.plain(cell.source)))
         names |= _imports(tree)
         results |= _runs(tree, names, known)
+        read |= _reads(project, chapter, tree)
         shown = cell.metadata.get("mystnb", {})
         if "alt" in shown.get("image", {}):
             anchor = shown.get("figure", {}).get("name", "")
-            found[place] = Trace(_drawn(tree, names, library), _used(tree, results), _titled(shown), anchor)
+            drawn, used = _drawn(tree, names, library), _used(tree, results)
+            found[place] = Trace(drawn, used, _titled(shown), anchor, _kept(project, chapter, tree, read))
     return found
 
 
@@ -171,6 +187,37 @@ def _runs(tree: ast.Module, names: Mapping[str, str], known: Mapping[str, Any]) 
         if experiment is not None and isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = experiment.name
     return found
+
+
+def _reads(project: Project, chapter: str, tree: ast.Module) -> dict[str, set[Kept]]:
+    """Return the published tables behind each variable, from lines such as `large = paper_table("toy", "race")`."""
+    found: dict[str, set[Kept]] = {}
+    for node in (node for node in tree.body if isinstance(node, ast.Assign)):
+        names = [part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+        found |= dict.fromkeys(names, _published(project, chapter, node))
+    return {name: tables for name, tables in found.items() if tables}
+
+
+def _published(project: Project, chapter: str, tree: ast.AST) -> set[Kept]:
+    """Return the tables a piece of code reads by `paper_table`: of those there are, the ones its strings name."""
+    parts = list(ast.walk(tree))
+    if not any(isinstance(part, ast.Call) and _ends_in(part.func) == RECORDED for part in parts):
+        return set()
+    words = {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    folder = project.night(chapter) if NIGHT in words else project.paper_scale(chapter)
+    scale, left = NIGHT if NIGHT in words else "gpu", tables(folder)
+    return {Kept(scale, name, made) for made, files in left.items() for name in words if f"{name}.csv" in files}
+
+
+def _kept(project: Project, chapter: str, tree: ast.Module, read: Mapping[str, set[Kept]]) -> tuple[Kept, ...]:
+    """Return the published tables a figure's cell reads, or names variables of."""
+    used = [read[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in read]
+    return tuple(sorted(_published(project, chapter, tree).union(*used)))
+
+
+def _ends_in(node: ast.expr) -> str:
+    """Return the last name of an expression such as `results.paper_table`."""
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def _used(tree: ast.Module, results: Mapping[str, str]) -> tuple[str, ...]:
