@@ -81,7 +81,7 @@ def tally(rules: Rules) -> str:
     gone = sum(each.dropped and each.key not in rules.outcomes for each in past)
     kinds = "; ".join(f"{KINDS[kind]}: {counts[kind]}" for kind in KINDS if counts[kind] and kind != "registered")
     lines = (
-        f"{len(past)} tests have been stated in all; {gone} of them are no longer asked.",
+        f"{len(past)} tests have earlier forms or were stated in edition 1; {gone} of them are no longer asked.",
         f"{len(rules.tests)} tests were changed in more than their symbols after they could be measured: {len(late)} "
         f"changes. {published} of them came after a number of the test had been published, {len(late) - published} "
         "with the experiment or after it, but before that.",
