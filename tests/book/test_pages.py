@@ -14,9 +14,19 @@ from types import SimpleNamespace
 import pytest
 from descent.book.commands import build
 from descent.book.execute.chapter import load, load_all
-from descent.book.pages import hover, instruments, landing, ledger, page_frame, paper_scale_page, rules_page, thumbnail
+from descent.book.pages import (
+    hover,
+    instruments,
+    landing,
+    ledger,
+    page_frame,
+    paper_scale_page,
+    reports,
+    rules_page,
+    thumbnail,
+)
 from descent.book.pages.picture import WIDTH, picture
-from descent.book.site import publish
+from descent.book.site import assemble, publish
 from descent.book.sources import provenance, records, source
 from descent.book.sources.project import BookError, find_project
 from descent.claims import Claim, Outcome, Record, Verdict, moves
@@ -144,6 +154,51 @@ def test_a_figure_names_the_claims_that_came_of_its_experiments(project):
     assert '<td>toy</td><td><a href="ledger.html#T1-C1">T1-C1</a></td>' in row
     alone = provenance.Trace(None, (), "B", "")
     assert "<td>formulas alone</td><td>none</td>" in landing._figure("alpha", alone, [record])
+
+
+def test_a_figure_names_the_tables_that_other_scales_left(book):
+    """Read directly, in a loop, or through a variable of another cell; only tables that there are."""
+    found = {made.anchor: made.kept for made in figures(book, "saddles").values()}
+    by_night = {(each.name, each.experiment) for each in found["fig-saddles-residual"] if each.scale == "night"}
+    assert by_night == {("resnet", "resnet"), ("resnet_curve", "resnet"), ("residual_edge", "residual_edge")}
+    assert found["fig-saddles-speedup"] == (provenance.Kept("gpu", "linear_saddle", "linear"),)
+    (read,) = {made.kept for made in figures(book, "normalised").values() if made.anchor == "fig-normalised-control"}
+    assert {each.name for each in read} == {"wider"}
+
+
+def test_what_other_scales_left_stands_below_a_figure_and_beside_its_claims(project):
+    (record, _) = records.load(project)
+    kept = provenance.Kept("night", "large", "wide")
+    figure = provenance.Trace(None, (), "A title", "fig-a", (kept,))
+    night = replace(
+        record,
+        provenance=replace(record.provenance, scale="night"),
+        outcomes=tuple(replace(each, experiment="wide") for each in record.outcomes),
+    )
+    row = landing._figure("alpha", figure, [record, night])
+    assert '<td>wide by night</td><td><a href="ledger.html#T1-C1">T1-C1</a></td>' in row
+    assert "<td>none</td>" in landing._figure("alpha", figure, [record])
+    strip = page_frame._strip(load(project, "alpha"), figure, {})
+    assert strip.startswith('<a href="paper-scale.html">by night</a>: data <a href="downloads/alpha/night/large.csv"')
+
+
+def test_what_did_not_hold_by_night_is_told_below_the_chapters_own(project):
+    chapters = load_all(project)
+    (record, _) = records.load(project)
+    page = reports.not_held(chapters)
+    assert page == "Every claim holds."
+    failed = tuple(
+        replace(each, test=replace(each.test, rule=rules.Equivalence(99.0, 0.1))) for each in record.outcomes
+    )
+    page = reports.not_held(chapters, {"T1-C1": replace(record, outcomes=failed)})
+    assert "<summary>1 of 1 claims asked of larger networks by night: 1 fail</summary>" in page
+    assert 'href="ledger.html#T1-C1"' in page
+
+
+def test_a_link_to_a_claim_says_what_a_night_found(project):
+    (record, _) = records.load(project)
+    assert assemble._hint(record, None).endswith("— holds")
+    assert assemble._hint(record, record).endswith("— holds; larger networks, by night: holds")
 
 
 def test_a_claim_is_sent_to_the_section_that_quotes_it():

@@ -29,18 +29,19 @@ def not_held(chapters: Sequence[Chapter], nights: Mapping[str, Record] | None = 
 def _folded(chapter: Chapter, nights: Mapping[str, Record]) -> str:
     here = chapter.records
     dark = [nights[record.claim.id] for record in here if record.claim.id in nights]
-    folds = (_fold(here, chapter, "claims"), _fold(dark, chapter, "claims asked of larger networks by night"))
+    asked = "claims asked of larger networks by night"
+    folds = (_fold(here, chapter, "claims"), _fold(dark, chapter, asked, ' class="by-night"'))
     opens = "\n".join(filter(None, folds))
     return f"## {chapter.title}\n\n{raw(opens)}" if opens else ""
 
 
-def _fold(records: Sequence[Record], chapter: Chapter, of: str) -> str:
+def _fold(records: Sequence[Record], chapter: Chapter, of: str, mark: str = "") -> str:
     """Return those of some claims that do not hold, folded below their number; "" where all hold."""
     own = [record for record in records if record.verdict is not Verdict.HOLDS]
     claims = "\n".join(_claim(record, chapter.homes[record.claim.id]) for record in own)
     told = counted(own)
     count = f"{len(told)} of {len(counted(records))} {of}: {spell(_some(told))}"
-    return f"<details><summary>{count}</summary>\n{claims}\n</details>" if own else ""
+    return f"<details{mark}><summary>{count}</summary>\n{claims}\n</details>" if own else ""
 
 
 def _some(records: Sequence[Record]) -> dict[Verdict, int]:
