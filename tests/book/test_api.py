@@ -103,7 +103,7 @@ def test_a_name_opens_to_parameters_returns_refusals_and_an_example(page):
     entry = page.partition('<code class="named">stationary_variance</code>')[2].partition("</details>")[0]
     assert "<dt>Parameters</dt><dd><ul><li><code>curvature</code> : <code>ArrayLike</code>" in entry
     assert "<dt>Returns</dt><dd><code>Array</code> — E x² at the optimum" in entry
-    assert "<pre>&gt;&gt;&gt; stationary_variance(" in entry
+    assert '<code class="example">&gt;&gt;&gt; stationary_variance(' in entry
 
 
 def shown(book):

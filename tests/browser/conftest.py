@@ -13,7 +13,10 @@ from descent.book.commands.build import is_current
 from descent.book.commands.cli import server
 from descent.book.sources.project import find_project
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--process-per-site",  # the next page finds scripts and styles where the last one has left them
+]  # fmt: skip
 
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -38,6 +41,13 @@ class Tab:
     def _request(self, request):
         if request.url.startswith(("http", "ws")) and not request.url.startswith(self.base):
             self.foreign.append(request.url)
+
+    def without_formulas(self):
+        """Load no MathJax, which takes longest, where nothing but formulas needs it; the tab."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Network.enable")
+        session.send("Network.setBlockedURLs", {"urls": ["*/mathjax/*"]})
+        return self
 
     def open(self, name):
         """Open a page and wait until it stands: loaded, formulas drawn, fonts there; half a second of silence is not
@@ -87,25 +97,65 @@ def base(book):
         site.shutdown()
 
 
-@contextlib.contextmanager
-def tabs(chromium, base):
-    """Yield a function that makes a tab: theme, width, and whether scripts run; all are closed in the end."""
-    with contextlib.ExitStack() as contexts:
+SETTING = "localStorage.setItem('mode', '{0}'); localStorage.setItem('theme', '{0}');"
+"""The theme, as a reader's last visit has left it."""
 
-        def make(theme="light", width=1280, scripts=True, **options):
-            context = chromium.new_context(
-                viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts, **options
-            )
-            context.add_init_script("".join(f"localStorage.setItem('{key}', '{theme}');" for key in ("mode", "theme")))
-            contexts.callback(context.close)
-            return Tab(context.new_page(), base, scripts)
 
-        yield make
+@pytest.fixture(scope="session")
+def window(chromium, base):
+    """Return a function that opens an empty page in the one browser profile of its options.
+
+    A profile of its own for every test would fetch and compile the same scripts each time, a quarter of what opening a
+    page costs; a page that stays keeps them.
+    """
+    profiles = {}
+
+    def opened(**options):
+        key = tuple(sorted((name, str(value)) for name, value in options.items()))
+        if key not in profiles:
+            profiles[key] = chromium.new_context(**options)
+            profiles[key].new_page().goto(f"{base}_static/favicon.svg")
+        return profiles[key].new_page()
+
+    yield opened
+    for profile in profiles.values():
+        profile.close()
 
 
 @pytest.fixture
-def tab(chromium, base):
-    with tabs(chromium, base) as make:
+def tab(window, base):
+    """Return a function that makes a tab: theme, width, and whether scripts run.
+
+    All are closed in the end, and what they kept is forgotten.
+    """
+    made = []
+
+    def make(theme="light", width=1280, scripts=True, **options):
+        page = window(java_script_enabled=scripts, **options)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
+        page.add_init_script(SETTING.format(theme))
+        made.append(page)
+        return Tab(page, base, scripts)
+
+    yield make
+    for page in made:
+        origin, session = base.rstrip("/"), page.context.new_cdp_session(page)
+        session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "local_storage,cookies"})
+        page.close()
+
+
+@contextlib.contextmanager
+def tabs(chromium, base):
+    """Yield a function that makes a tab in a profile of its own, which has nothing yet; all are closed in the end."""
+    with contextlib.ExitStack() as contexts:
+
+        def make(theme="light", width=1280):
+            context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+            context.add_init_script(SETTING.format(theme))
+            contexts.callback(context.close)
+            return Tab(context.new_page(), base, scripts=True)
+
         yield make
 
 

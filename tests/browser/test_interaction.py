@@ -21,8 +21,7 @@ LIVE = ("border", "flatness", "hero", "smoothing")
 
 
 def opened(tab, name, fragment="", **options):
-    fresh = tab(**options)
-    fresh.page.route("**/mathjax/**", lambda route: route.abort())  # explorers have no formulas, and those take longest
+    fresh = tab(**options).without_formulas()  # explorers have none
     page = fresh.open(f"{PLACES.get(name, name)}.html{fragment}")
     root = page.locator(f'.explorer[data-explorer="{name}"]')
     page.wait_for_function(f"document.querySelector('.explorer[data-explorer={name}]').dataset.check")
