@@ -104,7 +104,7 @@ class MLP:
     sizes: tuple[int, ...]  # of inputs, hidden layers and outputs
     activation: Activation = "relu"
     bias: bool = True  # whether layers have one
-    working_set: int = 32 << 20  # bytes of one chunk per CPU thread: less costs calls, more memory traffic
+    working_set: int = 8 << 20  # bytes of one chunk per CPU thread: less costs calls, more memory traffic
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2:
