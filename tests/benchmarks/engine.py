@@ -96,9 +96,10 @@ CONTENDERS: dict[str, Callable[[int, int, int], dict[str, float]]] = {"ours": ou
 def timed(command: list[str], cores: set[int]) -> dict[str, float]:
     """Run a contender in a process of its own and add its wall time.
 
-    Waiting threads must not spin: on a shared machine they would take the core from the one they wait for.
+    Threads wait as they do for users: told to sleep at once (`OMP_WAIT_POLICY=PASSIVE`), two of the engine's are slower
+    than one, since every small kernel of a step wakes them anew.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": str(len(cores)), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(len(cores))}
     pin = (lambda: os.sched_setaffinity(0, cores)) if hasattr(os, "sched_setaffinity") else None
     clock = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, preexec_fn=pin)
