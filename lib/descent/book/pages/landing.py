@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from descent.book.execute import digest
@@ -53,13 +53,12 @@ def _status_row(name: str, stamp: Stamp, title: str) -> str:
     )
 
 
-def figure_table(chapters: Sequence[Chapter], elsewhere: Iterable[Record] = ()) -> str:
+def figure_table(chapters: Sequence[Chapter], elsewhere: Sequence[Record] = ()) -> str:
     """Return every figure with what it rests on, by chapter: when that was executed, and whether it still stands.
 
     elsewhere: what was measured at other scales.
     """
-    others = list(elsewhere)
-    bodies = [_figures(chapter, others) for chapter in chapters if chapter.figures]
+    bodies = [_figures(chapter, elsewhere) for chapter in chapters if chapter.figures]
     count = sum(len(chapter.figures) for chapter in chapters)
     caption = (
         f"{count} figures. Those of a chapter are fresh as long as none of its inputs has moved since it was executed."

@@ -92,11 +92,11 @@ def _strip(chapter: Chapter, found: Trace, facts: Facts) -> str:
 
 def _kept(chapter: Chapter, found: Trace) -> str:
     """Return where the parts of a figure come from that were measured at another scale."""
-    scales = {SCALES[each.scale]: [one for one in found.kept if one.scale == each.scale] for each in found.kept}
+    files = {scale: [f"{scale}/{each.name}.csv" for each in found.kept if each.scale == scale] for scale in SCALES}
     return "; ".join(
-        f'<a href="paper-scale.html">{scale}</a>: data '
-        f"{', '.join(_links(chapter, (f'{each.scale}/{each.name}.csv' for each in own)))}"
-        for scale, own in scales.items()
+        f'<a href="paper-scale.html">{SCALES[scale]}</a>: data {", ".join(_links(chapter, own))}'
+        for scale, own in files.items()
+        if own
     )
 
 

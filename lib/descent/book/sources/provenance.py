@@ -204,8 +204,8 @@ def _published(project: Project, chapter: str, tree: ast.AST) -> set[Kept]:
     if not any(isinstance(part, ast.Call) and _ends_in(part.func) == RECORDED for part in parts):
         return set()
     words = {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    folder = project.night(chapter) if NIGHT in words else project.paper_scale(chapter)
-    scale, left = NIGHT if NIGHT in words else "gpu", tables(folder)
+    scale = NIGHT if NIGHT in words else "gpu"
+    left = tables(project.night(chapter) if scale == NIGHT else project.paper_scale(chapter))
     return {Kept(scale, name, made) for made, files in left.items() for name in words if f"{name}.csv" in files}
 
 
