@@ -6,15 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from descent.book.commands import reference
+from descent.book.commands.compare import published_file
 from descent.book.execute.chapter import load
 from descent.book.execute.execute import execute_all
 from descent.book.execute.progress import Progress
-from descent.book.sources import source
+from descent.book.sources import records, source
 from descent.book.sources.project import BookError, Project
+from descent.claims import save_records
 from toybook import edit
 
 pytestmark = pytest.mark.slow
@@ -83,6 +86,47 @@ def test_words_are_compared_exactly_and_estimates_as_numerics(verdicts, tmp_path
     notebook.write_text(source.dump(content), encoding="utf-8")
     result = nbval(notebook)
     assert result.returncode == (0 if agrees else 1), result.stdout
+
+
+def elsewhere(project, chaotic):
+    """Have the published records made by another processor, of runs that are chaotic or not."""
+    made = records.read(project.results("alpha"))
+    outcomes = [[replace(each, test=replace(each.test, chaotic=chaotic)) for each in one.outcomes] for one in made]
+    save_records(
+        published_file(project, "alpha"),
+        [
+            replace(one, outcomes=tuple(tests), provenance=replace(one.provenance, instructions="another processor"))
+            for one, tests in zip(made, outcomes, strict=True)
+        ],
+    )
+
+
+def plant(project, old, new):
+    """Have the reference of the first chapter print something else."""
+    content = source.load(reference_path(project))
+    (output,) = next(cell.outputs for cell in content.cells if reference.CHECKED in cell.metadata.get("tags", []))
+    assert old in output.text
+    output.text = output.text.replace(old, new)
+    reference_path(project).write_text(source.dump(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("chaotic", [True, False])
+def test_rows_of_chaotic_runs_are_compared_on_one_arithmetic_alone(verdicts, tmp_path, chaotic):
+    project = Project(shutil.copytree(verdicts.root, tmp_path / "book"))
+    plant(project, "1.70 [1.20, 2.20]", "2.20 [1.70, 2.70]")
+    elsewhere(project, chaotic)
+    assert nbval(reference.replay(load(project, "alpha"), tmp_path).notebook).returncode == (0 if chaotic else 1)
+    plant(project, "0.9864", "0.8")  # of another claim
+    assert nbval(reference.replay(load(project, "alpha"), tmp_path).notebook).returncode == 1
+
+
+def test_rows_are_left_out_of_tables_of_text_and_of_html():
+    html = "<tbody>\n <tr>\n <th>T-1</th>\n <td>0</td>\n </tr>\n <tr>\n <th>T-2</th>\n <td>1</td>\n </tr>\n</tbody>"
+    outputs = [{"data": {"text/plain": "     verdict\nT-1  holds\nT-12 holds\nT-2  of T-1", "text/html": html}}]
+    (left,) = reference.without_rows(outputs, {"T-1"})
+    assert left["data"]["text/plain"] == "     verdict\nT-12 holds\nT-2  of T-1"
+    assert "T-1" not in left["data"]["text/html"]
+    assert "<th>T-2</th>\n <td>1</td>" in left["data"]["text/html"]
 
 
 def reference_path(project):

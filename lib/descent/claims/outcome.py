@@ -11,7 +11,10 @@ from descent.claims.verdict import Test, Verdict, family_wise, judge, replicas_n
 from descent.claims.verdict import deciding as deciding_of
 from descent.stats.estimate import Estimate
 
-__all__ = ["Outcome", "estimate_from", "estimate_to"]
+__all__ = ["FLAGS", "Outcome", "estimate_from", "estimate_to"]
+
+FLAGS = ("identity", "chaotic")
+"""What may be so of a test, and is written down only where it is."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Outcome:
             "replicas_to_settle": self.replicas_to_settle,
             "estimates": [estimate_to(item) for item in self.estimates],
             **({"registration": self.registration} if self.registration else {}),
-            **({"identity": True} if self.test.identity else {}),
+            **{name: True for name in FLAGS if getattr(self.test, name)},
         }  # fmt: skip
 
     @classmethod
@@ -123,9 +126,9 @@ class Outcome:
         rule, scales = rule_from(content["rule"]), tuple(content["scales"])
         estimates = tuple(estimate_from(item) for item in content["estimates"])
         others = {name: content[name] for name in ("family", "reason", "experiment", "config", "seconds")}
-        said = {name: content.get(name, "") for name in ("unit", "because")}
-        identity = bool(content.get("identity", False))
-        test = Test(content["key"], content["quantity"], rule, scales, **said, identity=identity)
+        said: dict[str, Any] = {name: content.get(name, "") for name in ("unit", "because")}
+        said |= {name: bool(content.get(name, False)) for name in FLAGS}
+        test = Test(content["key"], content["quantity"], rule, scales, **said)
         return cls(test, estimates=estimates, registration=content.get("registration", ""), **others)
 
 

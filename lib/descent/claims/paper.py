@@ -154,7 +154,7 @@ def _claim(node: Node, paper: str, units: Mapping[str, Unit]) -> Claim:
 
 
 def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Test:
-    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because", "identity"))
+    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because", "identity", "chaotic"))
     return Test(
         node.text("key", r"[a-z][a-z0-9_]*"),
         node.text("quantity"),
@@ -165,6 +165,7 @@ def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Tes
         node.text("unit", default=""),
         node.text("because", default=""),
         node.flag("identity"),
+        node.flag("chaotic"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from descent.claims.outcome import Outcome
 from descent.claims.paper import Claim, Paper
 from descent.claims.verdict import Verdict, combine
-from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
+from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, parted, read_json, write_json
 
 __all__ = [
     "DATA_MISSING",
@@ -23,6 +23,7 @@ __all__ = [
     "disagreements",
     "faults",
     "load_records",
+    "parted_tests",
     "quotes",
     "restated",
     "save_records",
@@ -87,7 +88,9 @@ class Record:
             for index, estimate in enumerate(outcome.estimates):
                 member = f"[{index}]" if len(outcome.estimates) > 1 else ""
                 key = f"{self.claim.id}.{outcome.test.key}{member}"
-                found[key] = Measured(key, estimate, outcome.config, self.provenance, outcome.registration)
+                found[key] = Measured(
+                    key, estimate, outcome.config, self.provenance, outcome.registration, outcome.test.chaotic
+                )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -211,7 +214,8 @@ def compare_records(published: Iterable[Record], yours: Iterable[Record]) -> tup
 def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[str]:
     """Return what keeps two runs of one seed from being one but for arithmetic: numbers or verdicts, one line each.
 
-    Tests that either run has left out for want of data are not compared.
+    Tests that either run has left out for want of data are not compared, nor are the verdicts of chaotic ones between
+    two kinds of arithmetic.
     """
     absent = {
         key
@@ -228,11 +232,18 @@ def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[
         for line in compare_records(published, yours)
         if not line.compatible and line.key.partition("[")[0] not in absent
     ]
+    drawn_anew = parted_tests(published, yours)
     return lines + [
         f"{key}: the verdict was {before.get(key, 'none')}, here {after.get(key, 'none')}"
         for key in before | after
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and key not in drawn_anew
     ]
+
+
+def parted_tests(published: Iterable[Record], yours: Iterable[Record]) -> set[str]:
+    """Return the tests whose chaotic runs other arithmetic has driven apart: draws of one law, not one number."""
+    first, second = _all_measured(published), _all_measured(yours)
+    return {key.partition("[")[0] for key in first.keys() & second.keys() if parted(first[key], second[key])}
 
 
 def _compared(key: str, first: Mapping[str, Measured], second: Mapping[str, Measured]) -> Comparison:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from descent.claims.outcome import FLAGS
 from descent.claims.paper import KNOWN, SCALES
 from descent.claims.record import EARLIER, RECORD, SCHEMA
 from descent.claims.registry import BASES
@@ -22,7 +23,7 @@ Json = dict[str, Any]
 ID, PAPER = "^[A-Z][A-Z0-9]*-[A-Z]?[0-9]+$", "^[A-Z][A-Z0-9]*$"
 TEXT, INTEGER, NUMBER = ({"type": kind} for kind in ("string", "integer", "number"))
 NUMBER_OR_NULL, INTEGER_OR_NULL = ({"type": [kind, "null"]} for kind in ("number", "integer"))
-LATER = ("undecided", "unit", "because", "identity")
+LATER = ("undecided", "unit", "because", *FLAGS)
 """Fields of a test that records of an earlier schema lack."""
 
 
@@ -89,6 +90,7 @@ def _test() -> Json:
         "unit": TEXT | {"description": "kind of quantity, whose smallest effect that matters is the margin"},
         "because": TEXT | {"description": "why the rule states a margin of its own, empty if it does not"},
         "identity": {"const": True, "description": "algebra against algebra, or one exact number; absent: it is none"},
+        "chaotic": {"const": True, "description": "its runs amplify last digits until they part; absent: they do not"},
         "family": INTEGER | {"minimum": 1, "description": "tests judged jointly"},
         "reason": TEXT | {"description": "why it was not tested, or what is missing of what was measured"},
         "undecided": TEXT | {"description": "why what was measured decides nothing, empty if it may; absent: empty"},

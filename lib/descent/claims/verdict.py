@@ -169,8 +169,9 @@ class Test:
 
     by: the experiment that measures it; needs: what there must be for that, such as a momentum; unit: the kind of
     quantity, which gives the margin; because: why the rule states its own instead; identity: algebra against algebra,
-    or one number that no data, training or draw enters. None is part of what is claimed, so records made by another
-    experiment answer it as well.
+    or one number that no data, training or draw enters; chaotic: its runs amplify last digits until they part, so that
+    another processor's number is another draw. None is part of what is claimed, so records made by another experiment
+    answer it as well.
     """
 
     key: str
@@ -182,6 +183,7 @@ class Test:
     unit: str = field(default="", compare=False)
     because: str = field(default="", compare=False)
     identity: bool = field(default=False, compare=False)
+    chaotic: bool = field(default=False, compare=False)
 
     def stated_for(self, scale: str) -> bool:
         """Tell whether it is judged at a scale; a night judges what is stated for paper scale alone, by smaller runs.

@@ -2,7 +2,8 @@
 
 *Same* is what two runs must be that agree in seed, versions, library, processor and kernels: bit for bit. *Numerics* is
 what the same seed gives with other arithmetic: last digits differ, so estimates may lie a quarter of their interval
-apart, and numbers without an interval agree to half their digits. *Statistical* is another seed or number of replicas.
+apart, and numbers without an interval agree to half their digits. *Statistical* is another seed or number of replicas;
+so is other arithmetic where runs are chaotic: what it changes in the last digit grows until the runs have parted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from descent.results.provenance import Provenance
 from descent.stats.estimate import Estimate, critical_t
 from descent.stats.sameness import near
 
-__all__ = ["Comparison", "Kind", "Measured", "compare"]
+__all__ = ["Comparison", "Kind", "Measured", "compare", "parted"]
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Distance from one to the next number, by the type of the training runs."""
@@ -30,8 +31,8 @@ class Kind(StrEnum):
     """How strictly two runs may be compared.
 
     Same: one configuration, seed, processor, set of kernels, versions and library, so that digits must agree.
-    Numerics: one seed, other arithmetic or code. Statistical: other seed, registration or number of replicas.
-    Incompatible: other configuration.
+    Numerics: one seed, other arithmetic or code. Statistical: other seed, registration or number of replicas, or other
+    arithmetic in chaotic runs. Incompatible: other configuration.
     """
 
     SAME = "same"
@@ -49,6 +50,7 @@ class Measured:
     config: str  # digest of the configuration
     provenance: Provenance
     registration: str = ""
+    chaotic: bool = False  # its runs amplify last digits until they part
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,7 @@ def compare(published: Measured, yours: Measured) -> Comparison:
     """
     kind = kind_of(published, yours)
     compatible = _agrees(kind, published, yours)
-    other = kind is not Kind.INCOMPATIBLE and published.registration != yours.registration
-    remark = "other rules, so other random numbers" if other else ""
-    if kind is Kind.SAME and not compatible and _agrees(Kind.NUMERICS, published, yours):
-        remark = "digits differ though nothing that was recorded does: a kernel without fixed order"
+    remark = _remark(kind, published, yours)
     return Comparison(published.key, kind, str(published.estimate), str(yours.estimate), compatible, remark)
 
 
@@ -92,9 +91,36 @@ def kind_of(published: Measured, yours: Measured) -> Kind:
     a, b = published.provenance, yours.provenance
     if (published.key, published.config, a.scale) != (yours.key, yours.config, b.scale):
         return Kind.INCOMPATIBLE
-    if (a.seed, a.replicas, published.registration) != (b.seed, b.replicas, yours.registration):
+    if not _one_draw(published, yours) or parted(published, yours):
         return Kind.STATISTICAL
     return Kind.SAME if replace(a, date="") == replace(b, date="") else Kind.NUMERICS
+
+
+def parted(a: Measured, b: Measured) -> bool:
+    """Tell whether two measurements come of chaotic runs that other arithmetic has driven apart.
+
+    a, b: the measurements.
+    """
+    return (a.chaotic or b.chaotic) and a.provenance.arithmetic != b.provenance.arithmetic
+
+
+def _remark(kind: Kind, published: Measured, yours: Measured) -> str:
+    """Return what to know of a comparison beside its answer."""
+    if kind is Kind.INCOMPATIBLE:
+        return ""
+    if published.registration != yours.registration:
+        return "other rules, so other random numbers"
+    if kind is Kind.STATISTICAL and _one_draw(published, yours):
+        return "chaotic, and other arithmetic"
+    if kind is Kind.SAME and not _agrees(kind, published, yours) and _agrees(Kind.NUMERICS, published, yours):
+        return "digits differ though nothing that was recorded does: a kernel without fixed order"
+    return ""
+
+
+def _one_draw(a: Measured, b: Measured) -> bool:
+    """Tell whether two measurements share every random number."""
+    first, second = a.provenance, b.provenance
+    return (first.seed, first.replicas, a.registration) == (second.seed, second.replicas, b.registration)
 
 
 def _agree_numerically(a: Estimate, b: Estimate, eps: float) -> bool:

@@ -1,7 +1,8 @@
 """What is one number but for arithmetic, in numbers and in print: the class *numerics* of `results.compare`.
 
 In print only what stands there as an estimate is a number: "1.03 [0.98, 1.08]", "0.9864, deterministic", "1, 40
-replicas" or "1, 10 draws × 4". Everything else, a rule, a count or the name of a claim, is words.
+replicas" or "1, 10 draws × 4". Where draws differ in how many of their replicas count, as in "16 draws, 153 replicas",
+that number was measured, too. Everything else, a rule, another count or the name of a claim, is words.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ FLOOR = 1e-11
 _NUMBER = r"[−-]?(?:∞|\d+(?:\.\d+)?(?:e[−-]?\d+)?)"
 _ESTIMATE = re.compile(
     rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]|({_NUMBER})(?=, (?:deterministic|\d+ (?:replica|draw)))"
+    r"|(?<=draws, )(\d+)(?= replica)"
 )
 
 
@@ -63,6 +65,8 @@ def _words(text: str) -> list[str]:
 
 def _agree(a: re.Match[str], b: re.Match[str]) -> bool:
     """Tell whether two printed estimates are one but for arithmetic, and for the rounding of what is printed."""
+    if a[5] or b[5]:  # a run that stands on the edge of what is counted may fall on either side
+        return bool(a[5] and b[5]) and near(float(a[5]), float(b[5]), 0.0, 10 ** (-len(a[5]) / 2))
     if (a[4] is None) != (b[4] is None):
         return False
     if a[4] is not None:  # a number on the edge between two roundings may be printed either way

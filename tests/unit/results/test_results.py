@@ -440,6 +440,22 @@ def test_other_arithmetic_may_move_an_estimate_by_a_quarter_of_its_width():
         assert compare(measured(), measured(half=half, torch="2.16")).compatible is expected
 
 
+@pytest.mark.parametrize("changes", [{"instructions": "another processor"}, {"torch": "2.16"}, {"threads": 2}])
+def test_where_runs_are_chaotic_other_arithmetic_is_another_draw(changes):
+    here, elsewhere = replace(measured(), chaotic=True), measured(1.2, **changes)
+    for a, b in ((here, elsewhere), (elsewhere, here)):
+        found = compare(a, b)
+        assert (found.kind, found.compatible) == (Kind.STATISTICAL, True)
+        assert found.how == "statistical; chaotic, and other arithmetic"
+    assert compare(here, measured(1.217, **changes)).compatible is False
+    assert compare(here, measured(1.2, seed=1)).how == "statistical"
+
+
+@pytest.mark.parametrize("changes", [{}, {"library": "1" * 16}])
+def test_chaotic_runs_of_one_arithmetic_are_held_to_what_all_others_are(changes):
+    assert compare(replace(measured(), chaotic=True), measured(1.051, **changes)).compatible is False
+
+
 def test_round_off_is_as_good_as_any_other_round_off():
     assert compare(measured(3e-16, 0.0), measured(9e-13, 0.0, torch="2.16")).compatible is True
     assert compare(measured(1e-30, 1e-31), measured(4e-30, 1e-31, torch="2.16")).compatible is True

@@ -13,6 +13,7 @@ TABLE = """ claim  estimate                                         region      
  S-8    0.9999, deterministic                               0.9 to 1 holds
  S-5    1, 40 replicas                                      > 0.5    holds
  S-6    1.2e−7 [1.0e−7, 1.4e−7], 40 replicas                > 0      holds
+ S-9    1.00 [0.79, 1.00], 16 draws, 153 replicas           > 0.55   holds
 """
 
 
@@ -29,6 +30,8 @@ TABLE = """ claim  estimate                                         region      
         ("0.9864", "0.9863"),
         ("1.2e−7 [1.0e−7, 1.4e−7]", "1.3e−7 [1.1e−7, 1.5e−7]"),
         ("  estimate  ", "     estimate "),
+        ("153 replicas", "152 replicas"),
+        ("0.79, 1.00], 16 draws, 153", "0.80, 1.00], 16 draws, 157"),
     ],
 )
 def test_what_agrees_is_spelt_as_in_the_reference(printed, elsewhere):
@@ -51,6 +54,10 @@ def test_what_agrees_is_spelt_as_in_the_reference(printed, elsewhere):
         ("0.9864", "−0.9864"),
         ("1, 40", "0, 40"),
         ("1000 replicas", "1001 replicas"),
+        ("153 replicas", "147 replicas"),
+        ("153 replicas", "53 replicas"),
+        ("16 draws", "15 draws"),
+        ("16 draws, 153 replicas", "16 draws × 10"),
         ("weakest of 10", "weakest of 11"),
         ("> 0.5", "> 0.4"),
         ("1 ± 0.05", "1 ± 0.06"),
