@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from axe import COLOURS, VIEWS, check, serious
+from axe import COLOURS, VIEWS, check, colours, serious
 from descent.book.sources.project import find_project
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -32,6 +32,15 @@ def test_a_planted_fault_is_found(tab, planted, rule):
     page = tab().open("notation.html")
     page.locator("article").evaluate("(node, html) => node.insertAdjacentHTML('beforeend', html)", planted)
     assert any(fault.startswith(rule) for fault in serious(page))
+
+
+def test_faint_words_among_a_thousand_alike_are_found(tab):
+    page = tab().open("rules.html")
+    faint = '<p>as before, <span style="color: #bbb; background: #fff">too faint to read</span></p>'
+    page.locator("article").evaluate("(node, html) => node.insertAdjacentHTML('beforeend', html)", faint)
+    (found,) = colours(page)
+    assert "too faint to read" in found
+    assert page.locator("article tr:visible").count() > 100  # all are shown again
 
 
 def test_colours_alone_are_asked_for_and_found(tab):
