@@ -665,6 +665,25 @@ def test_two_runs_are_compared_estimate_by_estimate(tmp_path):
     assert (alone.kind, alone.yours, alone.answer) == (Kind.INCOMPATIBLE, "—", "measured in one run only")
 
 
+def test_numbers_and_verdicts_of_chaotic_runs_are_compared_as_draws_between_two_kinds_of_arithmetic(tmp_path):
+    content = paper_text()
+    content["claims"][1]["tests"][0]["chaotic"] = True
+
+    def run(size, **changes):
+        ledger = Ledger(claims.load_paper(write_paper(tmp_path, content)), made(**changes), tmp_path)
+        ledger.add({"P9-X1.size": estimate(size, 0.03)}, experiment="weigh", config="c0ffee", seconds=1.0)
+        ledger.skip("P9-C1", "not on this road")
+        return claims.load_records(ledger.save())
+
+    published = run(1.15)
+    assert published[1].outcomes[0].test.chaotic
+    assert [record.verdict for record in (published[1], run(1.19)[1])] == [HOLDS, OPEN]
+    assert claims.disagreements(published, run(1.19, instructions="another processor")) == []
+    assert len(claims.disagreements(published, run(1.19))) == 2
+    (far,) = claims.disagreements(published, run(1.3, instructions="another processor"))
+    assert far.endswith("(statistical)")
+
+
 # --- draws of data ----------------------------------------------------------------------------------------
 
 
