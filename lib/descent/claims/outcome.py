@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from descent.claims.verdict import Test, Verdict, family_wise, judge, replicas_needed, rule_from, rule_to
+from descent.claims.verdict import FLAGS, Test, Verdict, family_wise, judge, replicas_needed, rule_from, rule_to
 from descent.claims.verdict import deciding as deciding_of
 from descent.stats.estimate import Estimate
 
-__all__ = ["FLAGS", "Outcome", "estimate_from", "estimate_to"]
-
-FLAGS = ("identity", "chaotic")
-"""What may be so of a test, and is written down only where it is."""
+__all__ = ["Outcome", "estimate_from", "estimate_to"]
 
 
 @dataclass(frozen=True)

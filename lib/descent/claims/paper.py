@@ -8,7 +8,7 @@ from pathlib import Path
 
 from descent.claims.fields import Node
 from descent.claims.margins import FILE, Unit, filled, load_units
-from descent.claims.verdict import Rule, Test, rule_from
+from descent.claims.verdict import FLAGS, Rule, Test, rule_from
 from descent.results import project_root, read_yaml
 
 __all__ = ["Claim", "Paper", "is_claims_file", "load_paper", "load_papers"]
@@ -154,7 +154,7 @@ def _claim(node: Node, paper: str, units: Mapping[str, Unit]) -> Claim:
 
 
 def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Test:
-    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because", "identity", "chaotic"))
+    node.only(("key", "by", "quantity", "rule"), ("needs", "scales", "unit", "because", *FLAGS))
     return Test(
         node.text("key", r"[a-z][a-z0-9_]*"),
         node.text("quantity"),
@@ -164,8 +164,7 @@ def _test(node: Node, scales: tuple[str, ...], units: Mapping[str, Unit]) -> Tes
         node.texts("needs", (), allowed=NEEDS),
         node.text("unit", default=""),
         node.text("because", default=""),
-        node.flag("identity"),
-        node.flag("chaotic"),
+        **{name: node.flag(name) for name in FLAGS},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from descent.claims.outcome import Outcome
 from descent.claims.paper import Claim, Paper
 from descent.claims.verdict import Verdict, combine
-from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, parted, read_json, write_json
+from descent.results import MALFORMED, Comparison, Kind, Measured, Provenance, compare, read_json, write_json
 
 __all__ = [
     "DATA_MISSING",
@@ -227,12 +227,13 @@ def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[
         {key: outcome.verdict for key, outcome in _outcomes(records).items() if key not in absent}
         for records in (published, yours)
     )
+    compared = compare_records(published, yours)
     lines = [
         f"{line.key}: {line.published} was published, here {line.yours} ({line.kind})"
-        for line in compare_records(published, yours)
+        for line in compared
         if not line.compatible and line.key.partition("[")[0] not in absent
     ]
-    drawn_anew = parted_tests(published, yours)
+    drawn_anew = parted_tests(compared)
     return lines + [
         f"{key}: the verdict was {before.get(key, 'none')}, here {after.get(key, 'none')}"
         for key in before | after
@@ -240,10 +241,12 @@ def disagreements(published: Sequence[Record], yours: Sequence[Record]) -> list[
     ]
 
 
-def parted_tests(published: Iterable[Record], yours: Iterable[Record]) -> set[str]:
-    """Return the tests whose chaotic runs other arithmetic has driven apart: draws of one law, not one number."""
-    first, second = _all_measured(published), _all_measured(yours)
-    return {key.partition("[")[0] for key in first.keys() & second.keys() if parted(first[key], second[key])}
+def parted_tests(compared: Iterable[Comparison]) -> set[str]:
+    """Return the tests whose chaotic runs other arithmetic has driven apart: draws of one law, not one number.
+
+    compared: the lines of `compare_records`.
+    """
+    return {line.key.partition("[")[0] for line in compared if line.parted}
 
 
 def _compared(key: str, first: Mapping[str, Measured], second: Mapping[str, Measured]) -> Comparison:

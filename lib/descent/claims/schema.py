@@ -9,11 +9,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from descent.claims.outcome import FLAGS
 from descent.claims.paper import KNOWN, SCALES
 from descent.claims.record import EARLIER, RECORD, SCHEMA
 from descent.claims.registry import BASES
-from descent.claims.verdict import RULES, Verdict
+from descent.claims.verdict import FLAGS, RULES, Verdict
 from descent.results import NIGHT, project_root, write_atomic
 
 __all__ = ["ledger_schema"]

@@ -163,6 +163,10 @@ Rule = Direction | Equivalence | Scaling | Ordering
 RULES: tuple[type[Rule], ...] = (Direction, Equivalence, Scaling, Ordering)
 
 
+FLAGS = ("identity", "chaotic")
+"""What may be so of a test, and is written down only where it is."""
+
+
 @dataclass(frozen=True)
 class Test:
     """One measured quantity of a claim with the rule that judges it, at the scales where it is measured.

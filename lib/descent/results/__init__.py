@@ -1,7 +1,7 @@
 """What a run leaves behind: digests, provenance, tables that verify themselves, and how two runs compare."""
 
 from descent.results.code import code_pieces, imported_pieces, library_files, named_pieces, short_hash
-from descent.results.compare import Comparison, Kind, Measured, compare, parted
+from descent.results.compare import Comparison, Kind, Measured, compare
 from descent.results.digests import canonical, content_hash, data_digest, digest, file_hash, library_digest
 from descent.results.provenance import NIGHT, Provenance, joined, provenance
 from descent.results.store import (
@@ -43,7 +43,6 @@ __all__ = [
     "output_folder",
     "paper_table",
     "parse_yaml",
-    "parted",
     "project_root",
     "provenance",
     "read_json",

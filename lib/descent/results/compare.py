@@ -16,7 +16,7 @@ from descent.results.provenance import Provenance
 from descent.stats.estimate import Estimate, critical_t
 from descent.stats.sameness import near
 
-__all__ = ["Comparison", "Kind", "Measured", "compare", "parted"]
+__all__ = ["Comparison", "Kind", "Measured", "compare"]
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Distance from one to the next number, by the type of the training runs."""
@@ -63,6 +63,7 @@ class Comparison:
     yours: str
     compatible: bool | None  # None where it cannot be told
     remark: str = ""  # why not, or what to know
+    parted: bool = False  # chaotic runs that other arithmetic has driven apart
 
     @property
     def answer(self) -> str:
@@ -82,8 +83,9 @@ def compare(published: Measured, yours: Measured) -> Comparison:
     """
     kind = kind_of(published, yours)
     compatible = _agrees(kind, published, yours)
+    shown = (str(published.estimate), str(yours.estimate))
     remark = _remark(kind, published, yours)
-    return Comparison(published.key, kind, str(published.estimate), str(yours.estimate), compatible, remark)
+    return Comparison(published.key, kind, *shown, compatible, remark, _parted(published, yours))
 
 
 def kind_of(published: Measured, yours: Measured) -> Kind:
@@ -91,16 +93,13 @@ def kind_of(published: Measured, yours: Measured) -> Kind:
     a, b = published.provenance, yours.provenance
     if (published.key, published.config, a.scale) != (yours.key, yours.config, b.scale):
         return Kind.INCOMPATIBLE
-    if not _one_draw(published, yours) or parted(published, yours):
+    if not _one_draw(published, yours) or _parted(published, yours):
         return Kind.STATISTICAL
     return Kind.SAME if replace(a, date="") == replace(b, date="") else Kind.NUMERICS
 
 
-def parted(a: Measured, b: Measured) -> bool:
-    """Tell whether two measurements come of chaotic runs that other arithmetic has driven apart.
-
-    a, b: the measurements.
-    """
+def _parted(a: Measured, b: Measured) -> bool:
+    """Tell whether two measurements come of chaotic runs that other arithmetic has driven apart."""
     return (a.chaotic or b.chaotic) and a.provenance.arithmetic != b.provenance.arithmetic
 
 

@@ -21,7 +21,7 @@ from descent.book.execute.chapter import Chapter
 from descent.book.site.publish import text_only
 from descent.book.sources import source
 from descent.book.sources.project import BookError
-from descent.claims import parted_tests
+from descent.claims import compare_records, parted_tests
 from descent.results import write_atomic
 
 CHECKED = "nbval-check-output"
@@ -72,7 +72,8 @@ def replay(chapter: Chapter, folder: Path) -> Replay:
     compared: list[Any] = []
     emitted: list[Any] = []
     left_out = dict.fromkeys(absent, 0)
-    parted = {key.partition(".")[0] for key in parted_tests(published(chapter.project, chapter.name), chapter.records)}
+    lines = compare_records(published(chapter.project, chapter.name), chapter.records)
+    parted = {key.partition(".")[0] for key in parted_tests(lines)}
     for cell, now in zip(_code(reference), _code(text_only(chapter.page())), strict=True):
         tags = cell.metadata.get("tags", [])
         missing = [name for name in absent if source.NEEDS + name in tags]
