@@ -12,9 +12,12 @@ from descent.experiments import margins
 from descent.experiments.lab import Lab, Share
 from descent.experiments.margins import cifar, dimmed, tuned
 from descent.experiments.margins.classifiers import objective, stand
+from descent.figures.margins import ordinary
 from descent.nets import CNN, ResNet
+from descent.results import load_table
 from descent.runs import campaign, night, units
 from nights import instead, outcome, state
+from pandas import DataFrame
 from tidy import pictures
 
 PACKAGE = "descent.experiments.margins"
@@ -103,6 +106,17 @@ def test_whole_nights_give_verdicts_and_tables(measured):
     assert not outcome(out, "P4-C1.accuracy").reason
     names = {"cifar", "cifar_gains", "cifar_rates", "dimmed", "dimmed_gains", "dimmed_rates"}
     assert {path.stem for path in out.glob("*.csv")} == names
+
+
+def test_networks_of_record_are_drawn_where_their_tables_say(measured):
+    usual, dark = (load_table(measured[1] / f"{name}_gains.csv").frame for name in ("cifar", "dimmed"))
+    small = DataFrame([(s, 0.5, m, 0.3 + m / 50 + s / 100) for s in range(4) for m in (0, 0.98)])
+    small.columns = ["seed", "lr", "momentum", "accuracy"]
+    panels = ordinary(small, usual, dark).axes
+    drawn = [[marks[0].get_ydata() for marks in panel.containers] for panel in panels]
+    assert np.concatenate(drawn[0][1:]).tolist() == usual["gain"].tolist()
+    assert np.concatenate(drawn[1]).tolist() == dark["gain"].tolist()
+    assert drawn[0][0].tolist() == pytest.approx([1.96])  # of the small net, in points
 
 
 def test_the_tuning_draws_are_in_no_verdict(measured):

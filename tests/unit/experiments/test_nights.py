@@ -119,9 +119,17 @@ def test_the_edge_is_two_over_the_effective_step(edge):
     assert table.gap[1] == said["P3-X11.inside"].value
 
 
-def test_a_diverged_arm_takes_its_neighbour_with_it():
-    wild = replace(EDGE, race=replace(RACE, lr=1e8))
+def test_a_diverged_arm_takes_its_neighbour_with_it(monkeypatch):
+    wild, ends, trained = replace(EDGE, race=replace(RACE, lr=560.0)), [], residual_edge._trained
+
+    def kept(*given):
+        before, end = trained(*given)
+        ends.append(end)
+        return before, end
+
+    monkeypatch.setattr(residual_edge, "_trained", kept)
     one = residual_edge.measure(wild, LAB, residual_edge.units(wild, LAB, {})[0])
+    assert ends[0].lost.sum() == 1
     assert np.isnan(one["loss"]).all()
     assert np.isnan(one["sharpness"]).all()
 

@@ -14,6 +14,7 @@ from descent.experiments import smoothing
 from descent.experiments.lab import Lab, Share
 from descent.experiments.smoothing import grid
 from descent.experiments.smoothing.arms import Arm
+from descent.figures.smoothing.residual import SHOWN, residual
 from descent.results import digest
 from descent.runs import campaign
 
@@ -123,6 +124,15 @@ def test_tables_of_the_grid(field):
     assert len(found["grid"]) == 2 * 4
     assert np.isfinite(found["grid"].select_dtypes("number")).all().all()
     assert found["grid_ranks"]["accuracy"].between(-1, 1).all()
+
+
+def test_the_grid_is_drawn_where_its_table_says():
+    table = grid.tables(synthetic(np.arange(1.0, 9), np.arange(40.0, 48)))["grid"]
+    for axis, (x, y) in zip(residual(table).axes, SHOWN, strict=True):
+        arms = [(line.get_label(), *line.get_xydata().ravel()) for line in axis.lines if line.get_label()[0] != "_"]
+        assert arms == [
+            (name, *rows[[x, y]].to_numpy().ravel()) for name, rows in table.groupby("arm", sort=False)
+        ]  # fmt: skip
 
 
 def test_configurations_are_digestible_and_know_their_precision():

@@ -5,5 +5,8 @@ from __future__ import annotations
 from descent.figures.smoothing.generalisation import headline, iso, structure
 from descent.figures.smoothing.landscapes import annealed, collapse, valleys
 from descent.figures.smoothing.noise import crossing, direction, shape
+from descent.figures.smoothing.residual import residual
 
-__all__ = ["annealed", "collapse", "crossing", "direction", "headline", "iso", "shape", "structure", "valleys"]
+__all__ = [
+    "annealed", "collapse", "crossing", "direction", "headline", "iso", "residual", "shape", "structure", "valleys",
+]  # fmt: skip
