@@ -26,7 +26,7 @@ def ordinary(small: DataFrame, usual: DataFrame, dimmed: DataFrame) -> Figure:
     """
     figure, axes = panels(2, height=3.6, sharex=True, sharey=True)
     gain = paired_difference(*(100 * accuracies for accuracies in best_arms(small)))
-    open_mark = {"markerfacecolor": "none", "label": "(a) small CNN, full"}
+    open_mark = {"markerfacecolor": "none", "label": "(a) CNN, full, table"}
     marks(axes[0], [Networks.target * APART], [gain], Look(INK, "D", "-"), **open_mark)
     _gains(axes[0], "(a)", usual, "batch_size", SERIES)
     _gains(axes[1], "(b)", dimmed, "tests", SERIES[::-1])
