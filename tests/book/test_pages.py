@@ -66,10 +66,10 @@ def test_every_figure_is_traced_to_its_code_and_experiments(book):
         assert found
         for made in found.values():
             assert made.drawn is not None
-            assert made.experiments or draws_a_formula(made.drawn)
+            assert made.experiments or made.kept or draws_a_formula(made.drawn)
             lines = provenance.modules(book)[made.drawn.module].read_text().splitlines()
             assert lines[made.drawn.line - 1].startswith(f"def {made.drawn.name.rpartition('.')[2]}(")
-            for name in made.experiments:
+            for name in (*made.experiments, *(table.experiment for table in made.kept)):
                 assert f".{chapter}" in places[name].module
 
 
@@ -166,7 +166,7 @@ def test_a_figure_names_the_tables_that_other_scales_left(book):
     assert {each.name for each in read} == {"wider"}
 
 
-def test_what_other_scales_left_stands_below_a_figure_and_beside_its_claims(project):
+def test_what_other_scales_left_stands_below_a_figure_and_beside_its_claims(project, monkeypatch):
     (record, _) = records.load(project)
     kept = provenance.Kept("night", "large", "wide")
     figure = provenance.Trace(None, (), "A title", "fig-a", (kept,))
@@ -178,8 +178,12 @@ def test_what_other_scales_left_stands_below_a_figure_and_beside_its_claims(proj
     row = landing._figure("alpha", figure, [record, night])
     assert '<td>wide by night</td><td><a href="ledger.html#T1-C1">T1-C1</a></td>' in row
     assert "<td>none</td>" in landing._figure("alpha", figure, [record])
-    strip = page_frame._strip(load(project, "alpha"), figure, {})
+    chapter = load(project, "alpha")
+    strip = page_frame._strip(chapter, figure, {})
     assert strip.startswith('<a href="paper-scale.html">by night</a>: data <a href="downloads/alpha/night/large.csv"')
+    monkeypatch.setitem(vars(chapter), "experiments", {"wide": provenance.Code("toy.wide.WIDE", "toy.wide", 3)})
+    known = page_frame._strip(chapter, figure, {})
+    assert known == strip + ', computed by <a href="code/toy.wide.html#L3"><code>toy.wide.WIDE</code></a>'
 
 
 def test_what_did_not_hold_by_night_is_told_below_the_chapters_own(project):

@@ -92,12 +92,19 @@ def _strip(chapter: Chapter, found: Trace, facts: Facts) -> str:
 
 def _kept(chapter: Chapter, found: Trace) -> str:
     """Return where the parts of a figure come from that were measured at another scale."""
-    files = {scale: [f"{scale}/{each.name}.csv" for each in found.kept if each.scale == scale] for scale in SCALES}
+    by_scale = {scale: [each for each in found.kept if each.scale == scale] for scale in SCALES}
     return "; ".join(
-        f'<a href="paper-scale.html">{SCALES[scale]}</a>: data {", ".join(_links(chapter, own))}'
-        for scale, own in files.items()
+        f'<a href="paper-scale.html">{SCALES[scale]}</a>: '
+        + _measured(chapter, [f"{scale}/{each.name}.csv" for each in own], dict.fromkeys(e.experiment for e in own))
+        for scale, own in by_scale.items()
         if own
     )
+
+
+def _measured(chapter: Chapter, files: Iterable[str], names: Iterable[str]) -> str:
+    """Return links to tables of a chapter, and to the code of the experiments that left them."""
+    code = [_code(chapter.experiments[name]) for name in names if name in chapter.experiments]
+    return f"data {', '.join(_links(chapter, files))}" + (f", computed by {', '.join(code)}" if code else "")
 
 
 def _source(chapter: Chapter, name: str, fact: tuple[Record, Outcome] | None) -> str:
