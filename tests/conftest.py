@@ -17,8 +17,9 @@ def repository() -> Path:
 
 
 SLOWEST = (
-    "elsewhere_chapter", "test_accessible", "test_accessible_chapters", "test_endings", "test_reading", "test_site",
-    "test_interaction", "test_faults", "test_campaign", "test_pages", "test_chapters", "test_cluster",
+    "elsewhere_chapter", "test_accessible", "test_endings", "test_accessible_chapters", "test_site", "test_campaign",
+    "test_faults", "test_intervals_cover", "test_interaction", "test_precision", "test_reference", "test_reading",
+    "test_pages", "test_chapters", "test_cluster",
 )  # fmt: skip
 """The files that take longest, in that order: one begun last would keep a process busy while the others have ended."""
 
