@@ -19,7 +19,7 @@ def look(tab, name, width, style=""):
     return page.evaluate(PRINT)
 
 
-@pytest.mark.parametrize(("name", "width"), product(PAGES, WIDTHS))
+@pytest.mark.parametrize(("name", "width"), list(product(PAGES, WIDTHS)))
 def test_a_page_stands_as_it_stood(tab, name, width):
     assert moved(KEPT[f"{name} {width}"], look(tab, name, width)) == [], "if meant: python tests/browser/layout.py"
 
