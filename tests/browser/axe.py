@@ -11,7 +11,7 @@ COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules that ask for colours: all that the theme of a page can change."""
 
 LOOKS = """() => {
-    const kinds = ':is(p, li, tr, dt, dd, pre)', seen = new Set();
+    const kinds = ':is(p, li, tr, dt, dd, pre)', seen = new Set(), shown = node => node.checkVisibility();
     const ground = node => {
         const colour = getComputedStyle(node).backgroundColor;
         return colour !== 'rgba(0, 0, 0, 0)' || !node.parentElement ? colour : ground(node.parentElement);
@@ -22,22 +22,32 @@ LOOKS = """() => {
         return [ground(node), around.color, ...told.map(name => own[name])].join();
     };
     const worded = node => [...node.childNodes].some(one => one.nodeType === 3 && one.data.trim());
-    for (const block of document.querySelectorAll(`${kinds}:not(:has(${kinds}))`)) {
-        const words = [block, ...block.querySelectorAll('*')].filter(node => worded(node) && node.checkVisibility());
-        const looks = words.map(look);
-        block.toggleAttribute('data-alike', looks.length > 0 && looks.every(one => seen.has(one)));
+    const alike = block => {
+        const looks = [block, ...block.querySelectorAll('*')].filter(node => worded(node) && shown(node)).map(look);
+        const known = looks.length > 0 && looks.every(one => seen.has(one));
         looks.forEach(one => seen.add(one));
-    }
+        return known;
+    };
+    const hidden = node => !shown(node) && shown(node.parentElement);
+    const taken = [...document.querySelectorAll('article :not(style, script, link, svg *)')].filter(hidden);
+    taken.push(...[...document.querySelectorAll(`${kinds}:not(:has(${kinds}))`)].filter(shown).filter(alike));
+    return taken.map(node => {
+        const place = document.createComment('');
+        node.replaceWith(place);
+        return [place, node];
+    });
 }"""
-"""Marks the paragraphs and rows of which every word looks like words before: colours, ground, size and weight."""
+"""Takes out what is hidden, and the paragraphs and rows of which every word looks like words before: colours, ground,
+size and weight. Returns what `BACK` puts back. To hide them is not enough: axe goes through what is hidden, too.
+"""
+BACK = "taken => taken.forEach(([place, block]) => place.replaceWith(block))"
 
 
 def colours(page):
     """Return what is wrong with colours, each look of words asked for once: a page has some forty."""
-    page.evaluate(LOOKS)
-    hidden = page.add_style_tag(content="[data-alike] { display: none !important; }")
+    taken = page.evaluate_handle(LOOKS)
     found = serious(page, only=COLOURS)
-    hidden.evaluate("node => node.remove()")
+    taken.evaluate(BACK)
     return found
 
 
