@@ -23,9 +23,7 @@ def residual(record: DataFrame) -> Figure:
     sizes = sorted(record["batch_size"].unique())
     for name, look in zip(NAMES, LOOKS, strict=True):
         arm = record[record["arm"] == name].sort_values("batch_size")
-        for axis, x, y in zip(
-            axes, ("batch_size", "degree", "degree"), ("accuracy", "accuracy", "sharpness"), strict=True
-        ):
+        for axis, (x, y) in zip(axes, SHOWN, strict=True):
             line(axis, arm[x], arm[y], look, marker=look.marker, label=name)
         axes[0].errorbar(arm["batch_size"], arm["accuracy"], 2 * arm["accuracy_error"], color=look.color, fmt="none")
     axes[0].set(xscale="log", xlabel="batch size", ylabel="test accuracy, %")
