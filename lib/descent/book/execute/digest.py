@@ -65,7 +65,8 @@ def data_files(project: Project, chapter: str) -> Iterator[Path]:
     yield from project.claim_files(chapter)
     files = (path for path in sorted((project.published / chapter).rglob("*")) if path.is_file())
     units = project.night(chapter) / "units"  # what tables and records are made from, which a chapter reads
-    yield from (path for path in files if not path.is_relative_to(units))
+    work = [folder / "work" for folder in (project.night(chapter), project.paper_scale(chapter))]  # of a run going on
+    yield from (path for path in files if not any(map(path.is_relative_to, (units, *work))))
 
 
 def data_root(project: Project) -> Path:
