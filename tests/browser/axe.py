@@ -45,10 +45,11 @@ size and weight. Returns what `BACK` puts back. To hide them is not enough: axe 
 SETTLED = """() => {
     document.getAnimations().filter(one => one.effect.getComputedTiming().endTime < 1 / 0).forEach(one => one.finish());
     const wide = node => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
-    return [...document.querySelectorAll('pre, .cell_output > .output')].every(node => node.tabIndex === 0 || !wide(node));
+    const nodes = [...document.querySelectorAll('pre, .cell_output > .output')];
+    return nodes.every(node => node.tabIndex === 0 || !wide(node));
 }"""
-"""Ends what fades in, and says whether what scrolls can be reached by keys: the theme sees to it a while after the width
-has changed, and on a busy machine that while is long.
+"""Ends what fades in, and says whether what scrolls can be reached by keys: the theme sees to it a while after the
+width has changed, and on a busy machine that while is long.
 """
 BACK = "taken => taken.forEach(([place, block]) => place.replaceWith(block))"
 
