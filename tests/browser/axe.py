@@ -12,7 +12,10 @@ KINDS = ("index", "saddles", "ledger")
 COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules that ask for colours: all that the theme of a page can change."""
 
-LOOKS = """() => {
+HIDDEN = """() => [...document.querySelectorAll('article :not(style, script, link, svg *)')].filter(
+    node => !node.checkVisibility() && node.parentElement.checkVisibility())"""
+"""What is hidden, by its outermost nodes: nobody meets it, and axe goes through it node by node."""
+ALIKE = """() => {
     const kinds = ':is(p, li, tr, dt, dd, pre)', seen = new Set(), shown = node => node.checkVisibility();
     const ground = node => {
         const colour = getComputedStyle(node).backgroundColor;
@@ -30,18 +33,20 @@ LOOKS = """() => {
         looks.forEach(one => seen.add(one));
         return known;
     };
-    const hidden = node => !shown(node) && shown(node.parentElement);
-    const taken = [...document.querySelectorAll('article :not(style, script, link, svg *)')].filter(hidden);
-    taken.push(...[...document.querySelectorAll(`${kinds}:not(:has(${kinds}))`)].filter(shown).filter(alike));
-    return taken.map(node => {
-        const place = document.createComment('');
-        node.replaceWith(place);
-        return [place, node];
-    });
+    return [...document.querySelectorAll(`${kinds}:not(:has(${kinds}))`)].filter(shown).filter(alike);
 }"""
-"""Takes out what is hidden, and the paragraphs and rows of which every word looks like words before: colours, ground,
-size and weight. Returns what `BACK` puts back. To hide them is not enough: axe goes through what is hidden, too.
-"""
+"""Paragraphs and rows of which every word looks like words before: colours, ground, size and weight."""
+TAKEN = """nodes => nodes.map(node => {
+    const place = document.createComment('');
+    node.replaceWith(place);
+    return [place, node];
+})"""
+BACK = "taken => taken.forEach(([place, node]) => place.replaceWith(node))"
+TWICE = """() => {
+    const names = [...document.querySelectorAll('[id]')].map(node => node.id);
+    return names.filter((name, i) => names.indexOf(name) < i).map(name => `two nodes are named ${name}`);
+}"""
+"""The names that two nodes have: also of hidden ones, which axe does not see."""
 SETTLED = """() => {
     document.getAnimations().filter(one => one.effect.getComputedTiming().endTime < 1 / 0).forEach(one => one.finish());
     const wide = node => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
@@ -51,15 +56,20 @@ SETTLED = """() => {
 """Ends what fades in, and says whether what scrolls can be reached by keys: the theme sees to it a while after the
 width has changed, and on a busy machine that while is long.
 """
-BACK = "taken => taken.forEach(([place, block]) => place.replaceWith(block))"
+
+
+@contextlib.contextmanager
+def without_nodes(page, chosen):
+    """Take the nodes that a script chooses out of the page for a while: to hide them is not enough for axe."""
+    taken = page.evaluate_handle(f"() => ({TAKEN})(({chosen})())")
+    yield
+    taken.evaluate(BACK)
 
 
 def colours(page):
     """Return what is wrong with colours, each look of words asked for once: a page has some forty."""
-    taken = page.evaluate_handle(LOOKS)
-    found = serious(page, only=COLOURS)
-    taken.evaluate(BACK)
-    return found
+    with without_nodes(page, ALIKE):
+        return serious(page, only=COLOURS)
 
 
 def serious(page, without=(), only=()):
@@ -69,7 +79,8 @@ def serious(page, without=(), only=()):
     rules = {rule: {"enabled": False} for rule in ("region", *without)}  # that one is never more than moderate
     asked = {"runOnly": {"type": "rule", "values": list(only)}} if only else {"rules": rules}
     options = {"resultTypes": ["violations"], **asked}  # not what is as it should be, which fills megabytes
-    found = Axe().run(page, options=options).response["violations"]
+    with without_nodes(page, HIDDEN):
+        found = Axe().run(page, options=options).response["violations"]
     return [
         f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] in ("serious", "critical")
     ]
@@ -87,5 +98,6 @@ def check(shown, theme, width):
         page.wait_for_function(SETTLED, polling=100, timeout=20_000)
     narrow = width == 360 and shown.name not in KINDS  # the colours of the text, which take longest, in a wide window
     found = [] if theme == "dark" else serious(page, COLOURS[:1] if narrow else COLOURS)
+    found += page.evaluate(TWICE)
     found += [] if narrow else colours(page)  # last: what it takes out has the theme look at what scrolls anew
     assert not found, "\n".join(found)  # in words: pytest explains asserts of test files alone
