@@ -12,11 +12,12 @@ KINDS = ("index", "saddles", "ledger")
 COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules that ask for colours: all that the theme of a page can change."""
 
-HIDDEN = """() => [...document.querySelectorAll('article :not(style, script, link, svg *)')].filter(
+HIDDEN = """() => [...document.querySelectorAll('body :not(style, script, link, svg *)')].filter(
     node => !node.checkVisibility() && node.parentElement.checkVisibility())"""
 """What is hidden, by its outermost nodes: nobody meets it, and axe goes through it node by node."""
 ALIKE = """() => {
-    const kinds = ':is(p, li, tr, dt, dd, pre)', seen = new Set(), shown = node => node.checkVisibility();
+    const kinds = ':is(h3, p, li, tr, dt, dd, summary, pre span)';
+    const seen = new Set(), shown = node => node.checkVisibility();
     const ground = node => {
         const colour = getComputedStyle(node).backgroundColor;
         return colour !== 'rgba(0, 0, 0, 0)' || !node.parentElement ? colour : ground(node.parentElement);
@@ -35,7 +36,7 @@ ALIKE = """() => {
     };
     return [...document.querySelectorAll(`${kinds}:not(:has(${kinds}))`)].filter(shown).filter(alike);
 }"""
-"""Paragraphs and rows of which every word looks like words before: colours, ground, size and weight."""
+"""Paragraphs, rows and pieces of code of which every word looks like words before: colours, ground, size and weight."""
 TAKEN = """nodes => nodes.map(node => {
     const place = document.createComment('');
     node.replaceWith(place);
@@ -49,9 +50,9 @@ TWICE = """() => {
 """The names that two nodes have: also of hidden ones, which axe does not see."""
 SETTLED = """() => {
     document.getAnimations().filter(one => one.effect.getComputedTiming().endTime < 1 / 0).forEach(one => one.finish());
-    const wide = node => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
-    const nodes = [...document.querySelectorAll('pre, .cell_output > .output')];
-    return nodes.every(node => node.tabIndex === 0 || !wide(node));
+    const scrolls = node => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight;
+    const nodes = [...document.querySelectorAll('pre, .cell_output > .output')].filter(node => node.checkVisibility());
+    return nodes.every(node => node.tabIndex === 0 || !scrolls(node));
 }"""
 """Ends what fades in, and says whether what scrolls can be reached by keys: the theme sees to it a while after the
 width has changed, and on a busy machine that while is long.

@@ -48,3 +48,13 @@ def test_colours_alone_are_asked_for_and_found(tab):
     faint = '<p style="color: #bbb; background: #fff">too faint to read</p><button type="button"></button>'
     page.locator("article").evaluate("(node, html) => node.insertAdjacentHTML('beforeend', html)", faint)
     assert {fault.partition(":")[0] for fault in serious(page, only=COLOURS)} == {"color-contrast"}
+
+
+def test_what_two_nodes_are_named_is_told(tab):
+    opened = tab()
+    opened.open("notation.html").locator("article").evaluate(
+        "node => node.insertAdjacentHTML('beforeend', '<p id=\"twin\" hidden></p><p id=\"twin\"></p>')"
+    )
+    opened.name = "notation"
+    with pytest.raises(AssertionError, match="two nodes are named twin"):
+        check(opened, "light", 1280)
