@@ -267,6 +267,7 @@ def test_records_of_nights_are_found_and_neither_units_nor_work_move_a_chapter(t
         (tmp_path / name).symlink_to(ROOT / name)
     copy = type(book)(tmp_path)
     whole(copy.night("saddles"))
+    (copy.night("saddles") / "work").mkdir(exist_ok=True)
     (copy.night("saddles") / "work" / ".lock").touch()  # as a night that goes on has it
     assert records.nights(copy)["P3-C3"].provenance.scale == "night"
     assert records.paper_scale(copy) == {}
