@@ -172,7 +172,7 @@ def html(text: str) -> str:
 def _entry(module: str, name: str, node: Definition, doc: str, lines: Sequence[str]) -> Entry:
     methods = _methods(node) if isinstance(node, ast.ClassDef) else ""
     place = Code(f"{module}.{name}", module, node.lineno)
-    return Entry(place, _takes(copy.deepcopy(node)), docstrings.parts(node, doc, lines), methods)
+    return Entry(place, _takes(node), docstrings.parts(node, doc, lines), methods)
 
 
 def _defined(tree: ast.Module) -> dict[str, tuple[Definition, str]]:
@@ -220,6 +220,7 @@ def _takes(node: Definition) -> str:
 
 def _arguments(given: ast.arguments) -> str:
     """Return the arguments of a function without their types, and without self."""
+    given = copy.deepcopy(given)
     for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg):
         if argument is not None:
             argument.annotation = None
