@@ -15,7 +15,7 @@ from descent.book.execute.lock import taken
 from descent.book.execute.progress import Progress
 from descent.book.sources import records
 from descent.book.sources.project import Project, find_project
-from toybook import REPOSITORY, make
+from toybook import REPOSITORY, copied, make
 
 
 class Log(Progress):
@@ -55,14 +55,16 @@ def unrendered(monkeypatch):
     monkeypatch.setattr(pipeline.publish, "publish", lambda *_: None)
     monkeypatch.setattr(pipeline.finish, "finish", lambda *_: None)
     monkeypatch.setattr(
-        pipeline.assemble, "render", lambda project, staged, work: shutil.copytree(project.html, work / "html")
+        pipeline.assemble,
+        "render",
+        lambda project, staged, work: shutil.copytree(project.html, work / "html", copy_function=copied),
     )
 
 
 @pytest.fixture
 def project(built, tmp_path):
     """Return a copy of the finished toy book, to be changed."""
-    return Project(shutil.copytree(built.root, tmp_path / "book"))
+    return Project(shutil.copytree(built.root, tmp_path / "book", copy_function=copied))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from descent.book.execute.progress import Progress
 from descent.book.sources import records, source
 from descent.book.sources.project import BookError, Project
 from descent.claims import save_records
-from toybook import edit
+from toybook import copied, edit
 
 pytestmark = pytest.mark.slow
 SANITIZE = Path(__file__).with_name("sanitize.cfg")
@@ -60,7 +60,7 @@ VERDICTS = """print('''
 @pytest.fixture(scope="module")
 def verdicts(built, tmp_path_factory):
     """Return a book whose first chapter prints a table of verdicts, with its reference; not to be changed."""
-    project = Project(shutil.copytree(built.root, tmp_path_factory.mktemp("verdicts") / "book"))
+    project = Project(shutil.copytree(built.root, tmp_path_factory.mktemp("verdicts") / "book", copy_function=copied))
     edit(project.source("alpha"), 'print(f"T1-C1 value {value:.3f}")', VERDICTS)
     execute_all(project, ["alpha"], {}, Progress())
     reference.renew(load(project, "alpha"))
@@ -103,7 +103,7 @@ def plant(notebook, old, new):
 
 @pytest.mark.parametrize("chaotic", [True, False])
 def test_rows_of_chaotic_runs_are_compared_on_one_arithmetic_alone(verdicts, tmp_path, chaotic):
-    project = Project(shutil.copytree(verdicts.root, tmp_path / "book"))
+    project = Project(shutil.copytree(verdicts.root, tmp_path / "book", copy_function=copied))
     plant(reference_path(project), "1.70 [1.20, 2.20]", "2.20 [1.70, 2.70]")
     elsewhere(project, chaotic)
     assert nbval(reference.replay(load(project, "alpha"), tmp_path).notebook).returncode == (0 if chaotic else 1)

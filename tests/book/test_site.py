@@ -10,7 +10,7 @@ from descent.book.commands.build import build, is_current, outdated
 from descent.book.execute.stamps import site_files
 from descent.book.site import assemble
 from descent.book.sources.project import BookError
-from toybook import edit
+from toybook import copied, edit
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def once(monkeypatch, tmp_path):
         content = tuple((path.relative_to(staged), path.read_bytes()) for path in files)
         if content not in made:
             made[content] = render(project, staged, tmp_path / f"rendered-{len(made)}")
-        return shutil.copytree(made[content], output / "html")
+        return shutil.copytree(made[content], output / "html", copy_function=copied)
 
     monkeypatch.setattr(assemble, "render", rendered)
 
