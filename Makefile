@@ -8,7 +8,7 @@ JOBS ?= auto
 TESTERS ?= $(shell $(PYTHON) -c 'import os; print(2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
 # Tests of whole experiments and the like, which `make quick` leaves out.
-LONG := stats or normalised_chapter or moments or calibrate or curvature or campaign or perform or margins or scale or synthesis or flatness or smoothing_ or geometry or elsewhere or networks or experiments or precision or convolutional or oracles or golden
+LONG := stats or normalised_chapter or moments or calibrate or curvature or campaign or perform or margins or scale or synthesis or flatness or smoothing_ or geometry or elsewhere or networks or experiments or precision or convolutional or oracles or golden or test_report or trials or test_night or test_graphs or test_step or test_stability or test_registry or test_waits or test_house or test_search_noise or test_balance or test_gram or test_signs or test_lease or test_code or triton or test_compiled
 
 # A build and its tests start hundreds of processes: each would compile the library anew if nothing compiled were kept.
 unexport PYTHONDONTWRITEBYTECODE
