@@ -63,8 +63,10 @@ width has changed, and on a busy machine that while is long.
 def without_nodes(page, chosen):
     """Take the nodes that a script chooses out of the page for a while: to hide them is not enough for axe."""
     taken = page.evaluate_handle(f"() => ({TAKEN})(({chosen})())")
-    yield
-    taken.evaluate(BACK)
+    try:
+        yield
+    finally:
+        taken.evaluate(BACK)
 
 
 def colours(page):
