@@ -54,17 +54,13 @@ def unrendered(monkeypatch):
     """Have the last site taken for what is rendered, and nothing done to it."""
     monkeypatch.setattr(pipeline.publish, "publish", lambda *_: None)
     monkeypatch.setattr(pipeline.finish, "finish", lambda *_: None)
-    monkeypatch.setattr(
-        pipeline.assemble,
-        "render",
-        lambda project, staged, work: shutil.copytree(project.html, work / "html", copy_function=copied),
-    )
+    monkeypatch.setattr(pipeline.assemble, "render", lambda project, _, work: copied(project.html, work / "html"))
 
 
 @pytest.fixture
 def project(built, tmp_path):
     """Return a copy of the finished toy book, to be changed."""
-    return Project(shutil.copytree(built.root, tmp_path / "book", copy_function=copied))
+    return Project(copied(built.root, tmp_path / "book"))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -60,7 +59,7 @@ VERDICTS = """print('''
 @pytest.fixture(scope="module")
 def verdicts(built, tmp_path_factory):
     """Return a book whose first chapter prints a table of verdicts, with its reference; not to be changed."""
-    project = Project(shutil.copytree(built.root, tmp_path_factory.mktemp("verdicts") / "book", copy_function=copied))
+    project = Project(copied(built.root, tmp_path_factory.mktemp("verdicts") / "book"))
     edit(project.source("alpha"), 'print(f"T1-C1 value {value:.3f}")', VERDICTS)
     execute_all(project, ["alpha"], {}, Progress())
     reference.renew(load(project, "alpha"))
@@ -103,7 +102,7 @@ def plant(notebook, old, new):
 
 @pytest.mark.parametrize("chaotic", [True, False])
 def test_rows_of_chaotic_runs_are_compared_on_one_arithmetic_alone(verdicts, tmp_path, chaotic):
-    project = Project(shutil.copytree(verdicts.root, tmp_path / "book", copy_function=copied))
+    project = Project(copied(verdicts.root, tmp_path / "book"))
     plant(reference_path(project), "1.70 [1.20, 2.20]", "2.20 [1.70, 2.70]")
     elsewhere(project, chaotic)
     assert nbval(reference.replay(load(project, "alpha"), tmp_path).notebook).returncode == (0 if chaotic else 1)

@@ -38,7 +38,7 @@ def once(monkeypatch, tmp_path):
         content = tuple((path.relative_to(staged), path.read_bytes()) for path in files)
         if content not in made:
             made[content] = render(project, staged, tmp_path / f"rendered-{len(made)}")
-        return shutil.copytree(made[content], output / "html", copy_function=copied)
+        return copied(made[content], output / "html")
 
     monkeypatch.setattr(assemble, "render", rendered)
 

@@ -196,9 +196,13 @@ chapters:
 """
 
 
-def copied(source: str, target: str) -> None:
-    """Copy a file of a toy book; MathJax, nine tenths of it, which no test changes, is linked."""
-    (os.link if "/_static/mathjax/" in source else shutil.copy2)(source, target)
+def copied(source: Path, target: Path) -> Path:
+    """Copy a toy book or its site; MathJax, nine tenths of it, which no test changes, is linked."""
+
+    def one(file: str, to: str) -> None:
+        (os.link if "/_static/mathjax/" in file else shutil.copy2)(file, to)
+
+    return shutil.copytree(source, target, copy_function=one)
 
 
 def make(root: Path) -> Project:
