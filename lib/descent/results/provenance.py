@@ -21,6 +21,7 @@ __all__ = ["NIGHT", "Provenance", "joined", "provenance"]
 NIGHT = "night"
 """The scale at which what is stated for paper scale alone is measured on two cores, unit by unit."""
 SCALES = ("cpu", "gpu", NIGHT)
+AND = " and "  # between the conditions of several places
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,14 @@ def provenance(
 
 
 def joined(several: Sequence[Provenance]) -> Provenance:
-    """Return the conditions of what was made in several places: where they differ they are all named.
+    """Return the conditions of what was made in several places: where they differ each is named once.
 
-    several: the conditions, one per place.
+    several: the conditions, one per place, which may be joined themselves.
     """
     first = several[0]
     texts = [item.name for item in fields(first) if isinstance(getattr(first, item.name), str) and item.name != "date"]
-    named = {name: dict.fromkeys(getattr(made, name) for made in several) for name in texts}
-    words: dict[str, Any] = {name: " and ".join(found) for name, found in named.items()}
+    named = {name: {one for made in several for one in getattr(made, name).split(AND)} for name in texts}
+    words: dict[str, Any] = {name: AND.join(sorted(found)) for name, found in named.items()}
     return replace(first, date=max(made.date for made in several), **words)
 
 

@@ -502,10 +502,11 @@ def test_the_false_alarm_rate_of_a_statistical_comparison_is_small():
 def test_what_was_made_in_several_places_names_them_all():
     other = replace(MADE, instructions="another processor", date="2030-01-01")
     both = results.joined([MADE, other, MADE])
-    assert both.instructions == "any and another processor"
+    assert both.instructions == "another processor and any"
     assert both.date == "2030-01-01"
     assert replace(both, instructions=MADE.instructions, date=MADE.date) == MADE
     assert results.joined([MADE]) == MADE
+    assert results.joined([other, both, MADE]) == both, "what is joined twice is named once, in one order"
 
 
 @pytest.mark.parametrize("scale", ["gpu", "night"])
