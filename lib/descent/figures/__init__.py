@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -157,12 +158,17 @@ def line(axis: Axes, x: Any, y: Any, look: Look, **options: Any) -> Any:
     return axis.plot(x, y, color=look.color, linestyle=style, **options)
 
 
+def whiskers(*estimates: Estimate) -> np.ndarray:
+    """Return how far 95 % intervals reach below and above their estimates, as error bars ask for it, (2, n)."""
+    # An interval of no width may end a rounding error on the other side, which matplotlib refuses.
+    return np.abs([[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]])
+
+
 def marks(axis: Axes, x: Any, estimates: Sequence[Estimate], look: Look, **options: Any) -> Any:
     """Draw estimates as points with their 95 % intervals."""
     values = [e.value for e in estimates]
-    reach = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
     style: dict[str, Any] = {"fmt": look.marker, "color": look.color, "linestyle": "none", "capsize": 2}
-    return axis.errorbar(x, values, yerr=reach, elinewidth=1, **style, **options)
+    return axis.errorbar(x, values, yerr=whiskers(*estimates), elinewidth=1, **style, **options)
 
 
 def paper_scale(axis: Axes, frame: DataFrame | None, x: str, columns: tuple[str, str, str], **options: Any) -> None:
@@ -229,4 +235,5 @@ __all__ = [
     "themed",
     "theory",
     "use_style",
+    "whiskers",
 ]  # fmt: skip

@@ -14,7 +14,19 @@ from descent.experiments.geometry.looks import Course, levels
 from descent.experiments.geometry.margins import NAMES, Arm, MarginsResult
 from descent.experiments.geometry.resnet import NAMES as WAYS
 from descent.experiments.geometry.training import TrainingResult
-from descent.figures import ARMS, INK, Look, label_panels, line, marks, momentum_look, panels, plain_ticks, theory
+from descent.figures import (
+    ARMS,
+    INK,
+    Look,
+    label_panels,
+    line,
+    marks,
+    momentum_look,
+    panels,
+    plain_ticks,
+    theory,
+    whiskers,
+)
 from descent.figures.geometry.alignment import RAMP
 from descent.stats import Estimate, draw_mean
 from descent.stats.intervals import mean
@@ -158,13 +170,12 @@ def cycles(result: CyclicResult) -> Figure:
 
 
 def _bars(axis: Axes, places: np.ndarray, found: list[Estimate], look: Look, name: str) -> None:
-    reach = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
     axis.barh(
         places,
         [e.value for e in found],
         height=0.34,
         color=look.color,
-        xerr=reach,
+        xerr=whiskers(*found),
         label=name or None,
         error_kw={"ecolor": INK, "capsize": 2, "elinewidth": 1},
     )

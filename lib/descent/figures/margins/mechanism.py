@@ -10,7 +10,7 @@ from descent.experiments.margins.coast import CoastResult
 from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.surgery import ALL as EVERYTHING
 from descent.experiments.margins.surgery import COAST, HISTORIES, KEPT, PLAIN, SurgeryResult
-from descent.figures import INK, SERIES, Look, label_panels, line, momentum_look, panels, theory
+from descent.figures import INK, SERIES, Look, label_panels, line, momentum_look, panels, theory, whiskers
 from descent.stats import bounded_mean, mean
 from descent.theory.inertia import coasting, coasting_distance
 
@@ -70,14 +70,7 @@ def histories(result: SurgeryResult) -> Figure:
         found = bounded_mean(result.err2(name), 0, 1)
         good = name in (*KEPT, EVERYTHING, COAST)
         look = SIGNAL if good else MEMORY
-        axes[0].errorbar(
-            found.value,
-            place,
-            xerr=[[found.value - found.low], [found.high - found.value]],
-            fmt=look.marker,
-            color=look.color,
-            capsize=3,
-        )
+        axes[0].errorbar(found.value, place, xerr=whiskers(found), fmt=look.marker, color=look.color, capsize=3)
     axes[0].axvline(mean(result.err2(PLAIN)).value, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set_yticks(places, HISTORIES)
     axes[0].set(xlabel="error on small margins", xlim=(-0.02, 0.5))

@@ -19,7 +19,7 @@ from descent.experiments.margins.phase import PhaseResult, fall, fitted
 from descent.experiments.margins.race import RaceResult
 from descent.experiments.margins.sizes import SizesResult
 from descent.experiments.margins.teacher import TeacherResult
-from descent.figures import INK, label_panels, line, marks, momentum_look, panels, theory
+from descent.figures import INK, label_panels, line, marks, momentum_look, panels, theory, whiskers
 from descent.problems.teacher import TEACHERS
 from descent.stats import Estimate, mean, paired_difference
 
@@ -159,14 +159,7 @@ def transfer(
     ordered = sorted(gains.items(), key=lambda item: -item[1].value)
     figure, axes = panels(1, height=0.6 + 0.27 * len(ordered))
     for place, (_, gain) in enumerate(ordered):
-        axes[0].errorbar(
-            gain.value,
-            place,
-            xerr=[[gain.value - gain.low], [gain.high - gain.value]],
-            fmt="o",
-            color=momentum_look(0.95).color,
-            capsize=3,
-        )
+        axes[0].errorbar(gain.value, place, xerr=whiskers(gain), fmt="o", color=momentum_look(0.95).color, capsize=3)
     axes[0].axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axes[0].set_yticks(range(len(ordered)), [name for name, _ in ordered])
     axes[0].set(xlabel="gain in test error from momentum")

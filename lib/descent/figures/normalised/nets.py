@@ -13,7 +13,7 @@ from descent.experiments.normalised.adam import AdamFirstResult
 from descent.experiments.normalised.classes import MOMENTA, WAYS, ClassesResult
 from descent.experiments.normalised.control import ARMS as ARM_NAMES
 from descent.experiments.normalised.control import MATCHED, MOMENTUM, PLAIN, ControlResult, Followed
-from descent.figures import ARMS, INK, label_panels, line, marks, momentum_look, panels
+from descent.figures import ARMS, INK, label_panels, line, marks, momentum_look, panels, whiskers
 
 LOOKS = ((MOMENTUM, "momentum 0.9", ARMS["momentum"]), (MATCHED, "plain, same reach", ARMS["plain, matched step"]),
          (PLAIN, "plain, same rate", ARMS["plain"]))  # fmt: skip
@@ -52,10 +52,9 @@ def _left(axis: Axes, result: ControlResult) -> None:
     rows = np.arange(len(result.found))
     for arm, look, label in ((MATCHED, ARMS["plain, matched step"], "same reach"), (PLAIN, ARMS["plain"], "same rate")):
         found = [case.less(arm, MOMENTUM) for case in result.found]
-        reach = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
         axis.errorbar(
-            [e.value for e in found], rows, xerr=reach, fmt=look.marker, color=look.color, capsize=2, elinewidth=1,
-            label=label,
+            [e.value for e in found], rows, xerr=whiskers(*found), label=label,
+            fmt=look.marker, color=look.color, capsize=2, elinewidth=1,
         )  # fmt: skip
     noise = ["symmetric" if case.symmetric else "raw" for case in result.config.cases]
     axis.set_yticks(rows, [f"{name}\n{kind}" for name, kind in zip(SHORT_NAMES, noise, strict=True)])

@@ -31,6 +31,7 @@ from descent.figures import (
     panels,
     plain_ticks,
     theory,
+    whiskers,
 )
 from descent.figures.sign_map import FLATTER, SHARPER, SIGNS, sign_plane
 from descent.stats import draw_mean
@@ -242,9 +243,8 @@ def _bars(axis: Axes, changes: Array, names: list[str]) -> None:
         signal = np.full(len(found), found[0].value)
         at, color = place + (rule - 0.5) * width, momentum_look(momentum).color
         total = np.array([one.value for one in found])
-        reach = np.abs([[one.value - one.low for one in found], [one.high - one.value for one in found]])
         axis.bar(at, signal, 0.9 * width, color=color, label=name)
         label = "noise" if rule else None
         axis.bar(at, total - signal, 0.9 * width, signal, facecolor="none", edgecolor=INK, hatch="////", label=label)
-        axis.errorbar(at, total, reach, linestyle="none", color=INK, elinewidth=1, capsize=2)
+        axis.errorbar(at, total, whiskers(*found), linestyle="none", color=INK, elinewidth=1, capsize=2)
     axis.set_xticks(place, names)

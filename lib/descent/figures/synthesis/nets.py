@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from descent.experiments.synthesis.batches import HEAD, BatchesResult, Case
 from descent.experiments.synthesis.network import NetworkResult
-from descent.figures import ARMS, INK, RED, SERIES, Look, label_panels, line, marks, momentum_look, panels
+from descent.figures import ARMS, INK, RED, SERIES, Look, label_panels, line, marks, momentum_look, panels, whiskers
 from descent.stats import Estimate
 
 __all__ = ["batches", "instruments", "interventions"]
@@ -107,8 +107,7 @@ def interventions(result: NetworkResult) -> Figure:
 
 
 def _bar(axis: Axes, found: Estimate, place: float, look: Look) -> None:
-    reach = [[found.value - found.low], [found.high - found.value]]
-    axis.errorbar(found.value, place, xerr=reach, fmt=look.marker, color=look.color, elinewidth=1, capsize=2)
+    axis.errorbar(found.value, place, xerr=whiskers(found), fmt=look.marker, color=look.color, elinewidth=1, capsize=2)
 
 
 def batches(result: BatchesResult) -> Figure:
