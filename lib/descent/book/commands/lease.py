@@ -15,7 +15,7 @@ import pandas as pd
 from descent.book.commands.paper import known_device, read_calibration, rescaled
 from descent.book.execute.lock import held
 from descent.book.sources import records
-from descent.book.sources.project import BookError, Project
+from descent.book.sources.project import BookError, Project, begun
 from descent.experiments.lab import Lab
 from descent.results import Provenance, provenance, write_json
 from descent.runs import calibrate, campaign, forecast
@@ -71,7 +71,7 @@ def _steps(project: Project, options: argparse.Namespace) -> list[Step]:
 
 
 def _of_chapter(chapter: str, out: Path, lab: Lab, scale: str, only: Sequence[str]) -> list[Step]:
-    work = str((out / "work").resolve())
+    work = str(begun(out).resolve())
     try:
         tasks = campaign.tasks(f"descent.experiments.{chapter}", lab, scale, only, seconds=SAVED, work=work)
     except ValueError as fault:

@@ -13,7 +13,7 @@ from typing import Any
 from descent.book.execute import lifeline
 from descent.book.execute.disk_full import is_full
 from descent.book.execute.lock import held
-from descent.book.sources.project import BookError, Project
+from descent.book.sources.project import BookError, Project, begun
 from descent.experiments.lab import Lab
 from descent.runs import night
 from descent.runs.campaign import Task
@@ -28,7 +28,7 @@ def run(project: Project, options: argparse.Namespace, usage: Callable[..., Any]
     if options.plan:
         print(_planned(night.Night(todo, out, _say, chosen, aside=False)), flush=True)
         return 0
-    with held(out / "work" / ".lock", f"night works in {out}"), _room(out):
+    with held(begun(out) / ".lock", f"night works in {out}"), _room(out):
         state = night.Night(todo, out, _say, chosen)
         print(_planned(state), flush=True)
         _measure(state, paper, options.jobs)
@@ -89,7 +89,7 @@ def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[Task], s
     out = options.out or project.night(chapter)
     try:
         package = importlib.import_module(name)
-        lab, work = Lab(options.seed, device=options.device or "cpu"), str((out / "work").resolve())
+        lab, work = Lab(options.seed, device=options.device or "cpu"), str(begun(out).resolve())
         chosen = night.chosen(name, lab, options.only)
         todo = night.tasks(name, lab, seconds=options.every, work=work)
     except ModuleNotFoundError:

@@ -15,7 +15,7 @@ from descent.book.commands import night
 from descent.book.execute import lifeline
 from descent.book.execute.lock import held
 from descent.book.sources import records
-from descent.book.sources.project import BookError, Project
+from descent.book.sources.project import BookError, Project, begun
 from descent.experiments.lab import Lab
 from descent.results import NIGHT, write_json
 from descent.runs import campaign, forecast
@@ -45,7 +45,7 @@ def paper(project: Project, options: argparse.Namespace, usage: Callable[..., An
     if options.budget is not None:
         seconds = forecast.expected(todo, known, calibration)
         budget = Budget(60 * options.budget, seconds, kinds=forecast.kinds(todo))
-    with held(options.out / "work" / ".lock", f"campaign works in {options.out}"):
+    with held(begun(options.out) / ".lock", f"campaign works in {options.out}"):
         _measure(todo, package, options, budget)
     return 0
 
@@ -107,7 +107,7 @@ def _tasks(project: Project, options: argparse.Namespace) -> tuple[list[campaign
         package = importlib.import_module(name)
         given = {"replicas": options.replicas} if options.replicas else {}
         lab = Lab(options.seed, device=device, **given)
-        work = "" if options.dask else str((options.out / "work").resolve())
+        work = "" if options.dask else str(begun(options.out).resolve())
         return campaign.tasks(name, lab, options.scale, options.only, seconds=options.every, work=work), package
     except ModuleNotFoundError:
         raise BookError(f"{chapter} has no experiments") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from descent import dispatch, results
 from descent.book.sources import source
-from descent.book.sources.project import Project, sound
+from descent.book.sources.project import Project, begun, sound
 from descent.results import imported_pieces, short_hash
 
 Inputs = dict[str, str]
@@ -65,8 +65,8 @@ def data_files(project: Project, chapter: str) -> Iterator[Path]:
     yield from project.claim_files(chapter)
     files = (path for path in sorted((project.published / chapter).rglob("*")) if path.is_file())
     units = project.night(chapter) / "units"  # what tables and records are made from, which a chapter reads
-    work = [folder / "work" for folder in (project.night(chapter), project.paper_scale(chapter))]  # of a run going on
-    yield from (path for path in files if not any(map(path.is_relative_to, (units, *work))))
+    run = [begun(folder) for folder in (project.night(chapter), project.paper_scale(chapter))]
+    yield from (path for path in files if not any(map(path.is_relative_to, (units, *run))))
 
 
 def data_root(project: Project) -> Path:

@@ -174,6 +174,11 @@ def sound(read: Callable[..., T], *arguments: Any) -> T:
         raise SourceError(str(fault)) from None
 
 
+def begun(out: Path) -> Path:
+    """Return where a campaign or a night keeps what it has begun, inside the folder of what it has finished."""
+    return out / "work"
+
+
 def find_project(start: Path) -> Project:
     """Return the project that contains `start`, searching upwards; raise BookError when there is none."""
     for folder in (start, *start.parents):
