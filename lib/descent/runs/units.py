@@ -55,7 +55,10 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A unit that was measured: its arrays, what it took, and where; whole: not gone on with from a checkpoint."""
+    """A unit that was measured: its arrays, what it took, and where; whole: not gone on with from a checkpoint.
+
+    seconds: of a core, so that one that other work shared, or that slept, makes no later plan too long.
+    """
 
     arrays: Arrays  # what was measured, by name
     seconds: float
@@ -103,7 +106,7 @@ def _made(job: Job) -> dict[str, Any]:
 
 def carry_out(job: Job, out: Path, say: Say = print) -> str:
     """Measure a unit and write its file; return "", or which data are not there."""
-    task, unit, clock = job.task, job.unit, time.perf_counter()
+    task, unit, clock = job.task, job.unit, time.process_time()
     work = Path(task.work) / task.name / unit.name if task.work else None
     made = provenance(task.scale, task.lab.device, task.lab.seed, task.lab.replicas, modules=task.modules)
     whole = work is None or not work.exists()
@@ -119,7 +122,7 @@ def carry_out(job: Job, out: Path, say: Say = print) -> str:
         "kind": unit.kind,
         "size": float(unit.size),
         "made": _made(job),
-        "seconds": round(time.perf_counter() - clock, 3),
+        "seconds": round(time.process_time() - clock, 3),
         "whole": whole,  # else these are the seconds since it was taken up again
         "provenance": made.to_json(),
         "arrays": {name: _array_to(np.asarray(values)) for name, values in arrays.items()},

@@ -233,6 +233,14 @@ def test_the_plan_tells_units_hours_and_what_is_done(toy, tmp_path):
     assert state(tmp_path).plan()["done"].tolist() == [2, DRAWS]
 
 
+def test_a_unit_takes_what_a_core_gave_it_and_not_what_it_slept(toy, tmp_path):
+    toy(night=Given(draws=2, seconds=0.5))
+    whole(tmp_path)
+    files = list((tmp_path / "units").glob("*/*.json"))
+    assert len(files) == 4
+    assert all(0 < json.loads(file.read_text(encoding="utf-8"))["seconds"] < 0.4 for file in files)
+
+
 def test_time_left_is_learnt_from_what_units_of_that_kind_took(toy, tmp_path):
     fresh = state(tmp_path)
     job = units.Job(fresh.todo[0], fresh.units(fresh.todo[0])[3])
