@@ -109,7 +109,7 @@ def _search_noise() -> float:
 
 def _distance() -> float:
     samples = generator(33).uniform(size=(50, 3))
-    truth = [stats.kstest(x, "norm", args=(x.mean(), x.std(ddof=1))).statistic for x in samples.T]
+    truth = [stats.kstest(x, stats.norm(x.mean(), x.std(ddof=1)).cdf).statistic for x in samples.T]
     return absolute(normality.normality(torch.from_numpy(samples)[None]).distance[0], truth)
 
 

@@ -280,7 +280,8 @@ def test_away_from_a_minimum_labels_have_neither_load_nor_largest_step(data):
 
 def test_arrays_are_data(net, data):
     arrays = [part.numpy() for part in data]
-    assert measure_model(net, *arrays, lr=0.1) == measure_model(net, *data, lr=0.1)
+    # By their text: what is not there is NaN, which equals itself in a record up to Python 3.12 alone.
+    assert repr(measure_model(net, *arrays, lr=0.1)) == repr(measure_model(net, *data, lr=0.1))
 
 
 def test_several_numbers_are_measured_together(data):
