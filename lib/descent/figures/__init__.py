@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -158,10 +157,9 @@ def line(axis: Axes, x: Any, y: Any, look: Look, **options: Any) -> Any:
     return axis.plot(x, y, color=look.color, linestyle=style, **options)
 
 
-def whiskers(*estimates: Estimate) -> np.ndarray:
+def whiskers(*estimates: Estimate) -> list[list[float]]:
     """Return how far 95 % intervals reach below and above their estimates, as error bars ask for it, (2, n)."""
-    # An interval of no width may end a rounding error on the other side, which matplotlib refuses.
-    return np.abs([[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]])
+    return [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
 
 
 def marks(axis: Axes, x: Any, estimates: Sequence[Estimate], look: Look, **options: Any) -> Any:

@@ -246,5 +246,5 @@ def _bars(axis: Axes, changes: Array, names: list[str]) -> None:
         axis.bar(at, signal, 0.9 * width, color=color, label=name)
         label = "noise" if rule else None
         axis.bar(at, total - signal, 0.9 * width, signal, facecolor="none", edgecolor=INK, hatch="////", label=label)
-        axis.errorbar(at, total, whiskers(*found), linestyle="none", color=INK, elinewidth=1, capsize=2)
+        axis.errorbar(at, total, np.abs(whiskers(*found)), linestyle="none", color=INK, elinewidth=1, capsize=2)
     axis.set_xticks(place, names)
